@@ -1,0 +1,186 @@
+"""Dataset-level gradients at theta0 (MERIT Alg. 1, step 1)."""
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from merit_jax import tree
+from merit_jax.registry import lookup
+from merit_jax.sharding import to_host
+from merit_jax.types import Array, Batch, Leaves, LossFn, Params
+
+Reduction = Callable[[Leaves], Float[Array, " d"]]
+"""Gradient leaves -> the coordinates that are kept."""
+
+
+def dataset_gradients(
+    loss_fn: LossFn,
+    params: Params,
+    batches: Sequence[Iterable[Batch]],
+    *,
+    names: Sequence[str] | None = None,
+    trainable: Sequence[str] = (".*",),
+    average: str = "example",
+    reduction: str = "stride",
+    stride: int = 5,
+    width: int = 2**18,
+    vmap: int = 1,
+) -> Float[np.ndarray, "T d"]:
+    """One reduced mean gradient per dataset, all at the same parameters.
+
+    `g_t = (1/n) Σ_i ∇ (nll_i / tokens_i)` over the calibration examples of dataset t (`average="example"`), or
+    `g_t = ∇ Σ_i nll_i / Σ_i tokens_i` (`"token"`), in float32, over the trainable leaves.
+
+    Args:
+        loss_fn: (params, batch) -> (nll f32[B], tokens f32[B]), one example per row; rows without tokens are ignored.
+        params: theta0.
+        batches: Per dataset, its calibration examples in batches of fixed shapes; each shape is compiled once.
+        names: Dataset names for error messages.
+        trainable: Regular expressions over parameter paths; other leaves have no part in g_t.
+        average: "example" or "token".
+        reduction: "stride" keeps every `stride`-th entry along the last axis of each leaf; "countsketch" hashes into `width` buckets.
+        stride: s of the paper (5 keeps 20 %).
+        width: Coordinates of the sketch.
+        vmap: Datasets that are differentiated side by side, each with its own accumulator.
+
+    Returns:
+        f32[T, d], row t for `batches[t]`.
+
+    Raises:
+        ValueError: A gradient is zero or not finite (the dataset is named), or an option is unknown.
+    """
+    names = list(names) if names is not None else [str(index) for index in range(len(batches))]
+    reduce = make_reduction(reduction, stride=stride, width=width)
+    rows = gradient_rows(loss_fn, params, batches, trainable=trainable, average=average, reduce=reduce, vmap=vmap)
+    return np.stack([checked(row, name) for row, name in zip(rows, names, strict=True)])
+
+
+def gradient_rows(
+    loss_fn: LossFn,
+    params: Params,
+    batches: Sequence[Iterable[Batch]],
+    *,
+    trainable: Sequence[str],
+    average: str,
+    reduce: Reduction,
+    vmap: int = 1,
+    place: Callable[[Batch], Batch] = lambda batch: batch,
+) -> Iterator[Float[np.ndarray, " d"]]:
+    """The rows of `dataset_gradients`, one at a time, so that each can be stored before the next is computed.
+
+    Args:
+        place: Puts a stacked batch, leaves [vmap, rows, ...], on the devices.
+    """
+    leaves, frozen = tree.split(params, trainable)
+    add = _accumulator(loss_fn, lookup(AVERAGES, average, "gradients.average"), vmap)
+    finish = jax.jit(jax.vmap(lambda total, count: reduce(jax.tree.map(lambda g: g / count, total))))
+    zeros = jax.jit(lambda leaves: jax.tree.map(lambda x: jnp.zeros((vmap, *x.shape), jnp.float32), leaves))
+    for start in range(0, len(batches), vmap):
+        block = batches[start : start + vmap]
+        state = (zeros(leaves), jnp.zeros(vmap, jnp.float32))
+        for batch in _side_by_side(block, vmap):
+            state = add(*state, leaves, frozen, place(batch))
+        yield from to_host(finish(*state))[: len(block)]
+
+
+def checked(row: Float[np.ndarray, " d"], name: str) -> Float[np.ndarray, " d"]:
+    """The gradient, or a ValueError that names the dataset when it has no direction."""
+    if not np.isfinite(row).all():
+        raise ValueError(
+            f"dataset {name!r}: its gradient is not finite; look for broken rows, or compute in float32 (model.dtype)"
+        )
+    if not row.any():
+        raise ValueError(
+            f"dataset {name!r}: its gradient is zero, so its cosine with other datasets is undefined; check that its rows have "
+            "supervised tokens and that train.trainable names parameters the loss depends on"
+        )
+    return row
+
+
+AVERAGES: dict[str, Callable[[Array, Array], tuple[Array, Array]]] = {
+    "example": lambda nll, tokens: ((nll / jnp.maximum(tokens, 1)).sum(), (tokens > 0).sum().astype(jnp.float32)),
+    "token": lambda nll, tokens: (nll.sum(), tokens.sum()),
+}
+"""(nll f32[B], tokens f32[B]) -> (summed loss, what to divide it by)."""
+
+
+def _accumulator(loss_fn: LossFn, totals: Callable[[Array, Array], tuple[Array, Array]], width: int) -> Callable:
+    """A compiled `(sums, counts, leaves, frozen, batch) -> (sums, counts)` over a stack of `width` datasets."""
+
+    def loss(leaves: Leaves, frozen: Leaves, batch: Batch) -> tuple[Array, Array]:
+        return totals(*loss_fn(tree.join(leaves, frozen), batch))
+
+    def one(leaves: Leaves, frozen: Leaves, batch: Batch) -> tuple[Leaves, Array]:
+        gradient, count = jax.grad(loss, has_aux=True)(leaves, frozen, batch)
+        return gradient, count
+
+    def alone(leaves: Leaves, frozen: Leaves, batch: Batch) -> tuple[Leaves, Array]:
+        """`one` for a stack of one: under vmap the loss could not skip chunks without supervised tokens."""
+        return jax.tree.map(lambda x: x[None], one(leaves, frozen, jax.tree.map(lambda x: x[0], batch)))
+
+    each = alone if width == 1 else jax.vmap(one, in_axes=(None, None, 0))
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def add(sums: Leaves, counts: Array, leaves: Leaves, frozen: Leaves, batch: Batch) -> tuple[Leaves, Array]:
+        gradients, more = each(leaves, frozen, batch)
+        return jax.tree.map(lambda total, g: total + g.astype(jnp.float32), sums, gradients), counts + more
+
+    return add
+
+
+def _side_by_side(block: Sequence[Iterable[Batch]], width: int) -> Iterator[Batch]:
+    """Batches of several datasets with one shape, stacked [width, rows, ...]; a dataset that has none waits on empty rows."""
+    queues = [sorted(batches, key=_shape) for batches in block]
+    while any(queues):
+        shape = min(_shape(queue[0]) for queue in queues if queue)
+        turn = [queue.pop(0) if queue and _shape(queue[0]) == shape else None for queue in queues]
+        template = next(batch for batch in turn if batch is not None)
+        empty = jax.tree.map(np.zeros_like, template)
+        turn += [None] * (width - len(turn))
+        yield jax.tree.map(lambda *rows: np.stack(rows), *[empty if batch is None else batch for batch in turn])
+
+
+def _shape(batch: Batch) -> tuple[int, ...]:
+    return tuple(size for leaf in jax.tree.leaves(batch) for size in np.shape(leaf))
+
+
+def make_reduction(name: str, *, stride: int = 5, width: int = 2**18) -> Reduction:
+    """The reduction that config key `gradients.reduction` names."""
+    makers: dict[str, Callable[[], Reduction]] = {
+        "stride": lambda: partial(strided, stride=stride),
+        "countsketch": lambda: partial(count_sketch, width=width),
+    }
+    return lookup(makers, name, "gradients.reduction")()
+
+
+def strided(leaves: Leaves, stride: int) -> Float[Array, " d"]:
+    """`x[..., ::s]` of every leaf, in path order (MERIT §4.1: s = 5). No leaf cut along other axes is gathered."""
+    return jnp.concatenate([leaves[path][..., ::stride].reshape(-1) for path in sorted(leaves)])
+
+
+def count_sketch(leaves: Leaves, width: int) -> Float[Array, " d"]:
+    """A CountSketch of all entries (Charikar et al. 2002): inner products are kept in expectation.
+
+    Bucket and sign of an entry are hashes of its leaf's path and its place in the leaf, so they depend on neither the
+    number of devices nor the other leaves. The variance of a sketched cosine is at most 2 / width.
+    """
+    total = jnp.zeros(width, jnp.float32)
+    for path in sorted(leaves):
+        bits = _hash(leaves[path].size, zlib.crc32(path.encode()))
+        sign = 1.0 - 2.0 * (bits >> 31).astype(jnp.float32)
+        total = total.at[(bits % jnp.uint32(width)).astype(jnp.int32)].add(sign * leaves[path].reshape(-1))
+    return total
+
+
+def _hash(size: int, seed: int) -> Any:
+    """uint32[size]: murmur3's finaliser of (seed, index)."""
+    x = jax.lax.iota(jnp.uint32, size) * jnp.uint32(0x9E3779B1) + jnp.uint32(seed)
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)

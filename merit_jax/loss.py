@@ -1,0 +1,70 @@
+"""Next-token cross-entropy that never holds a batch's logits whole."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int32
+
+from merit_jax.types import Array, Batch, LossFn, Model, Params
+
+
+def next_token_loss(model: Model, chunk: int = 64) -> LossFn:
+    """The loss of MERIT's gradients and branches: `-Σ_t log p(y_t | y_<t)` over supervised tokens.
+
+    Args:
+        model: Gives hidden states and logits.
+        chunk: Tokens of each row whose logits exist at one time.
+
+    Returns:
+        A `LossFn`: (params, batch) -> (nll f32[B] in nats, supervised tokens f32[B]), sums per row.
+    """
+
+    def loss(params: Params, batch: Batch) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+        hidden = model.hidden(params, batch)
+        nll = chunked_nll(lambda h: model.unembed(params, h), hidden, batch.targets, batch.weights, chunk)
+        return nll, batch.weights.sum(axis=-1)
+
+    return loss
+
+
+def chunked_nll(
+    unembed: Callable[[Array], Array],
+    hidden: Float[Array, "b t d"],
+    targets: Int32[Array, "b t"],
+    weights: Float[Array, "b t"],
+    chunk: int,
+) -> Float[Array, " b"]:
+    """Weighted negative log-likelihood of `targets`, summed per row.
+
+    Each row's supervised positions are moved to its front, and the row is read `chunk` positions at a time; a chunk without
+    supervised tokens costs nothing, so prompts are never multiplied with the vocabulary. Logits are recomputed for the gradient.
+    """
+    rows, length, _ = hidden.shape
+    order = jnp.argsort(weights == 0, axis=1, stable=True)
+    chunk = min(chunk, length)
+    padding = -length % chunk
+
+    def in_chunks(x: Array) -> Array:
+        """[b, t, ...] in the new order -> [chunks, b, chunk, ...]."""
+        x = jnp.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - 2)), axis=1)
+        x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(rows, -1, chunk, *x.shape[2:]), 1, 0)
+
+    @jax.checkpoint
+    def chunk_nll(hidden: Array, targets: Array, weights: Array) -> Array:
+        return (weights * token_nll(unembed(hidden), targets)).sum(axis=-1)
+
+    def add(total: Array, part: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        nll = jax.lax.cond(part[2].any(), chunk_nll, lambda *_: jnp.zeros(rows, jnp.float32), *part)
+        return total + nll, None
+
+    total, _ = jax.lax.scan(add, jnp.zeros(rows, jnp.float32), tuple(map(in_chunks, (hidden, targets, weights))))
+    return total
+
+
+def token_nll(logits: Float[Array, "*b v"], targets: Int32[Array, "*b"]) -> Float[Array, "*b"]:
+    """`-log softmax(logits)[target]` in float32 nats."""
+    logits = logits.astype(jnp.float32)
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1) - chosen

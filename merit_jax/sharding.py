@@ -1,0 +1,128 @@
+"""Where arrays live: one mesh, one table from logical axis names to mesh axes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from merit_jax import tree
+from merit_jax.types import Batch, Leaves, Params
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+ROWS = ("data", "fsdp")
+"""Mesh axes over which the rows of a batch are dealt."""
+
+RULES: Mapping[str, str | None] = {
+    "vocab": "tensor",
+    "embed": "fsdp",
+    "heads": "tensor",
+    "kv": "tensor",
+    "mlp": "tensor",
+    "layers": None,
+    "norm": None,
+}
+"""Logical axis name of a parameter's dimension -> mesh axis it is cut along (None: kept whole)."""
+
+
+def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1) -> Mesh:
+    """A mesh over all devices with axes `MESH_AXES`.
+
+    Args:
+        data: Devices that hold copies of the parameters and share the rows of a batch.
+        fsdp: Devices that share both parameters and rows; -1 takes what the others leave.
+        tensor: Devices that share the width of every layer.
+
+    Raises:
+        ValueError: The sizes do not multiply to the number of devices.
+    """
+    count = jax.device_count()
+    rest, remainder = divmod(count, data * tensor)
+    sizes = (data, rest if fsdp == -1 else fsdp, tensor)
+    if remainder or np.prod(sizes) != count:
+        raise ValueError(
+            f"mesh data={data} x fsdp={fsdp} x tensor={tensor} does not cover {count} devices; "
+            f"choose sizes whose product is {count} (fsdp=-1 takes what the others leave)"
+        )
+    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh, path: str = "?") -> PartitionSpec:
+    """The partition of one parameter; a dimension that its mesh axis does not divide is kept whole.
+
+    Raises:
+        ValueError: A logical name is unknown, or two dimensions ask for one mesh axis.
+    """
+    unknown = [name for name in axes if name is not None and name not in RULES]
+    if unknown:
+        raise ValueError(f"parameter {path}: unknown logical axis {unknown[0]!r}; the table has {', '.join(RULES)}")
+    wanted = [RULES[name] if name is not None else None for name in axes]
+    taken = [axis for axis in wanted if axis is not None]
+    if len(set(taken)) < len(taken):
+        raise ValueError(f"parameter {path}: logical axes {axes} put two dimensions on one mesh axis {tuple(wanted)}")
+    fits = [axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(wanted, shape, strict=True)]
+    return PartitionSpec(*fits)
+
+
+def of_params(mesh: Mesh, logical_axes: Params, abstract: Params) -> dict[str, Any]:
+    """Shardings of a params tree, from its tree of logical axis names and its shapes."""
+    axes, shapes = tree.flatten(logical_axes), tree.flatten(abstract)
+    if axes.keys() != shapes.keys():
+        raise ValueError(f"parameters without logical axes or the reverse: {sorted(axes.keys() ^ shapes.keys())}")
+    return tree.unflatten(
+        {path: NamedSharding(mesh, spec(axes[path], leaf.shape, mesh, path)) for path, leaf in shapes.items()}
+    )
+
+
+def of_optimizer(optimizer: optax.GradientTransformation, leaves: Leaves, mesh: Mesh) -> Any:
+    """Shardings of an optimizer's state: moments lie as their parameters do, counters everywhere."""
+    replicated = NamedSharding(mesh, PartitionSpec())
+    state = jax.eval_shape(optimizer.init, leaves)
+    return optax.tree_utils.tree_map_params(
+        optimizer,
+        lambda _, leaf: leaf.sharding,
+        state,
+        leaves,
+        transform_non_params=lambda _: replicated,
+    )
+
+
+def place(array: Any, sharding: NamedSharding) -> jax.Array:
+    """A host array, known whole to every process, as one global array."""
+    return jax.make_array_from_callback(np.shape(array), sharding, lambda index: np.asarray(array)[index])
+
+
+def place_params(params: Params, shardings: Params) -> dict[str, Any]:
+    """Every leaf of `params` where `shardings` says."""
+    return jax.tree.map(place, params, shardings)
+
+
+def place_batch(batch: Batch, mesh: Mesh, leading: int = 0) -> Batch:
+    """A host batch with its rows dealt over `ROWS`.
+
+    Args:
+        batch: Leaves [..., rows, ...], the same on every process.
+        mesh: The mesh.
+        leading: Axes before the rows, kept whole.
+
+    Raises:
+        ValueError: The devices do not divide the rows.
+    """
+    shards = int(np.prod([mesh.shape[axis] for axis in ROWS]))
+    rows = batch.tokens.shape[leading]
+    if rows % shards:
+        raise ValueError(
+            f"{rows} rows a batch cannot be dealt over data x fsdp = {shards} devices; use a multiple of {shards}"
+        )
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * leading, ROWS))
+    return jax.tree.map(lambda leaf: place(leaf, sharding), batch)
+
+
+def to_host(array: Any) -> np.ndarray:
+    """A possibly sharded array, whole, in this process's memory."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        array = jax.jit(lambda x: x, out_shardings=NamedSharding(array.sharding.mesh, PartitionSpec()))(array)
+    return np.asarray(array)

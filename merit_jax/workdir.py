@@ -1,0 +1,231 @@
+"""Where every artifact of a run lies, how it is written, and what it remembers of its inputs."""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+INPUTS = "inputs"
+"""Key under which an artifact records what it was made from."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """The files of one run (a local path, or any that `etils.epath` opens).
+
+    Attributes:
+        root: The run's directory.
+    """
+
+    root: epath.Path
+
+    @classmethod
+    def at(cls, root: epath.PathLike) -> "Workdir":
+        """The workdir at `root`, which is made if need be."""
+        path = epath.Path(root)
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    @property
+    def config(self) -> epath.Path:
+        """The resolved configuration."""
+        return self.root / "config.json"
+
+    @property
+    def mixture(self) -> epath.Path:
+        """Datasets with their rows, tokens and digests."""
+        return self.root / "mixture.json"
+
+    @property
+    def token_cache(self) -> epath.Path:
+        """Tokenised datasets."""
+        return self.root / "tokens"
+
+    @property
+    def gradients(self) -> epath.Path:
+        """One reduced gradient per dataset, and an index."""
+        return self.root / "gradients"
+
+    @property
+    def gradient_index(self) -> epath.Path:
+        """Which gradient file belongs to which dataset, and what it was made from."""
+        return self.gradients / "index.json"
+
+    @property
+    def conflict(self) -> epath.Path:
+        """Cosine similarities and principal axes."""
+        return self.root / "conflict.npz"
+
+    @property
+    def partition(self) -> epath.Path:
+        """Which dataset trains in which branch."""
+        return self.root / "partition.json"
+
+    def branch(self, index: int) -> epath.Path:
+        """The directory of branch `index`: `checkpoints/`, `metrics.jsonl`, `done.json`."""
+        return self.root / "branches" / str(index)
+
+    def branch_done(self, index: int) -> epath.Path:
+        """Written when a branch is finished: steps, tokens, inputs."""
+        return self.branch(index) / "done.json"
+
+    @property
+    def merged(self) -> epath.Path:
+        """The merged model: `params/` (Orbax), `merge.json`, `hf/`."""
+        return self.root / "merged"
+
+    @property
+    def merge_record(self) -> epath.Path:
+        """Method, weights and tokens of the merge."""
+        return self.merged / "merge.json"
+
+    @property
+    def evaluation(self) -> epath.Path:
+        """Scores of every model, per dataset."""
+        return self.root / "evaluation.json"
+
+    @property
+    def times(self) -> epath.Path:
+        """Seconds that each stage took when it last ran."""
+        return self.root / "times.json"
+
+
+def fingerprint(value: Any) -> str:
+    """sha256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def is_current(path: epath.Path, inputs: Mapping[str, Any], *, overwrite: bool) -> bool:
+    """Whether an artifact exists and was made from just these inputs.
+
+    Args:
+        path: A `.json` or `.npz` artifact that records its inputs.
+        inputs: What it would be made from now.
+        overwrite: Treat an artifact made from other inputs as absent.
+
+    Raises:
+        ValueError: It was made from other inputs; the difference is named.
+    """
+    if not path.exists():
+        return False
+    recorded = read_inputs(path)
+    if recorded == json.loads(json.dumps(inputs)):
+        return True
+    if overwrite:
+        return False
+    changes = "; ".join(differences(recorded, json.loads(json.dumps(inputs))))
+    raise ValueError(
+        f"{path} was made from other inputs: {changes}. Use another --workdir, or --overwrite to make it again from these"
+    )
+
+
+def differences(old: Any, new: Any, path: str = "", most: int = 5) -> list[str]:
+    """At most `most` lines "key: old -> new" for JSON values that differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        found = [d for key in keys for d in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)]
+    else:
+        found = [] if old == new else [f"{path}: {_brief(old)} -> {_brief(new)}"]
+    return found if len(found) <= most else [*found[:most], f"and {len(found) - most} more"]
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_inputs(path: epath.Path) -> Mapping[str, Any]:
+    """What an artifact was made from."""
+    if path.suffix == ".npz":
+        return json.loads(str(read_arrays(path)[INPUTS]))
+    return read_json(path).get(INPUTS, {})
+
+
+def read_json(path: epath.Path) -> Any:
+    """A JSON artifact.
+
+    Raises:
+        ValueError: It is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; run the stage that writes it first") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); delete it and run its stage again") from None
+
+
+def read_arrays(path: epath.Path) -> dict[str, np.ndarray]:
+    """An .npz artifact.
+
+    Raises:
+        ValueError: It is missing or damaged.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            return dict(file)
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; run the stage that writes it first") from None
+    except Exception as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it and run its stage again") from None
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+    """Writes a JSON artifact, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: epath.Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    _write(path, lambda file: file.write(text.encode()))
+
+
+def write_array(path: epath.Path, array: np.ndarray) -> None:
+    """Writes an .npy file, whole or not at all."""
+    _write(path, lambda file: np.save(file, array, allow_pickle=False))
+
+
+def write_arrays(path: epath.Path, inputs: Mapping[str, Any], **arrays: Any) -> None:
+    """Writes an .npz artifact with its inputs, whole or not at all."""
+    _write(path, lambda file: np.savez(file, **{INPUTS: json.dumps(inputs)}, **arrays))
+
+
+def _write(path: epath.Path, fill: Callable[[Any], Any]) -> None:
+    """Fills a temporary neighbour of `path` and renames it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            fill(file)
+            file.flush()
+            if isinstance(file, io.BufferedIOBase):
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def building(path: epath.Path) -> Iterator[epath.Path]:
+    """A temporary directory beside `path` that takes its place at the end, or goes away on an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            path.rmtree()
+        temporary.rename(path)
+    except BaseException:
+        if temporary.exists():
+            temporary.rmtree()
+        raise
