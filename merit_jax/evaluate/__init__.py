@@ -1,0 +1,1 @@
+"""Held-out loss, multiple choice by option likelihood, and exact match by greedy decoding."""

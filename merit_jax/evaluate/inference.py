@@ -1,0 +1,194 @@
+"""Compiled prefill, option scoring and greedy decoding for one model."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int32
+
+from merit_jax.loss import token_nll
+from merit_jax.sharding import to_host
+from merit_jax.types import Array, Batch, Cache, Model, Params
+
+
+class Prefilled(NamedTuple):
+    """Prompts that a model has read.
+
+    Attributes:
+        cache: Key-value cache with room for what follows.
+        last: Hidden state of each prompt's last token.
+        lengths: Tokens of each prompt.
+    """
+
+    cache: Cache
+    last: Float[Array, "b d"]
+    lengths: Int32[Array, " b"]
+
+
+class Prompts(NamedTuple):
+    """Right-padded prompts of one bucket.
+
+    Attributes:
+        indices: Place of each row's prompt in the list they came from; -1 for a filler row.
+        batch: One prompt per row, [B, bucket].
+    """
+
+    indices: Int32[np.ndarray, " b"]
+    batch: Batch
+
+
+def prompt_batches(prompts: Sequence[np.ndarray], buckets: Sequence[int], batch_size: int) -> Iterator[Prompts]:
+    """Prompts of like length, `batch_size` to a batch; short batches are filled up with one-token rows.
+
+    Raises:
+        ValueError: A prompt is longer than the largest bucket.
+    """
+    longest = max((len(prompt) for prompt in prompts), default=0)
+    if longest > max(buckets):
+        raise ValueError(
+            f"a prompt of {longest} tokens does not fit the largest bucket ({max(buckets)}); extend evaluate.buckets"
+        )
+    for low, bucket in zip([0, *sorted(buckets)], sorted(buckets), strict=False):
+        chosen = [index for index, prompt in enumerate(prompts) if low < len(prompt) <= bucket]
+        for start in range(0, len(chosen), batch_size):
+            indices = chosen[start : start + batch_size]
+            rows = [prompts[index] for index in indices] + [np.zeros(1, np.int32)] * (batch_size - len(indices))
+            yield Prompts(np.array(indices + [-1] * (batch_size - len(indices)), np.int32), _padded(rows, bucket))
+
+
+def _padded(rows: Sequence[np.ndarray], length: int) -> Batch:
+    """Rows as a batch without targets."""
+    tokens = np.zeros((len(rows), length), np.int32)
+    segments = np.zeros_like(tokens)
+    for row, ids in enumerate(rows):
+        tokens[row, : len(ids)] = ids
+        segments[row, : len(ids)] = 1
+    positions = np.broadcast_to(np.arange(length, dtype=np.int32), tokens.shape) * segments
+    return Batch(tokens, np.zeros_like(tokens), np.zeros(tokens.shape, np.float32), positions, segments)
+
+
+class Inference:
+    """A model's inference functions, each compiled once per shape.
+
+    Args:
+        model: The model.
+        room: Tokens that may follow a prompt.
+        stop: Ids that end a generated response.
+        place: Puts a host batch on the devices.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        room: int,
+        stop: Sequence[int],
+        place: Callable[[Batch], Batch] = lambda batch: batch,
+    ) -> None:
+        self.room = room
+        self._place = place
+        self._prefill = jax.jit(partial(_prefill, model, room))
+        self._score = jax.jit(partial(_score, model))
+        self._generate = jax.jit(partial(_generate, model, room, tuple(stop)))
+
+    def prefill(self, params: Params, batch: Batch) -> Prefilled:
+        """Reads right-padded prompts, one per row."""
+        return self._prefill(params, self._place(batch))
+
+    def score(
+        self, params: Params, read: Prefilled, owner: np.ndarray, responses: Sequence[np.ndarray]
+    ) -> Float[np.ndarray, " n"]:
+        """Summed log-likelihood in nats of each response after the prompt in row `owner`.
+
+        Responses are scored as many at a time as there are prompts, on copies of the prompts' cache.
+        """
+        rows = len(read.lengths)
+        scores = []
+        for start in range(0, len(responses), rows):
+            part = list(responses[start : start + rows])
+            filler = rows - len(part)
+            tokens = np.zeros((rows, self.room), np.int32)
+            for row, response in enumerate(part):
+                tokens[row, : len(response)] = response
+            counts = np.array([len(response) for response in part] + [0] * filler, np.int32)
+            owners = np.concatenate([owner[start : start + rows], np.zeros(filler, owner.dtype)]).astype(np.int32)
+            scores.append(to_host(self._score(params, read, owners, tokens, counts))[: len(part)])
+        return np.concatenate(scores)
+
+    def generate(self, params: Params, read: Prefilled) -> list[np.ndarray]:
+        """Greedy continuation of each prompt, up to `room` tokens, without the stop token."""
+        tokens, lengths = map(to_host, self._generate(params, read))
+        return [row[:length] for row, length in zip(tokens, lengths, strict=True)]
+
+
+def _prefill(model: Model, room: int, params: Params, batch: Batch) -> Prefilled:
+    rows, length = batch.tokens.shape
+    lengths = batch.segments.sum(axis=1).astype(jnp.int32)
+    hidden, cache = model.prefill(params, batch, model.init_cache(rows, length + room))
+    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    return Prefilled(cache, last, lengths)
+
+
+def _score(
+    model: Model,
+    params: Params,
+    read: Prefilled,
+    owner: Int32[Array, " b"],
+    tokens: Int32[Array, "b r"],
+    counts: Int32[Array, " b"],
+) -> Float[Array, " b"]:
+    """log p(tokens[: counts] | prompt of owner)."""
+    cache = jax.tree.map(lambda leaf: jnp.take(leaf, owner, axis=1), read.cache)
+    slots = read.lengths[owner][:, None] + jnp.arange(tokens.shape[1], dtype=jnp.int32)
+    hidden, _ = model.decode(params, tokens, slots, cache)
+    before = jnp.concatenate([read.last[owner][:, None], hidden[:, :-1]], axis=1)
+    nll = token_nll(model.unembed(params, before), tokens)
+    return -(nll * (jnp.arange(tokens.shape[1]) < counts[:, None])).sum(axis=1)
+
+
+class _Writing(NamedTuple):
+    """State of greedy decoding."""
+
+    count: Int32[Array, ""]
+    tokens: Int32[Array, "b n"]
+    lengths: Int32[Array, " b"]
+    finished: Bool[Array, " b"]
+    following: Int32[Array, " b"]
+    cache: Cache
+
+
+def _generate(
+    model: Model, room: int, stop: tuple[int, ...], params: Params, read: Prefilled
+) -> tuple[Int32[Array, "b n"], Int32[Array, " b"]]:
+    """(tokens, how many of them come before the stop)."""
+    rows = read.lengths.shape[0]
+
+    def choose(hidden: Array) -> Array:
+        return jnp.argmax(model.unembed(params, hidden), axis=-1).astype(jnp.int32)
+
+    def going(state: _Writing) -> Array:
+        return (state.count < room) & ~state.finished.all()
+
+    def write(state: _Writing) -> _Writing:
+        token = state.following
+        finished = state.finished | jnp.isin(token, jnp.array(stop, jnp.int32))
+        tokens = state.tokens.at[:, state.count].set(token)
+        slots = (read.lengths + state.count)[:, None]
+        hidden, cache = model.decode(params, token[:, None], slots, state.cache)
+        return _Writing(
+            state.count + 1, tokens, state.lengths + ~finished, finished, choose(hidden[:, 0]), cache
+        )
+
+    start = _Writing(
+        jnp.int32(0),
+        jnp.zeros((rows, room), jnp.int32),
+        jnp.zeros(rows, jnp.int32),
+        jnp.zeros(rows, bool),
+        choose(read.last),
+        read.cache,
+    )
+    end = jax.lax.while_loop(going, write, start)
+    return end.tokens, end.lengths
