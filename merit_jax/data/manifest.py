@@ -1,0 +1,238 @@
+"""The list of a mixture's datasets: a JSON or YAML manifest, or a glob where each file is a dataset."""
+
+import json
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+import yaml
+from etils import epath
+
+from merit_jax.data.formats import FORMATS, Layout
+from merit_jax.data.sources import READERS
+
+REMOTE_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+OTHER_KEYS = (
+    "file_name",
+    "formatting",
+    "columns",
+    "tags",
+    "num_samples",
+    "split",
+    "subset",
+    "folder",
+    "file_sha1",
+    "ranking",
+)
+OUR_KEYS = ("eval_file_name", "held_out")
+TEXT_COLUMNS = ("prompt", "query", "response", "system", "history", "messages")
+TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag", "observation_tag", "function_tag")
+
+
+class Entry(NamedTuple):
+    """One dataset of a manifest.
+
+    Attributes:
+        name: Unique name.
+        file: Path of the training file.
+        held_out_file: Path of the file of held-out records, or None.
+        held_out: Held-out rows split off the training file: a count, or a fraction below 1; 0 for none.
+        format: A key of `formats.FORMATS`, or None to detect it from the first row.
+        layout: Column names and tags.
+        num_samples: Training rows to sample; 0 for all.
+    """
+
+    name: str
+    file: str
+    held_out_file: str | None = None
+    held_out: int | float = 0
+    format: str | None = None
+    layout: Layout = Layout()
+    num_samples: int = 0
+
+
+def read_manifest(path: str, include: Sequence[str] = ()) -> tuple[Entry, ...]:
+    """Lists the datasets of a manifest or glob, sorted by name.
+
+    A `.json`, `.yaml` or `.yml` path is a manifest: LLaMA-Factory's `dataset_info.json` as it stands, whose file names
+    are relative to its folder, with two more keys, `eval_file_name` (file of held-out records) and `held_out` (rows, or
+    fraction of rows, split off the training file). Anything else is a glob: `X.jsonl` or `X.train.jsonl` is dataset X,
+    and `X.test.jsonl` beside it its held-out data.
+
+    Args:
+        path: Manifest or glob.
+        include: Names or fnmatch patterns of the datasets to keep; all if empty.
+
+    Returns:
+        One entry per dataset.
+
+    Raises:
+        ValueError: The path matches nothing, a name occurs twice, an included name is unknown, or an entry is unusable.
+    """
+    if PurePath(path).suffix in (".json", ".yaml", ".yml"):
+        entries = _load_manifest(path)
+        return tuple(_entry(path, name, entries[name]) for name in select(sorted(entries), include, path))
+    entries = {entry.name: entry for entry in _glob(path)}
+    return tuple(entries[name] for name in select(sorted(entries), include, path))
+
+
+def select(names: Sequence[str], include: Sequence[str], where: str) -> tuple[str, ...]:
+    """Keeps the names that a pattern of `include` matches (all if it is empty); every pattern must match one."""
+    if unknown := [pattern for pattern in include if not any(fnmatchcase(name, pattern) for name in names)]:
+        raise ValueError(f"{where}: no dataset matches {unknown}; known: {', '.join(names)}")
+    return tuple(name for name in names if not include or any(fnmatchcase(name, pattern) for pattern in include))
+
+
+def _glob(pattern: str) -> list[Entry]:
+    parts = PurePath(pattern).parts
+    fixed = next((i for i, part in enumerate(parts) if set("*?[") & set(part)), len(parts) - 1)
+    root, rest = epath.Path(PurePath(*parts[:fixed])), str(PurePath(*parts[fixed:]))
+    if "://" in pattern:
+        head, _, tail = pattern.rpartition("/")
+        root, rest = epath.Path(head), tail
+    files = sorted(str(file) for file in root.glob(rest) if file.is_file())
+    if not files:
+        raise ValueError(
+            f"{pattern}: no file matches; give a manifest (.json, .yaml) or a glob of {', '.join(READERS)} files"
+        )
+    entries: dict[str, Entry] = {}
+    for file in files:
+        entry = _file_entry(file, files)
+        if entry is None:
+            continue
+        if entry.name in entries:
+            raise ValueError(
+                f"{pattern}: {entries[entry.name].file} and {file} are both named {entry.name!r}; rename one"
+            )
+        entries[entry.name] = entry
+    return list(entries.values())
+
+
+def _file_entry(file: str, files: Sequence[str]) -> Entry | None:
+    """Makes a training file an entry; None for the held-out file of another."""
+    path = epath.Path(file)
+    stem = path.name.removesuffix(path.suffix)
+    name = stem.removesuffix(".train")
+    if stem.endswith(".test"):
+        base = stem.removesuffix(".test")
+        if not any(str(path.parent / f"{base}{train}{path.suffix}") in files for train in (".train", "")):
+            raise ValueError(
+                f"{file}: held-out data without a training file {base}.train{path.suffix} in the glob; add it or rename"
+            )
+        return None
+    test = path.parent / f"{name}.test{path.suffix}"
+    return Entry(name, file, held_out_file=str(test) if test.exists() else None)
+
+
+def _load_manifest(path: str) -> Mapping[str, Any]:
+    if not epath.Path(path).is_file():
+        raise ValueError(f"{path}: no such manifest; give a .json or .yaml file, or a glob")
+    text = epath.Path(path).read_text()
+    try:
+        if path.endswith(".json"):
+            data = json.loads(text, object_pairs_hook=lambda pairs: _unique(path, pairs))
+        else:
+            data = yaml.load(text, Loader=_unique_loader(path))
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: not a readable manifest ({error}); mend the syntax") from error
+    if not isinstance(data, dict) or not data or not all(isinstance(entry, dict) for entry in data.values()):
+        raise ValueError(
+            f"{path}: expected an object {{dataset name: {{file_name: ...}}}}; to name record files, give a glob"
+        )
+    return {str(name): entry for name, entry in data.items()}
+
+
+def _unique(path: str, pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+    keys = [key for key, _ in pairs]
+    if repeated := sorted({str(key) for key in keys if keys.count(key) > 1}):
+        raise ValueError(f"{path}: duplicate names {repeated}; rename or delete all but one")
+    return dict(pairs)
+
+
+def _unique_loader(path: str) -> type[yaml.SafeLoader]:
+    class Loader(yaml.SafeLoader):
+        """Safe loader that refuses a repeated key."""
+
+    def construct(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+        loader.flatten_mapping(node)
+        return _unique(
+            path,
+            [
+                (loader.construct_object(key, deep=True), loader.construct_object(value, deep=True))
+                for key, value in node.value
+            ],
+        )
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, construct)
+    return Loader
+
+
+def _entry(path: str, name: str, data: Mapping[str, Any]) -> Entry:
+    where = f"{path}: dataset {name!r}"
+    _check_keys(data, where)
+    columns, tags = data.get("columns") or {}, data.get("tags") or {}
+    _check_names(columns, TEXT_COLUMNS, f"{where}: columns", "only text is read")
+    _check_names(tags, TAGS, f"{where}: tags", "")
+    format_name = data.get("formatting")
+    if format_name is not None and format_name not in FORMATS:
+        raise ValueError(f"{where}: unknown formatting {format_name!r}; known: {', '.join(FORMATS)}")
+    eval_file = data.get("eval_file_name")
+    return Entry(
+        name,
+        _path(path, data["file_name"], where),
+        held_out_file=_path(path, eval_file, where) if eval_file else None,
+        held_out=_number(data, "held_out", where),
+        format=format_name,
+        layout=Layout(dict(columns), dict(tags)),
+        num_samples=int(_number(data, "num_samples", where)),
+    )
+
+
+def _check_keys(data: Mapping[str, Any], where: str) -> None:
+    if "file_name" not in data:
+        remote = [f"{key}={data[key]!r}" for key in REMOTE_KEYS if key in data]
+        raise ValueError(
+            f"{where}: no file_name{' but ' + ', '.join(remote) if remote else ''}; nothing is downloaded "
+            "here: download the data and set file_name to the .jsonl, .json or .parquet file"
+        )
+    if unknown := sorted(set(data) - {*REMOTE_KEYS, *OTHER_KEYS, *OUR_KEYS}):
+        raise ValueError(f"{where}: unknown keys {unknown}; known: {', '.join((*OTHER_KEYS, *OUR_KEYS))}")
+    if data.get("ranking"):
+        raise ValueError(f"{where}: preference pairs (ranking: true) are not instruction data; leave the dataset out")
+    if data.get("split", "train") != "train":
+        raise ValueError(
+            f"{where}: a file has one split, 'train', got {data['split']!r}; name that split's file in file_name"
+        )
+    if data.get("eval_file_name") and data.get("held_out"):
+        raise ValueError(f"{where}: both eval_file_name and held_out are set; keep one")
+
+
+def _check_names(given: Any, known: Sequence[str], where: str, reason: str) -> None:
+    if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
+        raise ValueError(f"{where}: expected an object of strings, got {given!r:.80}")
+    if unknown := sorted(set(given) - set(known)):
+        raise ValueError(
+            f"{where}: cannot use {unknown}{' (' + reason + ')' if reason else ''}; known: {', '.join(known)}"
+        )
+
+
+def _path(manifest: str, file_name: Any, where: str) -> str:
+    if not isinstance(file_name, str):
+        raise ValueError(f"{where}: file names must be strings, got {file_name!r:.80}")
+    if ".." in PurePath(file_name).parts:
+        raise ValueError(
+            f"{where}: {file_name!r} leaves the manifest's folder; move the file below it or give an absolute path"
+        )
+    return str(epath.Path(manifest).parent / file_name)
+
+
+def _number(data: Mapping[str, Any], key: str, where: str) -> int | float:
+    value = data.get(key) or 0
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    fraction = key == "held_out" and isinstance(value, float) and value < 1
+    if value < 0 or not (whole or fraction):
+        raise ValueError(
+            f"{where}: {key} is {value!r}; expected a count{', or a fraction below 1' if key == 'held_out' else ''}"
+        )
+    return value

@@ -1,0 +1,188 @@
+"""A mixture: every dataset of a manifest, read, checked, sampled and tokenised."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from merit_jax.data.chat import encode, tokenizer_digest
+from merit_jax.data.formats import detect, to_record
+from merit_jax.data.manifest import Entry, read_manifest
+from merit_jax.data.sources import OnError, fail, file_digest, read_rows
+from merit_jax.data.token_table import TokenTable, as_table, load_table, save_table
+from merit_jax.seeds import fold
+from merit_jax.types import Dataset, Example, ReadReport, Record
+
+CACHE_VERSION = "1"
+
+
+class Limits(NamedTuple):
+    """How much of each dataset is read.
+
+    Attributes:
+        max_length: Tokens per example; the rest is cut.
+        max_train: Training rows, sampled by the seed and the dataset's name; 0 for all.
+        max_held_out: The same for held-out rows.
+    """
+
+    max_length: int
+    max_train: int = 0
+    max_held_out: int = 0
+
+
+def load_mixture(
+    path: str,
+    tokenizer: Any,
+    *,
+    include: Sequence[str] = (),
+    max_length: int,
+    max_train: int = 0,
+    max_held_out: int = 0,
+    seed: int,
+    cache_dir: str | None = None,
+) -> tuple[Dataset, ...]:
+    """Reads the datasets of a mixture.
+
+    Args:
+        path: Manifest or glob (see `manifest.read_manifest`).
+        tokenizer: A `chat.Tokenizer`.
+        include: Names or fnmatch patterns of the datasets to keep; all if empty.
+        max_length: Tokens per example; the rest is cut.
+        max_train: Training rows per dataset, sampled by `seed` and the dataset's name; 0 for all.
+        max_held_out: The same for held-out rows.
+        seed: The run's seed.
+        cache_dir: Folder that keeps tokenised datasets between runs; None for none.
+
+    Returns:
+        The datasets, sorted by name.
+
+    Raises:
+        ValueError: The manifest or a record is bad.
+    """
+    limits = Limits(max_length, max_train, max_held_out)
+    entries = read_manifest(path, include)
+    return tuple(read_dataset(entry, tokenizer, limits, seed=seed, cache_dir=cache_dir) for entry in entries)
+
+
+def read_dataset(
+    entry: Entry,
+    tokenizer: Any,
+    limits: Limits,
+    *,
+    seed: int,
+    cache_dir: str | None = None,
+    on_error: OnError = fail,
+) -> Dataset:
+    """Reads one dataset.
+
+    Args:
+        entry: Its entry in the manifest.
+        tokenizer: A `chat.Tokenizer`.
+        limits: How much to read.
+        seed: The run's seed.
+        cache_dir: Folder of the token cache, or None. It is used with the default `on_error` only.
+        on_error: Called with the error of every bad record, which is then left out; the default raises.
+
+    Returns:
+        The dataset. Held-out records have been checked to encode, and stay records.
+    """
+    files = (entry.file, *((entry.held_out_file,) if entry.held_out_file else ()))
+    digest = hashlib.sha256("".join(file_digest(file) for file in files).encode()).hexdigest()
+    folder = None
+    if cache_dir is not None and on_error is fail:
+        folder = _cache_folder(cache_dir, entry, digest, tokenizer_digest(tokenizer), limits, seed)
+    if folder is not None and folder.is_dir():
+        table, held_out = load_table(folder), _read_records(entry, limits, seed, on_error, train=False)[1]
+    else:
+        train, held_out = _read_records(entry, limits, seed, on_error)
+        _encode_all(tokenizer, held_out, limits.max_length, on_error)
+        table = _encode_all(tokenizer, train, limits.max_length, on_error)
+        if folder is not None:
+            save_table(table, folder)
+    tokens = int(table.supervised_counts.sum())
+    report = ReadReport(files, digest, len(table), int(table.truncated), tokens, len(table.tokens))
+    return Dataset(entry.name, table, tuple(held_out), report)
+
+
+def _read_records(
+    entry: Entry, limits: Limits, seed: int, on_error: OnError, *, train: bool = True
+) -> tuple[list[Record], list[Record]]:
+    """Reads, splits and samples the records; without `train`, the training file only where a split needs it."""
+    records = _records(entry, entry.file, on_error) if train or entry.held_out else []
+    held_out = _records(entry, entry.held_out_file, on_error) if entry.held_out_file else []
+    if entry.held_out:
+        records, held_out = _split(entry, records, seed)
+    if entry.num_samples > len(records) > 0:
+        raise ValueError(
+            f"dataset {entry.name!r}: num_samples is {entry.num_samples}, {entry.file} has {len(records)} training rows"
+        )
+    for limit, purpose in ((entry.num_samples, "num_samples"), (limits.max_train, "max_train")):
+        records = _sample(records, limit, fold(seed, purpose, entry.name))
+    return records, _sample(held_out, limits.max_held_out, fold(seed, "max_held_out", entry.name))
+
+
+def _records(entry: Entry, file: str, on_error: OnError) -> list[Record]:
+    """Reads one file; its first row decides the format where the manifest names none."""
+    records, format_name = [], entry.format
+    for where, row in read_rows(file, on_error):
+        try:
+            format_name = format_name or detect(row, where, entry.layout)
+            records.append(to_record(format_name, row, where, entry.layout))
+        except ValueError as error:
+            on_error(error)
+    return records
+
+
+def _split(entry: Entry, records: Sequence[Record], seed: int) -> tuple[list[Record], list[Record]]:
+    """Splits held-out records off: (training, held out), each in file order."""
+    count = round(entry.held_out * len(records)) if isinstance(entry.held_out, float) else entry.held_out
+    if not 0 < count < len(records):
+        raise ValueError(
+            f"dataset {entry.name!r}: held_out = {entry.held_out} takes {count} of the {len(records)} rows of "
+            f"{entry.file}; at least one row must be held out and one left to train on"
+        )
+    order = np.random.default_rng(fold(seed, "held_out", entry.name)).permutation(len(records))
+    return [records[i] for i in np.sort(order[count:])], [records[i] for i in np.sort(order[:count])]
+
+
+def _sample(records: list[Record], limit: int, seed: int) -> list[Record]:
+    """Samples at most `limit` records (0: all), in file order; a larger limit keeps those of a smaller one."""
+    if not 0 < limit < len(records):
+        return records
+    return [records[i] for i in np.sort(np.random.default_rng(seed).permutation(len(records))[:limit])]
+
+
+def _encode_all(tokenizer: Any, records: Iterable[Record], max_length: int, on_error: OnError) -> TokenTable:
+    examples: list[Example] = []
+    cut = 0
+    for record in records:
+        try:
+            example, truncated = encode(tokenizer, record.messages, max_length, where=record.where)
+        except ValueError as error:
+            on_error(error)
+            continue
+        examples.append(example)
+        cut += truncated
+    return as_table(examples, truncated=cut)
+
+
+def _cache_folder(cache_dir: str, entry: Entry, digest: str, tokenizer: str, limits: Limits, seed: int) -> Path:
+    """Names the cache folder after everything that the tokens depend on."""
+    options = [repr(sorted(part.items())) for part in entry.layout]
+    key = repr(
+        (
+            CACHE_VERSION,
+            digest,
+            tokenizer,
+            limits,
+            seed,
+            entry.name,
+            entry.format,
+            entry.held_out,
+            entry.num_samples,
+            options,
+        )
+    )
+    return Path(cache_dir) / hashlib.sha256(key.encode()).hexdigest()[:32]
