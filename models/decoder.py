@@ -1,0 +1,128 @@
+"""One decoder for every text family: embedding, a scan over layers, final norm, unembedding."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Bool, Float, Float32, Int
+
+from models import rope
+from models.interface import Array, DecoderConfig, KVCache
+from models.layers import MLP, Attention, Context, Projection, RMSNorm
+
+
+class Embedding(nn.Module):
+    """A table of token vectors [vocab, embed]."""
+
+    config: DecoderConfig
+
+    def setup(self):
+        """Makes the table."""
+        c = self.config
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
+        self.embedding = self.param("embedding", init, (c.vocab_size, c.hidden_size), jnp.dtype(c.param_dtype))
+
+    def __call__(self, tokens: Int[Array, "b t"]) -> Float[Array, "b t d"]:
+        """Looks tokens up; an id past the end of the table gives NaN."""
+        return jnp.take(self.embedding, tokens, axis=0, mode="fill").astype(self.config.dtype)
+
+    def attend(self, hidden: Float[Array, "*b d"]) -> Float32[Array, "*b v"]:
+        """Dot products with every token vector, in float32."""
+        dtype, table = self.config.dtype, self.embedding.astype(self.config.dtype)
+        return jnp.einsum("...d,vd->...v", hidden.astype(dtype), table, preferred_element_type=jnp.float32)
+
+
+class Layer(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t d"], context: Context, cache: KVCache | None
+    ) -> tuple[Float[Array, "b t d"], KVCache | None]:
+        """One step of the scan over layers: the residual stream is the carry, the layer's cache goes in and out."""
+        c = self.config
+        attended, cache = Attention(c, name="attention")(RMSNorm(c, name="attention_norm")(x), context, cache)
+        x = x + attended
+        return x + MLP(c, name="mlp")(RMSNorm(c, name="mlp_norm")(x)), cache
+
+
+def _layer_stack(config: DecoderConfig) -> nn.Module:
+    """All layers as one module with parameters stacked on a leading "layers" axis."""
+    unroll = config.layers if config.scan_unroll is True else min(config.scan_unroll, config.layers)
+    layer = nn.remat(Layer, prevent_cse=unroll > 1) if config.remat else Layer
+    stack = nn.scan(
+        layer,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=(nn.broadcast, 0),
+        length=config.layers,
+        unroll=unroll,
+        metadata_params={nn.PARTITION_NAME: "layers"},
+    )
+    return stack(config)
+
+
+class Decoder(nn.Module):
+    """Token ids or vectors in, final hidden states or logits out."""
+
+    config: DecoderConfig
+
+    def setup(self):
+        """Names the parts."""
+        c = self.config
+        self.embed = Embedding(c)
+        self.layers = _layer_stack(c)
+        self.final_norm = RMSNorm(c)
+        if not c.tied:
+            self.unembed = Projection(c, c.vocab_size, ("embed", "vocab"), out_dtype="float32")
+
+    def __call__(self, tokens: Int[Array, "b t"]) -> Float32[Array, "b t v"]:
+        """Logits of unpadded rows; visits every parameter, so that `init` makes them all."""
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        mask = segment_mask(jnp.ones_like(tokens))
+        hidden, _ = self.run(self.vectors(tokens), positions, mask)
+        return self.logits(hidden)
+
+    def vectors(self, tokens: Int[Array, "b t"]) -> Float[Array, "b t d"]:
+        """Input vectors of tokens."""
+        return self.embed(tokens)
+
+    def run(
+        self,
+        x: Float[Array, "b t d"],
+        positions: Int[Array, "b t"],
+        mask: Bool[Array, "b 1 t s"],
+        slots: Int[Array, "b t"] | None = None,
+        cache: KVCache | None = None,
+    ) -> tuple[Float[Array, "b t d"], KVCache | None]:
+        """Final, normalised hidden states of input vectors.
+
+        Args:
+            x: Input vectors: of tokens, or of anything that stands in their place.
+            positions: RoPE positions.
+            mask: True where a token may see a key.
+            slots: Where the tokens go in the cache; None without a cache.
+            cache: Earlier keys and values of all layers, or None.
+
+        Returns:
+            Hidden states, and the cache with x written into it (None without a cache).
+        """
+        context = Context(rope.angles(positions, rope.inverse_frequencies(self.config)), mask, slots)
+        x, cache = self.layers(x, context, cache)
+        return self.final_norm(x), cache
+
+    def logits(self, hidden: Float[Array, "*b d"]) -> Float32[Array, "*b v"]:
+        """Scores over the vocabulary."""
+        return self.embed.attend(hidden) if self.config.tied else self.unembed(hidden)
+
+
+def segment_mask(segments: Int[Array, "b t"]) -> Bool[Array, "b 1 t t"]:
+    """A token sees itself and earlier tokens of its own segment."""
+    same = segments[:, :, None] == segments[:, None, :]
+    causal = jnp.tri(segments.shape[1], dtype=bool)
+    return (same & causal)[:, None]
+
+
+def slot_mask(slots: Int[Array, "b t"], length: int) -> Bool[Array, "b 1 t s"]:
+    """A token at slot p sees slots 0 to p of a cache of `length` slots."""
+    return (jnp.arange(length) <= jnp.asarray(slots)[:, :, None])[:, None]

@@ -1,0 +1,43 @@
+"""The registry of families: `model_type` of a config.json -> the family's file."""
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from models import llama, qwen2
+from models.interface import DecoderConfig, Model
+from models.keys import Layout, leaf_shapes, match
+
+FAMILIES: dict[str, ModuleType] = {"llama": llama, "qwen2": qwen2}
+
+
+def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
+    """The decoder that a Hugging Face config describes.
+
+    Args:
+        raw: Content of config.json.
+        where: The file, for error messages.
+
+    Raises:
+        ValueError: The family is unknown, or the config asks for what the decoder does not do.
+    """
+    kind = raw.get("model_type")
+    if kind not in FAMILIES:
+        raise ValueError(f"{where}: model_type = {kind!r} is not supported; known families: {', '.join(FAMILIES)}")
+    return FAMILIES[kind].parse(raw, where)
+
+
+def layout(model: Model, tensors: Mapping[str, tuple[int, ...]], where: str) -> Layout:
+    """Ties a checkpoint's tensors to the leaves of a model.
+
+    Args:
+        model: The model.
+        tensors: Tensor name -> shape.
+        where: The checkpoint, for error messages.
+
+    Raises:
+        ValueError: A tensor is missing, unknown or of another shape.
+    """
+    family, config = FAMILIES[model.config.family], model.config
+    shapes = leaf_shapes(model.abstract)
+    return match(family.rows(config), family.optional_rows(config), shapes, config.layers, tensors, where)

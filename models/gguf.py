@@ -1,0 +1,161 @@
+"""GGUF files of the Llama and Qwen2 architectures, seen as Hugging Face checkpoints."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.safetensors_io import TensorSpec
+
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+_LAYER = {
+    "attn_norm.weight": "input_layernorm.weight",
+    "attn_q.weight": "self_attn.q_proj.weight",
+    "attn_k.weight": "self_attn.k_proj.weight",
+    "attn_v.weight": "self_attn.v_proj.weight",
+    "attn_q.bias": "self_attn.q_proj.bias",
+    "attn_k.bias": "self_attn.k_proj.bias",
+    "attn_v.bias": "self_attn.v_proj.bias",
+    "attn_output.weight": "self_attn.o_proj.weight",
+    "ffn_norm.weight": "post_attention_layernorm.weight",
+    "ffn_gate.weight": "mlp.gate_proj.weight",
+    "ffn_up.weight": "mlp.up_proj.weight",
+    "ffn_down.weight": "mlp.down_proj.weight",
+}
+_TOP = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+
+
+class GGUFFile:
+    """A GGUF file; tensors are dequantised to float32 when read.
+
+    Attributes:
+        path: The file.
+        config_file: The same, for error messages.
+        metadata: GGUF key -> value.
+        config: The config, with the keys of a Hugging Face config.json.
+        specs: Tensor name (as in Hugging Face) -> shape, float32.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.config_file = path, str(path)
+        reader = open_reader(path)
+        self.metadata: dict[str, Any] = {key: field.contents() for key, field in reader.fields.items()}
+        self._tensors = {hf_name(tensor.name, path): tensor for tensor in reader.tensors}
+        self.specs = {
+            key: TensorSpec(key, np.dtype(np.float32), tuple(int(n) for n in reversed(tensor.shape)))
+            for key, tensor in self._tensors.items()
+        }
+        self.config = _config(self.metadata, self.specs, str(path))
+
+    def read(self, key: str) -> np.ndarray:
+        """One tensor, in the layout of Hugging Face."""
+        from gguf import dequantize
+
+        tensor = self._tensors[key]
+        try:
+            array = dequantize(tensor.data, tensor.tensor_type)
+        except NotImplementedError as error:
+            raise ValueError(f"{self.path}: tensor {tensor.name!r} is stored as {error}, which is not read") from None
+        if self.config["model_type"] != "llama":
+            return array
+        heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
+        names = [config_key for name, config_key in heads.items() if f".{name}." in key]
+        return unpermute(array, self.config[names[0]]) if names else array
+
+
+def unpermute(rows: np.ndarray, heads: int) -> np.ndarray:
+    """Puts the rows of each head from interleaved pairs (GGUF) into half-rotation order (Hugging Face)."""
+    pairs = rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(rows.shape)
+
+
+def open_reader(path: Path) -> Any:
+    """A `gguf.GGUFReader` that never reads past the end of the file.
+
+    Raises:
+        ImportError: The gguf package is not installed.
+        ValueError: The file is missing, truncated or damaged.
+    """
+    try:
+        import gguf
+    except ImportError:
+        raise ImportError("reading .gguf files needs the gguf package: pip install 'merit-jax[gguf]'") from None
+
+    class Reader(gguf.GGUFReader):
+        def _get(self, offset: Any, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:
+            if int(offset) + np.dtype(dtype).itemsize * int(count) > len(self.data):
+                raise ValueError(f"it ends at byte {len(self.data)}, in the middle of its content")
+            return super()._get(offset, dtype, count, override_order)
+
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        return Reader(path)
+    except (ValueError, KeyError, IndexError, UnicodeDecodeError, OverflowError) as error:
+        raise ValueError(f"{path}: not a readable GGUF file (truncated or damaged?): {error}") from None
+
+
+def hf_name(name: str, path: Path) -> str:
+    """The Hugging Face name of a GGUF tensor.
+
+    Raises:
+        ValueError: The tensor is not part of a supported architecture.
+    """
+    if name in _TOP:
+        return _TOP[name]
+    parts = name.split(".", 2)
+    if parts[0] == "blk" and len(parts) == 3 and parts[1].isdecimal() and parts[2] in _LAYER:
+        return f"model.layers.{int(parts[1])}.{_LAYER[parts[2]]}"
+    raise ValueError(f"{path}: tensor {name!r} has no place in the supported architectures: {', '.join(ARCHITECTURES)}")
+
+
+def _config(metadata: dict[str, Any], specs: dict[str, TensorSpec], where: str) -> dict[str, Any]:
+    """A Hugging Face config from GGUF metadata.
+
+    Raises:
+        ValueError: The architecture is another one, or a key is missing.
+    """
+    kind = metadata.get("general.architecture")
+    if kind not in ARCHITECTURES:
+        raise ValueError(f"{where}: architecture {kind!r} is not supported; known: {', '.join(ARCHITECTURES)}")
+
+    def value(key: str, *default: Any) -> Any:
+        if f"{kind}.{key}" not in metadata and not default:
+            raise ValueError(f"{where}: metadata key {kind}.{key} is missing")
+        return metadata.get(f"{kind}.{key}", *default)
+
+    for key in ("expert_count", "attention.sliding_window"):
+        if value(key, 0):
+            raise ValueError(f"{where}: {kind}.{key} = {value(key)} is not supported")
+    if value("rope.scaling.type", "none") != "none":
+        raise ValueError(f"{where}: {kind}.rope.scaling.type = {value('rope.scaling.type')!r} is not supported")
+    heads, hidden = value("attention.head_count"), value("embedding_length")
+    embedding = specs.get("model.embed_tokens.weight")
+    config = {
+        "architectures": [ARCHITECTURES[kind]],
+        "model_type": kind,
+        "vocab_size": embedding.shape[0] if embedding else value("vocab_size"),
+        "hidden_size": hidden,
+        "num_hidden_layers": value("block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": value("attention.head_count_kv", heads),
+        "head_dim": value("attention.key_length", value("rope.dimension_count", hidden // heads)),
+        "intermediate_size": value("feed_forward_length"),
+        "max_position_embeddings": value("context_length"),
+        "hidden_act": "silu",
+        "rms_norm_eps": _shortest(value("attention.layer_norm_rms_epsilon")),
+        "rope_theta": _shortest(value("rope.freq_base", 10000.0)),
+        "tie_word_embeddings": "lm_head.weight" not in specs,
+    }
+    names = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
+    ids = {key: metadata.get(f"tokenizer.ggml.{name}_token_id") for key, name in names.items()}
+    return config | {key: number for key, number in ids.items() if number is not None}
+
+
+def _shortest(value: float) -> float:
+    """The shortest decimal that is the same float32: 1e-05 for 9.999999747378752e-06."""
+    return float(str(np.float32(value)))

@@ -1,0 +1,117 @@
+"""Pretrained checkpoints (Hugging Face folders and GGUF) into params, leaf by leaf."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from models.build import build, override
+from models.checkpoint import Checkpoint, open_checkpoint
+from models.families import layout, parse_config
+from models.interface import DecoderConfig, Model, Params
+from models.keys import Layout, Place
+
+
+def read_config(path: str | Path, **overrides: Any) -> DecoderConfig:
+    """The decoder of a checkpoint, without its weights.
+
+    Args:
+        path: Hugging Face folder or .gguf file.
+        **overrides: Fields of `DecoderConfig` to replace.
+
+    Raises:
+        ValueError: The checkpoint is damaged or asks for what the decoder does not do.
+    """
+    checkpoint = open_checkpoint(path)
+    return override(parse_config(checkpoint.config, checkpoint.config_file), overrides)
+
+
+def load_pretrained(
+    path: str | Path, *, param_dtype: Any = jnp.float32, shardings: Any = None, **overrides: Any
+) -> tuple[Model, Params]:
+    """A pretrained model and its params; holds one leaf on the host at a time.
+
+    Args:
+        path: Hugging Face folder or .gguf file.
+        param_dtype: Type of the parameters.
+        shardings: Tree like the params of where each leaf goes, or a function from the model to one; None for the
+            default device.
+        **overrides: Fields of `DecoderConfig` to replace, such as dtype, remat, scan_unroll, attention.
+
+    Returns:
+        The model, and the nested dict of its parameters.
+
+    Raises:
+        ValueError: The checkpoint is damaged or incomplete, does not fit its config, or asks for what the decoder
+            does not do.
+    """
+    checkpoint = open_checkpoint(path)
+    config = parse_config(checkpoint.config, checkpoint.config_file)
+    model = build(override(config, {"param_dtype": param_dtype, **overrides}))
+    plan = plan_of(model, checkpoint)
+    puts = _puts(shardings(model) if callable(shardings) else shardings, plan)
+    leaves = {}
+    for leaf, abstract in flatten_dict(model.abstract, sep="/").items():
+        leaves[leaf] = puts[leaf](_read_leaf(checkpoint, plan.leaves[leaf], abstract))
+    return model, unflatten_dict(leaves, sep="/")
+
+
+def leaf_keys(model: Model, path: str | Path) -> dict[str, tuple[Place, ...]]:
+    """Leaf path -> the tensors of the checkpoint at `path` that hold it, with their layers."""
+    return plan_of(model, open_checkpoint(path)).leaves
+
+
+def plan_of(model: Model, checkpoint: Checkpoint) -> Layout:
+    """How a checkpoint's tensors and a model's leaves correspond.
+
+    Raises:
+        ValueError: A tensor is missing, unknown or of another shape.
+    """
+    return layout(model, {key: spec.shape for key, spec in checkpoint.specs.items()}, str(checkpoint.path))
+
+
+def _puts(shardings: Any, plan: Layout) -> dict[str, Callable[[np.ndarray], jax.Array]]:
+    """Per leaf, the function that takes it from the host to its devices."""
+    if shardings is None:
+        return dict.fromkeys(plan.leaves, jnp.asarray)
+    targets = flatten_dict(shardings, sep="/")
+    if set(targets) != set(plan.leaves):
+        odd = sorted(set(targets) ^ set(plan.leaves))[0]
+        raise ValueError(f"shardings and params differ at {odd!r}; expected one sharding per leaf")
+
+    def put(sharding: jax.sharding.Sharding) -> Callable[[np.ndarray], jax.Array]:
+        return lambda array: jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return {leaf: put(sharding) for leaf, sharding in targets.items()}
+
+
+def _read_leaf(checkpoint: Checkpoint, places: tuple[Place, ...], abstract: jax.ShapeDtypeStruct) -> np.ndarray:
+    """One leaf, from its tensors.
+
+    Raises:
+        ValueError: Two tensors that must be the same are not.
+    """
+    leaf = np.empty(abstract.shape, abstract.dtype)
+    first: dict[int | None, str] = {}
+    for place in places:
+        tensor = checkpoint.read(place.key)
+        if place.layer in first:
+            _check_same(checkpoint, tensor, first[place.layer], place.key)
+            continue
+        first[place.layer] = place.key
+        leaf[... if place.layer is None else place.layer] = tensor.T if place.transpose else tensor
+    return leaf
+
+
+def _check_same(checkpoint: Checkpoint, tensor: np.ndarray, first: str, second: str) -> None:
+    """A tied unembedding that is stored must be the embedding."""
+    other = checkpoint.read(first)
+    if other.dtype != tensor.dtype or other.tobytes() != tensor.tobytes():
+        raise ValueError(
+            f"{checkpoint.path}: {first!r} and {second!r} differ, but the config ties them; "
+            "set tie_word_embeddings to false in config.json"
+        )

@@ -1,0 +1,92 @@
+"""Safetensors files: headers and single tensors in, a stream of tensors out."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+
+class TensorSpec(NamedTuple):
+    """Name, type and shape of a stored tensor."""
+
+    key: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
+
+
+def read_specs(file: Path) -> dict[str, TensorSpec]:
+    """What a file holds, without reading the data.
+
+    Raises:
+        ValueError: It is not a sound safetensors file, or holds a type other than those of `DTYPES`.
+    """
+    try:
+        with safe_open(file, framework="np") as handle:
+            slices = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118 (not a dict)
+            found = {key: (part.get_dtype(), tuple(part.get_shape())) for key, part in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file}: not a readable safetensors file (truncated or damaged?): {error}") from None
+    for key, (code, _) in found.items():
+        if code not in DTYPES:
+            raise ValueError(f"{file}: tensor {key!r} has type {code}; expected one of {', '.join(DTYPES)}")
+    return {key: TensorSpec(key, DTYPES[code], shape) for key, (code, shape) in found.items()}
+
+
+def read_tensor(file: Path, key: str) -> np.ndarray:
+    """One tensor of a file, with the file mapped only meanwhile."""
+    with safe_open(file, framework="np") as handle:
+        return handle.get_tensor(key)
+
+
+def write(file: Path, specs: Sequence[TensorSpec], tensors: Iterator[np.ndarray]) -> None:
+    """Writes a file tensor by tensor, holding one at a time.
+
+    Args:
+        file: Path of the new file.
+        specs: What will come, in order.
+        tensors: Takes `len(specs)` tensors from here, of those types and shapes.
+
+    Raises:
+        ValueError: A tensor is not as announced.
+    """
+    with file.open("wb") as out:
+        _write_header(out, specs)
+        for spec in specs:
+            array = next(tensors)
+            if array.dtype != spec.dtype or array.shape != spec.shape:
+                got = f"{array.dtype}{list(array.shape)}"
+                raise ValueError(f"{file}: {spec.key!r} is {got}, announced as {spec.dtype}{list(spec.shape)}")
+            out.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _write_header(out: BinaryIO, specs: Sequence[TensorSpec]) -> None:
+    """Length (8 bytes, little endian), then JSON padded with spaces to a multiple of 8 bytes."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    start = 0
+    for spec in specs:
+        end = start + spec.nbytes
+        header[spec.key] = {"dtype": _CODES[spec.dtype], "shape": list(spec.shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    out.write(len(text).to_bytes(8, "little") + text)
