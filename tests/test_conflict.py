@@ -1,0 +1,142 @@
+"""Cosine similarity and principal axes against independent numpy, and the laws they obey."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from merit_jax import conflict
+
+
+def gradients(t: int, d: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((t, d)).astype(np.float32)
+
+
+def cosines(G: np.ndarray) -> np.ndarray:
+    G = G.astype(np.float64)
+    unit = G / np.linalg.norm(G, axis=1, keepdims=True)
+    return unit @ unit.T
+
+
+def test_cosine_similarity_is_that_of_numpy_in_float64():
+    G = gradients(9, 1000)
+    C = conflict.cosine_similarity(G)
+    assert C.dtype == jnp.float32
+    np.testing.assert_allclose(C, cosines(G), atol=1e-6)
+
+
+def test_cosine_similarity_is_symmetric_with_unit_diagonal_and_bounded():
+    G = np.concatenate([gradients(5, 333)] * 2)
+    C = np.asarray(conflict.cosine_similarity(G))
+    assert (np.diag(C) == 1).all()
+    assert (C == C.T).all()
+    assert np.abs(C).max() <= 1
+
+
+def test_column_blocks_give_the_whole_matrix(monkeypatch):
+    monkeypatch.setattr(conflict, "BLOCK", 64)
+    G = gradients(6, 103)
+    np.testing.assert_allclose(conflict.cosine_similarity(G), cosines(G), atol=1e-6)
+
+
+def test_memory_mapped_and_device_gradients_agree(tmp_path):
+    G = gradients(4, 50)
+    np.save(tmp_path / "g.npy", G)
+    mapped = conflict.cosine_similarity(np.load(tmp_path / "g.npy", mmap_mode="r"))
+    np.testing.assert_allclose(mapped, conflict.cosine_similarity(jnp.asarray(G)), atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(arrays(np.float64, 5, elements=st.floats(-30, 30)))
+def test_cosine_similarity_ignores_the_scale_of_each_gradient(exponents):
+    G = gradients(5, 64)
+    scaled = (G * 10.0 ** exponents[:, None]).astype(np.float32)
+    np.testing.assert_allclose(conflict.cosine_similarity(scaled), cosines(G), atol=2e-6)
+
+
+def test_a_gradient_without_direction_is_named():
+    G = gradients(4, 8)
+    G[1] = 0
+    G[3, 2] = np.nan
+    with pytest.raises(ValueError, match=r"row 1 \(b\) is zero, row 3 \(d\) is not finite"):
+        conflict.cosine_similarity(G, names=["a", "b", "c", "d"])
+    G[3, 2] = -np.inf
+    with pytest.raises(ValueError, match="row 3 is not finite"):
+        conflict.cosine_similarity(G)
+
+
+def test_extended_similarity_is_that_of_the_whole_collection():
+    G = gradients(8, 200)
+    whole = conflict.cosine_similarity(G)
+    extended = conflict.extend_similarity(whole[:5, :5], G[:5], G[5:])
+    np.testing.assert_allclose(extended, whole, atol=1e-6)
+    assert (np.asarray(extended) == np.asarray(extended).T).all()
+
+
+def test_extension_copies_the_old_block_and_numbers_new_rows_from_the_old_count():
+    G = gradients(5, 16)
+    old = np.full((3, 3), 7, np.float32)
+    np.testing.assert_array_equal(conflict.extend_similarity(old, G[:3], G[3:])[:3, :3], old)
+    G[4] = 0
+    with pytest.raises(ValueError, match=r"row 4 \(e\) is zero"):
+        conflict.extend_similarity(old, G[:3], G[3:], names=list("abcde"))
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_principal_axes_are_the_covariance_eigenvectors(rank):
+    C = cosines(gradients(10, 20)).astype(np.float32)
+    axes = conflict.principal_axes(C, rank)
+    centred = C.astype(np.float64) - C.mean(axis=0)
+    values, vectors = np.linalg.eigh(centred.T @ centred)
+    values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
+    np.testing.assert_allclose(axes.explained, values / np.trace(centred.T @ centred), rtol=1e-4)
+    np.testing.assert_allclose(np.abs(axes.components.T @ vectors), np.eye(rank), atol=1e-4)
+    np.testing.assert_allclose(axes.scores, centred @ np.asarray(axes.components), atol=1e-5)
+
+
+def test_scores_are_centred_and_uncorrelated():
+    Z = np.asarray(conflict.principal_axes(conflict.cosine_similarity(gradients(12, 30)), 3).scores)
+    np.testing.assert_allclose(Z.sum(axis=0), 0, atol=1e-5)
+    gram = Z.T @ Z
+    np.testing.assert_allclose(gram, np.diag(np.diag(gram)), atol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(3, 9))
+def test_the_score_of_largest_magnitude_is_positive(seed, t):
+    Z = np.asarray(conflict.principal_axes(cosines(gradients(t, 12, seed)).astype(np.float32), 2).scores)
+    largest = np.abs(Z).max(axis=0)
+    first = (np.abs(Z) >= (1 - 1e-3) * largest).argmax(axis=0)
+    if (np.sum(np.abs(Z) >= (1 - 1e-3) * largest, axis=0) == 1).all():
+        assert (Z[first, [0, 1]] > 0).all()
+
+
+@pytest.mark.parametrize("noise", range(8))
+def test_the_first_of_equal_scores_decides_the_sign_under_rounding(noise):
+    C = np.array([[1, 1, -1, -1], [1, 1, -1, -1], [-1, -1, 1, 1], [-1, -1, 1, 1]], np.float32)
+    C += 1e-6 * np.random.default_rng(noise).standard_normal(C.shape).astype(np.float32)
+    scores = np.asarray(conflict.principal_axes(C, 1).scores[:, 0])
+    np.testing.assert_allclose(scores, [2, 2, -2, -2], atol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(7)))
+def test_permuting_the_datasets_permutes_the_scores(order):
+    C = cosines(gradients(7, 10, 3)).astype(np.float32)
+    axes, permuted = (conflict.principal_axes(c, 2) for c in (C, C[np.ix_(order, order)]))
+    np.testing.assert_allclose(permuted.scores, np.asarray(axes.scores)[list(order)], atol=1e-4)
+
+
+@pytest.mark.parametrize(("t", "rank", "exist"), [(4, 4, 3), (4, 0, 3), (1, 1, 0)])
+def test_a_rank_that_does_not_exist_is_refused(t, rank, exist):
+    with pytest.raises(ValueError, match=f"rank {rank} asked for.*has {exist} principal axes"):
+        conflict.principal_axes(cosines(gradients(t, 30)).astype(np.float32), rank)
+
+
+def test_duplicate_datasets_span_only_the_axes_of_their_distinct_gradients():
+    C = conflict.cosine_similarity(np.repeat(gradients(3, 40), 4, axis=0))
+    conflict.principal_axes(C, 2)
+    with pytest.raises(ValueError, match="has 2 principal axes"):
+        conflict.principal_axes(C, 3)
