@@ -1,0 +1,51 @@
+"""What must hold before branches are merged; every message names the parameter and the branch."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from merit_jax.types import Array
+
+
+def weights(given: Sequence[float] | Float[Array, " k"], branches: int) -> tuple[float, ...]:
+    """The weights as floats: one per branch, non-negative, summing to one within 1e-6."""
+    values = tuple(float(weight) for weight in given)
+    if not branches:
+        raise ValueError("got no branches to merge; expected at least one")
+    if len(values) != branches:
+        raise ValueError(f"got {len(values)} weights for {branches} branches; expected one for each")
+    if not all(math.isfinite(weight) and weight >= 0 for weight in values):
+        raise ValueError(f"merge weights must be finite and not negative; got {values}")
+    if abs(math.fsum(values) - 1) > 1e-6:
+        raise ValueError(f"merge weights must sum to one; {values} sum to {math.fsum(values)}")
+    return values
+
+
+def same_tree(base: Mapping[str, Any], branches: Sequence[Mapping[str, Any]]) -> None:
+    """Every branch has the paths of theta0, with the same shapes and dtypes."""
+    for k, branch in enumerate(branches):
+        for path in base:
+            if path not in branch:
+                raise ValueError(f"{path}: theta0 has it, branch {k} lacks it; merge branches of the same model only")
+        same_leaves(base, branch, f"branch {k}")
+
+
+def same_leaves(base: Mapping[str, Any], other: Mapping[str, Any], name: str) -> None:
+    """Every leaf of `other` is in theta0, with the same shape and dtype."""
+    for path, leaf in other.items():
+        if path not in base:
+            raise ValueError(f"{path}: {name} has it, theta0 lacks it; merge branches of the same model only")
+        got, expected = (f"{np.dtype(x.dtype).name}{list(x.shape)}" for x in (leaf, base[path]))
+        if got != expected:
+            raise ValueError(f"{path}: {name} has {got}, theta0 has {expected}; they must be the same")
+
+
+def constant(path: str, base: Array, leaves: Iterable[Array]) -> Array:
+    """theta0's value of a parameter that is no floating number, which no branch may have changed."""
+    for k, leaf in enumerate(leaves):
+        if not bool((leaf == base).all()):
+            raise ValueError(f"{path}: {base.dtype} cannot be averaged, and branch {k} differs from theta0")
+    return base

@@ -1,0 +1,117 @@
+"""Where parameters come from, one leaf at a time: a tree in memory, an Orbax checkpoint, or one laid over another."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from merit_jax import tree
+from merit_jax.merge import checks
+from merit_jax.types import Params
+
+LOCAL = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+"""Process 0 reads and writes alone: no barrier that other processes would have to reach."""
+
+
+class LeafReader(Protocol):
+    """Reads the leaves of a params tree by path name."""
+
+    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Path name -> shape and dtype, sorted by name."""
+
+    def read(self, path: str) -> np.ndarray:
+        """The leaf's values."""
+
+
+class TreeLeaves:
+    """The leaves of params in memory."""
+
+    def __init__(self, params: Params):
+        self._leaves = tree.flatten(params)
+
+    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Path name -> shape and dtype, sorted by name."""
+        return {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in self._leaves.items()}
+
+    def read(self, path: str) -> np.ndarray:
+        """The leaf, on the host."""
+        return np.asarray(self._leaves[path])
+
+
+class OrbaxLeaves:
+    """The leaves of an Orbax checkpoint of a dict tree, each read when asked for.
+
+    Args:
+        directory: The item's directory, the one that holds `_METADATA`.
+
+    Raises:
+        ValueError: No checkpoint there, or it holds something else than a dict of arrays.
+    """
+
+    def __init__(self, directory: epath.PathLike):
+        self._directory = epath.Path(directory)
+        if not (self._directory / "_METADATA").exists():
+            raise ValueError(
+                f"{self._directory}: no Orbax checkpoint of a params tree; give the finished item's directory"
+            )
+        self._handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=LOCAL)
+        self._keys: dict[str, tuple[str, ...]] = {}
+        self._specs: dict[str, jax.ShapeDtypeStruct] = {}
+        self._visit(self._handler.metadata(self._directory).tree, ())
+
+    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Path name -> shape and dtype, sorted by name."""
+        return dict(sorted(self._specs.items()))
+
+    def read(self, path: str) -> np.ndarray:
+        """Reads this one leaf from disk."""
+        item: Any = self._specs[path]
+        restore: Any = ocp.RestoreArgs(restore_type=np.ndarray)
+        for key in reversed(self._keys[path]):
+            item, restore = {key: item}, {key: restore}
+        arguments = ocp.args.PyTreeRestore(item=item, restore_args=restore, partial_restore=True)
+        value = self._handler.restore(self._directory, args=arguments)
+        for key in self._keys[path]:
+            value = value[key]
+        return value
+
+    def _visit(self, node: Any, keys: tuple[str, ...]) -> None:
+        """Collects keys, shapes and dtypes; dicts may be nested, or flat with "/" in their keys."""
+        if isinstance(node, Mapping):
+            for key in node:
+                self._visit(node[key], (*keys, key))
+            return
+        path = "/".join(keys)
+        if getattr(node, "shape", None) is None or getattr(node, "dtype", None) is None:
+            raise ValueError(f"{self._directory}: {path} is {type(node).__name__}; expected a dict of arrays")
+        if path in self._keys:
+            raise ValueError(f"{self._directory}: two leaves are called {path}")
+        self._keys[path], self._specs[path] = keys, jax.ShapeDtypeStruct(node.shape, node.dtype)
+
+
+class OverlayLeaves:
+    """One set of leaves over another: theta0 with the trained leaves in place.
+
+    Args:
+        base: All leaves.
+        over: Those that take precedence.
+
+    Raises:
+        ValueError: A leaf of `over` is not in `base`, or differs in shape or dtype.
+    """
+
+    def __init__(self, base: LeafReader, over: LeafReader):
+        self._base, self._over = base, over
+        self._specs, self._owned = base.paths(), over.paths()
+        checks.same_leaves(self._specs, self._owned, "the overlay")
+
+    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Path name -> shape and dtype, sorted by name."""
+        return dict(self._specs)
+
+    def read(self, path: str) -> np.ndarray:
+        """The overlay's leaf, or the base's where the overlay has none."""
+        return (self._over if path in self._owned else self._base).read(path)

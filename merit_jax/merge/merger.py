@@ -1,0 +1,90 @@
+"""A merge operator: a function of one parameter's values, mapped over trees in memory or streamed from checkpoints."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from merit_jax import tree
+from merit_jax.merge import checks
+from merit_jax.types import Array, Params
+
+
+class Merger(NamedTuple):
+    """A merge operator.
+
+    Attributes:
+        leaf: `(base, leaves, weights, *, options) -> merged`. `base` is a parameter of theta0; `leaves` yields the same
+            parameter of each branch, read as it is asked for; `weights` are floats that sum to one. The result may have
+            any floating dtype: it is cast back.
+    """
+
+    leaf: Callable[..., Array]
+
+    def __call__(self, theta0: Params, thetas: Sequence[Params], weights: Sequence[float], **options: Any) -> Params:
+        """Merges trees in memory, parameter by parameter.
+
+        Args:
+            theta0: What every branch started from.
+            thetas: The branches, in the order of `weights`.
+            weights: Non-negative, summing to one.
+            **options: The operator's own.
+
+        Returns:
+            Merged params, nested, in the dtypes of theta0.
+
+        Raises:
+            ValueError: Trees, shapes or dtypes differ, weights or options are wrong, or a branch is not finite.
+        """
+        weights = self.checked(weights, len(thetas), options)
+        base, branches = tree.flatten(theta0), [tree.flatten(theta) for theta in thetas]
+        checks.same_tree(base, branches)
+        return tree.unflatten(
+            {path: self.merge(path, leaf, (b[path] for b in branches), weights, options) for path, leaf in base.items()}
+        )
+
+    def checked(self, weights: Sequence[float], branches: int, options: Mapping[str, Any]) -> tuple[float, ...]:
+        """The weights as floats, once they and the options have been found right."""
+        _check_options(self.leaf, options)
+        return checks.weights(weights, branches)
+
+    def merge(
+        self,
+        path: str,
+        base: Array,
+        leaves: Iterable[Array],
+        weights: tuple[float, ...],
+        options: Mapping[str, Any],
+    ) -> Array:
+        """Merges one parameter; integers and booleans are not merged and must agree."""
+        if not jnp.issubdtype(base.dtype, jnp.inexact):
+            return checks.constant(path, base, leaves)
+        return self.leaf(base, _finite(path, leaves), weights, **options).astype(base.dtype)
+
+
+def _finite(path: str, leaves: Iterable[Array]) -> Iterator[Array]:
+    """The leaves as they come; refuses a branch that diverged."""
+    for k, leaf in enumerate(leaves):
+        isfinite = jnp.isfinite if isinstance(leaf, jax.Array) else np.isfinite
+        if not bool(isfinite(leaf).all()):
+            raise ValueError(
+                f"{path}: branch {k} holds values that are not finite; its training diverged, run it again"
+            )
+        yield leaf
+
+
+def _check_options(leaf: Callable[..., Array], options: Mapping[str, Any]) -> None:
+    known = {
+        name: option.default is option.empty
+        for name, option in inspect.signature(leaf).parameters.items()
+        if option.kind is option.KEYWORD_ONLY
+    }
+    unknown, missing = (
+        sorted(set(options) - set(known)),
+        [n for n, required in known.items() if required and n not in options],
+    )
+    if unknown or missing:
+        raise ValueError(f"merge options: unknown {unknown}, missing {missing}; {leaf.__name__} takes {sorted(known)}")
