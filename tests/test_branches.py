@@ -1,5 +1,7 @@
 """Every way of making branches visits every example the right number of times, and shares seeds where runs coincide."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -51,3 +53,41 @@ def test_wrong_counts_are_refused():
     for make in (branches.replicate, branches.examples):
         with pytest.raises(ValueError, match="0 branches"):
             make(NAMES, 0, seed=0)
+
+
+COUNTS = {"a": (10, 100), "b": (7, 70), "c": (3, 31)}
+
+
+def record() -> branches.Plan:
+    return branches.plan("median_split", branches.from_groups(NAMES, np.array([1, 0, 1], np.int32), seed=0), COUNTS)
+
+
+def test_a_plan_counts_per_branch_and_survives_json():
+    assert (record().samples, record().tokens) == ((7, 13), (70, 131))
+    assert branches.Plan.from_dict(json.loads(json.dumps(record().to_dict())), "partition.json") == record()
+
+
+def test_the_slices_of_a_dataset_add_up_to_its_counts():
+    made = branches.plan("examples", branches.examples(NAMES, 4, seed=0), COUNTS)
+    assert (sum(made.samples), sum(made.tokens)) == (20, 201)
+    assert made.samples == (3, 6, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("shares", [["a", 2, 2]], "0 <= part < parts"),
+        ("shares", ["a"], "a share is"),
+        ("sedd", 0, r"unknown keys \['sedd'\]"),
+    ],
+)
+def test_a_broken_plan_is_refused_with_its_file_and_branch(key, value, message):
+    data = json.loads(json.dumps(record().to_dict()))
+    data["branches"][1][key] = value
+    with pytest.raises(ValueError, match=f"partition.json, branch 1: .*{message}"):
+        branches.Plan.from_dict(data, "partition.json")
+
+
+def test_a_plan_with_a_missing_key_is_refused():
+    with pytest.raises(ValueError, match=r"missing keys \['method'\]"):
+        branches.Plan.from_dict({"branches": []}, "partition.json")

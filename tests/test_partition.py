@@ -1,14 +1,12 @@
 """Every partitioner covers every dataset once; the median split is as balanced as its datasets allow."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from merit_jax import conflict, partition
-from merit_jax.partition import PARTITIONERS, Partition
+from merit_jax.partition import PARTITIONERS
 from merit_jax.registry import lookup
 
 
@@ -187,36 +185,3 @@ def test_an_unknown_name_lists_the_known_ones():
     assert lookup(PARTITIONERS, "joint", "partition.method") is partition.joint
     with pytest.raises(ValueError, match=r"unknown partition.method 'jont'; known: conflict_induced, joint, kmeans"):
         lookup(PARTITIONERS, "jont", "partition.method")
-
-
-def record() -> Partition:
-    groups = np.array([1, 0, 1], np.int32)
-    return partition.summarise("median_split", ["a", "b", "c"], groups, [1, 2, 3], [10, 20, 30])
-
-
-def test_a_record_counts_per_group_and_survives_json():
-    assert (record().samples, record().tokens) == ((2, 4), (20, 40))
-    back = Partition.from_dict(json.loads(json.dumps(record().to_dict())), "partition.json")
-    np.testing.assert_array_equal(back.groups, record().groups)
-    assert back._replace(groups=None) == record()._replace(groups=None)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"extra": 1}, r"unknown keys \['extra'\]"),
-        ({"groups": [0, 1]}, "2 groups for 3 names"),
-        ({"groups": [0, 2, 2]}, r"got \[0, 2\]"),
-        ({"tokens": [1]}, "2 sample counts and 1 token counts"),
-    ],
-)
-def test_a_broken_record_is_refused_with_its_file(change, message):
-    with pytest.raises(ValueError, match=f"partition.json: .*{message}"):
-        Partition.from_dict({**record().to_dict(), **change}, "partition.json")
-
-
-def test_a_record_with_a_missing_key_is_refused():
-    data = record().to_dict()
-    del data["samples"]
-    with pytest.raises(ValueError, match=r"missing keys \['samples'\]"):
-        Partition.from_dict(data, "partition.json")

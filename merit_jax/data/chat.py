@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import jinja2
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Bool, Int32
 
 from merit_jax.types import Example
 
@@ -103,7 +103,7 @@ def encode_response(
     """
     whole, spans = _render_spans(tokenizer, (*messages, {"role": "assistant", "content": text}), where)
     start, end = spans[-1]
-    return _tokenize(tokenizer, whole[start:end], [])[0]
+    return np.asarray(_ids(tokenizer, whole[start:end], inside=True), np.int32)
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
@@ -199,12 +199,31 @@ def _mark_generation(template: str) -> str | None:
     return template
 
 
-def _tokenize(tokenizer: Any, text: str, spans: Sequence[Span]) -> tuple[Int32[np.ndarray, " n"], np.ndarray]:
+def _tokenize(
+    tokenizer: Any, text: str, spans: Sequence[Span]
+) -> tuple[Int32[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """Tokenises the pieces of `text` between the spans' ends apart; marks those inside a span."""
     cuts = [0, *(cut for span in spans for cut in span), len(text)]
     ids, marks = [], []
     for index, (start, end) in enumerate(itertools.pairwise(cuts)):
-        piece = tokenizer(text[start:end], add_special_tokens=False, verbose=False)["input_ids"] if end > start else []
+        piece = _ids(tokenizer, text[start:end], inside=index > 0)
         ids += piece
         marks += [index % 2 == 1] * len(piece)
     return np.asarray(ids, np.int32), np.asarray(marks, bool)
+
+
+def _ids(tokenizer: Any, text: str, *, inside: bool) -> list[int]:
+    """Tokenises a piece of text; inside a text it gets no space in front, which Llama-2's adds to every text."""
+    if not text:
+        return []
+    skip = 0
+    if inside and _adds_space(tokenizer):
+        text, skip = "\n" + text, len(tokenizer("\n", add_special_tokens=False)["input_ids"])
+    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][skip:]
+
+
+@functools.lru_cache(maxsize=16)
+def _adds_space(tokenizer: Any) -> bool:
+    """Tells whether a text's first word gets other ids than the same word on a later line."""
+    first, later = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", "\na"))
+    return later[-len(first) :] != first

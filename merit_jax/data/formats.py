@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from merit_jax.data.sources import Row
+from merit_jax.registry import lookup
 from merit_jax.types import Record
 
 Message = Mapping[str, Any]
@@ -37,12 +38,10 @@ def to_record(format_name: str | None, row: Row, where: str, layout: Layout = La
     Raises:
         ValueError: The format is unknown, or the row does not fit it.
     """
-    name = format_name or detect(row, where, layout)
-    if name not in FORMATS:
-        raise ValueError(f"{where}: unknown format {name!r}; known: {', '.join(FORMATS)}")
+    read = lookup(FORMATS, format_name or detect(row, where, layout), f"format in {where}:")
     if images := next((key for key in ("image", "images", "video", "videos") if row.get(key)), None):
         raise ValueError(f"{where}: the row has a {images!r} field, and only text is read; remove the field or the row")
-    return FORMATS[name](row, where, layout)
+    return read(row, where, layout)
 
 
 def detect(row: Row, where: str, layout: Layout = Layout()) -> str:  # noqa: B008

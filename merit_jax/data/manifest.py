@@ -11,6 +11,7 @@ from etils import epath
 
 from merit_jax.data.formats import FORMATS, Layout
 from merit_jax.data.sources import READERS
+from merit_jax.registry import lookup
 
 REMOTE_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 OTHER_KEYS = (
@@ -175,8 +176,8 @@ def _entry(path: str, name: str, data: Mapping[str, Any]) -> Entry:
     _check_names(columns, TEXT_COLUMNS, f"{where}: columns", "only text is read")
     _check_names(tags, TAGS, f"{where}: tags", "")
     format_name = data.get("formatting")
-    if format_name is not None and format_name not in FORMATS:
-        raise ValueError(f"{where}: unknown formatting {format_name!r}; known: {', '.join(FORMATS)}")
+    if format_name is not None:
+        lookup(FORMATS, format_name, f"formatting in {where}:")
     eval_file = data.get("eval_file_name")
     return Entry(
         name,

@@ -140,7 +140,7 @@ def _score(
     tokens: Int32[Array, "b r"],
     counts: Int32[Array, " b"],
 ) -> Float[Array, " b"]:
-    """log p(tokens[: counts] | prompt of owner)."""
+    """Log-likelihood of tokens[: counts] after the prompt of owner."""
     cache = jax.tree.map(lambda leaf: jnp.take(leaf, owner, axis=1), read.cache)
     slots = read.lengths[owner][:, None] + jnp.arange(tokens.shape[1], dtype=jnp.int32)
     hidden, _ = model.decode(params, tokens, slots, cache)
@@ -178,9 +178,7 @@ def _generate(
         tokens = state.tokens.at[:, state.count].set(token)
         slots = (read.lengths + state.count)[:, None]
         hidden, cache = model.decode(params, token[:, None], slots, state.cache)
-        return _Writing(
-            state.count + 1, tokens, state.lengths + ~finished, finished, choose(hidden[:, 0]), cache
-        )
+        return _Writing(state.count + 1, tokens, state.lengths + ~finished, finished, choose(hidden[:, 0]), cache)
 
     start = _Writing(
         jnp.int32(0),

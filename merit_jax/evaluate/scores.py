@@ -42,9 +42,7 @@ class Question(NamedTuple):
     answer: int | str
 
 
-def mean_loss(
-    loss_fn: Callable[[Params, Batch], tuple], params: Params, batches: Iterable[Batch]
-) -> tuple[float, int]:
+def mean_loss(loss_fn: Callable[[Params, Batch], tuple], params: Params, batches: Iterable[Batch]) -> tuple[float, int]:
     """(nats per supervised token, supervised tokens) over one-example rows; `loss_fn` is compiled by the caller."""
     nll, tokens = 0.0, 0
     for batch in batches:

@@ -33,20 +33,28 @@ def make_schedule(name: str, peak: float, warmup: float, steps: int) -> optax.Sc
 
 
 def adamw(
-    schedule: optax.Schedule, decay: float, mask: Callable[[Leaves], Mapping[str, bool]], b1: float, b2: float, eps: float
+    schedule: optax.Schedule,
+    decay: float,
+    mask: Callable[[Leaves], Mapping[str, bool]],
+    b1: float,
+    b2: float,
+    eps: float,
 ) -> optax.GradientTransformation:
     """AdamW (Loshchilov & Hutter 2019), moments in float32."""
     return optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=decay, mask=mask)
 
 
 def sgd(
-    schedule: optax.Schedule, decay: float, mask: Callable[[Leaves], Mapping[str, bool]], b1: float, b2: float, eps: float
+    schedule: optax.Schedule,
+    decay: float,
+    mask: Callable[[Leaves], Mapping[str, bool]],
+    b1: float,
+    b2: float,
+    eps: float,
 ) -> optax.GradientTransformation:
     """SGD with momentum `b1` (0: none) and decoupled weight decay; what MERIT's theory is about."""
     momentum = optax.trace(b1) if b1 else optax.identity()
-    return optax.chain(
-        momentum, optax.add_decayed_weights(decay, mask=mask), optax.scale_by_learning_rate(schedule)
-    )
+    return optax.chain(momentum, optax.add_decayed_weights(decay, mask=mask), optax.scale_by_learning_rate(schedule))
 
 
 OPTIMIZERS = {"adamw": adamw, "sgd": sgd}

@@ -1,0 +1,125 @@
+"""`gradients/`: one reduced gradient per dataset at theta0 (MERIT Alg. 1, step 1)."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from merit_jax.data.batching import bucketed_batches, calibration_examples
+from merit_jax.gradients import checked, gradient_rows, make_reduction
+from merit_jax.progress import bar
+from merit_jax.run import Run
+from merit_jax.types import Dataset
+from merit_jax.workdir import fingerprint, is_current, read_json, write_array, write_json
+
+log = logging.getLogger("merit_jax")
+
+
+def estimate_gradients(run: Run) -> None:
+    """Computes the gradients that are missing, and stores each as soon as it is there.
+
+    A store that a killed run left half-built is completed; datasets that are new in the mixture are added.
+    """
+    index = gradient_index(run)
+    missing = [dataset for dataset in run.datasets if dataset.name not in index["datasets"]]
+    if not missing:
+        return
+    cfg = run.config.gradients
+    reduce = make_reduction(cfg.reduction, stride=cfg.stride, width=cfg.width)
+    rows = gradient_rows(
+        run.loss_fn,
+        run.params,
+        [_batches(run, dataset) for dataset in missing],
+        trainable=run.config.train.trainable,
+        average=cfg.average,
+        reduce=reduce,
+        vmap=cfg.vmap,
+        place=lambda batch: run.place_batch(batch, leading=1),
+    )
+    with bar(len(missing), "gradients", "dataset") as progress:
+        for dataset, row in zip(missing, rows, strict=True):
+            _store(run, index, dataset, checked(row, dataset.name))
+            progress.update()
+
+
+def load_gradients(run: Run) -> list[np.ndarray]:
+    """Memory-mapped gradient rows of the mixture, in order.
+
+    Raises:
+        ValueError: A row is missing or damaged.
+    """
+    entries = read_json(run.workdir.gradient_index)["datasets"]
+    return [_load(run, name, entries.get(name)) for name in run.names]
+
+
+def gradient_index(run: Run) -> dict[str, Any]:
+    """The index of the store, with the entries that are still good.
+
+    Raises:
+        ValueError: The store was made at another theta0, with other settings or from other data.
+    """
+    path = run.workdir.gradient_index
+    inputs = _inputs(run)
+    if not is_current(path, inputs, overwrite=run.overwrite):
+        return {"inputs": inputs, "datasets": {}}
+    index = read_json(path)
+    for name, digest in run.digests().items():
+        entry = index["datasets"].get(name)
+        if entry and entry["digest"] != digest:
+            if not run.overwrite:
+                raise ValueError(
+                    f"{path}: the files of dataset {name!r} have changed since its gradient was taken; "
+                    "use another --workdir, or --overwrite to take it again"
+                )
+            del index["datasets"][name]
+    return index
+
+
+def _inputs(run: Run) -> dict[str, Any]:
+    """What all rows of the store have in common."""
+    cfg = run.config.gradients
+    keys = ["examples", "average", "reduction", "stride" if cfg.reduction == "stride" else "width"]
+    return {
+        "theta0": run.theta0_fingerprint,
+        "text": dict(run.text_inputs),
+        "trainable": list(run.config.train.trainable),
+        "gradients": {key: cfg[key] for key in keys},
+    }
+
+
+def _batches(run: Run, dataset: Dataset) -> Sequence[Any]:
+    """The calibration examples of a dataset, in fixed shapes."""
+    cfg = run.config.gradients
+    examples = calibration_examples(dataset, cfg.examples, run.config.seed)
+    return [batch for _, batch in bucketed_batches(examples, buckets=cfg.buckets, batch_size=cfg.batch_size)]
+
+
+def _store(run: Run, index: dict[str, Any], dataset: Dataset, row: np.ndarray) -> None:
+    """Writes one gradient, then the index that knows it."""
+    name = f"{fingerprint(dataset.name)[:16]}.npy"
+    index["datasets"][dataset.name] = {
+        "file": name,
+        "digest": dataset.report.digest,
+        "norm": float(np.linalg.norm(row)),
+        "entries": len(row),
+    }
+
+    def write() -> None:
+        write_array(run.workdir.gradients / name, row)
+        write_json(run.workdir.gradient_index, index)
+
+    run.on_first_process(write)
+
+
+def _load(run: Run, name: str, entry: Mapping[str, Any] | None) -> np.ndarray:
+    if entry is None:
+        raise ValueError(f"no gradient of dataset {name!r} in {run.workdir.gradients}; run --stages=gradients first")
+    path = run.workdir.gradients / entry["file"]
+    try:
+        row = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} (dataset {name!r}) is missing or damaged: {error}; delete {path.parent}") from None
+    if row.shape != (entry["entries"],) or not np.isclose(np.linalg.norm(row), entry["norm"], rtol=1e-4):
+        raise ValueError(f"{path} (dataset {name!r}) does not hold the gradient that was written; delete {path.parent}")
+    return row

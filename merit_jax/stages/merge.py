@@ -1,0 +1,61 @@
+"""`merged/`: the branches averaged once (MERIT Alg. 1, step 5), and the result in the format of theta0."""
+
+from typing import Any
+
+from merit_jax.card import model_card
+from merit_jax.merge import MERGERS, token_weights
+from merit_jax.merge.stream import OrbaxLeaves, merge_streamed
+from merit_jax.registry import lookup
+from merit_jax.run import Run
+from merit_jax.stages.partition import load_plan
+from merit_jax.stages.train import branch_inputs
+from merit_jax.train.checkpoint import params_directory
+from merit_jax.workdir import fingerprint, is_current, read_json, write_json
+
+
+def merge(run: Run) -> None:
+    """Merges the finished branches leaf by leaf, in the memory of a few leaves.
+
+    Raises:
+        ValueError: A branch is missing, unfinished, or was made from another theta0, data or configuration.
+    """
+    method = run.config.merge.method
+    merger = lookup(MERGERS, method, "merge.method")
+    branches = _finished(run)
+    inputs = {
+        "theta0": run.theta0_fingerprint,
+        "method": method,
+        "branches": [fingerprint(branch["inputs"]) for branch in branches],
+    }
+    record = run.workdir.merge_record
+    if is_current(record, inputs, overwrite=run.overwrite):
+        return
+    tokens = [branch["tokens"] for branch in branches]
+    weights = token_weights(tokens)
+    readers = [OrbaxLeaves(params_directory(run.workdir.branch(k) / "checkpoints")) for k in range(len(branches))]
+    out = run.workdir.merged_params
+    run.on_first_process(lambda: merge_streamed(merger, run.theta0.leaves(), readers, weights, out))
+    result = {"inputs": inputs, "method": method, "tokens": tokens, "weights": [float(weight) for weight in weights]}
+    run.on_first_process(lambda: write_json(record, result))
+
+
+def export(run: Run) -> None:
+    """Writes the merged model as a folder that other tools load, with its tokenizer and a model card."""
+    out = run.workdir.merged_hf
+    inputs = read_json(run.workdir.merge_record)["inputs"]
+    if is_current(out / "merit.json", inputs, overwrite=run.overwrite):
+        return
+    leaves = OrbaxLeaves(run.workdir.merged_params)
+    run.on_first_process(lambda: run.theta0.export(leaves.read, out, model_card(run, inputs)))
+
+
+def _finished(run: Run) -> list[dict[str, Any]]:
+    """The `done.json` of every branch, after checking that it belongs to this run."""
+    found = []
+    for index, branch in enumerate(load_plan(run).branches):
+        done = run.workdir.branch_done(index)
+        if not done.exists():
+            raise ValueError(f"branch {index} is not finished ({done} is missing); train it: launch.branch --branch={index}")
+        is_current(done, branch_inputs(run, branch), overwrite=False)
+        found.append(read_json(done))
+    return found

@@ -1,0 +1,27 @@
+"""`mixture.json`: what there is to train on."""
+
+from merit_jax.run import Run
+from merit_jax.workdir import is_current, write_json
+
+
+def describe_mixture(run: Run) -> None:
+    """Reads every dataset and records its rows, tokens and digest."""
+    inputs = {
+        "text": dict(run.text_inputs),
+        "max_held_out": run.config.mixture.max_held_out,
+        "datasets": run.digests(),
+    }
+    if is_current(run.workdir.mixture, inputs, overwrite=run.overwrite):
+        return
+    datasets = {
+        dataset.name: {
+            "samples": len(dataset.train),
+            "tokens": dataset.report.tokens,
+            "total_tokens": dataset.report.total_tokens,
+            "truncated": dataset.report.truncated,
+            "held_out": len(dataset.held_out),
+            "files": list(dataset.report.files),
+        }
+        for dataset in run.datasets
+    }
+    run.on_first_process(lambda: write_json(run.workdir.mixture, {"inputs": inputs, "datasets": datasets}))

@@ -1,0 +1,74 @@
+"""`partition.json`: what each branch trains on (MERIT Alg. 1, step 3)."""
+
+import numpy as np
+
+from merit_jax.branches import SHARINGS, Plan, from_groups, plan
+from merit_jax.partition import PARTITIONERS
+from merit_jax.registry import lookup
+from merit_jax.run import Run
+from merit_jax.seeds import fold
+from merit_jax.stages.conflict import load_conflict
+from merit_jax.types import Branch
+from merit_jax.workdir import fingerprint, is_current, read_inputs, read_json, write_json
+
+BY_CONFLICT = ("median_split", "kmeans", "conflict_induced")
+"""Partitioners that look at the datasets' gradients; the others need neither gradients nor similarities."""
+
+
+def needs_conflict(run: Run) -> bool:
+    """Whether this run's partitioner looks at gradients."""
+    return run.config.partition.method in BY_CONFLICT
+
+
+def divide(run: Run) -> None:
+    """Assigns the mixture to branches.
+
+    Raises:
+        ValueError: The partitioner is unknown, or the datasets are too few for its groups.
+    """
+    cfg = run.config.partition
+    lookup({**PARTITIONERS, **SHARINGS}, cfg.method, "partition.method")
+    inputs = {
+        "partition": {"method": cfg.method, "groups": cfg.groups},
+        "text": dict(run.text_inputs),
+        "datasets": run.digests(),
+        "conflict": fingerprint(read_inputs(run.workdir.conflict)) if needs_conflict(run) else None,
+    }
+    path = run.workdir.partition
+    if is_current(path, inputs, overwrite=run.overwrite):
+        return
+    made = plan(
+        cfg.method, _branches(run), dict(zip(run.names, zip(run.samples, run.tokens, strict=True), strict=True))
+    )
+    run.on_first_process(lambda: write_json(path, {"inputs": inputs, **made.to_dict()}))
+
+
+def load_plan(run: Run) -> Plan:
+    """The branches as `partition.json` has them.
+
+    Raises:
+        ValueError: The file is missing, damaged or names datasets that the mixture lacks.
+    """
+    data = dict(read_json(run.workdir.partition))
+    data.pop("inputs", None)
+    made = Plan.from_dict(data, str(run.workdir.partition))
+    known = set(run.names)
+    for branch in made.branches:
+        for share in branch.shares:
+            if share.dataset not in known:
+                raise ValueError(f"{run.workdir.partition} names dataset {share.dataset!r}, which the mixture lacks")
+    return made
+
+
+def _branches(run: Run) -> tuple[Branch, ...]:
+    cfg, seed = run.config.partition, run.config.seed
+    if cfg.method in SHARINGS:
+        return SHARINGS[cfg.method](run.names, cfg.groups, seed)
+    axes = cfg.groups.bit_length() - 1
+    similarity, scores = (
+        load_conflict(run) if needs_conflict(run) else (None, np.zeros((len(run.names), axes), np.float32))
+    )
+    groups = PARTITIONERS[cfg.method](
+        scores[:, :axes], np.array(run.samples), similarity=similarity, groups=cfg.groups, seed=fold(seed, "partition")
+    )
+    return from_groups(run.names, groups, seed)

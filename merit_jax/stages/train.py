@@ -1,0 +1,114 @@
+"""`branches/<k>/`: fine-tunes each branch from theta0, alone (MERIT Alg. 1, step 4)."""
+
+import logging
+from typing import Any
+
+import jax
+import optax
+
+from merit_jax import sharding, tree
+from merit_jax.data.batching import TrainingBatches, training_batches
+from merit_jax.run import Run
+from merit_jax.stages.partition import load_plan
+from merit_jax.train.loop import fine_tune
+from merit_jax.train.optimizer import make_optimizer, make_schedule
+from merit_jax.train.step import TrainState, init_state, make_step
+from merit_jax.types import Branch
+from merit_jax.workdir import fingerprint, is_current, write_json
+
+log = logging.getLogger("merit_jax")
+
+UNRECORDED = ("checkpoint_every", "log_every")
+"""Keys of `config.train` that do not change what a branch learns."""
+
+
+def train_all(run: Run) -> None:
+    """Trains the branches that are not finished, one after the other."""
+    for index in range(len(load_plan(run).branches)):
+        train_branch(run, index)
+
+
+def train_branch(run: Run, index: int) -> None:
+    """Trains branch `index`, or carries on where a killed run left it. Needs theta0, the data and `partition.json` only.
+
+    Raises:
+        ValueError: There is no such branch, or its directory holds one that was made from other inputs.
+    """
+    branches = load_plan(run).branches
+    if not 0 <= index < len(branches):
+        raise ValueError(f"there is no branch {index}; {run.workdir.partition} has branches 0 to {len(branches) - 1}")
+    branch, done = branches[index], run.workdir.branch_done(index)
+    inputs = branch_inputs(run, branch)
+    if is_current(done, inputs, overwrite=run.overwrite):
+        return
+    run.on_first_process(lambda: _claim(run, index, inputs))
+    batches = _batches(run, branch)
+    log.info("branch %d: %d datasets, %d steps, %d tokens", index, len(branch.shares), batches.steps, batches.tokens)
+    state, frozen, optimizer = _start(run, batches.steps)
+    finished = fine_tune(
+        make_step(run.loss_fn, optimizer),
+        state,
+        frozen,
+        batches,
+        directory=run.workdir.branch(index),
+        mesh=run.mesh,
+        inputs=fingerprint(inputs),
+        micro_batches=run.config.train.micro_batches,
+        checkpoint_every=run.config.train.checkpoint_every,
+        log_every=run.config.train.log_every,
+        description=f"branch {index}",
+    )
+    run.on_first_process(lambda: write_json(done, {"inputs": inputs, **finished._asdict()}))
+
+
+def branch_inputs(run: Run, branch: Branch) -> dict[str, Any]:
+    """All that decides what a branch learns."""
+    names = [share.dataset for share in branch.shares]
+    train = run.config.train.to_dict()
+    return {
+        "theta0": run.theta0_fingerprint,
+        "text": dict(run.text_inputs),
+        "datasets": run.digests(names),
+        "shares": [list(share) for share in branch.shares],
+        "order": branch.seed,
+        "train": {key: value for key, value in train.items() if key not in UNRECORDED},
+    }
+
+
+def _batches(run: Run, branch: Branch) -> TrainingBatches:
+    cfg = run.config.train
+    return training_batches(
+        run.datasets,
+        branch,
+        epochs=cfg.epochs,
+        row_length=cfg.row_length,
+        batch_size=cfg.batch_size,
+        seed=run.config.seed,
+    )
+
+
+def _start(run: Run, steps: int) -> tuple[TrainState, dict[str, jax.Array], optax.GradientTransformation]:
+    """(theta0's trainable leaves with a fresh optimizer, its frozen leaves, the optimizer)."""
+    cfg = run.config.train
+    optimizer = make_optimizer(
+        cfg.optimizer,
+        make_schedule(cfg.schedule, cfg.learning_rate, cfg.warmup, steps),
+        weight_decay=cfg.weight_decay,
+        no_decay=cfg.no_decay,
+        clip_norm=cfg.clip_norm,
+        b1=cfg.b1,
+        b2=cfg.b2,
+        eps=cfg.eps,
+    )
+    leaves, frozen = tree.split(run.params, cfg.trainable)
+    return init_state(leaves, optimizer, sharding.of_optimizer(optimizer, leaves, run.mesh)), frozen, optimizer
+
+
+def _claim(run: Run, index: int, inputs: dict[str, Any]) -> None:
+    """Makes the branch's directory one for these inputs; what was made from others is refused, or cleared on overwrite."""
+    directory = run.workdir.branch(index)
+    stamp = directory / "inputs.json"
+    if not is_current(stamp, inputs, overwrite=run.overwrite):
+        if stamp.exists():
+            directory.rmtree()
+        write_json(stamp, {"inputs": inputs})
