@@ -1,7 +1,6 @@
 """Safetensors files: headers and single tensors in, a stream of tensors out."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -57,7 +56,7 @@ def read_tensor(file: Path, key: str) -> np.ndarray:
 
 
 def write(file: Path, specs: Sequence[TensorSpec], tensors: Iterator[np.ndarray]) -> None:
-    """Writes a file tensor by tensor, holding one at a time.
+    """Writes a file tensor by tensor, holding one at a time; the caller syncs it to disk.
 
     Args:
         file: Path of the new file.
@@ -75,8 +74,6 @@ def write(file: Path, specs: Sequence[TensorSpec], tensors: Iterator[np.ndarray]
                 got = f"{array.dtype}{list(array.shape)}"
                 raise ValueError(f"{file}: {spec.key!r} is {got}, announced as {spec.dtype}{list(spec.shape)}")
             out.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-        out.flush()
-        os.fsync(out.fileno())
 
 
 def _write_header(out: BinaryIO, specs: Sequence[TensorSpec]) -> None:
