@@ -2,7 +2,7 @@
 
 from models.build import build
 from models.export import export_hf
-from models.hf import leaf_keys, load_pretrained, read_config
+from models.hf import Pretrained, leaf_keys, load_pretrained, open_pretrained, read_config
 from models.interface import CACHE_ROW_AXIS, DecoderConfig, KVCache, Llama3Scaling, Model
 from models.shipped import smollm2_path
 from models.tokenizer import load_tokenizer
@@ -13,11 +13,13 @@ __all__ = [
     "KVCache",
     "Llama3Scaling",
     "Model",
+    "Pretrained",
     "build",
     "export_hf",
     "leaf_keys",
     "load_pretrained",
     "load_tokenizer",
+    "open_pretrained",
     "read_config",
     "smollm2_path",
 ]

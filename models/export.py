@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def export_hf(
     *,
     max_shard_bytes: int = 5_000_000_000,
     dtype: Any = None,
+    extra: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a Hugging Face folder, holding one leaf at a time; `out_dir` appears only when it is complete.
 
@@ -41,6 +42,7 @@ def export_hf(
             and non-weight files are kept.
         max_shard_bytes: A new file is begun before this size is passed.
         dtype: Type of the tensors; None for each tensor's type in the base (float32 for GGUF).
+        extra: Text files to add, such as a model card: file name -> content.
 
     Raises:
         ValueError: `out_dir` is in use, a leaf has the wrong shape, or the base is damaged.
@@ -55,6 +57,8 @@ def export_hf(
     try:
         _write_weights(draft, read_leaf, checkpoint, max_shard_bytes, dtype)
         _write_other_files(draft, checkpoint, dtype)
+        for name, content in (extra or {}).items():
+            (draft / name).write_text(content, encoding="utf-8")
         _sync(draft)
         draft.chmod(0o777 & ~_umask())
         os.replace(draft, out)

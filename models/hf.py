@@ -1,5 +1,6 @@
 """Pretrained checkpoints (Hugging Face folders and GGUF) into params, leaf by leaf."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,15 +50,41 @@ def load_pretrained(
         ValueError: The checkpoint is damaged or incomplete, does not fit its config, or asks for what the decoder
             does not do.
     """
+    opened = open_pretrained(path, param_dtype=param_dtype, **overrides)
+    puts = _puts(shardings(opened.model) if callable(shardings) else shardings, opened.plan)
+    leaves = {leaf: puts[leaf](opened.read(leaf)) for leaf in opened.paths()}
+    return opened.model, unflatten_dict(leaves, sep="/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A checkpoint whose leaves are read one at a time.
+
+    Attributes:
+        checkpoint: The open files.
+        model: What the checkpoint is the params of.
+        plan: Which tensors make up which leaf.
+    """
+
+    checkpoint: Checkpoint
+    model: Model
+    plan: Layout
+
+    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Leaf path -> shape and dtype, sorted by path."""
+        return dict(sorted(flatten_dict(self.model.abstract, sep="/").items()))
+
+    def read(self, path: str) -> np.ndarray:
+        """One leaf, on the host."""
+        return _read_leaf(self.checkpoint, self.plan.leaves[path], self.paths()[path])
+
+
+def open_pretrained(path: str | Path, *, param_dtype: Any = jnp.float32, **overrides: Any) -> Pretrained:
+    """A pretrained model, without its weights until they are read; arguments as for `load_pretrained`."""
     checkpoint = open_checkpoint(path)
     config = parse_config(checkpoint.config, checkpoint.config_file)
     model = build(override(config, {"param_dtype": param_dtype, **overrides}))
-    plan = plan_of(model, checkpoint)
-    puts = _puts(shardings(model) if callable(shardings) else shardings, plan)
-    leaves = {}
-    for leaf, abstract in flatten_dict(model.abstract, sep="/").items():
-        leaves[leaf] = puts[leaf](_read_leaf(checkpoint, plan.leaves[leaf], abstract))
-    return model, unflatten_dict(leaves, sep="/")
+    return Pretrained(checkpoint, model, plan_of(model, checkpoint))
 
 
 def leaf_keys(model: Model, path: str | Path) -> dict[str, tuple[Place, ...]]:

@@ -1,0 +1,115 @@
+"""What all commands share: flags, logging, several processes, and errors a user can act on."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+import jax
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import ConfigDict, config_flags
+from rich.console import Console
+from rich.logging import RichHandler
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    "distributed",
+    "",
+    'Several processes as one run: "auto" on TPU pods and Slurm, or "HOST:PORT,PROCESSES,INDEX"; empty: one process.',
+)
+flags.DEFINE_string(
+    "compilation_cache", "~/.cache/merit_jax/xla", "Folder of compiled programs, shared by all runs; empty: none."
+)
+
+
+def define_config() -> config_flags.ConfigDict:
+    """The flag `--config=FILE.py:ARG`, with `--config.KEY=VALUE` for any key of configs/common.py."""
+    return config_flags.DEFINE_config_file("config", None, "A file of configs/, with an arg string after a colon.")
+
+
+def start(main: Callable[[Sequence[str]], int | None]) -> None:
+    """Runs a command; a ValueError is printed without its traceback and ends with exit code 1."""
+    app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
+
+
+def refuse_arguments(argv: Sequence[str]) -> None:
+    """Refuses words that are not flags."""
+    if argv[1:]:
+        raise ValueError(f"unexpected arguments {list(argv[1:])}; every option is a --flag, and a glob wants quotes")
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for all."""
+    return jax.process_index() == 0
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    """Parses flags; what a config file or an override does wrong is one line, not a traceback."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        _fail(f"{error}\nRun with --help for the flags.")
+    except (AttributeError, KeyError) as error:
+        _fail(f"{_text(error)}\nThe keys and their meanings are in configs/common.py.")
+    except (ValueError, TypeError, OSError) as error:
+        _fail(_text(error))
+    raise AssertionError
+
+
+def _text(error: BaseException) -> str:
+    """An error's message; a KeyError's would come in quotes."""
+    return str(error.args[0]) if error.args else repr(error)
+
+
+def _guarded(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
+    _set_up()
+    try:
+        refuse_arguments(argv)
+        return main(argv) or 0
+    except (ValueError, OSError) as error:
+        logging.getLogger("merit_jax").debug("traceback", exc_info=True)
+        _fail(str(error))
+    raise AssertionError
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {message}", markup=False, style="red")
+    sys.exit(1)
+
+
+def _set_up() -> None:
+    """Distributed processes, compilation cache, logging."""
+    if FLAGS.distributed == "auto":
+        jax.distributed.initialize()
+    elif FLAGS.distributed:
+        address, processes, index = _explicit(FLAGS.distributed)
+        jax.distributed.initialize(address, processes, index)
+    if FLAGS.compilation_cache:
+        from etils import epath
+
+        jax.config.update("jax_compilation_cache_dir", str(epath.Path(FLAGS.compilation_cache).expanduser()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    absl_logging.use_absl_handler()
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    log = logging.getLogger("merit_jax")
+    log.handlers, log.propagate = [RichHandler(console=Console(stderr=True), show_path=False, show_level=False)], False
+    log.setLevel(logging.INFO if is_first_process() else logging.WARNING)
+
+
+def _explicit(text: str) -> tuple[str, int, int]:
+    match text.split(","):
+        case [address, processes, index] if processes.isdigit() and index.isdigit() and int(index) < int(processes):
+            return address, int(processes), int(index)
+    raise ValueError(f'--distributed={text}: expected "auto" or "HOST:PORT,PROCESSES,INDEX" with INDEX from 0')
+
+
+def as_config(flag: config_flags.ConfigDict) -> ConfigDict:
+    """The resolved config.
+
+    Raises:
+        ValueError: The flag was not given.
+    """
+    if flag.value is None:
+        raise ValueError("--config is missing; for example --config=configs/quickstart.py")
+    return flag.value

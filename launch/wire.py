@@ -1,0 +1,66 @@
+"""Wires `models/` to `merit_jax/`: from a config to a run."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from merit_jax.merge.leaves import LeafReader
+from merit_jax.run import Run
+from merit_jax.workdir import Workdir
+from models import export_hf, open_pretrained, smollm2_path
+from models.interface import Model
+from models.tokenizer import load_tokenizer
+
+SHIPPED: dict[str, Callable[[], Path]] = {"smollm2-135m-instruct": smollm2_path}
+"""Names that `config.model.path` takes besides paths: models that come as Python packages."""
+
+
+def resolve(path: str) -> Path:
+    """The files of `config.model.path`."""
+    if not path:
+        raise ValueError("model.path is not set; give a Hugging Face folder, a .gguf file, or one of " + ", ".join(SHIPPED))
+    return SHIPPED[path]() if path in SHIPPED else Path(path)
+
+
+class Pretrained:
+    """theta0 on disk, as `merit_jax.run.Theta0`."""
+
+    def __init__(self, path: Path, **switches: Any) -> None:
+        self.path = path
+        self._opened = open_pretrained(path, **switches)
+        self.model: Model = self._opened.model
+        self.logical_axes, self.abstract = self.model.logical_axes, self.model.abstract
+        files = sorted(path.glob("*")) if path.is_dir() else [path]
+        stats = [(file.name, file.stat()) for file in files if file.is_file()]
+        self.source = {
+            "path": str(path.resolve()),
+            "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
+        }
+
+    def leaves(self) -> LeafReader:
+        """Reads single leaves from the files."""
+        return self._opened
+
+    def export(self, read: Callable[[str], np.ndarray], directory: epath.Path, extra: Mapping[str, str]) -> None:
+        """Writes parameters like these, with their tokenizer and some text files."""
+        export_hf(directory, read, self.path, extra=extra)
+
+
+def open_model(config: ConfigDict) -> Pretrained:
+    """theta0 of a config, with its switches."""
+    cfg = config.model
+    dtype = {"auto": jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16}.get(cfg.dtype, cfg.dtype)
+    switches = {"dtype": dtype, "remat": cfg.remat, "scan_unroll": cfg.scan_unroll, "attention": cfg.attention}
+    return Pretrained(resolve(cfg.path), **switches)
+
+
+def open_run(config: ConfigDict, workdir: epath.PathLike, *, overwrite: bool = False) -> Run:
+    """The run of a config in a workdir."""
+    theta0 = open_model(config)
+    return Run(config, Workdir.at(workdir), theta0.model, theta0, load_tokenizer(theta0.path), overwrite)
