@@ -232,7 +232,7 @@ def _number(data: Mapping[str, Any], key: str, where: str) -> int | float:
     value = data.get(key) or 0
     whole = isinstance(value, int) and not isinstance(value, bool)
     fraction = key == "held_out" and isinstance(value, float) and value < 1
-    if value < 0 or not (whole or fraction):
+    if not (whole or fraction) or value < 0:
         raise ValueError(
             f"{where}: {key} is {value!r}; expected a count{', or a fraction below 1' if key == 'held_out' else ''}"
         )

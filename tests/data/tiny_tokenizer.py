@@ -1,6 +1,6 @@
 """A tiny byte-level tokenizer with a ChatML template, made in memory."""
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 CHATML = (
@@ -42,5 +42,16 @@ def tiny_tokenizer(chat_template: str | None = CHATML) -> PreTrainedTokenizerFas
         additional_special_tokens=["<|im_start|>", "<|im_end|>"],
         clean_up_tokenization_spaces=False,
     )
+    tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+def metaspace_tokenizer(chat_template: str) -> PreTrainedTokenizerFast:
+    """Makes a tokenizer of characters that, like Llama-2's, puts a space before every text; BOS "<s>", EOS "</s>"."""
+    characters = ["▁", "\n", *map(chr, range(33, 127))]
+    vocabulary = {token: i for i, token in enumerate(["<s>", "</s>", *characters])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<s>"))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
     tokenizer.chat_template = chat_template
     return tokenizer
