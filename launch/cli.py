@@ -23,7 +23,7 @@ flags.DEFINE_string(
 )
 
 
-def define_config() -> config_flags.ConfigDict:
+def define_config() -> flags.FlagHolder:
     """The flag `--config=FILE.py:ARG`, with `--config.KEY=VALUE` for any key of configs/common.py."""
     return config_flags.DEFINE_config_file("config", None, "A file of configs/, with an arg string after a colon.")
 
@@ -104,7 +104,7 @@ def _explicit(text: str) -> tuple[str, int, int]:
     raise ValueError(f'--distributed={text}: expected "auto" or "HOST:PORT,PROCESSES,INDEX" with INDEX from 0')
 
 
-def as_config(flag: config_flags.ConfigDict) -> ConfigDict:
+def as_config(flag: flags.FlagHolder) -> ConfigDict:
     """The resolved config.
 
     Raises:

@@ -6,25 +6,27 @@ python -m launch.validate --mixture="examples/bigbench/*.train.jsonl" --tokenize
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
+from launch import cli, wire
 from merit_jax.data.manifest import read_manifest
 from merit_jax.data.mixture import Limits, read_dataset
 from merit_jax.progress import bar
 from merit_jax.types import Dataset
+from models.tokenizer import load_tokenizer
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("mixture", None, "Manifest (.json, .yaml) or a glob where each file is a dataset.", required=True)
-flags.DEFINE_string("tokenizer", None, "Hugging Face folder or .gguf file with the chat template.", required=True)
+flags.DEFINE_string("tokenizer", None, "Hugging Face folder, .gguf file, or smollm2-135m-instruct.", required=True)
 flags.DEFINE_list("include", [], "Names or patterns of the datasets to read; empty: all.")
 flags.DEFINE_integer("max_length", 2048, "Tokens of an example; longer ones are cut and counted.", lower_bound=2)
 flags.DEFINE_integer("max_bad", 50, "Bad records to print; all are counted.", lower_bound=0)
 flags.DEFINE_integer("seed", 0, "Seed of held-out splits.")
 
-COLUMNS = ("rows", "held-out rows", "supervised tokens", "total tokens", "truncated")
+COLUMNS = ("rows", "held out", "supervised", "tokens", "truncated")
 
 
 def validate(
@@ -56,8 +58,8 @@ def validate(
 
 
 def table(datasets: Sequence[Dataset]) -> Table:
-    """Lays out one line per dataset and a line of totals."""
-    result = Table("dataset", *COLUMNS, show_footer=True)
+    """Lays out training rows, held-out rows, supervised and all training tokens, truncated rows, per dataset and in all."""
+    result = Table(Column("dataset", overflow="fold"), *COLUMNS, show_footer=True)
     counts = [(r.rows, len(d.held_out), r.tokens, r.total_tokens, r.truncated) for d in datasets for r in (d.report,)]
     for dataset, row in zip(datasets, counts, strict=True):
         result.add_row(escape(dataset.name), *(f"{count:,}" for count in row))
@@ -69,22 +71,14 @@ def table(datasets: Sequence[Dataset]) -> Table:
     return result
 
 
-def main(argv: Sequence[str]) -> int:
+def main(_: Sequence[str]) -> int:
     """Prints the table and the bad records; 1 if there are any."""
-    if argv[1:]:
-        raise app.UsageError(f"unexpected arguments {list(argv[1:])}; quote a glob")
-    from models.tokenizer import load_tokenizer
-
     console = Console(soft_wrap=True)
-    try:
-        tokenizer = load_tokenizer(FLAGS.tokenizer)
-        datasets, errors = validate(
-            FLAGS.mixture, tokenizer, include=FLAGS.include, max_length=FLAGS.max_length, seed=FLAGS.seed
-        )
-    except ValueError as error:
-        datasets, errors = [], [error]
-    if datasets:
-        console.print(table(datasets))
+    tokenizer = load_tokenizer(wire.resolve(FLAGS.tokenizer))
+    datasets, errors = validate(
+        FLAGS.mixture, tokenizer, include=FLAGS.include, max_length=FLAGS.max_length, seed=FLAGS.seed
+    )
+    console.print(table(datasets))
     for error in errors[: FLAGS.max_bad]:
         console.print(str(error), style="red", markup=False, highlight=False)
     if errors:
@@ -95,4 +89,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.start(main)

@@ -15,7 +15,7 @@ from merit_jax import sharding, tree
 from merit_jax.data.chat import tokenizer_digest
 from merit_jax.data.mixture import load_mixture
 from merit_jax.loss import next_token_loss
-from merit_jax.merge.stream import LeafReader
+from merit_jax.merge.leaves import LeafReader
 from merit_jax.types import Batch, Dataset, LossFn, Model, Params
 from merit_jax.workdir import Workdir, is_current, read_json, write_json
 

@@ -2,16 +2,16 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from merit_jax.data.chat import encode, tokenizer_digest
 from merit_jax.data.formats import detect, to_record
 from merit_jax.data.manifest import Entry, read_manifest
 from merit_jax.data.sources import OnError, fail, file_digest, read_rows
-from merit_jax.data.token_table import TokenTable, as_table, load_table, save_table
+from merit_jax.data.token_table import TokenTable, as_table, is_saved, load_table, save_table
 from merit_jax.seeds import fold
 from merit_jax.types import Dataset, Example, ReadReport, Record
 
@@ -41,7 +41,7 @@ def load_mixture(
     max_train: int = 0,
     max_held_out: int = 0,
     seed: int,
-    cache_dir: str | None = None,
+    cache_dir: epath.PathLike | None = None,
 ) -> tuple[Dataset, ...]:
     """Reads the datasets of a mixture.
 
@@ -72,7 +72,7 @@ def read_dataset(
     limits: Limits,
     *,
     seed: int,
-    cache_dir: str | None = None,
+    cache_dir: epath.PathLike | None = None,
     on_error: OnError = fail,
 ) -> Dataset:
     """Reads one dataset.
@@ -89,11 +89,11 @@ def read_dataset(
         The dataset. Held-out records have been checked to encode, and stay records.
     """
     files = (entry.file, *((entry.held_out_file,) if entry.held_out_file else ()))
-    digest = hashlib.sha256("".join(file_digest(file) for file in files).encode()).hexdigest()
+    digest = _digest(entry, files)
     folder = None
     if cache_dir is not None and on_error is fail:
-        folder = _cache_folder(cache_dir, entry, digest, tokenizer_digest(tokenizer), limits, seed)
-    if folder is not None and folder.is_dir():
+        folder = _cache_folder(cache_dir, entry.name, digest, tokenizer_digest(tokenizer), limits, seed)
+    if folder is not None and is_saved(folder):
         table, held_out = load_table(folder), _read_records(entry, limits, seed, on_error, train=False)[1]
     else:
         train, held_out = _read_records(entry, limits, seed, on_error)
@@ -168,21 +168,16 @@ def _encode_all(tokenizer: Any, records: Iterable[Record], max_length: int, on_e
     return as_table(examples, truncated=cut)
 
 
-def _cache_folder(cache_dir: str, entry: Entry, digest: str, tokenizer: str, limits: Limits, seed: int) -> Path:
+def _digest(entry: Entry, files: Sequence[str]) -> str:
+    """Returns a sha256, in hex, over the bytes of the files and how the manifest says to read them."""
+    layout = [sorted(part.items()) for part in entry.layout]
+    options = (entry.format, layout, entry.held_out, entry.num_samples)
+    return hashlib.sha256(repr(([file_digest(file) for file in files], options)).encode()).hexdigest()
+
+
+def _cache_folder(
+    cache_dir: epath.PathLike, name: str, digest: str, tokenizer: str, limits: Limits, seed: int
+) -> epath.Path:
     """Names the cache folder after everything that the tokens depend on."""
-    options = [repr(sorted(part.items())) for part in entry.layout]
-    key = repr(
-        (
-            CACHE_VERSION,
-            digest,
-            tokenizer,
-            limits,
-            seed,
-            entry.name,
-            entry.format,
-            entry.held_out,
-            entry.num_samples,
-            options,
-        )
-    )
-    return Path(cache_dir) / hashlib.sha256(key.encode()).hexdigest()[:32]
+    key = repr((CACHE_VERSION, name, digest, tokenizer, limits, seed))
+    return epath.Path(cache_dir) / hashlib.sha256(key.encode()).hexdigest()[:32]

@@ -1,17 +1,16 @@
 """A list of examples as three flat arrays, kept in memory or memory-mapped from a token cache."""
 
-import os
-import shutil
-import tempfile
+import io
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
+from etils import epath
 from jaxtyping import Bool, Int32, Int64
 
 from merit_jax.types import Example
+from merit_jax.workdir import write_array
 
-ARRAYS = ("tokens", "supervised", "offsets", "truncated")
+ARRAYS = ("tokens", "supervised", "truncated", "offsets")
 
 
 class TokenTable(Sequence):
@@ -20,18 +19,18 @@ class TokenTable(Sequence):
     Attributes:
         tokens: Ids of all examples.
         supervised: Loss mask of all examples.
-        offsets: Example i is `tokens[offsets[i] : offsets[i + 1]]`.
         truncated: Examples cut at the maximum length.
+        offsets: Example i is `tokens[offsets[i] : offsets[i + 1]]`.
     """
 
     def __init__(
         self,
         tokens: Int32[np.ndarray, " n"],
         supervised: Bool[np.ndarray, " n"],
-        offsets: Int64[np.ndarray, " rows_and_1"],
         truncated: Int64[np.ndarray, ""],
+        offsets: Int64[np.ndarray, " rows_and_1"],
     ):
-        self.tokens, self.supervised, self.offsets, self.truncated = tokens, supervised, offsets, truncated
+        self.tokens, self.supervised, self.truncated, self.offsets = tokens, supervised, truncated, offsets
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -61,31 +60,36 @@ def as_table(examples: Iterable[Example], truncated: int = 0) -> TokenTable:
     return TokenTable(
         np.concatenate([np.zeros(0, np.int32), *(example.tokens for example in examples)]),
         np.concatenate([np.zeros(0, bool), *(example.supervised for example in examples)]),
-        np.cumsum([0, *lengths], dtype=np.int64),
         np.asarray(truncated, np.int64),
+        np.cumsum([0, *lengths], dtype=np.int64),
     )
 
 
-def save_table(table: TokenTable, folder: Path) -> None:
-    """Writes the arrays to a new folder, which appears whole or not at all; a folder already there is kept."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        for name in ARRAYS:
-            with (partial / f"{name}.npy").open("wb") as file:
-                np.save(file, np.asarray(getattr(table, name)))
-                file.flush()
-                os.fsync(file.fileno())
-        if not folder.exists():
-            partial.rename(folder)
-    except OSError as error:
-        raise ValueError(
-            f"{folder}: cannot write the token cache ({error}); free space or choose another folder"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def save_table(table: TokenTable, folder: epath.Path) -> None:
+    """Writes the arrays, each whole or not at all; the folder counts as saved once the last of them is there."""
+    for name in ARRAYS:
+        write_array(folder / f"{name}.npy", np.asarray(getattr(table, name)))
 
 
-def load_table(folder: Path) -> TokenTable:
-    """Memory-maps the arrays that `save_table` wrote."""
-    return TokenTable(*(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS))
+def is_saved(folder: epath.Path) -> bool:
+    """Tells whether `save_table` has finished in this folder."""
+    return (folder / f"{ARRAYS[-1]}.npy").exists()
+
+
+def load_table(folder: epath.Path) -> TokenTable:
+    """Memory-maps the arrays that `save_table` wrote; from a bucket, reads them.
+
+    Raises:
+        ValueError: An array is damaged.
+    """
+    arrays = []
+    for name in ARRAYS:
+        path = folder / f"{name}.npy"
+        try:
+            if "://" in str(path):
+                arrays.append(np.load(io.BytesIO(path.read_bytes()), allow_pickle=False))
+            else:
+                arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
+        except (OSError, EOFError, ValueError) as error:
+            raise ValueError(f"{path}: damaged token cache ({error}); delete {folder}") from error
+    return TokenTable(*arrays)

@@ -52,12 +52,10 @@ def interpolate(base: Array, leaves: Iterable[Array], weights: Sequence[float], 
 
 
 def _average(leaves: Iterable[Array], weights: Sequence[float]) -> Array:
-    first = total = None
-    for leaf, weight in zip(leaves, weights, strict=True):
-        if first is None:
-            first = total = _accurate(leaf)
-        else:
-            total = total - weight * (first - _accurate(leaf))
+    remaining = iter(leaves)
+    first = total = _accurate(next(remaining))
+    for weight in weights[1:]:
+        total = total - weight * (first - _accurate(next(remaining)))
     return total
 
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -41,6 +43,14 @@ def same_leaves(base: Mapping[str, Any], other: Mapping[str, Any], name: str) ->
         got, expected = (f"{np.dtype(x.dtype).name}{list(x.shape)}" for x in (leaf, base[path]))
         if got != expected:
             raise ValueError(f"{path}: {name} has {got}, theta0 has {expected}; they must be the same")
+
+
+def finite(path: str, k: int, leaf: Array) -> Array:
+    """The leaf; refuses that of a branch that diverged."""
+    isfinite = jnp.isfinite if isinstance(leaf, jax.Array) else np.isfinite
+    if not bool(isfinite(leaf).all()):
+        raise ValueError(f"{path}: branch {k} holds values that are not finite; its training diverged, run it again")
+    return leaf
 
 
 def constant(path: str, base: Array, leaves: Iterable[Array]) -> Array:

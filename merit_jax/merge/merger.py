@@ -1,12 +1,10 @@
 """A merge operator: a function of one parameter's values, mapped over trees in memory or streamed from checkpoints."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from merit_jax import tree
 from merit_jax.merge import checks
@@ -43,7 +41,10 @@ class Merger(NamedTuple):
         base, branches = tree.flatten(theta0), [tree.flatten(theta) for theta in thetas]
         checks.same_tree(base, branches)
         return tree.unflatten(
-            {path: self.merge(path, leaf, (b[path] for b in branches), weights, options) for path, leaf in base.items()}
+            {
+                path: self.merge(path, leaf, lambda k, path=path: branches[k][path], weights, options)
+                for path, leaf in base.items()
+            }
         )
 
     def checked(self, weights: Sequence[float], branches: int, options: Mapping[str, Any]) -> tuple[float, ...]:
@@ -55,25 +56,16 @@ class Merger(NamedTuple):
         self,
         path: str,
         base: Array,
-        leaves: Iterable[Array],
+        read: Callable[[int], Array],
         weights: tuple[float, ...],
         options: Mapping[str, Any],
     ) -> Array:
-        """Merges one parameter; integers and booleans are not merged and must agree."""
+        """Merges one parameter; `read(k)` is branch k's. Integers and booleans are not merged and must agree."""
+        branches = range(len(weights))
         if not jnp.issubdtype(base.dtype, jnp.inexact):
-            return checks.constant(path, base, leaves)
-        return self.leaf(base, _finite(path, leaves), weights, **options).astype(base.dtype)
-
-
-def _finite(path: str, leaves: Iterable[Array]) -> Iterator[Array]:
-    """The leaves as they come; refuses a branch that diverged."""
-    for k, leaf in enumerate(leaves):
-        isfinite = jnp.isfinite if isinstance(leaf, jax.Array) else np.isfinite
-        if not bool(isfinite(leaf).all()):
-            raise ValueError(
-                f"{path}: branch {k} holds values that are not finite; its training diverged, run it again"
-            )
-        yield leaf
+            return checks.constant(path, base, (read(k) for k in branches))
+        leaves = (checks.finite(path, k, read(k)) for k in branches)
+        return self.leaf(base, leaves, weights, **options).astype(base.dtype)
 
 
 def _check_options(leaf: Callable[..., Array], options: Mapping[str, Any]) -> None:

@@ -50,11 +50,12 @@ class _DeferredHandler(ocp.type_handlers.NumpyHandler):
     async def serialize(self, values: Sequence[_Deferred], infos: Sequence[Any], args: Any = None) -> Sequence[Any]:
         """Computes, writes and forgets each parameter; nothing is left to wait for."""
         for value, info, arg in zip(values, infos, args, strict=True):
-            array = await asyncio.to_thread(value.compute)
-            for written in await super().serialize([array], [info], [arg]):
-                await asyncio.to_thread(written.result)
-            del array
+            await self._write(await asyncio.to_thread(value.compute), info, arg)
         return []
+
+    async def _write(self, array: np.ndarray, info: Any, arg: Any) -> None:
+        for written in await super().serialize([array], [info], [arg]):
+            await asyncio.to_thread(written.result)
 
 
 def merge_streamed(
@@ -101,7 +102,7 @@ def merge_streamed(
     def compute(path: str) -> np.ndarray:
         leaf = base.read(path)
         if path in trained:
-            leaf = np.asarray(merger.merge(path, leaf, (branch.read(path) for branch in branches), values, options))
+            leaf = np.asarray(merger.merge(path, leaf, lambda k: branches[k].read(path), values, options))
         if progress:
             progress(path)
         return leaf

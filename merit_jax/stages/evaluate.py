@@ -10,7 +10,7 @@ from merit_jax.data.batching import bucketed_batches
 from merit_jax.data.chat import encode, encode_prompt, encode_response
 from merit_jax.evaluate.inference import Inference
 from merit_jax.evaluate.scores import DatasetScores, Question, completions, mean_loss, normalised, option_choices
-from merit_jax.merge.stream import LeafReader, OrbaxLeaves
+from merit_jax.merge.leaves import LeafReader, OrbaxLeaves
 from merit_jax.progress import bar
 from merit_jax.run import Run
 from merit_jax.types import Batch, Example, Params, Record

@@ -4,7 +4,8 @@ from typing import Any
 
 from merit_jax.card import model_card
 from merit_jax.merge import MERGERS, token_weights
-from merit_jax.merge.stream import OrbaxLeaves, merge_streamed
+from merit_jax.merge.leaves import OrbaxLeaves
+from merit_jax.merge.stream import merge_streamed
 from merit_jax.registry import lookup
 from merit_jax.run import Run
 from merit_jax.stages.partition import load_plan
