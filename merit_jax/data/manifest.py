@@ -173,7 +173,7 @@ def _entry(path: str, name: str, data: Mapping[str, Any]) -> Entry:
     where = f"{path}: dataset {name!r}"
     _check_keys(data, where)
     columns, tags = data.get("columns") or {}, data.get("tags") or {}
-    _check_names(columns, TEXT_COLUMNS, f"{where}: columns", "only text is read")
+    _check_names(columns, TEXT_COLUMNS, f"{where}: columns", "only conversations of text are read")
     _check_names(tags, TAGS, f"{where}: tags", "")
     format_name = data.get("formatting")
     if format_name is not None:

@@ -48,15 +48,23 @@ class TokenTable(Sequence):
     @property
     def supervised_counts(self) -> Int64[np.ndarray, " rows"]:
         """Supervised tokens of each example."""
-        return np.diff(np.concatenate([[0], np.cumsum(self.supervised, dtype=np.int64)])[self.offsets])
+        if not len(self):
+            return np.zeros(0, np.int64)
+        return np.add.reduceat(self.supervised, self.offsets[:-1], dtype=np.int64)
 
 
 def as_table(examples: Iterable[Example], truncated: int = 0) -> TokenTable:
-    """Lays examples end to end, `truncated` of which were cut; a table is returned as it is."""
+    """Lays examples end to end, `truncated` of which were cut; a table is returned as it is.
+
+    Raises:
+        ValueError: An example has no token.
+    """
     if isinstance(examples, TokenTable):
         return examples
     examples = list(examples)
     lengths = [len(example.tokens) for example in examples]
+    if 0 in lengths:
+        raise ValueError(f"example {lengths.index(0)} has no token; leave it out")
     return TokenTable(
         np.concatenate([np.zeros(0, np.int32), *(example.tokens for example in examples)]),
         np.concatenate([np.zeros(0, bool), *(example.supervised for example in examples)]),

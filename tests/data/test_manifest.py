@@ -90,7 +90,7 @@ BAD = {
     "unknown format": ({"a": {**FILE, "formatting": "x"}}, r"unknown formatting in .*dataset 'a': 'x'; known: alpaca"),
     "image column": (
         {"a": {**FILE, "columns": {"images": "i"}}},
-        r"columns: cannot use \['images'\] \(only text is read\)",
+        r"columns: cannot use \['images'\] \(only conversations of text",
     ),
     "columns no object": ({"a": {**FILE, "columns": ["i"]}}, r"columns: expected an object of strings, got \['i'\]"),
     "unknown tag": ({"a": {**FILE, "tags": {"x_tag": "i"}}}, r"tags: cannot use \['x_tag'\]; known: role_tag"),

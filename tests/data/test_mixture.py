@@ -255,3 +255,15 @@ def test_a_table_is_the_list_it_was_made_of(tmp_path):
             np.testing.assert_array_equal(table[index].supervised, examples[index].supervised)
         with pytest.raises(IndexError):
             table[3]
+
+
+def test_an_empty_table_counts_nothing():
+    table = as_table([])
+    assert len(table) == 0
+    assert table.lengths.tolist() == table.supervised_counts.tolist() == []
+
+
+def test_an_example_without_tokens_is_refused():
+    empty = Example(np.zeros(0, np.int32), np.zeros(0, bool))
+    with pytest.raises(ValueError, match="example 0 has no token"):
+        as_table([empty])
