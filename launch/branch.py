@@ -12,7 +12,9 @@ from merit_jax.stages.train import train_branch
 
 FLAGS = flags.FLAGS
 CONFIG = cli.define_config()
-flags.DEFINE_string("workdir", None, "Directory with `partition.json`; the branch goes to `branches/<k>` in it.", required=True)
+flags.DEFINE_string(
+    "workdir", None, "Directory with `partition.json`; the branch goes to `branches/<k>` in it.", required=True
+)
 flags.DEFINE_integer("branch", None, "Number of the branch, from 0.", required=True)
 flags.DEFINE_bool("overwrite", False, "Start the branch again if it was made from other inputs, instead of refusing.")
 

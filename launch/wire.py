@@ -10,8 +10,8 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from merit_jax.merge.leaves import LeafReader
 from merit_jax.run import Run
+from merit_jax.types import LeafReader
 from merit_jax.workdir import Workdir
 from models import export_hf, open_pretrained, smollm2_path
 from models.interface import Model
@@ -24,7 +24,9 @@ SHIPPED: dict[str, Callable[[], Path]] = {"smollm2-135m-instruct": smollm2_path}
 def resolve(path: str) -> Path:
     """The files of `config.model.path`."""
     if not path:
-        raise ValueError("model.path is not set; give a Hugging Face folder, a .gguf file, or one of " + ", ".join(SHIPPED))
+        raise ValueError(
+            "model.path is not set; give a Hugging Face folder, a .gguf file, or one of " + ", ".join(SHIPPED)
+        )
     return SHIPPED[path]() if path in SHIPPED else Path(path)
 
 
@@ -52,15 +54,14 @@ class Pretrained:
         export_hf(directory, read, self.path, extra=extra)
 
 
-def open_model(config: ConfigDict) -> Pretrained:
-    """theta0 of a config, with its switches."""
-    cfg = config.model
-    dtype = {"auto": jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16}.get(cfg.dtype, cfg.dtype)
-    switches = {"dtype": dtype, "remat": cfg.remat, "scan_unroll": cfg.scan_unroll, "attention": cfg.attention}
-    return Pretrained(resolve(cfg.path), **switches)
+def open_model(path: str, *, dtype: str = "auto", **switches: Any) -> Pretrained:
+    """A checkpoint by `config.model.path`, computing in `config.model.dtype`, with the decoder's other switches."""
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return Pretrained(resolve(path), dtype=jnp.dtype(dtype), **switches)
 
 
 def open_run(config: ConfigDict, workdir: epath.PathLike, *, overwrite: bool = False) -> Run:
     """The run of a config in a workdir."""
-    theta0 = open_model(config)
+    theta0 = open_model(**config.model)
     return Run(config, Workdir.at(workdir), theta0.model, theta0, load_tokenizer(theta0.path), overwrite)

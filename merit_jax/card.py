@@ -15,61 +15,88 @@ from merit_jax.workdir import read_json
 PACKAGES = ("merit-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 
 
-def model_card(run: Run, inputs: Mapping[str, Any]) -> dict[str, str]:
-    """Text files that lie beside the weights: file name -> content.
-
-    Args:
-        run: The run.
-        inputs: What the merge was made from.
+def merged_card(run: Run) -> dict[str, str]:
+    """Text files that lie beside a run's merged weights: file name -> content.
 
     Returns:
         `README.md`, the card with a Hugging Face header, and `merit.json`, the same for programs.
     """
-    merge, plan = read_json(run.workdir.merge_record), load_plan(run)
+    merge = read_json(run.workdir.merge_record)
+    record = {**_record(run), **{key: merge[key] for key in ("inputs", "tokens", "weights")}, "merge": merge["method"]}
+    story = (
+        f"{len(merge['weights'])} copies of `{_base(run)}` were fine-tuned apart from each other, each on its own part of\n"
+        f"{len(run.names)} instruction datasets, and averaged once"
+    )
+    settings = f"Split: `{run.config.partition.method}`; merge: `{merge['method']}`; seed: {run.config.seed}."
+    return _files(run, record, story, settings, _branch_table(record))
+
+
+def branch_card(run: Run, index: int) -> dict[str, str]:
+    """The same for one branch."""
+    done = read_json(run.workdir.branch_done(index))
     record = {
-        "inputs": inputs,
+        **_record(run),
+        "inputs": done["inputs"],
+        "branch": index,
+        "tokens": done["tokens"],
+        "steps": done["steps"],
+    }
+    shares = load_plan(run).branches[index].shares
+    story = f"`{_base(run)}`, fine-tuned on {len(shares)} of {len(run.names)} instruction datasets: one branch, before merging"
+    settings = f"Branch {index} of the split `{run.config.partition.method}`; seed: {run.config.seed}."
+    datasets = "\n".join(f"* {_share(*share)}" for share in shares)
+    return _files(
+        run, record, story, settings, f"{done['tokens']} supervised tokens in {done['steps']} steps of\n\n{datasets}"
+    )
+
+
+def _base(run: Run) -> str:
+    return run.config.model.path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _record(run: Run) -> dict[str, Any]:
+    """What merged models and branches have in common."""
+    return {
         "method": run.config.method or run.config.partition.method,
-        "partition": plan.to_dict(),
-        "merge": {key: merge[key] for key in ("method", "tokens", "weights")},
+        "theta0": run.theta0_fingerprint,
+        "partition": load_plan(run).to_dict(),
         "config": json.loads(run.config.to_json()),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
     }
-    return {"README.md": _readme(run, record), "merit.json": json.dumps(record, indent=2) + "\n"}
 
 
-def _readme(run: Run, record: Mapping[str, Any]) -> str:
-    name = run.config.model.path.rstrip("/").rsplit("/", 1)[-1]
+def _files(run: Run, record: Mapping[str, Any], story: str, settings: str, body: str) -> dict[str, str]:
+    base = _base(run)
     header = yaml.safe_dump(
-        {"base_model": name, "library_name": "transformers", "tags": ["merit", "merge"], "datasets": run.names}
+        {"base_model": base, "library_name": "transformers", "tags": ["merit", "merge"], "datasets": run.names}
     )
     versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
-    return f"""---
+    readme = f"""---
 {header}---
-# {name}, fine-tuned by MERIT
+# {base}, fine-tuned by MERIT
 
-{len(record["merge"]["weights"])} copies of `{name}` were fine-tuned apart from each other, each on its own part of
-{len(run.names)} instruction datasets, and averaged once (Choi & Kim, *Decentralized Instruction Tuning: Conflict-Aware
-Splitting and Weight Merging*, ICML 2026, arXiv:2606.01717).
+{story}
+(Choi & Kim, *Decentralized Instruction Tuning: Conflict-Aware Splitting and Weight Merging*, ICML 2026, arXiv:2606.01717).
 
-* Split: `{record["partition"]["method"]}`; merge: `{record["merge"]["method"]}`; seed: {run.config.seed}.
-* theta0 fingerprint: `{record["inputs"]["theta0"]}`.
+* {settings}
+* theta0 fingerprint: `{record["theta0"]}`.
 
-| branch | weight | supervised tokens | datasets |
-|---|---|---|---|
-{_rows(record)}
+{body}
 
 Versions: {versions}.
 
 `merit.json` beside this file has the whole configuration, the partition and the weights in full precision.
 """
+    return {"README.md": readme, "merit.json": json.dumps(record, indent=2) + "\n"}
 
 
-def _rows(record: Mapping[str, Any]) -> str:
-    branches, merge = record["partition"]["branches"], record["merge"]
-    return "\n".join(
+def _branch_table(record: Mapping[str, Any]) -> str:
+    rows = zip(record["partition"]["branches"], record["weights"], record["tokens"], strict=True)
+    lines = [
         f"| {index} | {weight:.4f} | {tokens} | {', '.join(_share(*share) for share in branch['shares'])} |"
-        for index, (branch, weight, tokens) in enumerate(zip(branches, merge["weights"], merge["tokens"], strict=True))
-    )
+        for index, (branch, weight, tokens) in enumerate(rows)
+    ]
+    return "\n".join(["| branch | weight | supervised tokens | datasets |", "|---|---|---|---|", *lines])
 
 
 def _share(dataset: str, part: int, parts: int) -> str:

@@ -15,8 +15,7 @@ from merit_jax import sharding, tree
 from merit_jax.data.chat import tokenizer_digest
 from merit_jax.data.mixture import load_mixture
 from merit_jax.loss import next_token_loss
-from merit_jax.merge.leaves import LeafReader
-from merit_jax.types import Batch, Dataset, LossFn, Model, Params
+from merit_jax.types import Batch, Dataset, LeafReader, LossFn, Model, Params
 from merit_jax.workdir import Workdir, is_current, read_json, write_json
 
 log = logging.getLogger("merit_jax")
@@ -79,8 +78,7 @@ class Run:
 
     def place(self, leaves: LeafReader) -> Params:
         """Parameters from files to the devices, one leaf at a time."""
-        shardings = tree.flatten(self.shardings)
-        return tree.unflatten({path: sharding.place(leaves.read(path), shardings[path]) for path in leaves.paths()})
+        return sharding.load(leaves, self.shardings)
 
     def place_batch(self, batch: Batch, leading: int = 0) -> Batch:
         """A host batch on the devices."""

@@ -9,7 +9,7 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from merit_jax import tree
-from merit_jax.types import Batch, Leaves, Params
+from merit_jax.types import Batch, LeafReader, Leaves, Params
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
@@ -92,12 +92,14 @@ def of_optimizer(optimizer: optax.GradientTransformation, leaves: Leaves, mesh: 
 
 def place(array: Any, sharding: NamedSharding) -> jax.Array:
     """A host array, known whole to every process, as one global array."""
-    return jax.make_array_from_callback(np.shape(array), sharding, lambda index: np.asarray(array)[index])
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
-def place_params(params: Params, shardings: Params) -> dict[str, Any]:
-    """Every leaf of `params` where `shardings` says."""
-    return jax.tree.map(place, params, shardings)
+def load(leaves: LeafReader, shardings: Params) -> dict[str, Any]:
+    """Params on the devices, read one leaf at a time and put where `shardings` says."""
+    targets = tree.flatten(shardings)
+    return tree.unflatten({path: place(leaves.read(path), targets[path]) for path in leaves.paths()})
 
 
 def place_batch(batch: Batch, mesh: Mesh, leading: int = 0) -> Batch:

@@ -15,6 +15,17 @@ Params = Mapping[str, Any]
 Leaves = dict[str, Array]
 """Some leaves of a `Params`, flat: path name -> array, sorted by name."""
 
+
+class LeafReader(Protocol):
+    """Reads the leaves of a params tree by path name, from wherever they are."""
+
+    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Path name -> shape and dtype, sorted by name."""
+
+    def read(self, path: str) -> np.ndarray:
+        """The leaf's values."""
+
+
 Cache = Any
 """A model's key-value cache: an opaque pytree with one leading row per sequence."""
 

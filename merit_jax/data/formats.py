@@ -23,7 +23,7 @@ class Layout(NamedTuple):
     tags: Mapping[str, str] = {}
 
 
-def to_record(format_name: str | None, row: Row, where: str, layout: Layout = Layout()) -> Record:  # noqa: B008
+def to_record(format_name: str | None, row: Row, where: str, layout: Layout = Layout()) -> Record:
     """Reads a row as a conversation.
 
     Args:
@@ -44,7 +44,7 @@ def to_record(format_name: str | None, row: Row, where: str, layout: Layout = La
     return read(row, where, layout)
 
 
-def detect(row: Row, where: str, layout: Layout = Layout()) -> str:  # noqa: B008
+def detect(row: Row, where: str, layout: Layout = Layout()) -> str:
     """Names the format of a row from its keys."""
     columns = layout.columns
     if "inputs" in row and "targets" in row:

@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 
 from merit_jax.data.chat import encode, tokenizer_digest
-from merit_jax.data.formats import detect, to_record
+from merit_jax.data.formats import Layout, detect, to_record
 from merit_jax.data.manifest import Entry, read_manifest
 from merit_jax.data.sources import OnError, fail, file_digest, read_rows
 from merit_jax.data.token_table import TokenTable, as_table, is_saved, load_table, save_table
@@ -110,8 +110,9 @@ def _read_records(
     entry: Entry, limits: Limits, seed: int, on_error: OnError, *, train: bool = True
 ) -> tuple[list[Record], list[Record]]:
     """Reads, splits and samples the records; without `train`, the training file only where a split needs it."""
-    records = _records(entry, entry.file, on_error) if train or entry.held_out else []
-    held_out = _records(entry, entry.held_out_file, on_error) if entry.held_out_file else []
+    records = read_records(entry.file, entry.format, entry.layout, on_error) if train or entry.held_out else []
+    file = entry.held_out_file
+    held_out = read_records(file, entry.format, entry.layout, on_error) if file else []
     if entry.held_out:
         records, held_out = _split(entry, records, seed)
     if entry.num_samples > len(records) > 0:
@@ -123,13 +124,22 @@ def _read_records(
     return records, _sample(held_out, limits.max_held_out, fold(seed, "max_held_out", entry.name))
 
 
-def _records(entry: Entry, file: str, on_error: OnError) -> list[Record]:
-    """Reads one file; its first row decides the format where the manifest names none."""
-    records, format_name = [], entry.format
+def read_records(
+    file: str, format_name: str | None = None, layout: Layout = Layout(), on_error: OnError = fail
+) -> list[Record]:
+    """Reads the records of one file.
+
+    Args:
+        file: Path (.jsonl, .json, .parquet).
+        format_name: A key of `formats.FORMATS`; None: seen from the first row.
+        layout: Columns and tags that differ from the format's own.
+        on_error: Called with the error of every bad record, which is then left out; the default raises.
+    """
+    records = []
     for where, row in read_rows(file, on_error):
         try:
-            format_name = format_name or detect(row, where, entry.layout)
-            records.append(to_record(format_name, row, where, entry.layout))
+            format_name = format_name or detect(row, where, layout)
+            records.append(to_record(format_name, row, where, layout))
         except ValueError as error:
             on_error(error)
     return records

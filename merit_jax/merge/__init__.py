@@ -5,7 +5,7 @@ An operator is a function of one parameter's values, in a file here, with an ent
 
 from merit_jax.merge import average
 from merit_jax.merge.average import token_weights
-from merit_jax.merge.leaves import LeafReader, OrbaxLeaves, OverlayLeaves, TreeLeaves
+from merit_jax.merge.leaves import OrbaxLeaves, OverlayLeaves, TreeLeaves
 from merit_jax.merge.merger import Merger
 from merit_jax.merge.stream import merge_streamed
 
@@ -18,7 +18,6 @@ MERGERS: dict[str, Merger] = {
 
 __all__ = [
     "MERGERS",
-    "LeafReader",
     "Merger",
     "OrbaxLeaves",
     "OverlayLeaves",

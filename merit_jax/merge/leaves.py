@@ -1,7 +1,7 @@
 """Where parameters come from, one leaf at a time: a tree in memory, an Orbax checkpoint, or one laid over another."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,20 +10,10 @@ from etils import epath
 
 from merit_jax import tree
 from merit_jax.merge import checks
-from merit_jax.types import Params
+from merit_jax.types import LeafReader, Params
 
 LOCAL = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 """Process 0 reads and writes alone: no barrier that other processes would have to reach."""
-
-
-class LeafReader(Protocol):
-    """Reads the leaves of a params tree by path name."""
-
-    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Path name -> shape and dtype, sorted by name."""
-
-    def read(self, path: str) -> np.ndarray:
-        """The leaf's values."""
 
 
 class TreeLeaves:

@@ -13,8 +13,9 @@ from etils import epath
 
 from merit_jax import tree
 from merit_jax.merge import checks
-from merit_jax.merge.leaves import LOCAL, LeafReader
+from merit_jax.merge.leaves import LOCAL
 from merit_jax.merge.merger import Merger
+from merit_jax.types import LeafReader
 
 CHUNK_BYTES = 2**26
 """Largest piece in which a parameter is stored, so that a sharded restore reads little more than it needs."""

@@ -10,10 +10,10 @@ from merit_jax.data.batching import bucketed_batches
 from merit_jax.data.chat import encode, encode_prompt, encode_response
 from merit_jax.evaluate.inference import Inference
 from merit_jax.evaluate.scores import DatasetScores, Question, completions, mean_loss, normalised, option_choices
-from merit_jax.merge.leaves import LeafReader, OrbaxLeaves
+from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.progress import bar
 from merit_jax.run import Run
-from merit_jax.types import Batch, Example, Params, Record
+from merit_jax.types import Batch, Example, LeafReader, Params, Record
 from merit_jax.workdir import Workdir, is_current, read_json, write_json
 
 log = logging.getLogger("merit_jax")
@@ -129,7 +129,8 @@ class _Exam:
 
     def _batches(self, records: Sequence[Record]) -> Sequence[Batch]:
         examples: list[Example] = [
-            encode(self._run.tokenizer, r.messages, self._run.config.mixture.max_length, where=r.where)[0] for r in records
+            encode(self._run.tokenizer, r.messages, self._run.config.mixture.max_length, where=r.where)[0]
+            for r in records
         ]
         batches = bucketed_batches(examples, buckets=self._cfg.buckets, batch_size=self._cfg.batch_size)
         return [self._run.place_batch(batch) for _, batch in batches]
@@ -155,7 +156,9 @@ class _Exam:
 def multiple_choice(tokenizer: Any, record: Record) -> Question:
     """A multiple-choice record as token ids."""
     prompt = encode_prompt(tokenizer, record.messages[:-1], where=record.where)
-    options = [encode_response(tokenizer, record.messages[:-1], option, where=record.where) for option in record.options]
+    options = [
+        encode_response(tokenizer, record.messages[:-1], option, where=record.where) for option in record.options
+    ]
     return Question(prompt, tuple(options), record.options.index(record.messages[-1]["content"]))
 
 

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from merit_jax.card import model_card
+from merit_jax.card import merged_card
 from merit_jax.merge import MERGERS, token_weights
 from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.merge.stream import merge_streamed
+from merit_jax.progress import bar
 from merit_jax.registry import lookup
 from merit_jax.run import Run
 from merit_jax.stages.partition import load_plan
@@ -35,7 +36,14 @@ def merge(run: Run) -> None:
     weights = token_weights(tokens)
     readers = [OrbaxLeaves(params_directory(run.workdir.branch(k) / "checkpoints")) for k in range(len(branches))]
     out = run.workdir.merged_params
-    run.on_first_process(lambda: merge_streamed(merger, run.theta0.leaves(), readers, weights, out))
+
+    def write() -> None:
+        if run.workdir.merged.exists():
+            run.workdir.merged.rmtree()
+        with bar(len(run.theta0.leaves().paths()), "merge", "parameter") as progress:
+            merge_streamed(merger, run.theta0.leaves(), readers, weights, out, lambda _: progress.update())
+
+    run.on_first_process(write)
     result = {"inputs": inputs, "method": method, "tokens": tokens, "weights": [float(weight) for weight in weights]}
     run.on_first_process(lambda: write_json(record, result))
 
@@ -47,7 +55,9 @@ def export(run: Run) -> None:
     if is_current(out / "merit.json", inputs, overwrite=run.overwrite):
         return
     leaves = OrbaxLeaves(run.workdir.merged_params)
-    run.on_first_process(lambda: run.theta0.export(leaves.read, out, model_card(run, inputs)))
+    if out.exists():
+        run.on_first_process(out.rmtree)
+    run.on_first_process(lambda: run.theta0.export(leaves.read, out, merged_card(run)))
 
 
 def _finished(run: Run) -> list[dict[str, Any]]:
@@ -56,7 +66,9 @@ def _finished(run: Run) -> list[dict[str, Any]]:
     for index, branch in enumerate(load_plan(run).branches):
         done = run.workdir.branch_done(index)
         if not done.exists():
-            raise ValueError(f"branch {index} is not finished ({done} is missing); train it: launch.branch --branch={index}")
+            raise ValueError(
+                f"branch {index} is not finished ({done} is missing); train it: launch.branch --branch={index}"
+            )
         is_current(done, branch_inputs(run, branch), overwrite=False)
         found.append(read_json(done))
     return found

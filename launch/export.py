@@ -1,0 +1,42 @@
+"""Writes any Orbax checkpoint of a run as a Hugging Face folder with tokenizer and model card.
+
+python -m launch.export --config=configs/quickstart.py --workdir=runs/quickstart --out=DIR               # the merged model
+python -m launch.export --config=configs/quickstart.py --workdir=runs/quickstart --out=DIR --branch=2    # one branch
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+from etils import epath
+
+from launch import cli, wire
+from merit_jax.card import branch_card, merged_card
+from merit_jax.merge.leaves import OrbaxLeaves, OverlayLeaves
+from merit_jax.run import Run
+from merit_jax.train.checkpoint import params_directory
+from merit_jax.types import LeafReader
+
+FLAGS = flags.FLAGS
+CONFIG = cli.define_config()
+flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+flags.DEFINE_string("out", None, "Folder to make.", required=True)
+flags.DEFINE_integer("branch", None, "Number of a branch, from 0; left out: the merged model.")
+
+
+def leaves_of(run: Run, branch: int | None) -> LeafReader:
+    """All parameters of the merged model, or of a branch (its trained ones over theta0's frozen ones)."""
+    if branch is None:
+        return OrbaxLeaves(run.workdir.merged_params)
+    trained = OrbaxLeaves(params_directory(run.workdir.branch(branch) / "checkpoints"))
+    return OverlayLeaves(run.theta0.leaves(), trained)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Exports one checkpoint."""
+    run = wire.open_run(cli.as_config(CONFIG), FLAGS.workdir)
+    card = merged_card(run) if FLAGS.branch is None else branch_card(run, FLAGS.branch)
+    run.theta0.export(leaves_of(run, FLAGS.branch).read, epath.Path(FLAGS.out), card)
+
+
+if __name__ == "__main__":
+    cli.start(main)
