@@ -77,6 +77,14 @@ def test_a_generation_block_frees_earlier_turns_from_prefix_rendering():
     assert text.endswith("[[Tfour<|im_end|>]]")
 
 
+def test_a_generation_prompt_that_the_conversation_does_not_continue_is_refused():
+    template = CHATML_GENERATION.replace(
+        "add_generation_prompt %}{{- '<|im_start|>assistant\n' }}", "add_generation_prompt %}{{- '<|im_start|>bot\n' }}"
+    )
+    with pytest.raises(ValueError, match=r"here:3: the chat template does not render .*'bot.*'assistant"):
+        encode(tiny_tokenizer(template), TWO_TURNS, 200, where="here:3")
+
+
 def test_generation_blocks_agree_with_the_masks_of_transformers():
     tokenizer = tiny_tokenizer(CHATML_GENERATION)
     theirs = tokenizer.apply_chat_template(list(TWO_TURNS), return_assistant_tokens_mask=True, return_dict=True)
