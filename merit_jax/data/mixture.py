@@ -97,7 +97,7 @@ def read_dataset(
         table, held_out = load_table(folder), _read_records(entry, limits, seed, on_error, train=False)[1]
     else:
         train, held_out = _read_records(entry, limits, seed, on_error)
-        _encode_all(tokenizer, held_out, limits.max_length, on_error)
+        held_out = [record for record in held_out if len(_encode_all(tokenizer, [record], limits.max_length, on_error))]
         table = _encode_all(tokenizer, train, limits.max_length, on_error)
         if folder is not None:
             save_table(table, folder)

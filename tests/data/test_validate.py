@@ -11,13 +11,14 @@ from launch import validate
 from tests.data.tiny_tokenizer import tiny_tokenizer
 
 GOOD = {"inputs": "q", "targets": "yes"}
+LONG = {"inputs": "q" * 200, "targets": "yes"}
 
 
 @pytest.fixture
 def folder(tmp_path):
     rows = {
         "a.train": [GOOD, {"inputs": "q"}, GOOD],
-        "a.test": [GOOD, {"inputs": "q", "targets": ""}],
+        "a.test": [GOOD, {"inputs": "q", "targets": ""}, LONG],
         "b.train": [GOOD],
     }
     for name, lines in rows.items():
@@ -32,7 +33,7 @@ def test_every_dataset_is_read_to_its_end(folder):
     )
     assert [(d.name, d.report.rows, len(d.held_out)) for d in datasets] == [("a", 2, 1), ("b", 1, 0), ("c", 0, 0)]
     places = [str(error).split(": ")[0].removeprefix(f"{folder}/") for error in errors]
-    assert places == ["a.train.jsonl:2", "a.test.jsonl:2", "c.train.jsonl:1", "c.train.jsonl"]
+    assert places == ["a.train.jsonl:2", "a.test.jsonl:2", "a.test.jsonl:3", "c.train.jsonl:1", "c.train.jsonl"]
 
 
 def test_the_table_ends_with_totals(folder):
@@ -62,6 +63,7 @@ def test_the_exit_code_tells_bad_from_good(folder, capsys, include, code):
                 f"--mixture={folder}/*.train.jsonl",
                 f"--tokenizer={folder}/tokenizer",
                 f"--include={include}",
+                "--max_length=200",
                 "--max_bad=2",
             ]
         )
@@ -71,4 +73,4 @@ def test_the_exit_code_tells_bad_from_good(folder, capsys, include, code):
         assert f"{folder}/a.train.jsonl:2: missing field 'targets'" in out
         assert f"{folder}/a.test.jsonl:2: empty response" in out
         assert f"{folder}/c.train.jsonl" not in out
-        assert "4 bad records or files, 2 shown" in out
+        assert "5 bad records or files, 2 shown" in out
