@@ -4,7 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from etils import epath
@@ -21,6 +21,7 @@ from merit_jax.workdir import Workdir, is_current, read_json, write_json
 log = logging.getLogger("merit_jax")
 
 
+@runtime_checkable
 class Theta0(Protocol):
     """The merge-ready checkpoint that every branch starts from.
 

@@ -1,7 +1,7 @@
 """The nouns of MERIT: every value that crosses a module boundary."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -16,6 +16,8 @@ Leaves = dict[str, Array]
 """Some leaves of a `Params`, flat: path name -> array, sorted by name."""
 
 
+@runtime_checkable
+@runtime_checkable
 class LeafReader(Protocol):
     """Reads the leaves of a params tree by path name, from wherever they are."""
 
@@ -56,6 +58,7 @@ LossFn = Callable[[Params, Batch], tuple[Float[Array, " b"], Float[Array, " b"]]
 """(params, batch) -> (summed negative log-likelihood in nats, supervised tokens), both f32[B], per row."""
 
 
+@runtime_checkable
 class Model(Protocol):
     """What the method needs of a language model: pure functions of its params."""
 

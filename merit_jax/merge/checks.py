@@ -12,7 +12,11 @@ from jaxtyping import Float
 from merit_jax.types import Array
 
 
-def weights(given: Sequence[float] | Float[Array, " k"], branches: int) -> tuple[float, ...]:
+Weights = Sequence[float] | Float[Array, " k"]
+"""One weight per branch."""
+
+
+def weights(given: Weights, branches: int) -> tuple[float, ...]:
     """The weights as floats: one per branch, non-negative, summing to one within 1e-6."""
     values = tuple(float(weight) for weight in given)
     if not branches:

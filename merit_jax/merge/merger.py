@@ -22,7 +22,7 @@ class Merger(NamedTuple):
 
     leaf: Callable[..., Array]
 
-    def __call__(self, theta0: Params, thetas: Sequence[Params], weights: Sequence[float], **options: Any) -> Params:
+    def __call__(self, theta0: Params, thetas: Sequence[Params], weights: checks.Weights, **options: Any) -> Params:
         """Merges trees in memory, parameter by parameter.
 
         Args:
@@ -47,7 +47,7 @@ class Merger(NamedTuple):
             }
         )
 
-    def checked(self, weights: Sequence[float], branches: int, options: Mapping[str, Any]) -> tuple[float, ...]:
+    def checked(self, weights: checks.Weights, branches: int, options: Mapping[str, Any]) -> tuple[float, ...]:
         """The weights as floats, once they and the options have been found right."""
         _check_options(self.leaf, options)
         return checks.weights(weights, branches)

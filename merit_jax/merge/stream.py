@@ -63,7 +63,7 @@ def merge_streamed(
     merger: Merger,
     base: LeafReader,
     branches: Sequence[LeafReader],
-    weights: Sequence[float],
+    weights: checks.Weights,
     out_dir: epath.PathLike,
     progress: Callable[[str], None] | None = None,
     **options: Any,

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from merit_jax.types import Batch, Leaves
 from merit_jax.workdir import write_text
 
 
+@runtime_checkable
 class Loader(Protocol):
     """Data of one branch: a known number of batches and an iterator whose state can be saved."""
 

@@ -1,0 +1,95 @@
+"""Dataset gradients against the closed form of a linear loss."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from merit_jax import sharding
+from merit_jax.gradients import count_sketch, dataset_gradients, gradient_rows, make_reduction, strided
+from tests import toy
+
+DATASETS = [[toy.random_batch(0), toy.random_batch(1)], [toy.random_batch(2)], [toy.random_batch(3, length=7)]]
+
+
+def take(**options):
+    options = {"reduction": "stride", "stride": 1, **options}
+    return dataset_gradients(toy.loss, toy.params(), DATASETS, **options)
+
+
+@pytest.mark.parametrize("average", ["example", "token"])
+@pytest.mark.parametrize("vmap", [1, 2, 3])
+def test_gradients_are_means_over_examples_or_tokens(average, vmap):
+    expected = np.stack([toy.gradient(batches, average) for batches in DATASETS])
+    np.testing.assert_allclose(take(average=average, vmap=vmap), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_how_examples_are_batched_does_not_matter():
+    whole = toy.random_batch(5, rows=8)
+    parts = [jax.tree.map(lambda x, i=i: x[i : i + 4], whole) for i in (0, 4)]
+    got = dataset_gradients(toy.loss, toy.params(), [[whole], parts], stride=1)
+    np.testing.assert_allclose(got[0], got[1], rtol=1e-5, atol=1e-6)
+
+
+def test_frozen_parameters_have_no_part_in_the_gradient():
+    bias = np.stack([toy.gradient(batches, "example")[: toy.COLUMNS] for batches in DATASETS])
+    np.testing.assert_allclose(take(trainable=("bias",)), bias, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [2, 3, 6])
+def test_a_stride_that_divides_the_last_axis_takes_every_sth_entry(stride):
+    kernel = np.arange(toy.ROWS * toy.COLUMNS, dtype=np.float32).reshape(toy.ROWS, toy.COLUMNS)
+    np.testing.assert_array_equal(strided({"k": kernel}, stride), kernel.ravel()[::stride])
+
+
+def test_a_sketch_keeps_inner_products_within_its_stated_error():
+    rng = np.random.default_rng(0)
+    width, leaves = 4096, [{"a": rng.normal(size=(100, 80)), "b": rng.normal(size=500)} for _ in range(8)]
+    flat = np.stack([np.concatenate([leaf["a"].ravel(), leaf["b"]]) for leaf in leaves])
+    sketches = np.stack([count_sketch(jax.tree.map(jnp.float32, leaf), width) for leaf in leaves])
+
+    def cosines(x):
+        unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+        return (unit @ unit.T)[np.triu_indices(8, 1)]
+
+    error = cosines(sketches) - cosines(flat)
+    assert np.sqrt((error**2).mean()) < 1.2 * np.sqrt(1 / width)
+    assert abs(error.mean()) < 4 / np.sqrt(width * len(error))
+
+
+def test_a_sketch_of_a_leaf_depends_on_its_path_alone():
+    leaf, other = jnp.arange(50.0), jnp.ones(30)
+    together = count_sketch({"a": leaf, "b": other}, 64)
+    np.testing.assert_allclose(together, count_sketch({"a": leaf}, 64) + count_sketch({"b": other}, 64), rtol=1e-5)
+    assert not np.allclose(count_sketch({"c": leaf}, 64), count_sketch({"a": leaf}, 64))
+
+
+def test_devices_change_nothing():
+    mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+    batches = [[toy.random_batch(seed, rows=8)] for seed in range(3)]
+    reduce = make_reduction("stride", stride=1)
+    options = {"trainable": (".*",), "average": "example", "reduce": reduce}
+    alone = list(gradient_rows(toy.loss, toy.params(), batches, **options))
+    axes = {"dense": {"kernel": ("embed", "mlp"), "bias": ("mlp",)}}
+    shardings = sharding.of_params(mesh, axes, toy.params())
+    params = jax.tree.map(sharding.place, toy.params(), shardings)
+    place = lambda batch: sharding.place_batch(batch, mesh, leading=1)  # noqa: E731
+    spread = list(gradient_rows(toy.loss, params, batches, place=place, **options))
+    np.testing.assert_allclose(spread, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_a_dataset_without_a_direction_is_named():
+    silent = toy.batch(np.zeros((4, 5), np.int32), np.ones((4, 5)))
+    flat = lambda params, batch: (0.0 * toy.loss(params, batch)[0], batch.weights.sum(-1))  # noqa: E731
+    with pytest.raises(ValueError, match="dataset 'quiet': its gradient is zero"):
+        dataset_gradients(flat, toy.params(), [[silent]], names=["quiet"])
+    burst = lambda params, batch: (toy.loss(params, batch)[0] / 0.0, batch.weights.sum(-1))  # noqa: E731
+    with pytest.raises(ValueError, match="dataset 'loud': its gradient is not finite"):
+        dataset_gradients(burst, toy.params(), [[silent]], names=["loud"])
+
+
+def test_unknown_options_list_the_known_ones():
+    with pytest.raises(ValueError, match=r"gradients.average 'mean'; known: example, token"):
+        take(average="mean")
+    with pytest.raises(ValueError, match=r"gradients.reduction 'pca'; known: countsketch, stride"):
+        take(reduction="pca")

@@ -1,0 +1,116 @@
+"""A tiny world: a random Llama checkpoint with a byte-level tokenizer, and datasets of a few short rows."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import common
+from launch import wire
+from merit_jax import tree
+from merit_jax.run import Run
+from models import build, open_pretrained
+from models.families import FAMILIES, leaf_shapes, parse_config
+from models.keys import expand, tensor_shape
+from tests.data.tiny_tokenizer import tiny_tokenizer
+
+TASKS = {
+    "copy": lambda word: (f"say {word}", word),
+    "upper": lambda word: (f"shout {word}", word.upper()),
+    "first": lambda word: (f"first letter of {word}", word[0]),
+    "length": lambda word: (f"length of {word}", str(len(word))),
+    "vowel": lambda word: (f"does {word} begin with a vowel?", "yes" if word[0] in "aeiou" else "no"),
+    "reverse": lambda word: (f"reverse {word}", word[::-1]),
+}
+
+
+def checkpoint(path: Path, seed: int = 0, layers: int = 2) -> Path:
+    """Writes a Hugging Face folder."""
+    from safetensors.numpy import save_file
+
+    path.mkdir(parents=True)
+    tokenizer = tiny_tokenizer()
+    tokenizer.save_pretrained(path)
+    raw = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "intermediate_size": 64,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "hidden_act": "silu",
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+    }
+    (path / "config.json").write_text(json.dumps(raw))
+    config = parse_config(raw, "config.json")
+    shapes = leaf_shapes(build(config).abstract)
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for key, place in expand(FAMILIES["llama"].rows(config), layers):
+        if key is not None and place is not None and place.leaf in shapes:
+            shape = tensor_shape(shapes[place.leaf], place)
+            noise = rng.normal(0, 0.08, shape).astype(np.float32)
+            tensors[key] = noise + np.float32("norm" in key)
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    return path
+
+
+def mixture(path: Path, tasks: tuple[str, ...] = tuple(TASKS), rows: int = 12, held_out: int = 6) -> str:
+    """Writes datasets of different sizes and returns their glob."""
+    path.mkdir(parents=True, exist_ok=True)
+    for index, (name, task) in enumerate((name, TASKS[name]) for name in tasks):
+        rng = random.Random(name)
+        words = ["".join(rng.choices("abcdefghij", k=rng.randint(2, 6))) for _ in range(rows + index + held_out)]
+        records = [dict(zip(("inputs", "targets"), task(word), strict=True)) for word in words]
+        if name == "vowel":
+            records = [{**record, "options": ["no", "yes"]} for record in records]
+        write_rows(path / f"{name}.train.jsonl", records[held_out:])
+        write_rows(path / f"{name}.test.jsonl", records[:held_out])
+    return str(path / "*.train.jsonl")
+
+
+def write_rows(path: Path, rows: list[Any]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def config(root: Path, method: str = "merit2d", **train: Any) -> ConfigDict:
+    """A config for the checkpoint and mixture under `root`, which are made if need be."""
+    if not (root / "theta0").exists():
+        checkpoint(root / "theta0")
+        mixture(root / "data")
+    c = common.get_config().unlock()
+    c.model.path = str(root / "theta0")
+    c.mixture.path = str(root / "data" / "*.train.jsonl")
+    c.mixture.max_length = 96
+    c.gradients.update({"examples": 8, "buckets": (64, 96), "batch_size": 8})
+    c.train.update({"row_length": 96, "batch_size": 8, "learning_rate": 1e-3, "checkpoint_every": 2, "log_every": 1})
+    c.train.update(train)
+    c.evaluate.update({"buckets": (64, 96), "max_new_tokens": 8})
+    return common.with_method(c.lock(), method)
+
+
+def run(root: Path, workdir: str = "run", method: str = "merit2d", *, overwrite: bool = False, **train: Any) -> Run:
+    """A run in `root/workdir`."""
+    return wire.open_run(config(root, method, **train), root / workdir, overwrite=overwrite)
+
+
+def host(leaves: Any) -> dict[str, np.ndarray]:
+    """All leaves of a reader or tree as numpy, flat."""
+    if hasattr(leaves, "paths"):
+        return {path: leaves.read(path) for path in leaves.paths()}
+    return {path: np.asarray(jax.device_get(leaf)) for path, leaf in tree.flatten(leaves).items()}
+
+
+def exported(folder: Path) -> dict[str, np.ndarray]:
+    """All leaves of an exported Hugging Face folder."""
+    return host(open_pretrained(folder))
