@@ -11,7 +11,6 @@ from jaxtyping import Float
 
 from merit_jax.types import Array
 
-
 Weights = Sequence[float] | Float[Array, " k"]
 """One weight per branch."""
 
