@@ -1,0 +1,133 @@
+"""The rules of the house, read from the source: imports follow the arrow, flags and prints stay in launch, files stay small."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("merit_jax", "models", "configs", "launch")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+LAYERS = [
+    ["types", "registry", "seeds", "progress"],
+    ["workdir", "tree"],
+    ["sharding", "loss"],
+    ["data"],
+    ["gradients"],
+    ["conflict"],
+    ["clustering", "branches"],
+    ["partition"],
+    ["train"],
+    ["merge"],
+    ["evaluate"],
+    ["run"],
+    ["stages.mixture"],
+    ["stages.gradients"],
+    ["stages.conflict"],
+    ["stages.partition"],
+    ["card", "stages.train"],
+    ["stages.merge"],
+    ["stages.evaluate"],
+    ["pipeline"],
+]
+"""merit_jax from the bottom up: a module imports lower layers and its own package only."""
+
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+FORBIDDEN = {
+    "merit_jax": {"models", "configs", "launch", "flax", "transformers"},
+    "models": {"merit_jax", "configs", "launch"},
+    "configs": {"merit_jax", "models", "launch"},
+    "launch": set(),
+}
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in SOURCES}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, wherever the statement stands; `from package import module` gives the module."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import; write the full path"
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in inner}
+    return found
+
+
+def component(module: str) -> str | None:
+    """The part of merit_jax that a module belongs to, as `LAYERS` names it; None outside merit_jax and for its root."""
+    package, *rest = module.split(".")
+    if package != "merit_jax" or not rest or rest == ["stages"]:
+        return None
+    return ".".join(rest[: 2 if rest[0] == "stages" else 1])
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_package_imports_what_lies_ahead_of_it(package):
+    wrong = {
+        f"{module} imports {name}"
+        for module, path in MODULES.items()
+        for name in imports(path)
+        if module.split(".")[0] == package and name.split(".")[0] in FORBIDDEN[package]
+    }
+    assert not wrong
+
+
+def test_configs_import_only_ml_collections_and_one_another():
+    for module, path in MODULES.items():
+        if module.split(".")[0] == "configs":
+            outside = {name.split(".")[0] for name in imports(path)} - {"configs", "ml_collections"}
+            assert outside <= sys.stdlib_module_names, f"{module} imports {sorted(outside)}"
+
+
+def test_every_module_has_a_layer():
+    unplaced = {name for module in MODULES if (name := component(module)) and name not in RANK}
+    assert not unplaced, f"put {sorted(unplaced)} into LAYERS"
+
+
+def test_stages_depend_on_earlier_stages_only():
+    wrong = {
+        f"{module} imports {name}"
+        for module, path in MODULES.items()
+        for name in imports(path)
+        if (here := component(module)) and (there := component(name))
+        if here != there and RANK[there] >= RANK[here]
+    }
+    assert not wrong
+
+
+def test_imports_have_no_cycle():
+    graph = {module: {name for name in imports(path) if name in MODULES} - {module} for module, path in MODULES.items()}
+    while free := {module for module, needs in graph.items() if not needs}:
+        graph = {module: needs - free for module, needs in graph.items() if module not in free}
+    assert not graph, f"in or behind a cycle: {sorted(graph)}"
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.parent.name != "launch"], ids=module_of)
+def test_flags_and_prints_stay_in_launch(path):
+    tree = ast.parse(path.read_text())
+    assert not {name for name in imports(path) if name.startswith("absl.flags") or name == "absl.app"}
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert not names & {"print", "FLAGS", "flags"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_files_and_functions_are_small(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if (
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and path.parent.name != "configs"
+        ):  # those are tables
+            assert node.end_lineno - node.lineno + 1 <= 60, node.name
