@@ -70,7 +70,7 @@ def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Train
         gradients = jax.tree.map(lambda g: g / jnp.maximum(tokens, 1), gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.leaves)
         leaves = optax.apply_updates(state.leaves, updates)
-        metrics = StepMetrics(nll, tokens, optax.global_norm(gradients))
+        metrics = StepMetrics(nll, tokens, tree.norm(gradients))
         return TrainState(state.step + 1, leaves, optimizer_state), metrics
 
     return step

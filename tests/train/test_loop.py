@@ -1,0 +1,114 @@
+"""A branch that is stopped anywhere and started again ends with the same bits."""
+
+import json
+
+import grain
+import jax
+import pytest
+
+from merit_jax import sharding, tree
+from merit_jax.merge.leaves import OrbaxLeaves
+from merit_jax.train.checkpoint import params_directory
+from merit_jax.train.loop import fine_tune, in_micro_batches
+from merit_jax.train.optimizer import make_optimizer, make_schedule
+from merit_jax.train.step import init_state, make_step
+from tests import toy
+
+STEPS = 7
+
+
+class Loader:
+    steps = STEPS
+
+    def iterator(self):
+        source = grain.MapDataset.source([toy.random_batch(seed, rows=8) for seed in range(STEPS)])
+        return iter(source.to_iter_dataset())
+
+
+TOKENS = sum(int(toy.random_batch(seed, rows=8).weights.sum()) for seed in range(STEPS))
+
+
+class KilledError(Exception):
+    pass
+
+
+def train(directory, die_at=None, inputs="a", every=2, log_every=2):
+    optimizer = make_optimizer("adamw", make_schedule("cosine", 0.1, 0.0, STEPS))
+    mesh = sharding.make_mesh()
+    leaves, frozen = tree.split(toy.params(), ["kernel"])
+    place = lambda leaf: sharding.place(leaf, jax.NamedSharding(mesh, jax.P()))  # noqa: E731
+    leaves, frozen = jax.tree.map(place, (leaves, frozen))
+    step = make_step(toy.loss, optimizer)
+
+    def fragile(state, frozen, batch):
+        if die_at is not None and int(state.step) == die_at:
+            raise KilledError
+        return step(state, frozen, batch)
+
+    state = init_state(leaves, optimizer, sharding.of_optimizer(optimizer, leaves, mesh))
+    options = {
+        "directory": directory,
+        "mesh": mesh,
+        "inputs": inputs,
+        "checkpoint_every": every,
+        "log_every": log_every,
+    }
+    return fine_tune(fragile, state, frozen, Loader(), **options)
+
+
+def result(directory):
+    return OrbaxLeaves(params_directory(directory / "checkpoints")).read("dense/kernel")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("undisturbed")
+    assert train(directory)[:2] == (STEPS, TOKENS)
+    return directory
+
+
+@pytest.mark.parametrize("die_at", [0, 1, 2, 5, 6])
+def test_a_killed_branch_ends_bit_equal(tmp_path, undisturbed, die_at):
+    with pytest.raises(KilledError):
+        train(tmp_path, die_at=die_at)
+    assert train(tmp_path)[:2] == (STEPS, TOKENS)
+    assert result(tmp_path).tobytes() == result(undisturbed).tobytes()
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == STEPS
+
+
+def test_a_finished_branch_is_not_trained_again(tmp_path, undisturbed):
+    before = result(undisturbed).tobytes()
+    finished = train(undisturbed, die_at=0)
+    assert finished[:2] == (STEPS, TOKENS)
+    assert result(undisturbed).tobytes() == before
+
+
+def test_metrics_are_written_every_few_steps_and_at_the_end(undisturbed):
+    lines = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6, 7]
+    assert sum(line["tokens"] for line in lines) == TOKENS
+
+
+def test_the_logged_loss_is_per_token(tmp_path):
+    with pytest.raises(KilledError):
+        train(tmp_path, die_at=1, log_every=1)
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    nll, tokens = toy.loss(toy.params(), toy.random_batch(0, rows=8))
+    assert line["loss"] == pytest.approx(float(nll.sum() / tokens.sum()), abs=1e-5)
+
+
+def test_a_branch_from_other_inputs_is_refused(undisturbed):
+    with pytest.raises(ValueError, match="made from another theta0, data or configuration"):
+        train(undisturbed, inputs="b")
+
+
+def test_a_directory_without_a_finished_checkpoint_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no finished checkpoint"):
+        params_directory(tmp_path)
+
+
+def test_micro_batches_that_do_not_divide_the_batch_are_refused():
+    with pytest.raises(ValueError, match=r"train.micro_batches = 3 does not divide train.batch_size = 8"):
+        in_micro_batches(toy.random_batch(0, rows=8), 3)

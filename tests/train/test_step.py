@@ -1,0 +1,54 @@
+"""One step on the linear toy loss: token-weighted, whatever the micro-batches."""
+
+import jax
+import numpy as np
+
+from merit_jax import tree
+from merit_jax.train.loop import in_micro_batches
+from merit_jax.train.optimizer import make_optimizer
+from merit_jax.train.step import init_state, make_step
+from tests import toy
+
+SGD = make_optimizer("sgd", lambda step: 1.0, b1=0.0)
+
+
+def take(batch, parts=1, trainable=(".*",)):
+    leaves, frozen = tree.split(toy.params(), trainable)
+    step = make_step(toy.loss, SGD)
+    return leaves, step(init_state(leaves, SGD), frozen, in_micro_batches(batch, parts))
+
+
+def test_a_step_descends_the_mean_over_tokens():
+    batch = toy.random_batch(0, rows=8)
+    before, (state, metrics) = take(batch)
+    moved = np.concatenate([np.ravel(before[path] - state.leaves[path]) for path in sorted(before)])
+    expected = toy.gradient([batch], "token")
+    np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(metrics.gradient_norm, np.linalg.norm(expected), rtol=1e-5)
+    assert (int(state.step), float(metrics.tokens)) == (1, batch.weights.sum())
+
+
+def test_micro_batches_of_unequal_token_counts_change_nothing():
+    batch = toy.random_batch(0, rows=8)
+    whole, parts = (take(batch, parts)[1] for parts in (1, 4))
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # noqa: E731
+    jax.tree.map(close, whole, parts)
+
+
+def test_micro_batches_hold_each_row_once():
+    batch = toy.random_batch(0, rows=8)
+    parts = in_micro_batches(batch, 4)
+    assert parts.targets.shape == (4, 2, 5)
+    assert sorted(map(tuple, parts.targets.reshape(8, 5))) == sorted(map(tuple, batch.targets))
+
+
+def test_only_trainable_leaves_are_in_the_state_and_theta0_survives():
+    before, (state, _) = take(toy.random_batch(0), trainable=("bias",))
+    assert list(state.leaves) == ["dense/bias"]
+    np.testing.assert_array_equal(before["dense/bias"], toy.params()["dense"]["bias"])
+
+
+def test_a_batch_of_padding_moves_nothing():
+    empty = toy.batch(np.zeros((4, 5), np.int32), np.zeros((4, 5)))
+    before, (state, _) = take(empty)
+    jax.tree.map(np.testing.assert_array_equal, before, state.leaves)
