@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import optax
 from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -15,6 +16,8 @@ from merit_jax import sharding, tree
 from merit_jax.data.chat import tokenizer_digest
 from merit_jax.data.mixture import load_mixture
 from merit_jax.loss import next_token_loss
+from merit_jax.train.optimizer import make_optimizer
+from merit_jax.train.step import TrainStep, make_step
 from merit_jax.types import Batch, Dataset, LeafReader, LossFn, Model, Params
 from merit_jax.workdir import Workdir, is_current, read_json, write_json
 
@@ -89,6 +92,18 @@ class Run:
     def loss_fn(self) -> LossFn:
         """Next-token cross-entropy."""
         return next_token_loss(self.model, self.config.loss.chunk)
+
+    @cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        """The optimizer of every branch."""
+        cfg = self.config.train
+        options = ("weight_decay", "no_decay", "clip_norm", "b1", "b2", "eps")
+        return make_optimizer(cfg.optimizer, **{name: cfg[name] for name in options})
+
+    @cached_property
+    def train_step(self) -> TrainStep:
+        """The step of every branch, compiled once."""
+        return make_step(self.loss_fn, self.optimizer)
 
     @cached_property
     def datasets(self) -> tuple[Dataset, ...]:

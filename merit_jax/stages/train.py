@@ -3,16 +3,13 @@
 import logging
 from typing import Any
 
-import jax
-import optax
-
 from merit_jax import sharding, tree
 from merit_jax.data.batching import TrainingBatches, training_batches
 from merit_jax.run import Run
 from merit_jax.stages.partition import load_plan
 from merit_jax.train.loop import fine_tune
-from merit_jax.train.optimizer import make_optimizer, make_schedule
-from merit_jax.train.step import TrainState, init_state, make_step
+from merit_jax.train.optimizer import make_schedule
+from merit_jax.train.step import init_state
 from merit_jax.types import Branch
 from merit_jax.workdir import fingerprint, is_current, write_json
 
@@ -44,18 +41,20 @@ def train_branch(run: Run, index: int) -> None:
     run.on_first_process(lambda: _claim(run, index, inputs))
     batches = _batches(run, branch)
     log.info("branch %d: %d datasets, %d steps, %d tokens", index, len(branch.shares), batches.steps, batches.tokens)
-    state, frozen, optimizer = _start(run, batches.steps)
+    cfg = run.config.train
+    leaves, frozen = tree.split(run.params, cfg.trainable)
     finished = fine_tune(
-        make_step(run.loss_fn, optimizer),
-        state,
+        run.train_step,
+        init_state(leaves, run.optimizer, sharding.of_optimizer(run.optimizer, leaves, run.mesh)),
         frozen,
         batches,
+        make_schedule(cfg.schedule, cfg.learning_rate, cfg.warmup, batches.steps),
         directory=run.workdir.branch(index),
         mesh=run.mesh,
         inputs=fingerprint(inputs),
-        micro_batches=run.config.train.micro_batches,
-        checkpoint_every=run.config.train.checkpoint_every,
-        log_every=run.config.train.log_every,
+        micro_batches=cfg.micro_batches,
+        checkpoint_every=cfg.checkpoint_every,
+        log_every=cfg.log_every,
         description=f"branch {index}",
     )
     run.on_first_process(lambda: write_json(done, {"inputs": inputs, **finished._asdict()}))
@@ -85,23 +84,6 @@ def _batches(run: Run, branch: Branch) -> TrainingBatches:
         batch_size=cfg.batch_size,
         seed=run.config.seed,
     )
-
-
-def _start(run: Run, steps: int) -> tuple[TrainState, dict[str, jax.Array], optax.GradientTransformation]:
-    """(theta0's trainable leaves with a fresh optimizer, its frozen leaves, the optimizer)."""
-    cfg = run.config.train
-    optimizer = make_optimizer(
-        cfg.optimizer,
-        make_schedule(cfg.schedule, cfg.learning_rate, cfg.warmup, steps),
-        weight_decay=cfg.weight_decay,
-        no_decay=cfg.no_decay,
-        clip_norm=cfg.clip_norm,
-        b1=cfg.b1,
-        b2=cfg.b2,
-        eps=cfg.eps,
-    )
-    leaves, frozen = tree.split(run.params, cfg.trainable)
-    return init_state(leaves, optimizer, sharding.of_optimizer(optimizer, leaves, run.mesh)), frozen, optimizer
 
 
 def _claim(run: Run, index: int, inputs: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+import optax
 from etils import epath
 from jax.sharding import Mesh
 
@@ -47,6 +48,7 @@ def fine_tune(
     state: TrainState,
     frozen: Leaves,
     loader: Loader,
+    schedule: optax.Schedule,
     *,
     directory: epath.PathLike,
     mesh: Mesh,
@@ -66,6 +68,7 @@ def fine_tune(
         state: theta0's state; also gives shapes and shardings to a restored one.
         frozen: The other leaves of theta0.
         loader: The branch's data.
+        schedule: Learning rate at a step.
         directory: The branch's directory, for `checkpoints/` and `metrics.jsonl`.
         mesh: Devices of this branch.
         inputs: Fingerprint of all that the branch is made from.
@@ -88,7 +91,8 @@ def fine_tune(
             if index > start and index % checkpoint_every == 0:
                 checkpoints.save(state, Progress(index, tokens, _get_state(iterator), inputs))
             batch = next(iterator)
-            state, metrics = step(state, frozen, place_batch(in_micro_batches(batch, micro_batches), mesh, leading=1))
+            placed = place_batch(in_micro_batches(batch, micro_batches), mesh, leading=1)
+            state, metrics = step(state, frozen, placed, np.float32(schedule(index)))
             tokens += int(batch.weights.sum(dtype=np.float64))
             log.add(index, metrics, last=index == loader.steps - 1)
             progress.set_postfix(log.latest, refresh=False)

@@ -32,29 +32,19 @@ def make_schedule(name: str, peak: float, warmup: float, steps: int) -> optax.Sc
     return optax.join_schedules([optax.linear_schedule(peak / (rising + 1), peak, max(rising, 1)), after], [rising])
 
 
-def adamw(
-    schedule: optax.Schedule,
-    decay: float,
-    mask: Callable[[Leaves], Mapping[str, bool]],
-    b1: float,
-    b2: float,
-    eps: float,
-) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019), moments in float32."""
-    return optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=decay, mask=mask)
+Mask = Callable[[Leaves], Mapping[str, bool]]
+"""Leaves -> which of them are decayed."""
 
 
-def sgd(
-    schedule: optax.Schedule,
-    decay: float,
-    mask: Callable[[Leaves], Mapping[str, bool]],
-    b1: float,
-    b2: float,
-    eps: float,
-) -> optax.GradientTransformation:
-    """SGD with momentum `b1` (0: none) and decoupled weight decay; what MERIT's theory is about."""
+def adamw(decay: float, mask: Mask, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2019) at rate 1, moments in float32."""
+    return optax.adamw(1.0, b1=b1, b2=b2, eps=eps, weight_decay=decay, mask=mask)
+
+
+def sgd(decay: float, mask: Mask, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """SGD at rate 1 with momentum `b1` (0: none) and decoupled weight decay; what MERIT's theory is about."""
     momentum = optax.trace(b1) if b1 else optax.identity()
-    return optax.chain(momentum, optax.add_decayed_weights(decay, mask=mask), optax.scale_by_learning_rate(schedule))
+    return optax.chain(momentum, optax.add_decayed_weights(decay, mask=mask), optax.scale(-1.0))
 
 
 OPTIMIZERS = {"adamw": adamw, "sgd": sgd}
@@ -62,7 +52,6 @@ OPTIMIZERS = {"adamw": adamw, "sgd": sgd}
 
 def make_optimizer(
     name: str,
-    schedule: optax.Schedule,
     *,
     weight_decay: float = 0.0,
     no_decay: Sequence[str] = (),
@@ -71,11 +60,12 @@ def make_optimizer(
     b2: float = 0.999,
     eps: float = 1e-8,
 ) -> optax.GradientTransformation:
-    """The optimizer of a branch.
+    """The optimizer of a branch at learning rate 1; the step multiplies its updates by the rate of the schedule.
+
+    So the compiled step does not depend on the schedule's length, and branches of different lengths share it.
 
     Args:
         name: "adamw" or "sgd".
-        schedule: Learning rate at a step.
         weight_decay: Decoupled decay, per unit of learning rate.
         no_decay: Regular expressions over parameter paths that are not decayed.
         clip_norm: Largest global gradient norm; 0 does not clip.
@@ -87,5 +77,5 @@ def make_optimizer(
     def decayed(leaves: Leaves) -> Mapping[str, bool]:
         return {path: not any(re.search(pattern, path) for pattern in no_decay) for path in leaves}
 
-    update = lookup(OPTIMIZERS, name, "train.optimizer")(schedule, weight_decay, decayed, b1, b2, eps)
+    update = lookup(OPTIMIZERS, name, "train.optimizer")(weight_decay, decayed, b1, b2, eps)
     return optax.chain(optax.clip_by_global_norm(clip_norm), update) if clip_norm else update

@@ -41,11 +41,11 @@ class StepMetrics(NamedTuple):
     gradient_norm: Float[Array, ""]
 
 
-TrainStep = Callable[[TrainState, Leaves, Batch], tuple[TrainState, StepMetrics]]
+TrainStep = Callable[[TrainState, Leaves, Batch, Array], tuple[TrainState, StepMetrics]]
 
 
 def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> TrainStep:
-    """A jitted `(state, frozen leaves, batch) -> (state, metrics)` that minimises `Σ nll / Σ tokens`.
+    """A jitted `(state, frozen leaves, batch, learning rate) -> (state, metrics)` that minimises `Σ nll / Σ tokens`.
 
     The batch's leaves are [micro-batches, rows, length]: gradients are summed over micro-batches and divided once by all their
     tokens, so the step does not depend on how the rows were cut. The state is donated.
@@ -58,7 +58,7 @@ def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Train
     gradient = jax.value_and_grad(total, has_aux=True)
 
     @partial(jax.jit, donate_argnums=0)
-    def step(state: TrainState, frozen: Leaves, batch: Batch) -> tuple[TrainState, StepMetrics]:
+    def step(state: TrainState, frozen: Leaves, batch: Batch, rate: Array) -> tuple[TrainState, StepMetrics]:
         def add(sums: Any, part: Batch) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, sums, gradient(state.leaves, frozen, part)), None
 
@@ -69,7 +69,7 @@ def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Train
         (nll, tokens), gradients = sums
         gradients = jax.tree.map(lambda g: g / jnp.maximum(tokens, 1), gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.leaves)
-        leaves = optax.apply_updates(state.leaves, updates)
+        leaves = optax.apply_updates(state.leaves, jax.tree.map(lambda u: rate * u, updates))
         metrics = StepMetrics(nll, tokens, tree.norm(gradients))
         return TrainState(state.step + 1, leaves, optimizer_state), metrics
 

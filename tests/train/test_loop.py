@@ -33,17 +33,17 @@ class KilledError(Exception):
 
 
 def train(directory, die_at=None, inputs="a", every=2, log_every=2):
-    optimizer = make_optimizer("adamw", make_schedule("cosine", 0.1, 0.0, STEPS))
+    optimizer = make_optimizer("adamw")
     mesh = sharding.make_mesh()
     leaves, frozen = tree.split(toy.params(), ["kernel"])
     place = lambda leaf: sharding.place(leaf, jax.NamedSharding(mesh, jax.P()))  # noqa: E731
     leaves, frozen = jax.tree.map(place, (leaves, frozen))
     step = make_step(toy.loss, optimizer)
 
-    def fragile(state, frozen, batch):
+    def fragile(state, frozen, batch, rate):
         if die_at is not None and int(state.step) == die_at:
             raise KilledError
-        return step(state, frozen, batch)
+        return step(state, frozen, batch, rate)
 
     state = init_state(leaves, optimizer, sharding.of_optimizer(optimizer, leaves, mesh))
     options = {
@@ -53,7 +53,7 @@ def train(directory, die_at=None, inputs="a", every=2, log_every=2):
         "checkpoint_every": every,
         "log_every": log_every,
     }
-    return fine_tune(fragile, state, frozen, Loader(), **options)
+    return fine_tune(fragile, state, frozen, Loader(), make_schedule("cosine", 0.1, 0.0, STEPS), **options)
 
 
 def result(directory):

@@ -9,13 +9,14 @@ from merit_jax.train.optimizer import make_optimizer
 from merit_jax.train.step import init_state, make_step
 from tests import toy
 
-SGD = make_optimizer("sgd", lambda step: 1.0, b1=0.0)
+RATE = np.float32(0.5)
+SGD = make_optimizer("sgd", b1=0.0)
 
 
 def take(batch, parts=1, trainable=(".*",)):
     leaves, frozen = tree.split(toy.params(), trainable)
     step = make_step(toy.loss, SGD)
-    return leaves, step(init_state(leaves, SGD), frozen, in_micro_batches(batch, parts))
+    return leaves, step(init_state(leaves, SGD), frozen, in_micro_batches(batch, parts), RATE)
 
 
 def test_a_step_descends_the_mean_over_tokens():
@@ -23,7 +24,7 @@ def test_a_step_descends_the_mean_over_tokens():
     before, (state, metrics) = take(batch)
     moved = np.concatenate([np.ravel(before[path] - state.leaves[path]) for path in sorted(before)])
     expected = toy.gradient([batch], "token")
-    np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(moved, RATE * expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(metrics.gradient_norm, np.linalg.norm(expected), rtol=1e-5)
     assert (int(state.step), float(metrics.tokens)) == (1, batch.weights.sum())
 
