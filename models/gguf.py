@@ -5,6 +5,8 @@ from typing import Any, no_type_check
 
 import numpy as np
 
+from models import rope
+from models.interface import Llama3Scaling
 from models.safetensors_io import TensorSpec
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
@@ -27,6 +29,7 @@ _TOP = {
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
+_ROPE_FACTORS = "rope_freqs.weight"
 
 
 class GGUFFile:
@@ -44,12 +47,15 @@ class GGUFFile:
         self.path, self.config_file = path, str(path)
         reader = open_reader(path)
         self.metadata: dict[str, Any] = {key: field.contents() for key, field in reader.fields.items()}
-        self._tensors = {hf_name(tensor.name, path): tensor for tensor in reader.tensors}
+        extra = {tensor.name: tensor for tensor in reader.tensors if tensor.name == _ROPE_FACTORS}
+        self._tensors = {hf_name(tensor.name, path): tensor for tensor in reader.tensors if tensor.name not in extra}
         self.specs = {
             key: TensorSpec(key, np.dtype(np.float32), tuple(int(n) for n in reversed(tensor.shape)))
             for key, tensor in self._tensors.items()
         }
         self.config = _config(self.metadata, self.specs, str(path))
+        if extra:
+            self.config["rope_scaling"] = _rope_scaling(extra[_ROPE_FACTORS].data, self.config, str(path))
 
     def read(self, key: str) -> np.ndarray:
         """One tensor, in the layout of Hugging Face."""
@@ -155,6 +161,25 @@ def _config(metadata: dict[str, Any], specs: dict[str, TensorSpec], where: str) 
     names = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
     ids = {key: metadata.get(f"tokenizer.ggml.{name}_token_id") for key, name in names.items()}
     return config | {key: number for key, number in ids.items() if number is not None}
+
+
+def _rope_scaling(divisors: np.ndarray, config: dict[str, Any], where: str) -> dict[str, Any]:
+    """The settings of Llama 3 that give the stored divisors of the RoPE frequencies.
+
+    Raises:
+        ValueError: No factor gives them.
+    """
+    scaling = Llama3Scaling(_shortest(float(divisors.max())), 1.0, 4.0, 8192)
+    plain = rope.frequencies(config["rope_theta"], config["head_dim"])
+    if divisors.shape != plain.shape or not np.allclose(plain / rope.stretch(plain, scaling), divisors, rtol=1e-4):
+        raise ValueError(f"{where}: {_ROPE_FACTORS} is not the RoPE scaling of Llama 3, the only kind supported")
+    return {
+        "rope_type": "llama3",
+        "factor": scaling.factor,
+        "low_freq_factor": scaling.low_freq_factor,
+        "high_freq_factor": scaling.high_freq_factor,
+        "original_max_position_embeddings": scaling.original_length,
+    }
 
 
 def _shortest(value: float) -> float:

@@ -10,25 +10,28 @@ from models.interface import Array, DecoderConfig, Llama3Scaling
 
 
 def inverse_frequencies(config: DecoderConfig) -> Float32[np.ndarray, " half"]:
-    """Radians per token of each rotated pair: theta^(-2i / head_dim), stretched if the config says so."""
-    exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-    frequencies = np.float32(1) / np.float32(config.rope_theta) ** exponents
-    if config.rope_scaling is None:
-        return frequencies
-    return _stretch(frequencies, config.rope_scaling)
+    """Radians per token of each rotated pair, stretched if the config says so."""
+    plain = frequencies(config.rope_theta, config.head_dim)
+    return plain if config.rope_scaling is None else stretch(plain, config.rope_scaling)
 
 
-def _stretch(frequencies: Float32[np.ndarray, " half"], scaling: Llama3Scaling) -> Float32[np.ndarray, " half"]:
+def frequencies(theta: float, head_dim: int) -> Float32[np.ndarray, " half"]:
+    """theta^(-2i / head_dim), in radians per token."""
+    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    return np.float32(1) / np.float32(theta) ** exponents
+
+
+def stretch(plain: Float32[np.ndarray, " half"], scaling: Llama3Scaling) -> Float32[np.ndarray, " half"]:
     """Divides low frequencies by the factor, keeps high ones, blends linearly in between (Llama 3.1)."""
-    rotations = scaling.original_length * frequencies / (2 * math.pi)
+    rotations = scaling.original_length * plain / (2 * math.pi)
     kept = (rotations - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
     kept = np.clip(kept, 0.0, 1.0)
-    return (frequencies * (kept + (1 - kept) / scaling.factor)).astype(np.float32)
+    return (plain * (kept + (1 - kept) / scaling.factor)).astype(np.float32)
 
 
-def angles(positions: Int[Array, "b t"], frequencies: Float32[Array, " half"]) -> Float32[Array, "b t half"]:
-    """Angle of every rotated pair, in radians."""
-    return jnp.asarray(positions, jnp.float32)[..., None] * frequencies
+def angles(positions: Int[Array, "b t"], radians: Float32[Array, " half"]) -> Float32[Array, "b t half"]:
+    """Angle of every rotated pair, given its radians per token."""
+    return jnp.asarray(positions, jnp.float32)[..., None] * radians
 
 
 def rotate(x: Float[Array, "b t heads dim"], theta: Float32[Array, "b t half"]) -> Float[Array, "b t heads dim"]:

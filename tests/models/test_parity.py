@@ -73,7 +73,7 @@ def test_logits_of_packed_rows_equal_pytorch_on_separate_examples(tmp_path, case
     np.testing.assert_allclose(found[:12], np.concatenate(expected), atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["llama_tied", "llama3_rope", "qwen2"])
+@pytest.mark.parametrize("case", ["llama_tied", "qwen2"])
 def test_loss_gradients_equal_pytorch(tmp_path, case):
     torch = pytest.importorskip("torch")
     peer, model, params = make(tmp_path / "hf", **CASES[case])

@@ -123,7 +123,7 @@ def folder(path: Path, family: str = "llama", *, shards: int = 1, weights: Any =
     path.mkdir(parents=True)
     content = hf_config(family, **changes)
     (path / "config.json").write_text(json.dumps(content))
-    weights = tensors(family, tied=content["tie_word_embeddings"]) if weights is None else weights
+    weights = tensors(family, tied=bool(content["tie_word_embeddings"])) if weights is None else weights
     if shards == 1:
         save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
         return path
