@@ -51,7 +51,7 @@ class Pretrained:
 
     def export(self, read: Callable[[str], np.ndarray], directory: epath.Path, extra: Mapping[str, str]) -> None:
         """Writes parameters like these, with their tokenizer and some text files."""
-        export_hf(directory, read, self.path, extra=extra)
+        export_hf(Path(directory), read, self.path, extra=extra)
 
 
 def open_model(path: str, *, dtype: str = "auto", **switches: Any) -> Pretrained:

@@ -56,11 +56,10 @@ def checkpoint(path: Path, seed: int = 0, layers: int = 2) -> Path:
     shapes = leaf_shapes(build(config).abstract)
     rng = np.random.default_rng(seed)
     tensors = {}
-    for key, place in expand(FAMILIES["llama"].rows(config), layers):
-        if key is not None and place is not None and place.leaf in shapes:
-            shape = tensor_shape(shapes[place.leaf], place)
-            noise = rng.normal(0, 0.08, shape).astype(np.float32)
-            tensors[key] = noise + np.float32("norm" in key)
+    for leaf, place in expand(FAMILIES["llama"].rows(config), layers):
+        shape = tensor_shape(shapes[leaf], place)
+        noise = rng.normal(0, 0.08, shape).astype(np.float32)
+        tensors[place.key] = noise + np.float32("norm" in place.key)
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
     return path
 
