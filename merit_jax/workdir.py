@@ -1,6 +1,5 @@
 """Where every artifact of a run lies, how it is written, and what it remembers of its inputs."""
 
-import contextlib
 import dataclasses
 import hashlib
 import io
@@ -15,6 +14,9 @@ from etils import epath
 
 INPUTS = "inputs"
 """Key under which an artifact records what it was made from."""
+
+_NOTHING = object()
+"""The value of a key that is not there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,26 +144,35 @@ def is_current(path: epath.Path, inputs: Mapping[str, Any], *, overwrite: bool) 
     )
 
 
-def differences(old: Any, new: Any, path: str = "", most: int = 5) -> list[str]:
-    """At most `most` lines "key: old -> new" for JSON values that differ."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-        found = [d for key in keys for d in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)]
-    else:
-        found = [] if old == new else [f"{path}: {_brief(old)} -> {_brief(new)}"]
+def differences(old: Any, new: Any, most: int = 5) -> list[str]:
+    """At most `most` lines "key: old -> new" for JSON values that differ, and how many more there are."""
+    found = list(_changes(old, new, ""))
     return found if len(found) <= most else [*found[:most], f"and {len(found) - most} more"]
 
 
+def _changes(old: Any, new: Any, path: str) -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _changes(old.get(key, _NOTHING), new.get(key, _NOTHING), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield f"{path}: {_brief(old)} -> {_brief(new)}"
+
+
 def _brief(value: Any) -> str:
-    text = json.dumps(value)
+    text = "nothing" if value is _NOTHING else json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def read_inputs(path: epath.Path) -> Mapping[str, Any]:
-    """What an artifact was made from."""
-    if path.suffix == ".npz":
-        return json.loads(str(read_arrays(path)[INPUTS]))
-    return read_json(path).get(INPUTS, {})
+    """What an artifact was made from.
+
+    Raises:
+        ValueError: It is missing, damaged, or does not say.
+    """
+    content = read_arrays(path) if path.suffix == ".npz" else read_json(path)
+    if not isinstance(content, Mapping) or INPUTS not in content:
+        raise ValueError(f"{path} does not say what it was made from; delete it and run its stage again")
+    return json.loads(str(content[INPUTS])) if path.suffix == ".npz" else content[INPUTS]
 
 
 def read_json(path: epath.Path) -> Any:
@@ -214,7 +225,7 @@ def write_arrays(path: epath.Path, inputs: Mapping[str, Any], **arrays: Any) -> 
 
 
 def _write(path: epath.Path, fill: Callable[[Any], Any]) -> None:
-    """Fills a temporary neighbour of `path` and renames it."""
+    """Fills a temporary neighbour of `path` and renames it; an error of the system gets the name of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
@@ -224,23 +235,8 @@ def _write(path: epath.Path, fill: Callable[[Any], Any]) -> None:
             if isinstance(file, io.BufferedIOBase):
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
-        raise
-
-
-@contextlib.contextmanager
-def building(path: epath.Path) -> Iterator[epath.Path]:
-    """A temporary directory beside `path` that takes its place at the end, or goes away on an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
-            path.rmtree()
-        temporary.rename(path)
-    except BaseException:
-        if temporary.exists():
-            temporary.rmtree()
+        if isinstance(error, OSError) and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
