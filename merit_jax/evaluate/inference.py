@@ -104,8 +104,13 @@ class Inference:
         """Summed log-likelihood in nats of each response after the prompt in row `owner`.
 
         Responses are scored as many at a time as there are prompts, on copies of the prompts' cache.
+
+        Raises:
+            ValueError: A response is longer than the room after the prompts.
         """
-        rows = len(read.lengths)
+        rows, longest = len(read.lengths), max(map(len, responses), default=0)
+        if longest > self.room:
+            raise ValueError(f"a response has {longest} tokens, the room is {self.room}; raise evaluate.max_new_tokens")
         scores = []
         for start in range(0, len(responses), rows):
             part = list(responses[start : start + rows])

@@ -29,17 +29,17 @@ class DatasetScores(NamedTuple):
 
 
 class Question(NamedTuple):
-    """A held-out record, ready to be asked.
+    """A multiple-choice record, ready to be asked.
 
     Attributes:
         prompt: Ids up to where the assistant's response begins.
-        options: Ids of each answer option, or empty for an open question.
-        answer: Index of the right option, or the right response as text.
+        options: Ids of each answer option.
+        answer: Index of the right one.
     """
 
     prompt: np.ndarray
     options: tuple[np.ndarray, ...]
-    answer: int | str
+    answer: int
 
 
 def mean_loss(loss_fn: Callable[[Params, Batch], tuple], params: Params, batches: Iterable[Batch]) -> tuple[float, int]:
