@@ -17,7 +17,6 @@ Leaves = dict[str, Array]
 
 
 @runtime_checkable
-@runtime_checkable
 class LeafReader(Protocol):
     """Reads the leaves of a params tree by path name, from wherever they are."""
 
@@ -29,7 +28,7 @@ class LeafReader(Protocol):
 
 
 Cache = Any
-"""A model's key-value cache: an opaque pytree with one leading row per sequence."""
+"""A model's key-value cache: a pytree whose leaves have the sequences on axis 1, behind the layers."""
 
 
 class Batch(NamedTuple):
@@ -127,8 +126,8 @@ class ReadReport(NamedTuple):
 
     Attributes:
         files: Paths read, training file first.
-        digest: sha256 over the bytes of those files.
-        rows: Training rows read.
+        digest: sha256 over the bytes of those files and the manifest's options for reading them.
+        rows: Training rows kept.
         truncated: Training examples cut at the maximum length.
         tokens: Supervised training tokens after truncation.
         total_tokens: Training tokens after truncation, prompts included.
