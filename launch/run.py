@@ -42,17 +42,12 @@ def run_all(config: ConfigDict, workdir: str, stages: Sequence[str], *, overwrit
 
 
 def train_baselines(run: Run) -> Mapping[str, Workdir]:
-    """Trains and merges each baseline in a workdir of its own under this run's.
-
-    Raises:
-        ValueError: A baseline would train on another number of tokens than this run (soups apart, which repeat the mixture).
-    """
+    """Trains and merges each baseline in a workdir of its own under this run's."""
     workdirs = {}
     for method in run.config.baselines:
         config = with_method(copy.deepcopy(run.config).unlock(), method).lock()
-        root = run.workdir.root / "baselines" / method
+        other = run.beside(config, Workdir.at(run.workdir.root / "baselines" / method))
         with Stopwatch(run, f"baseline {method}"):
-            other = wire.open_run(config, root, overwrite=run.overwrite)
             run_stages(other, BASELINE_STAGES)
         workdirs[method] = other.workdir
     return workdirs

@@ -80,6 +80,17 @@ class Run:
         """theta0 on the devices."""
         return self.place(self.theta0.leaves())
 
+    def beside(self, config: Any, workdir: Workdir) -> "Run":
+        """A run of another method on the same theta0 and data; what this one has loaded and compiled is shared.
+
+        Args:
+            config: Like this run's, but for `method`, `partition` and `merge`.
+            workdir: Where its artifacts go.
+        """
+        other = dataclasses.replace(self, config=config, workdir=workdir)
+        vars(other).update({name: value for name, value in vars(self).items() if name not in vars(other)})
+        return other
+
     def place(self, leaves: LeafReader) -> Params:
         """Parameters from files to the devices, one leaf at a time."""
         return sharding.load(leaves, self.shardings)
