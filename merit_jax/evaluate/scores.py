@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from merit_jax.evaluate.inference import Inference, prompt_batches
+from merit_jax.evaluate.questions import Question
 from merit_jax.sharding import to_host
 from merit_jax.types import Batch, Params
 
@@ -26,20 +27,6 @@ class DatasetScores(NamedTuple):
     accuracy: float
     records: int
     metric: str
-
-
-class Question(NamedTuple):
-    """A multiple-choice record, ready to be asked.
-
-    Attributes:
-        prompt: Ids up to where the assistant's response begins.
-        options: Ids of each answer option.
-        answer: Index of the right one.
-    """
-
-    prompt: np.ndarray
-    options: tuple[np.ndarray, ...]
-    answer: int
 
 
 def mean_loss(loss_fn: Callable[[Params, Batch], tuple], params: Params, batches: Iterable[Batch]) -> tuple[float, int]:
@@ -80,8 +67,3 @@ def completions(
             if index >= 0:
                 responses[index] = response
     return responses
-
-
-def normalised(text: str) -> str:
-    """Text as exact match compares it: case folded, white space collapsed."""
-    return " ".join(text.casefold().split())

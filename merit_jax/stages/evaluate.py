@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import jax
 
 from merit_jax.data.batching import bucketed_batches
-from merit_jax.data.chat import encode, encode_prompt, encode_response
+from merit_jax.data.chat import encode, encode_prompt
 from merit_jax.evaluate.inference import Inference
-from merit_jax.evaluate.scores import DatasetScores, Question, completions, mean_loss, normalised, option_choices
+from merit_jax.evaluate.questions import multiple_choice, normalised, stop_tokens
+from merit_jax.evaluate.scores import DatasetScores, completions, mean_loss, option_choices
 from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.progress import bar
 from merit_jax.run import Run
@@ -151,20 +152,3 @@ class _Exam:
             normalised(text) == normalised(record.messages[-1]["content"])
             for text, record in zip(texts, records, strict=True)
         )
-
-
-def multiple_choice(tokenizer: Any, record: Record) -> Question:
-    """A multiple-choice record as token ids."""
-    prompt = encode_prompt(tokenizer, record.messages[:-1], where=record.where)
-    options = [
-        encode_response(tokenizer, record.messages[:-1], option, where=record.where) for option in record.options
-    ]
-    return Question(prompt, tuple(options), record.options.index(record.messages[-1]["content"]))
-
-
-def stop_tokens(tokenizer: Any) -> tuple[int, ...]:
-    """Ids that end a response: the end-of-text token, and whatever the chat template closes a turn with."""
-    turn = encode_response(tokenizer, ({"role": "user", "content": "a"},), "b")
-    special = set(tokenizer.all_special_ids)
-    ends = {int(turn[-1])} & special | ({tokenizer.eos_token_id} - {None})
-    return tuple(sorted(ends))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from merit_jax.evaluate.inference import Inference, prompt_batches
-from merit_jax.evaluate.scores import Question, completions, mean_loss, normalised, option_choices
+from merit_jax.evaluate.questions import Question, normalised
+from merit_jax.evaluate.scores import completions, mean_loss, option_choices
 from merit_jax.loss import next_token_loss
 from merit_jax.types import Batch
 from models import DecoderConfig, build
