@@ -1,10 +1,50 @@
 """Shape and type checks of every public signature, and eight virtual devices, for the whole suite."""
 
 import os
+from collections.abc import Iterator
+
+import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",  # tests compile for longer than they compute
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
+)
+# XLA's thread pool. Each device may wait in several collectives at once; with fewer threads they wait for each other forever.
+os.environ.setdefault("NPROC", "32")
 
 from jaxtyping import install_import_hook
 
 install_import_hook(["merit_jax", "models"], "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A cache of compiled programs, so that runs of equal shapes compile once in a session."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    settings = {"jax_compilation_cache_dir": folder, "jax_persistent_cache_min_compile_time_secs": 0.0}
+    before = {name: getattr(jax.config, name) for name in settings}
+    for values in (settings, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if values is settings:
+            yield folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, compiled: str):
+    """A finished run of merit2d in the tiny world; not to be written to (see `world.copied`)."""
+    from merit_jax.pipeline import run_stages
+    from tests import world
+
+    run = world.run(tmp_path_factory.mktemp("world"), "finished")
+    run_stages(run)
+    return run

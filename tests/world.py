@@ -2,17 +2,21 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
 from configs import common
 from launch import wire
 from merit_jax import tree
 from merit_jax.run import Run
+from merit_jax.sharding import MESH_AXES
+from merit_jax.types import Batch
 from models import build, open_pretrained
 from models.families import FAMILIES, leaf_shapes, parse_config
 from models.keys import expand, tensor_shape
@@ -25,6 +29,8 @@ TASKS = {
     "length": lambda word: (f"length of {word}", str(len(word))),
     "vowel": lambda word: (f"does {word} begin with a vowel?", "yes" if word[0] in "aeiou" else "no"),
     "reverse": lambda word: (f"reverse {word}", word[::-1]),
+    "last": lambda word: (f"last letter of {word}", word[-1]),
+    "double": lambda word: (f"say {word} twice", f"{word} {word}"),
 }
 
 
@@ -64,7 +70,7 @@ def checkpoint(path: Path, seed: int = 0, layers: int = 2) -> Path:
     return path
 
 
-def mixture(path: Path, tasks: tuple[str, ...] = tuple(TASKS), rows: int = 12, held_out: int = 6) -> str:
+def mixture(path: Path, tasks: tuple[str, ...] = tuple(TASKS)[:6], rows: int = 12, held_out: int = 6) -> str:
     """Writes datasets of different sizes and returns their glob."""
     path.mkdir(parents=True, exist_ok=True)
     for index, (name, task) in enumerate((name, TASKS[name]) for name in tasks):
@@ -82,25 +88,54 @@ def write_rows(path: Path, rows: list[Any]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def config(root: Path, method: str = "merit2d", **train: Any) -> ConfigDict:
-    """A config for the checkpoint and mixture under `root`, which are made if need be."""
+def config(root: Path, method: str = "merit2d", **changes: Any) -> ConfigDict:
+    """A config for the checkpoint and mixture under `root`, which are made if need be; `changes` as {"train.epochs": 2}."""
     if not (root / "theta0").exists():
         checkpoint(root / "theta0")
+    if not (root / "data").exists():
         mixture(root / "data")
     c = common.get_config().unlock()
     c.model.path = str(root / "theta0")
     c.mixture.path = str(root / "data" / "*.train.jsonl")
     c.mixture.max_length = 96
-    c.gradients.update({"examples": 8, "buckets": (64, 96), "batch_size": 8})
+    c.gradients.update({"examples": 8, "buckets": (96,), "batch_size": 8})
     c.train.update({"row_length": 96, "batch_size": 8, "learning_rate": 1e-3, "checkpoint_every": 2, "log_every": 1})
-    c.train.update(train)
-    c.evaluate.update({"buckets": (64, 96), "max_new_tokens": 8})
+    c.evaluate.update({"buckets": (96,), "max_new_tokens": 8})
+    c.update_from_flattened_dict(changes)
     return common.with_method(c.lock(), method)
 
 
-def run(root: Path, workdir: str = "run", method: str = "merit2d", *, overwrite: bool = False, **train: Any) -> Run:
-    """A run in `root/workdir`."""
-    return wire.open_run(config(root, method, **train), root / workdir, overwrite=overwrite)
+def run(root: Path, workdir: str, method: str = "merit2d", *, overwrite: bool = False, **changes: Any) -> Run:
+    """A run in `root/workdir`, on one device."""
+    opened = wire.open_run(config(root, method, **changes), root / workdir, overwrite=overwrite)
+    vars(opened)["mesh"] = jax.make_mesh(
+        (1, 1, 1), MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:1]
+    )
+    return opened
+
+
+def copied(finished: Run, root: Path, method: str = "merit2d", *, overwrite: bool = False, **changes: Any) -> Run:
+    """A run like a finished one, in a copy of its workdir under another root, on the same theta0 and data."""
+    source = Path(finished.workdir.root)
+    if not (root / source.name).exists():
+        shutil.copytree(source, root / source.name)
+    beside(finished, root)
+    return run(root, source.name, method, overwrite=overwrite, **changes)
+
+
+def beside(finished: Run, root: Path, *, data: bool = True) -> Path:
+    """A root with the theta0 of a finished run and, unless told otherwise, its data."""
+    for name in ("theta0", "data")[: 1 + data]:
+        if not (root / name).exists():
+            (root / name).symlink_to(Path(finished.workdir.root).parent / name)
+    return root
+
+
+def row(ids: list[int]) -> Batch:
+    """One example as a batch."""
+    tokens = np.array([ids], np.int32)
+    ones = np.ones_like(tokens)
+    return Batch(tokens, tokens, ones.astype(np.float32), ones.cumsum(1, dtype=np.int32) - 1, ones)
 
 
 def host(leaves: Any) -> dict[str, np.ndarray]:
@@ -112,4 +147,4 @@ def host(leaves: Any) -> dict[str, np.ndarray]:
 
 def exported(folder: Path) -> dict[str, np.ndarray]:
     """All leaves of an exported Hugging Face folder."""
-    return host(open_pretrained(folder))
+    return host(open_pretrained(Path(folder)))
