@@ -1,5 +1,6 @@
 """Where every artifact of a run lies, how it is written, and what it remembers of its inputs."""
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -32,7 +33,8 @@ class Workdir:
     @classmethod
     def at(cls, root: epath.PathLike) -> "Workdir":
         """The workdir at `root`, which is made if need be."""
-        path = epath.Path(root)
+        path = epath.Path(root).expanduser()
+        path = path if "://" in str(path) else path.resolve()  # Orbax wants local paths absolute
         path.mkdir(parents=True, exist_ok=True)
         return cls(path)
 
@@ -202,6 +204,16 @@ def read_arrays(path: epath.Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} is missing; run the stage that writes it first") from None
     except Exception as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and run its stage again") from None
+
+
+@contextlib.contextmanager
+def whole_checkpoint(directory: epath.PathLike) -> Iterator[None]:
+    """Names the Orbax checkpoint that is being read in the error of one that is damaged."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).partition(" [tensorstore_spec")[0]
+        raise ValueError(f"{directory} is damaged ({reason}); delete it and make it again") from None
 
 
 def write_json(path: epath.Path, value: Any) -> None:

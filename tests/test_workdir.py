@@ -130,3 +130,10 @@ def test_an_archive_without_inputs_is_named(folder):
     np.savez(folder / "a.npz", a=np.arange(3))
     with pytest.raises(ValueError, match=r"a\.npz"):
         is_current(folder / "a.npz", {}, overwrite=False)
+
+
+def test_a_relative_workdir_is_made_absolute_and_a_bucket_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(Workdir.at("runs/a").root) == str(tmp_path / "runs" / "a")
+    monkeypatch.setattr(epath.Path("gs://b").__class__, "mkdir", lambda *_, **__: None)
+    assert str(Workdir.at("gs://bucket/a").root) == "gs://bucket/a"
