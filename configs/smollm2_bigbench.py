@@ -13,7 +13,6 @@ def get_config(method: str = "merit2d"):
     c = common.get_config()
     with c.unlocked():
         c.model.path = "smollm2-135m-instruct"
-        c.model.scan_unroll = 30
         c.mixture.path = "examples/bigbench/*.train.jsonl"
         c.mixture.max_length = 256
         c.mixture.max_train = 32
