@@ -93,7 +93,8 @@ def _set_up() -> None:
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(absl_logging.WARNING)
     log = logging.getLogger("merit_jax")
-    log.handlers, log.propagate = [RichHandler(console=Console(stderr=True), show_path=False, show_level=False)], False
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
+    log.handlers, log.propagate = [RichHandler(console=console, show_path=False, show_level=False)], False
     log.setLevel(logging.INFO if is_first_process() else logging.WARNING)
 
 

@@ -1,6 +1,7 @@
 """Prints what a run's artifacts say."""
 
 import math
+import sys
 
 from rich.console import Console
 from rich.markup import escape
@@ -8,7 +9,7 @@ from rich.table import Table
 
 from merit_jax.workdir import Workdir, read_json
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 140)
 
 
 def print_partition(workdir: Workdir) -> None:
