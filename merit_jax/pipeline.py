@@ -61,9 +61,12 @@ class Stopwatch:
         self._began = time.monotonic()
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        seconds = time.monotonic() - self._began
+        if kind is None:
+            self._run.on_first_process(lambda: self._record(time.monotonic() - self._began))
+
+    def _record(self, seconds: float) -> None:
         path = self._run.workdir.times
         times: Mapping[str, float] = read_json(path) if path.exists() else {}
-        if kind is None and (seconds > self.IDLE_SECONDS or self._name not in times):
-            self._run.on_first_process(lambda: write_json(path, {**times, self._name: round(seconds, 2)}))
+        if seconds > self.IDLE_SECONDS or self._name not in times:
+            write_json(path, {**times, self._name: round(seconds, 2)})
             log.info("stage %s took %.1f s", self._name, seconds)

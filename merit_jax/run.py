@@ -166,8 +166,15 @@ class Run:
         return {d.name: d.report.digest for d in self.datasets if names is None or d.name in names}
 
     def on_first_process(self, write: Callable[[], Any]) -> None:
-        """Lets process 0 write, and the others wait for it."""
+        """Lets process 0 write while the others wait.
+
+        They first wait for each other, so that what each has read before the call, to decide on it, is the same everywhere.
+        """
+        self._wait_for_all()
         if jax.process_index() == 0:
             write()
+        self._wait_for_all()
+
+    def _wait_for_all(self) -> None:
         if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("written")
+            multihost_utils.sync_global_devices("artifact")

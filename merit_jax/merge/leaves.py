@@ -11,6 +11,7 @@ from etils import epath
 from merit_jax import tree
 from merit_jax.merge import checks
 from merit_jax.types import LeafReader, Params
+from merit_jax.workdir import whole_checkpoint
 
 LOCAL = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 """Process 0 reads and writes alone: no barrier that other processes would have to reach."""
@@ -38,7 +39,7 @@ class OrbaxLeaves:
         directory: The item's directory, the one that holds `_METADATA`.
 
     Raises:
-        ValueError: No checkpoint there, or it holds something else than a dict of arrays.
+        ValueError: No checkpoint there, it is damaged, or it holds something else than a dict of arrays.
     """
 
     def __init__(self, directory: epath.PathLike):
@@ -50,7 +51,9 @@ class OrbaxLeaves:
         self._handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=LOCAL)
         self._keys: dict[str, tuple[str, ...]] = {}
         self._specs: dict[str, jax.ShapeDtypeStruct] = {}
-        self._visit(self._handler.metadata(self._directory).tree, ())
+        with whole_checkpoint(self._directory):
+            metadata = self._handler.metadata(self._directory).tree
+        self._visit(metadata, ())
 
     def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Path name -> shape and dtype, sorted by name."""
@@ -63,7 +66,8 @@ class OrbaxLeaves:
         for key in reversed(self._keys[path]):
             item, restore = {key: item}, {key: restore}
         arguments = ocp.args.PyTreeRestore(item=item, restore_args=restore, partial_restore=True)
-        value = self._handler.restore(self._directory, args=arguments)
+        with whole_checkpoint(self._directory):
+            value = self._handler.restore(self._directory, args=arguments)
         for key in self._keys[path]:
             value = value[key]
         return value

@@ -118,7 +118,7 @@ def _load(run: Run, name: str, entry: Mapping[str, Any] | None) -> np.ndarray:
     path = run.workdir.gradients / entry["file"]
     try:
         row = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise ValueError(f"{path} (dataset {name!r}) is missing or damaged: {error}; delete {path.parent}") from None
     if row.shape != (entry["entries"],) or not np.isclose(np.linalg.norm(row), entry["norm"], rtol=1e-4):
         raise ValueError(f"{path} (dataset {name!r}) does not hold the gradient that was written; delete {path.parent}")

@@ -9,6 +9,7 @@ from etils import epath
 from merit_jax import tree
 from merit_jax.train.step import TrainState
 from merit_jax.types import Leaves
+from merit_jax.workdir import whole_checkpoint
 
 PARAMS, OPTIMIZER, PROGRESS = "params", "optimizer", "progress"
 
@@ -61,7 +62,8 @@ class Checkpoints:
     def progress(self) -> Progress:
         """The newest checkpoint's progress, without its arrays."""
         args = ocp.args.Composite(**{PROGRESS: ocp.args.JsonRestore()})
-        return Progress(**self._manager.restore(self.latest(), args=args)[PROGRESS])
+        with whole_checkpoint(self._newest()):
+            return Progress(**self._manager.restore(self.latest(), args=args)[PROGRESS])
 
     def restore(self, like: TrainState) -> TrainState:
         """The newest state, with the shapes, dtypes and shardings of `like`, on whatever devices those are."""
@@ -72,9 +74,13 @@ class Checkpoints:
                 OPTIMIZER: ocp.args.StandardRestore(abstract.optimizer),
             }
         )
-        items = self._manager.restore(self.latest(), args=args)
+        with whole_checkpoint(self._newest()):
+            items = self._manager.restore(self.latest(), args=args)
         leaves: Leaves = tree.flatten(items[PARAMS])
         return TrainState(jax.numpy.int32(self.latest()), leaves, items[OPTIMIZER])
+
+    def _newest(self) -> epath.Path:
+        return self.directory / str(self.latest())
 
     def close(self) -> None:
         """Waits for what is being written."""
@@ -89,5 +95,5 @@ def params_directory(directory: epath.PathLike) -> epath.Path:
     """
     steps = [step.step for step in ocp.path.step.standard_name_format().find_all(directory)]
     if not steps:
-        raise ValueError(f"no finished checkpoint in {directory}; train this branch first")
+        raise ValueError(f"no finished checkpoint in {directory}; delete the branch's folder and train it again")
     return epath.Path(directory) / str(max(steps)) / PARAMS
