@@ -115,13 +115,17 @@ class Inference:
         for start in range(0, len(responses), rows):
             part = list(responses[start : start + rows])
             filler = rows - len(part)
-            tokens = np.zeros((rows, self.room), np.int32)
+            tokens = np.zeros((rows, self._width(max(map(len, part)))), np.int32)
             for row, response in enumerate(part):
                 tokens[row, : len(response)] = response
             counts = np.array([len(response) for response in part] + [0] * filler, np.int32)
             owners = np.concatenate([owner[start : start + rows], np.zeros(filler, owner.dtype)]).astype(np.int32)
             scores.append(to_host(self._score(params, read, owners, tokens, counts))[: len(part)])
         return np.concatenate(scores)
+
+    def _width(self, longest: int) -> int:
+        """Padded length of responses: powers of four, so that few shapes are compiled and one word costs little."""
+        return min(self.room, next(4**k for k in range(1, 16) if 4**k >= longest))
 
     def generate(self, params: Params, read: Prefilled) -> list[np.ndarray]:
         """Greedy continuation of each prompt, up to `room` tokens, without the stop token."""
