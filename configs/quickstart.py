@@ -22,8 +22,8 @@ def get_config(method: str = "merit2d"):
         "periodic_elements__subtask_1",
         "elementary_math_qa__mathematical_hint_only",
     )
-    c.mixture.max_train = 32
-    c.mixture.max_held_out = 16
-    c.gradients.examples = 12
+    c.mixture.max_train = 24
+    c.mixture.max_held_out = 12
+    c.gradients.examples = 8
     c.evaluate.max_new_tokens = 16
     return c
