@@ -49,12 +49,21 @@ def _parse(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        _fail(f"{error}\nRun with --help for the flags.")
+        _fail(f"{_without_trace(error)}\nRun with --help for the flags.")
     except (AttributeError, KeyError) as error:
         _fail(f"{_text(error)}\nThe keys and their meanings are in configs/common.py.")
     except (ValueError, TypeError, OSError) as error:
         _fail(_text(error))
     raise AssertionError
+
+
+def _without_trace(error: flags.Error) -> str:
+    """The message of a flag's error; what a config file raised comes with a whole traceback in it, of which the end is kept."""
+    flag, trace, _ = str(error).partition("Error whilst parsing config file:")
+    cause: BaseException = error
+    while cause.__context__ is not None:
+        cause = cause.__context__
+    return f"{flag}{_text(cause)}" if trace else str(error)
 
 
 def _text(error: BaseException) -> str:
@@ -63,8 +72,8 @@ def _text(error: BaseException) -> str:
 
 
 def _guarded(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
-    _set_up()
     try:
+        _set_up()
         refuse_arguments(argv)
         return main(argv) or 0
     except (ValueError, OSError) as error:

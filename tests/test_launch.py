@@ -1,0 +1,161 @@
+"""The commands as a user types them: what they print, and one line for each mistake."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from merit_jax.data.chat import encode
+from merit_jax.data.mixture import read_records
+from merit_jax.merge.leaves import OrbaxLeaves
+from merit_jax.train.checkpoint import params_directory
+from models import load_pretrained
+from models.tokenizer import load_tokenizer
+from tests import world
+
+REPOSITORY = Path(__file__).parents[1]
+SCRIPT = """
+import importlib, json, os, sys, warnings
+from launch import cli
+
+warnings.simplefilter("ignore")  # forked before any thread of XLA's starts
+name, lines = sys.argv[1], json.loads(sys.argv[2])
+module = importlib.import_module("launch." + name)
+for number, line in enumerate(lines):
+    child = os.fork()
+    if not child:
+        for descriptor, kind in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{number}.{kind}", os.O_WRONLY | os.O_CREAT, 0o600), descriptor)
+        sys.argv = [name, *line]
+        cli.start(module.main)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+"""Runs command lines one after the other, each in a process of its own, for the price of importing once."""
+
+CONFIG = """
+from pathlib import Path
+from tests import world
+
+def get_config(method="merit2d"):
+    return world.config(Path({root!r}), method)
+"""
+
+
+def commands(folder, name, lines):
+    """(exit code, standard output, standard error) of each command line."""
+    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", SCRIPT, name, json.dumps([["--compilation_cache=", *line] for line in lines])]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    outputs = [[(folder / f"{i}.{kind}").read_text() for kind in ("out", "err")] for i in range(len(lines))]
+    return [(int(code), *output) for code, output in zip(done.stdout.split(), outputs, strict=True)]
+
+
+def config(finished, folder):
+    """A config file like the config of a finished run."""
+    (folder / "config.py").write_text(CONFIG.format(root=str(Path(finished.workdir.root).parent)))
+    return f"--config={folder / 'config.py'}"
+
+
+def test_a_mistake_is_one_line_that_names_it(finished, tmp_path):
+    given, workdir = config(finished, tmp_path), f"--workdir={tmp_path / 'new'}"
+    (tmp_path / "file").write_text("")
+    mistakes = {
+        "no_such_key": [given, "--config.no_such_key=1", workdir],
+        "--config is missing": [workdir],
+        "unknown method 'nonsense'; known: joint, meritRd": [f"{given}:nonsense", workdir],
+        "unknown stage 'nonsense'; known: conflict": [given, workdir, "--stages=mixture,nonsense"],
+        "unexpected arguments ['stray']": [given, workdir, "stray"],
+        "--workdir": [given],
+        "absent.py": ["--config=absent.py", workdir],
+        "--distributed=here: expected": [given, workdir, "--distributed=here"],
+        f"Not a directory: '{tmp_path}/file/run'": [given, f"--workdir={tmp_path}/file/run"],
+        "absent: expected a Hugging Face folder": [given, workdir, "--config.model.path=absent"],
+        "gradients.stride: 5 -> 3": [
+            *(given, f"--workdir={finished.workdir.root}", "--stages=gradients", "--config.gradients.stride=3")
+        ],
+        "mesh data=3": [given, workdir, "--stages=gradients", "--config.mesh.data=3"],
+    }
+    results = commands(tmp_path, "run", list(mistakes.values()))
+    for (mistake, line), (code, _, error) in zip(mistakes.items(), results, strict=True):
+        assert code == 1, (line, error)
+        assert mistake in error, (line, error)
+        assert "Traceback" not in error, (line, error)
+    assert not [path for path in (tmp_path / "new").rglob("*") if path.is_file() and "tokens" not in path.parts]
+
+
+def test_a_finished_run_prints_its_tables(finished, tmp_path):
+    run = world.copied(finished, tmp_path)
+    line = [config(finished, tmp_path), f"--workdir={run.workdir.root}"]
+    ((code, output, error),) = commands(tmp_path, "run", [line])
+    assert code == 0, error
+    assert all(text in output for text in ("Partition", "Held-out loss", "merged", *finished.names))
+    assert json.loads((run.workdir.root / "config.json").read_text())["partition"]["groups"] == 4
+
+
+def test_a_branch_is_exported(finished, tmp_path):
+    given = [config(finished, tmp_path), f"--workdir={finished.workdir.root}"]
+    lines = [["--out=b1", "--branch=1"], ["--out=merged"], ["--out=b9", "--branch=9"], [f"--out={tmp_path}"]]
+    results = commands(tmp_path, "export", [[*given, *line] for line in lines])
+    assert [code for code, *_ in results] == [0, 0, 1, 1], results
+    assert "branches/9/done.json is missing" in results[2][2]
+    assert "not an empty folder" in results[3][2]
+    sources = (params_directory(finished.workdir.branch(1) / "checkpoints"), finished.workdir.merged_params)
+    for name, source in zip(("b1", "merged"), sources, strict=True):
+        leaves, folder = world.host(OrbaxLeaves(source)), world.exported(tmp_path / name)
+        assert all(folder[path].tobytes() == leaves[path].tobytes() for path in leaves)
+    card = json.loads((tmp_path / "b1" / "merit.json").read_text())
+    assert (card["branch"], card["theta0"]) == (1, finished.theta0_fingerprint)
+    assert not (tmp_path / "b9").exists()
+
+
+def test_scores_are_log_likelihoods_in_the_order_of_the_file(finished, tmp_path):
+    model = Path(finished.workdir.root).parent / "theta0"
+    rows = [{"inputs": f"say {'ab' * n}", "targets": "xyz" * (5 - n)} for n in (4, 1, 3, 2)]
+    world.write_rows(tmp_path / "data.jsonl", rows)
+    given = [f"--model={model}", "--data=data.jsonl", "--batch_size=2"]
+    lines = [
+        given,
+        [*given, "--generate", "--max_new_tokens=4"],
+        [*given, "--max_length=52"],
+        [*given, "--data=no.jsonl"],
+    ]
+    scored, generated, long, absent = commands(tmp_path, "score", lines)
+    assert (scored[0], generated[0], long[0], absent[0]) == (0, 0, 1, 1), (scored, generated, long, absent)
+    assert "data.jsonl:2" in long[2]
+    assert "raise --max_length" in long[2]
+    assert "no.jsonl" in absent[2]
+    assert "Traceback" not in long[2] + absent[2]
+
+    decoder, params = load_pretrained(model)
+    tokenizer, results = load_tokenizer(model), [json.loads(line) for line in scored[1].splitlines()]
+    for record, result in zip(read_records(str(tmp_path / "data.jsonl")), results, strict=True):
+        example, _ = encode(tokenizer, record.messages, 2048, where="")
+        ids = example.tokens.tolist()
+        logits = decoder.unembed(params, decoder.hidden(params, world.row(ids)))[0]
+        scores = np.asarray(logits, np.float64)
+        log_p = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+        expected = sum(log_p[i - 1, ids[i]] for i in range(1, len(ids)) if example.supervised[i])
+        assert result["tokens"] == int(example.supervised.sum())
+        assert result["log_likelihood"] == pytest.approx(expected, abs=1e-4)
+    completed = [json.loads(line) for line in generated[1].splitlines()]
+    assert [line.pop("completion") is not None for line in completed] == [True] * 4
+    assert completed == results
+
+
+def test_validate_lists_bad_rows_and_fails(finished, tmp_path):
+    good, bad = {"inputs": "q", "targets": "a"}, {"inputs": "q"}
+    world.write_rows(tmp_path / "a.train.jsonl", [good, bad, good, {**good, "targets": ""}])
+    model = Path(finished.workdir.root).parent / "theta0"
+    given = [f"--tokenizer={model}"]
+    lines = [[*given, "--mixture=*.train.jsonl"], [*given, "--mixture=none*.jsonl"]]
+    (code, output, _), (empty, _, error) = commands(tmp_path, "validate", lines)
+    assert (code, empty) == (1, 1)
+    assert all(f"a.train.jsonl:{row}" in output for row in (2, 4))
+    assert "2 bad records" in output
+    assert "none*.jsonl" in error
