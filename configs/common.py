@@ -104,6 +104,6 @@ def get_config() -> ConfigDict:
     c.evaluate = ConfigDict()
     c.evaluate.batch_size = 8  # examples per forward pass
     c.evaluate.buckets = (64, 128, 256, 512, 1024, 2048)  # padded lengths in tokens
-    c.evaluate.max_new_tokens = 32  # of a generated response, and of a scored option
+    c.evaluate.max_new_tokens = 32  # of a generated response
 
     return c.lock()

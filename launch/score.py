@@ -50,7 +50,9 @@ def lines(records: Sequence[Record]) -> Iterator[dict]:
     params = sharding.load(theta0.leaves(), sharding.of_params(mesh, theta0.logical_axes, theta0.abstract))
     layout = Layout(buckets(FLAGS.max_length), FLAGS.batch_size, lambda batch: sharding.place_batch(batch, mesh))
     loss_fn = jax.jit(next_token_loss(theta0.model))
-    inference = Inference(theta0.model, room=FLAGS.max_new_tokens, stop=stop_tokens(tokenizer), place=layout.place)
+    inference = Inference(
+        theta0.model, max_new_tokens=FLAGS.max_new_tokens, stop=stop_tokens(tokenizer), place=layout.place
+    )
     for start in range(0, len(records), BLOCK * FLAGS.batch_size):
         part = records[start : start + BLOCK * FLAGS.batch_size]
         scores = [score._asdict() for score in likelihoods(loss_fn, params, tokenizer, part, layout, FLAGS.max_length)]

@@ -75,7 +75,8 @@ class Inference:
 
     Args:
         model: The model.
-        room: Tokens that may follow a prompt.
+        max_new_tokens: Longest generated response, in tokens.
+        longest_option: Longest response that will be scored, in tokens.
         stop: Ids that end a generated response.
         place: Puts a host batch on the devices.
     """
@@ -84,15 +85,16 @@ class Inference:
         self,
         model: Model,
         *,
-        room: int,
+        max_new_tokens: int,
+        longest_option: int = 0,
         stop: Sequence[int],
         place: Callable[[Batch], Batch] = lambda batch: batch,
     ) -> None:
-        self.room = room
+        self.room = max(max_new_tokens, longest_option)
         self._place = place
-        self._prefill = jax.jit(partial(_prefill, model, room))
+        self._prefill = jax.jit(partial(_prefill, model, self.room))
         self._score = jax.jit(partial(_score, model))
-        self._generate = jax.jit(partial(_generate, model, room, tuple(stop)))
+        self._generate = jax.jit(partial(_generate, model, max_new_tokens, tuple(stop)))
 
     def prefill(self, params: Params, batch: Batch) -> Prefilled:
         """Reads right-padded prompts, one per row."""
@@ -110,7 +112,9 @@ class Inference:
         """
         rows, longest = len(read.lengths), max(map(len, responses), default=0)
         if longest > self.room:
-            raise ValueError(f"a response has {longest} tokens, the room is {self.room}; raise evaluate.max_new_tokens")
+            raise ValueError(
+                f"a response has {longest} tokens, the room after a prompt is {self.room}; raise longest_option"
+            )
         scores = []
         for start in range(0, len(responses), rows):
             part = list(responses[start : start + rows])
@@ -128,7 +132,7 @@ class Inference:
         return min(self.room, next(4**k for k in range(1, 16) if 4**k >= longest))
 
     def generate(self, params: Params, read: Prefilled) -> list[np.ndarray]:
-        """Greedy continuation of each prompt, up to `room` tokens, without the stop token."""
+        """Greedy continuation of each prompt, up to `max_new_tokens`, without the stop token."""
         tokens, lengths = map(to_host, self._generate(params, read))
         return [row[:length] for row, length in zip(tokens, lengths, strict=True)]
 

@@ -5,16 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from merit_jax.data.batching import bucketed_batches
 from merit_jax.data.chat import encode, encode_prompt
 from merit_jax.evaluate.inference import Inference
-from merit_jax.evaluate.questions import multiple_choice, normalised, stop_tokens
+from merit_jax.evaluate.questions import Question, multiple_choice, normalised, stop_tokens
 from merit_jax.evaluate.scores import DatasetScores, completions, mean_loss, option_choices
 from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.progress import bar
 from merit_jax.run import Run
-from merit_jax.types import Batch, Example, LeafReader, Params, Record
+from merit_jax.types import Batch, LeafReader, Params, Record
 from merit_jax.workdir import Workdir, is_current, read_json, write_json
 
 log = logging.getLogger("merit_jax")
@@ -96,59 +97,74 @@ def _plain(models: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+class _Paper(NamedTuple):
+    """The held-out records of one dataset as token ids.
+
+    Attributes:
+        batches: Whole conversations, for the loss.
+        questions: Multiple-choice records; where there are none, `prompts` are asked.
+        prompts: What generation sees of every record.
+        answers: The right responses.
+    """
+
+    batches: list[Batch]
+    questions: list[Question]
+    prompts: list[np.ndarray]
+    answers: list[str]
+
+
 class _Exam:
-    """The held-out records as token ids, and the compiled functions that ask them."""
+    """All datasets' papers, and the compiled functions that ask them."""
 
     def __init__(self, run: Run) -> None:
         self._run, self._cfg = run, run.config.evaluate
+        self._papers = {d.name: self._paper(d.held_out) for d in run.datasets if d.held_out}
+        if not self._papers:
+            raise ValueError("no dataset of the mixture has held-out records; give held-out files or `held_out` rows")
+        options = [option for paper in self._papers.values() for q in paper.questions for option in q.options]
         self._loss_fn = jax.jit(run.loss_fn)
         self._inference = Inference(
             run.model,
-            room=self._cfg.max_new_tokens,
+            max_new_tokens=self._cfg.max_new_tokens,
+            longest_option=max(map(len, options), default=0),
             stop=stop_tokens(run.tokenizer),
             place=run.place_batch,
         )
-        self._records = {d.name: d.held_out for d in run.datasets if d.held_out}
-        if not self._records:
-            raise ValueError("no dataset of the mixture has held-out records; give held-out files or `held_out` rows")
 
     def take(self, params: Params, name: str) -> dict[str, DatasetScores]:
         """Scores of one model, by dataset."""
         scores = {}
-        with bar(len(self._records), f"evaluate {name}", "dataset") as progress:
-            for dataset, records in self._records.items():
-                scores[dataset] = self._dataset(params, records)
+        with bar(len(self._papers), f"evaluate {name}", "dataset") as progress:
+            for dataset, paper in self._papers.items():
+                scores[dataset] = self._mark(params, paper)
                 progress.update()
         return scores
 
-    def _dataset(self, params: Params, records: Sequence[Record]) -> DatasetScores:
-        loss, tokens = mean_loss(self._loss_fn, params, self._batches(records))
-        choice = [record for record in records if record.options]
-        right = self._choose(params, choice) if choice else self._answer(params, records)
-        asked = len(choice) or len(records)
-        return DatasetScores(loss, tokens, right / asked, asked, "options" if choice else "exact_match")
-
-    def _batches(self, records: Sequence[Record]) -> Sequence[Batch]:
-        examples: list[Example] = [
-            encode(self._run.tokenizer, r.messages, self._run.config.mixture.max_length, where=r.where)[0]
-            for r in records
-        ]
+    def _paper(self, records: Sequence[Record]) -> _Paper:
+        tokenizer, length = self._run.tokenizer, self._run.config.mixture.max_length
+        examples = [encode(tokenizer, record.messages, length, where=record.where)[0] for record in records]
         batches = bucketed_batches(examples, buckets=self._cfg.buckets, batch_size=self._cfg.batch_size)
-        return [self._run.place_batch(batch) for _, batch in batches]
-
-    def _choose(self, params: Params, records: Sequence[Record]) -> int:
-        """Multiple-choice records whose best option is the right one."""
-        questions = [multiple_choice(self._run.tokenizer, record) for record in records]
-        choices = option_choices(self._inference, params, questions, self._cfg.buckets, self._cfg.batch_size)
-        return sum(choice == question.answer for choice, question in zip(choices, questions, strict=True))
-
-    def _answer(self, params: Params, records: Sequence[Record]) -> int:
-        """Open records whose greedy response is the right one."""
-        tokenizer = self._run.tokenizer
-        prompts = [encode_prompt(tokenizer, record.messages[:-1], where=record.where) for record in records]
-        written = completions(self._inference, params, prompts, self._cfg.buckets, self._cfg.batch_size)
-        texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
-        return sum(
-            normalised(text) == normalised(record.messages[-1]["content"])
-            for text, record in zip(texts, records, strict=True)
+        return _Paper(
+            [batch for _, batch in batches],
+            [multiple_choice(tokenizer, record) for record in records if record.options],
+            [encode_prompt(tokenizer, record.messages[:-1], where=record.where) for record in records],
+            [record.messages[-1]["content"] for record in records],
         )
+
+    def _mark(self, params: Params, paper: _Paper) -> DatasetScores:
+        loss, tokens = mean_loss(self._loss_fn, params, map(self._run.place_batch, paper.batches))
+        if paper.questions:
+            return DatasetScores(loss, tokens, self._choose(params, paper.questions), len(paper.questions), "options")
+        return DatasetScores(loss, tokens, self._answer(params, paper), len(paper.answers), "exact_match")
+
+    def _choose(self, params: Params, questions: Sequence[Question]) -> float:
+        """Share of questions whose best option is the right one."""
+        choices = option_choices(self._inference, params, questions, self._cfg.buckets, self._cfg.batch_size)
+        return float(np.mean([choice == q.answer for choice, q in zip(choices, questions, strict=True)]))
+
+    def _answer(self, params: Params, paper: _Paper) -> float:
+        """Share of prompts whose greedy response is the right one."""
+        written = completions(self._inference, params, paper.prompts, self._cfg.buckets, self._cfg.batch_size)
+        texts = [self._run.tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
+        right = [normalised(text) == normalised(answer) for text, answer in zip(texts, paper.answers, strict=True)]
+        return float(np.mean(right))

@@ -63,7 +63,7 @@ def greedy(params, prompt, stop=STOP):
 
 
 def test_responses_score_as_in_a_pass_over_the_whole_conversation(model, params):
-    inference = Inference(model, room=ROOM, stop=(STOP,))
+    inference = Inference(model, max_new_tokens=ROOM, stop=(STOP,))
     responses = [RNG.integers(6, VOCAB, n).astype(np.int32) for n in (1, 6, 3, 2, 4)]
     owner = np.array([1, 0, 1, 2, 1], np.int32)
     (group,) = prompt_batches(PROMPTS[:3], (16,), 4)
@@ -73,22 +73,32 @@ def test_responses_score_as_in_a_pass_over_the_whole_conversation(model, params)
 
 
 def test_greedy_responses_are_those_of_uncached_decoding(model, params):
-    inference = Inference(model, room=ROOM, stop=(STOP,))
+    inference = Inference(model, max_new_tokens=ROOM, stop=(STOP,))
     written = completions(inference, params, PROMPTS, (8, 16), 2)
     assert [list(row) for row in written] == [greedy(params, prompt) for prompt in PROMPTS]
+
+
+def test_longer_options_do_not_lengthen_what_is_generated(model, params):
+    inference = Inference(model, max_new_tokens=2, longest_option=ROOM, stop=(-1,))
+    (group,) = prompt_batches(PROMPTS[1:2], (16,), 2)
+    read = inference.prefill(params, group.batch)
+    assert list(inference.generate(params, read)[0]) == greedy(params, PROMPTS[1], stop=-1)[:2]
+    option = RNG.integers(6, VOCAB, ROOM).astype(np.int32)
+    score = inference.score(params, read, np.zeros(1, np.int32), [option])
+    np.testing.assert_allclose(score, [likelihood(params, PROMPTS[1], option)], rtol=1e-4)
 
 
 def test_a_response_ends_before_the_stop_token(model, params):
     endless = greedy(params, PROMPTS[1], stop=-1)
     last = endless[-1]
-    (written,) = completions(Inference(model, room=ROOM, stop=(last,)), params, PROMPTS[1:2], (16,), 2)
+    (written,) = completions(Inference(model, max_new_tokens=ROOM, stop=(last,)), params, PROMPTS[1:2], (16,), 2)
     assert list(written) == endless[: endless.index(last)] != endless
 
 
 def test_the_best_option_is_the_one_with_the_highest_mean_per_token(model, params):
     options = [tuple(RNG.integers(6, VOCAB, n).astype(np.int32) for n in (1, 4, 2)) for _ in PROMPTS]
     questions = [Question(prompt, choice, 0) for prompt, choice in zip(PROMPTS, options, strict=True)]
-    choices = option_choices(Inference(model, room=ROOM, stop=(STOP,)), params, questions, (8, 16), 2)
+    choices = option_choices(Inference(model, max_new_tokens=ROOM, stop=(STOP,)), params, questions, (8, 16), 2)
     means = [[likelihood(params, q.prompt, o) / len(o) for o in q.options] for q in questions]
     assert choices == [int(np.argmax(row)) for row in means]
     sums = [
@@ -119,10 +129,10 @@ def test_prompts_come_in_the_smallest_bucket_that_fits_and_each_once():
 def test_what_does_not_fit_is_refused_with_the_key_to_change(model, params):
     with pytest.raises(ValueError, match=r"prompt of 12 tokens .* \(8\); extend evaluate.buckets"):
         list(prompt_batches(PROMPTS, (4, 8), 2))
-    inference = Inference(model, room=2, stop=(STOP,))
+    inference = Inference(model, max_new_tokens=2, stop=(STOP,))
     (group,) = prompt_batches(PROMPTS[:1], (16,), 2)
     read = inference.prefill(params, group.batch)
-    with pytest.raises(ValueError, match=r"response has 3 tokens, the room is 2; raise evaluate.max_new_tokens"):
+    with pytest.raises(ValueError, match=r"response has 3 tokens, the room after a prompt is 2; raise longest_option"):
         inference.score(params, read, np.zeros(1, np.int32), [np.zeros(3, np.int32)])
 
 
