@@ -8,6 +8,7 @@ import copy
 from collections.abc import Mapping, Sequence
 
 from absl import flags
+from etils import epath
 from ml_collections import ConfigDict
 
 from configs.common import with_method
@@ -37,8 +38,14 @@ def run_all(config: ConfigDict, workdir: str, stages: Sequence[str], *, overwrit
         baselines = train_baselines(run)
         with Stopwatch(run, "evaluate"):
             evaluate(run, baselines)
-    run.on_first_process(lambda: write_text(run.workdir.config, config.to_json_best_effort(indent=2) + "\n"))
+    run.on_first_process(lambda: _keep(run.workdir.config, config.to_json_best_effort(indent=2) + "\n"))
     return run
+
+
+def _keep(path: epath.Path, text: str) -> None:
+    """Writes the text if it is not there already."""
+    if not path.exists() or path.read_text() != text:
+        write_text(path, text)
 
 
 def train_baselines(run: Run) -> Mapping[str, Workdir]:

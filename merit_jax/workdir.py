@@ -250,5 +250,6 @@ def _write(path: epath.Path, fill: Callable[[Any], Any]) -> None:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
-            raise OSError(error.errno, error.strerror, str(path)) from error
+            reason = error.strerror or f"cannot be written ({error}); is the disk full?"
+            raise OSError(f"{path}: {reason}") from error
         raise

@@ -40,11 +40,16 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(folder, monkeypatch, b
     assert np.load(path).tolist() == [0, 1, 2]
 
 
-def test_a_failed_write_names_the_file(folder, monkeypatch):
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space left") as caught:
-        write_json(folder / "a.json", {})
-    assert caught.value.filename == str(folder / "a.json")
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), OSError("9 requested and 0 written")]
+)
+def test_a_failed_write_names_the_file_and_the_reason(folder, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(np, "save", fail)
+    with pytest.raises(OSError, match=r"a\.npy: (No space left|.*0 written.*disk full)"):
+        workdir.write_array(folder / "a.npy", np.arange(3))
 
 
 def test_a_file_appears_only_when_it_is_complete(folder, monkeypatch):
