@@ -49,7 +49,7 @@ def run_stages(run: Run, stages: Sequence[str] = ()) -> None:
 
 
 class Stopwatch:
-    """Logs how long a stage took and keeps it in `times.json`; a stage that had nothing to do keeps its old time."""
+    """Logs how long a stage took and keeps it in `times.json`; a stage that finds its work done keeps its longer, old time."""
 
     IDLE_SECONDS = 1.0
 
@@ -67,6 +67,6 @@ class Stopwatch:
     def _record(self, seconds: float) -> None:
         path = self._run.workdir.times
         times: Mapping[str, float] = read_json(path) if path.exists() else {}
-        if seconds > self.IDLE_SECONDS or self._name not in times:
+        if self._name not in times or seconds > max(times[self._name], self.IDLE_SECONDS):
             write_json(path, {**times, self._name: round(seconds, 2)})
             log.info("stage %s took %.1f s", self._name, seconds)
