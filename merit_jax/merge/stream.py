@@ -1,7 +1,9 @@
 """Merging from checkpoint to checkpoint, one parameter at a time: memory for a few tensors, never for a model."""
 
 import asyncio
+import ctypes
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -52,11 +54,19 @@ class _DeferredHandler(ocp.type_handlers.NumpyHandler):
         """Computes, writes and forgets each parameter; nothing is left to wait for."""
         for value, info, arg in zip(values, infos, args, strict=True):
             await self._write(await asyncio.to_thread(value.compute), info, arg)
+            _give_back_freed_memory()
         return []
 
     async def _write(self, array: np.ndarray, info: Any, arg: Any) -> None:
         for written in await super().serialize([array], [info], [arg]):
             await asyncio.to_thread(written.result)
+
+
+def _give_back_freed_memory() -> None:
+    """Returns freed blocks to the system; glibc would keep those of every thread that has read or written a chunk."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def merge_streamed(
