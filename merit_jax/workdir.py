@@ -33,8 +33,7 @@ class Workdir:
     @classmethod
     def at(cls, root: epath.PathLike) -> "Workdir":
         """The workdir at `root`, which is made if need be."""
-        path = epath.Path(root).expanduser()
-        path = path if "://" in str(path) else path.resolve()  # Orbax wants local paths absolute
+        path = absolute(root)
         path.mkdir(parents=True, exist_ok=True)
         return cls(path)
 
@@ -115,6 +114,12 @@ class Workdir:
     def times(self) -> epath.Path:
         """Seconds that each stage took when it last ran."""
         return self.root / "times.json"
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    """A local path from the root, as Orbax wants it; a bucket's as it is."""
+    expanded = epath.Path(path).expanduser()
+    return expanded if "://" in str(expanded) else expanded.resolve()
 
 
 def fingerprint(value: Any) -> str:

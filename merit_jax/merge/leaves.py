@@ -11,7 +11,7 @@ from etils import epath
 from merit_jax import tree
 from merit_jax.merge import checks
 from merit_jax.types import LeafReader, Params
-from merit_jax.workdir import whole_checkpoint
+from merit_jax.workdir import absolute, whole_checkpoint
 
 LOCAL = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 """Process 0 reads and writes alone: no barrier that other processes would have to reach."""
@@ -43,7 +43,7 @@ class OrbaxLeaves:
     """
 
     def __init__(self, directory: epath.PathLike):
-        self._directory = epath.Path(directory)
+        self._directory = absolute(directory)
         if not (self._directory / "_METADATA").exists():
             raise ValueError(
                 f"{self._directory}: no Orbax checkpoint of a params tree; give the finished item's directory"

@@ -18,6 +18,7 @@ from merit_jax.merge import checks
 from merit_jax.merge.leaves import LOCAL
 from merit_jax.merge.merger import Merger
 from merit_jax.types import LeafReader
+from merit_jax.workdir import absolute
 
 CHUNK_BYTES = 2**26
 """Largest piece in which a parameter is stored, so that a sharded restore reads little more than it needs."""
@@ -99,7 +100,7 @@ def merge_streamed(
         ValueError: Trees, shapes or dtypes differ, weights or options are wrong, a branch is not finite, `out_dir`
             exists, or this is not process 0 (other processes have nothing to do here).
     """
-    out = epath.Path(out_dir)
+    out = absolute(out_dir)
     if jax.process_index():
         raise ValueError(f"a streamed merge runs on process 0 alone; this is process {jax.process_index()}")
     if out.exists():

@@ -9,7 +9,7 @@ from etils import epath
 from merit_jax import tree
 from merit_jax.train.step import TrainState
 from merit_jax.types import Leaves
-from merit_jax.workdir import whole_checkpoint
+from merit_jax.workdir import absolute, whole_checkpoint
 
 PARAMS, OPTIMIZER, PROGRESS = "params", "optimizer", "progress"
 
@@ -38,7 +38,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: epath.PathLike) -> None:
-        self.directory = epath.Path(directory)
+        self.directory = absolute(directory)
         self._manager = ocp.CheckpointManager(
             self.directory,
             item_names=(PARAMS, OPTIMIZER, PROGRESS),
