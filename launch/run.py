@@ -6,6 +6,7 @@ python -m launch.run --config=configs/smollm2_bigbench.py:merit2d --workdir=DIR 
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from absl import flags
 from etils import epath
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 from configs.common import with_method
 from launch import cli, wire
 from launch.tables import print_evaluation, print_partition, print_times
-from merit_jax.pipeline import STAGES, Stopwatch, run_stages
+from merit_jax.pipeline import STAGES, run_stages, timed
 from merit_jax.run import Run
 from merit_jax.stages.evaluate import evaluate
 from merit_jax.workdir import Workdir, write_text
@@ -36,8 +37,7 @@ def run_all(config: ConfigDict, workdir: str, stages: Sequence[str], *, overwrit
     else:
         run_stages(run, [name for name in STAGES if name != "evaluate"])
         baselines = train_baselines(run)
-        with Stopwatch(run, "evaluate"):
-            evaluate(run, baselines)
+        timed(run, "evaluate", lambda: evaluate(run, baselines))
     run.on_first_process(lambda: _keep(run.workdir.config, config.to_json_best_effort(indent=2) + "\n"))
     return run
 
@@ -54,8 +54,7 @@ def train_baselines(run: Run) -> Mapping[str, Workdir]:
     for method in run.config.baselines:
         config = with_method(copy.deepcopy(run.config).unlock(), method).lock()
         other = run.beside(config, Workdir.at(run.workdir.root / "baselines" / method))
-        with Stopwatch(run, f"baseline {method}"):
-            run_stages(other, BASELINE_STAGES)
+        timed(run, f"baseline {method}", partial(run_stages, other, BASELINE_STAGES))
         workdirs[method] = other.workdir
     return workdirs
 

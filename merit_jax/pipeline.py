@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from merit_jax.registry import lookup
 from merit_jax.run import Run
@@ -29,44 +30,40 @@ STAGES = {
 }
 
 
-def run_stages(run: Run, stages: Sequence[str] = ()) -> None:
+def run_stages(run: Run, stages: Sequence[str] = ()) -> bool:
     """Runs stages in the order of `STAGES`; one whose artifact is there, made from the same inputs, is skipped.
 
     Args:
         run: The run.
         stages: Names of stages; empty for all.
 
+    Returns:
+        Whether any stage had something to do.
+
     Raises:
         ValueError: A stage is unknown, its inputs are missing, or its artifact was made from other inputs.
     """
     for name in stages:
         lookup(STAGES, name, "stage")
-    for name, stage in STAGES.items():
-        if (stages and name not in stages) or (name in ("gradients", "conflict") and not needs_conflict(run)):
-            continue
-        with Stopwatch(run, name):
-            stage(run)
+    skipped = () if needs_conflict(run) else ("gradients", "conflict")
+    chosen = [name for name in STAGES if (not stages or name in stages) and name not in skipped]
+    worked = [timed(run, name, partial(STAGES[name], run)) for name in chosen]
+    return any(worked)
 
 
-class Stopwatch:
-    """Logs how long a stage took and keeps it in `times.json`; a stage that finds its work done keeps its longer, old time."""
+def timed(run: Run, name: str, work: Callable[[], bool]) -> bool:
+    """Does some work and, if there was any to do, keeps how long it took in `times.json`."""
+    log.info("stage %s", name)
+    began = time.monotonic()
+    done = work()
+    if done:
+        seconds = round(time.monotonic() - began, 2)
+        log.info("stage %s took %.1f s", name, seconds)
+        run.on_first_process(lambda: _keep_time(run, name, seconds))
+    return done
 
-    IDLE_SECONDS = 1.0
 
-    def __init__(self, run: Run, name: str) -> None:
-        self._run, self._name = run, name
-
-    def __enter__(self) -> None:
-        log.info("stage %s", self._name)
-        self._began = time.monotonic()
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            self._run.on_first_process(lambda: self._record(time.monotonic() - self._began))
-
-    def _record(self, seconds: float) -> None:
-        path = self._run.workdir.times
-        times: Mapping[str, float] = read_json(path) if path.exists() else {}
-        if self._name not in times or seconds > max(times[self._name], self.IDLE_SECONDS):
-            write_json(path, {**times, self._name: round(seconds, 2)})
-            log.info("stage %s took %.1f s", self._name, seconds)
+def _keep_time(run: Run, name: str, seconds: float) -> None:
+    path = run.workdir.times
+    times: Mapping[str, float] = read_json(path) if path.exists() else {}
+    write_json(path, {**times, name: seconds})

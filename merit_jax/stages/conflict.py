@@ -16,7 +16,7 @@ AXES = 3
 """Principal axes kept at least, if there are so many; the split uses the first log2 K of them."""
 
 
-def measure_conflict(run: Run) -> None:
+def measure_conflict(run: Run) -> bool:
     """Similarities and axes; datasets that are new in the mixture cost only their own rows of the matrix."""
     index = gradient_index(run)
     inputs = {"gradients": index["inputs"], "datasets": run.digests()}
@@ -24,7 +24,7 @@ def measure_conflict(run: Run) -> None:
     if _covers_part(path, inputs):
         similarity = _extended(run)
     elif is_current(path, inputs, overwrite=run.overwrite):
-        return
+        return False
     else:
         similarity = np.asarray(conflict.cosine_similarity(np.stack(load_gradients(run)), run.names))
     rank = min(max(AXES, run.config.partition.groups.bit_length() - 1), len(run.names) - 1)
@@ -32,6 +32,7 @@ def measure_conflict(run: Run) -> None:
     run.on_first_process(
         lambda: write_arrays(path, inputs, names=np.array(run.names), similarity=similarity, **axes._asdict())
     )
+    return True
 
 
 def _covers_part(path: epath.Path, inputs: Mapping[str, Any]) -> bool:

@@ -33,7 +33,7 @@ class Candidate(NamedTuple):
     inputs: Mapping[str, Any]
 
 
-def evaluate(run: Run, baselines: Mapping[str, Workdir] | None = None) -> None:
+def evaluate(run: Run, baselines: Mapping[str, Workdir] | None = None) -> bool:
     """Scores theta0 ("base"), this run's merged model ("merged") and the merged models of other workdirs.
 
     Args:
@@ -49,7 +49,7 @@ def evaluate(run: Run, baselines: Mapping[str, Workdir] | None = None) -> None:
     candidates = _candidates(run, baselines or {})
     wanted = {name: c for name, c in candidates.items() if known.get(name, {}).get("inputs") != c.inputs}
     if not wanted:
-        return
+        return False
     exam = _Exam(run)
     for name, candidate in wanted.items():
         log.info("evaluating %s", name)
@@ -58,6 +58,7 @@ def evaluate(run: Run, baselines: Mapping[str, Workdir] | None = None) -> None:
         known[name] = {"inputs": dict(candidate.inputs), "mean": _mean(list(scores.values())), "datasets": scores}
         ordered = {other: known[other] for other in [*candidates, *(set(known) - set(candidates))] if other in known}
         run.on_first_process(lambda models=ordered: write_json(path, {"inputs": inputs, "models": _plain(models)}))
+    return True
 
 
 def _inputs(run: Run) -> dict[str, Any]:

@@ -16,15 +16,18 @@ from merit_jax.workdir import fingerprint, is_current, read_json, write_array, w
 log = logging.getLogger("merit_jax")
 
 
-def estimate_gradients(run: Run) -> None:
+def estimate_gradients(run: Run) -> bool:
     """Computes the gradients that are missing, and stores each as soon as it is there.
 
     A store that a killed run left half-built is completed; datasets that are new in the mixture are added.
+
+    Returns:
+        Whether any was missing.
     """
     index = gradient_index(run)
     missing = [dataset for dataset in run.datasets if dataset.name not in index["datasets"]]
     if not missing:
-        return
+        return False
     cfg = run.config.gradients
     reduce = make_reduction(cfg.reduction, stride=cfg.stride, width=cfg.width)
     rows = gradient_rows(
@@ -41,6 +44,7 @@ def estimate_gradients(run: Run) -> None:
         for dataset, row in zip(missing, rows, strict=True):
             _store(run, index, dataset, checked(row, dataset.name))
             progress.update()
+    return True
 
 
 def load_gradients(run: Run) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ from merit_jax.train.checkpoint import params_directory
 from merit_jax.workdir import fingerprint, is_current, read_json, write_json
 
 
-def merge(run: Run) -> None:
+def merge(run: Run) -> bool:
     """Merges the finished branches leaf by leaf, in the memory of a few leaves.
 
     Raises:
@@ -31,7 +31,7 @@ def merge(run: Run) -> None:
     }
     record = run.workdir.merge_record
     if is_current(record, inputs, overwrite=run.overwrite):
-        return
+        return False
     tokens = [branch["tokens"] for branch in branches]
     weights = token_weights(tokens)
     readers = [OrbaxLeaves(params_directory(run.workdir.branch(k) / "checkpoints")) for k in range(len(branches))]
@@ -46,18 +46,20 @@ def merge(run: Run) -> None:
     run.on_first_process(write)
     result = {"inputs": inputs, "method": method, "tokens": tokens, "weights": [float(weight) for weight in weights]}
     run.on_first_process(lambda: write_json(record, result))
+    return True
 
 
-def export(run: Run) -> None:
+def export(run: Run) -> bool:
     """Writes the merged model as a folder that other tools load, with its tokenizer and a model card."""
     out = run.workdir.merged_hf
     inputs = read_json(run.workdir.merge_record)["inputs"]
     if is_current(out / "merit.json", inputs, overwrite=run.overwrite):
-        return
+        return False
     leaves = OrbaxLeaves(run.workdir.merged_params)
     if out.exists():
         run.on_first_process(out.rmtree)
     run.on_first_process(lambda: run.theta0.export(leaves.read, out, merged_card(run)))
+    return True
 
 
 def _finished(run: Run) -> list[dict[str, Any]]:

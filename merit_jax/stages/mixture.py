@@ -4,15 +4,15 @@ from merit_jax.run import Run
 from merit_jax.workdir import is_current, write_json
 
 
-def describe_mixture(run: Run) -> None:
-    """Reads every dataset and records its rows, tokens and digest."""
+def describe_mixture(run: Run) -> bool:
+    """Reads every dataset and records its rows, tokens and digest; whether they were not recorded yet."""
     inputs = {
         "text": dict(run.text_inputs),
         "max_held_out": run.config.mixture.max_held_out,
         "datasets": run.digests(),
     }
     if is_current(run.workdir.mixture, inputs, overwrite=run.overwrite):
-        return
+        return False
     datasets = {
         dataset.name: {
             "samples": len(dataset.train),
@@ -25,3 +25,4 @@ def describe_mixture(run: Run) -> None:
         for dataset in run.datasets
     }
     run.on_first_process(lambda: write_json(run.workdir.mixture, {"inputs": inputs, "datasets": datasets}))
+    return True

@@ -20,7 +20,7 @@ def needs_conflict(run: Run) -> bool:
     return run.config.partition.method in BY_CONFLICT
 
 
-def divide(run: Run) -> None:
+def divide(run: Run) -> bool:
     """Assigns the mixture to branches.
 
     Raises:
@@ -36,11 +36,12 @@ def divide(run: Run) -> None:
     }
     path = run.workdir.partition
     if is_current(path, inputs, overwrite=run.overwrite):
-        return
+        return False
     made = plan(
         cfg.method, _branches(run), dict(zip(run.names, zip(run.samples, run.tokens, strict=True), strict=True))
     )
     run.on_first_process(lambda: write_json(path, {"inputs": inputs, **made.to_dict()}))
+    return True
 
 
 def load_plan(run: Run) -> Plan:

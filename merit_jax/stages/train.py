@@ -19,13 +19,13 @@ UNRECORDED = ("checkpoint_every", "log_every")
 """Keys of `config.train` that do not change what a branch learns."""
 
 
-def train_all(run: Run) -> None:
+def train_all(run: Run) -> bool:
     """Trains the branches that are not finished, one after the other."""
-    for index in range(len(load_plan(run).branches)):
-        train_branch(run, index)
+    trained = [train_branch(run, index) for index in range(len(load_plan(run).branches))]
+    return any(trained)
 
 
-def train_branch(run: Run, index: int) -> None:
+def train_branch(run: Run, index: int) -> bool:
     """Trains branch `index`, or carries on where a killed run left it. Needs theta0, the data and `partition.json` only.
 
     Raises:
@@ -37,7 +37,7 @@ def train_branch(run: Run, index: int) -> None:
     branch, done = branches[index], run.workdir.branch_done(index)
     inputs = branch_inputs(run, branch)
     if is_current(done, inputs, overwrite=run.overwrite):
-        return
+        return False
     run.on_first_process(lambda: _claim(run, index, inputs))
     batches = _batches(run, branch)
     log.info("branch %d: %d datasets, %d steps, %d tokens", index, len(branch.shares), batches.steps, batches.tokens)
@@ -58,6 +58,7 @@ def train_branch(run: Run, index: int) -> None:
         description=f"branch {index}",
     )
     run.on_first_process(lambda: write_json(done, {"inputs": inputs, **finished._asdict()}))
+    return True
 
 
 def branch_inputs(run: Run, branch: Branch) -> dict[str, Any]:
