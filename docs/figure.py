@@ -15,8 +15,10 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F
 
 
 def short(name: str) -> str:
-    """A dataset's name without its family."""
-    return name.split("__")[-1].replace("subtask", "").replace("_", " ")[:28]
+    """A dataset's name without its family, unless the rest says nothing."""
+    family, _, task = name.partition("__")
+    shown = task if task and not task.startswith("subtask_") else family
+    return shown.replace("subtask", "").replace("_", " ")[:28]
 
 
 def groups_of(workdir: Path) -> dict[str, int]:
