@@ -27,6 +27,9 @@ class LeafReader(Protocol):
         """The leaf's values."""
 
 
+Image = Mapping[str, Any]
+"""One image of a conversation: a content part {"type": "image", "path": ...} or {"type": "image", "bytes": ...}."""
+
 Cache = Any
 """A model's key-value cache: a pytree whose leaves have the sequences on axis 1, behind the layers."""
 
@@ -83,7 +86,8 @@ class Record(NamedTuple):
     """One row of a dataset file, as a conversation.
 
     Attributes:
-        messages: OpenAI messages ({"role": ..., "content": ...}); the last one is the assistant's response.
+        messages: OpenAI messages ({"role": ..., "content": ...}); the last one is the assistant's response. Content is text, or,
+            with images, a list of parts: {"type": "text", "text": ...} and `Image`s.
         options: Answer options of a multiple-choice row, else None.
         where: "FILE:LINE" (or "FILE[INDEX]"), for error messages.
     """
@@ -99,10 +103,55 @@ class Example(NamedTuple):
     Attributes:
         tokens: Ids of the whole conversation, prompt and responses.
         supervised: True on the tokens that the loss counts (the assistant's). Never the first token.
+        images: The images of the conversation, in order; read only when a batch is made.
     """
 
     tokens: Int32[np.ndarray, " n"]
     supervised: Bool[np.ndarray, " n"]
+    images: tuple[Image, ...] = ()
+
+
+class Placed(NamedTuple):
+    """An example in a row.
+
+    Attributes:
+        start: Where in the row its first token is.
+        example: The example. Its last token is only a target, so it takes `len(tokens) - 1` places.
+    """
+
+    start: int
+    example: Example
+
+
+@runtime_checkable
+class ImageReader(Protocol):
+    """The host's side of a vision-language model: from references to images to `Batch.images`."""
+
+    def count(self, tokens: Int32[np.ndarray, " n"]) -> int:
+        """How many of the tokens stand for images."""
+
+    def row(self, placed: Sequence[Placed], row_length: int, image_tokens: int) -> Any:
+        """Reads the images of one row of a batch.
+
+        Args:
+            placed: The examples of the row.
+            row_length: Tokens of the row.
+            image_tokens: Room for image tokens; the examples have no more.
+
+        Returns:
+            A tree of arrays without a batch axis, whose shapes depend on `row_length` and `image_tokens` alone. All zeros is a
+            row of padding.
+
+        Raises:
+            ValueError: An image cannot be read; it is named.
+        """
+
+    def check(self, image: Image) -> None:
+        """Reads one image whole.
+
+        Raises:
+            ValueError: It cannot be read.
+        """
 
 
 class Dataset(NamedTuple):
