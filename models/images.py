@@ -1,0 +1,168 @@
+"""Images: from a reference to pixels, as transformers' `load_image` reads them, and a cache of processed ones.
+
+A reference is a content part: {"type": "image", "path": ...} or {"type": "image", "bytes": ...}. As in `load_image`, the EXIF
+orientation is applied, and then every mode becomes RGB: a palette is looked up, grey repeated, alpha dropped.
+"""
+
+import hashlib
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import jax
+from etils import epath
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+QUARTER_TURNS = (5, 6, 7, 8)
+"""EXIF orientations that exchange height and width."""
+PNG_START, PNG_TEXT = 8, (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+
+
+def open_image(image: Mapping[str, Any]) -> Image.Image:
+    """The image in RGB, upright.
+
+    Args:
+        image: A reference.
+
+    Raises:
+        ValueError: It is missing, empty, cut off, or no image.
+    """
+    with _opened(image) as opened:
+        return ImageOps.exif_transpose(opened).convert("RGB")
+
+
+def image_size(image: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width of the upright image, in pixels, without decoding it.
+
+    Args:
+        image: A reference.
+
+    Raises:
+        ValueError: It is missing, empty, or no image.
+    """
+    with _opened(image) as opened:
+        if opened.format == "TIFF":  # whose reader may turn it too
+            opened = ImageOps.exif_transpose(opened)
+        turned = opened.width != opened.height and _orientation(opened) in QUARTER_TURNS
+        return (opened.width, opened.height) if turned else (opened.height, opened.width)
+
+
+def image_name(image: Mapping[str, Any]) -> str:
+    """How error messages name an image."""
+    if "path" in image:
+        return str(image["path"])
+    return f"embedded image ({len(image['bytes'])} bytes, sha256 {hashlib.sha256(image['bytes']).hexdigest()[:12]})"
+
+
+class PixelCache:
+    """Processed images, the least recently used of which are dropped; several threads may use it.
+
+    A copy in another process starts empty.
+
+    Attributes:
+        process: From an RGB image to a tree of arrays, which nobody may change.
+        max_bytes: Size of all kept arrays.
+    """
+
+    def __init__(self, process: Callable[[Image.Image], Any], max_bytes: int):
+        self.process, self.max_bytes = process, max_bytes
+        self._kept: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
+        self._bytes, self._lock = 0, threading.Lock()
+
+    def __reduce__(self):
+        return PixelCache, (self.process, self.max_bytes)
+
+    def __call__(self, image: Mapping[str, Any]) -> Any:
+        """The processed image.
+
+        Args:
+            image: A reference.
+
+        Raises:
+            ValueError: It cannot be read.
+        """
+        key = image["path"] if "path" in image else hashlib.sha256(image["bytes"]).digest()
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key][0]
+        value = self.process(open_image(image))
+        self._keep(key, value, sum(leaf.nbytes for leaf in jax.tree.leaves(value) if hasattr(leaf, "nbytes")))
+        return value
+
+    def _keep(self, key: Any, value: Any, size: int) -> None:
+        with self._lock:
+            if key in self._kept or size > self.max_bytes:
+                return
+            self._kept[key] = value, size
+            self._bytes += size
+            while self._bytes > self.max_bytes:
+                self._bytes -= self._kept.popitem(last=False)[1][1]
+
+
+@contextmanager
+def _opened(image: Mapping[str, Any]) -> Iterator[Image.Image]:
+    """Opens an image; what fails inside the `with` block is told as a fault of the image."""
+    name = image_name(image)
+    source = _source(image, name)
+    try:
+        with Image.open(source) as opened:
+            yield opened
+    except UnidentifiedImageError:
+        raise ValueError(f"{name}: not an image that Pillow can read; convert it to PNG or JPEG") from None
+    except Exception as error:  # decoders fail on damaged data in any way: OSError, SyntaxError, struct.error, ...
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{name}: damaged or truncated image ({reason}); replace it or delete the record") from error
+
+
+def _source(image: Mapping[str, Any], name: str) -> str | io.BytesIO:
+    """What `PIL.Image.open` takes: a path, or bytes in memory."""
+    if "bytes" not in image and "://" not in name:
+        empty = _stat(name).length == 0
+        source = name
+    else:
+        data = image["bytes"] if "bytes" in image else _stat(name) and epath.Path(name).read_bytes()
+        empty, source = not data, io.BytesIO(data)
+    if empty:
+        raise ValueError(f"{name}: the image has 0 bytes; write the file again or delete the record")
+    return source
+
+
+def _stat(path: str) -> Any:
+    """The file's `length` in bytes.
+
+    Raises:
+        ValueError: There is no such file.
+    """
+    try:
+        found = epath.Path(path).stat()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        reason = "no such image" if missing else f"the image cannot be opened ({error})"
+        raise ValueError(f"{path}: {reason}; correct the path or delete the record") from None
+    if found.is_directory:
+        raise ValueError(f"{path}: a folder, not an image; correct the path or delete the record")
+    return found
+
+
+def _orientation(opened: Image.Image) -> int | None:
+    """The EXIF orientation that `exif_transpose` will find."""
+    if opened.format == "PNG" and not _has_late_text(opened.fp):
+        return Image.Image.getexif(opened).get(ExifTags.Base.Orientation)  # PNG's own getexif decodes the pixels
+    return opened.getexif().get(ExifTags.Base.Orientation)
+
+
+def _has_late_text(file: BinaryIO) -> bool:
+    """Whether a PNG has metadata behind its pixels."""
+    here = file.tell()
+    file.seek(PNG_START)
+    found = pixels = False
+    while len(head := file.read(8)) == 8 and not found:
+        pixels = pixels or head[4:] == b"IDAT"
+        found = pixels and head[4:] in PNG_TEXT
+        file.seek(int.from_bytes(head[:4], "big") + 4, io.SEEK_CUR)
+    file.seek(here)
+    return found
