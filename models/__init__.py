@@ -3,7 +3,7 @@
 from models.build import build
 from models.export import export_hf
 from models.hf import Pretrained, leaf_keys, load_pretrained, open_pretrained, read_config
-from models.interface import CACHE_ROW_AXIS, DecoderConfig, KVCache, Llama3Scaling, Model
+from models.interface import CACHE_ROW_AXIS, DecoderConfig, KVCache, Llama3Scaling, Model, VisionLanguageConfig
 from models.shipped import smollm2_path
 from models.tokenizer import load_tokenizer
 
@@ -14,6 +14,7 @@ __all__ = [
     "Llama3Scaling",
     "Model",
     "Pretrained",
+    "VisionLanguageConfig",
     "build",
     "export_hf",
     "leaf_keys",

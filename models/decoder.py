@@ -1,4 +1,6 @@
-"""One decoder for every text family: embedding, a scan over layers, final norm, unembedding."""
+"""One decoder for every family: embedding, a scan over layers, final norm, unembedding."""
+
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -6,7 +8,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from models import rope
 from models.interface import Array, DecoderConfig, KVCache
-from models.layers import MLP, Attention, Context, Projection, RMSNorm
+from models.layers import MLP, Attention, Context, LayerCache, Projection, RMSNorm
 
 
 class Embedding(nn.Module):
@@ -37,8 +39,8 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], context: Context, cache: KVCache | None
-    ) -> tuple[Float[Array, "b t d"], KVCache | None]:
+        self, x: Float[Array, "b t d"], context: Context, cache: LayerCache | None
+    ) -> tuple[Float[Array, "b t d"], LayerCache | None]:
         """One step of the scan over layers: the residual stream is the carry, the layer's cache goes in and out."""
         c = self.config
         attended, cache = Attention(c, name="attention")(RMSNorm(c, name="attention_norm")(x), context, cache)
@@ -83,14 +85,20 @@ class Decoder(nn.Module):
         hidden, _ = self.run(self.vectors(tokens), positions, mask)
         return self.logits(hidden)
 
-    def vectors(self, tokens: Int[Array, "b t"]) -> Float[Array, "b t d"]:
-        """Input vectors of tokens."""
+    def vectors(self, tokens: Int[Array, "b t"], images: Any = None) -> Float[Array, "b t d"]:
+        """Input vectors of tokens.
+
+        Raises:
+            ValueError: There are images.
+        """
+        if images is not None:
+            raise ValueError("the batch has images, but this model reads text only: use a vision-language checkpoint")
         return self.embed(tokens)
 
     def run(
         self,
         x: Float[Array, "b t d"],
-        positions: Int[Array, "b t"],
+        positions: Int[Array, "b t *axes"],
         mask: Bool[Array, "b 1 t s"],
         slots: Int[Array, "b t"] | None = None,
         cache: KVCache | None = None,
@@ -99,7 +107,7 @@ class Decoder(nn.Module):
 
         Args:
             x: Input vectors: of tokens, or of anything that stands in their place.
-            positions: RoPE positions.
+            positions: RoPE positions; with M-RoPE, three per token or one that stands for all three.
             mask: True where a token may see a key.
             slots: Where the tokens go in the cache; None without a cache.
             cache: Earlier keys and values of all layers, or None.
@@ -107,9 +115,10 @@ class Decoder(nn.Module):
         Returns:
             Hidden states, and the cache with x written into it (None without a cache).
         """
-        context = Context(rope.angles(positions, rope.inverse_frequencies(self.config)), mask, slots)
-        x, cache = self.layers(x, context, cache)
-        return self.final_norm(x), cache
+        c = self.config
+        context = Context(rope.angles(positions, rope.inverse_frequencies(c), c.mrope_section), mask, slots)
+        x, written = self.layers(x, context, None if cache is None else LayerCache(cache.k, cache.v))
+        return self.final_norm(x), None if cache is None else cache._replace(k=written.k, v=written.v)
 
     def logits(self, hidden: Float[Array, "*b d"]) -> Float32[Array, "*b v"]:
         """Scores over the vocabulary."""

@@ -1,4 +1,4 @@
-"""What a decoder is made of (`DecoderConfig`) and what it offers (`Model`)."""
+"""What a model is made of (`DecoderConfig`, `VisionLanguageConfig`) and what it offers (`Model`)."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int32
 
 Array = jax.Array | np.ndarray
 
@@ -18,6 +18,9 @@ CACHE_ROW_AXIS = 1
 """Axis of every leaf of a cache that counts the rows: `jnp.repeat(leaf, n, axis=1)` copies each row n times."""
 
 ATTENTION = (None, "xla", "cudnn")
+
+SWITCHES = ("dtype", "param_dtype", "remat", "scan_unroll", "attention")
+"""Fields of `StackConfig` that change how a model is computed but not its function."""
 
 
 class Llama3Scaling(NamedTuple):
@@ -36,12 +39,46 @@ class Llama3Scaling(NamedTuple):
     original_length: int
 
 
-@dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-    """Architecture of a text decoder, and switches that change its speed but not its function.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StackConfig:
+    """What every part of a model has: the epsilon of its norms, and `SWITCHES`.
 
     Attributes:
-        family: "llama" or "qwen2".
+        norm_eps: Added to the mean square (or variance) in normalisation.
+        dtype: Type of the computation.
+        param_dtype: Type of the parameters.
+        remat: Recompute activations in the backward pass instead of storing them.
+        scan_unroll: Layers per iteration of the layer loop; True for all. More is faster to run and slower to compile.
+        attention: Implementation for `jax.nn.dot_product_attention`.
+    """
+
+    norm_eps: float = 1e-6
+    dtype: Any = "float32"
+    param_dtype: Any = "float32"
+    remat: bool = False
+    scan_unroll: int = 1
+    attention: str | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
+        object.__setattr__(self, "param_dtype", jnp.dtype(self.param_dtype).name)
+        self.check_positive("scan_unroll")
+        if self.attention not in ATTENTION:
+            raise ValueError(f"attention = {self.attention!r}: expected one of {ATTENTION}")
+
+    def check_positive(self, *names: str) -> None:
+        """Raises ValueError unless the fields are at least 1."""
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: expected at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig(StackConfig):
+    """Architecture of a text decoder.
+
+    Attributes:
+        family: Key of the decoder's own family in `models.families`, such as "llama" or "qwen2".
         vocab_size: Rows of the embedding.
         hidden_size: Width of the residual stream.
         layers: Number of layers.
@@ -51,14 +88,10 @@ class DecoderConfig:
         mlp_size: Width of the SwiGLU.
         rope_theta: Base of the RoPE wavelengths.
         rope_scaling: Stretching of the RoPE frequencies; None for none.
-        norm_eps: Added to the mean square in RMSNorm.
+        mrope_section: How many of the rotated pairs turn by the temporal, the height and the width position (M-RoPE);
+            None where a token has one position.
         qkv_bias: Whether the query, key and value projections have biases.
         tied: Whether the embedding is also the unembedding.
-        dtype: Type of the computation.
-        param_dtype: Type of the parameters.
-        remat: Recompute activations in the backward pass instead of storing them.
-        scan_unroll: Layers per iteration of the layer loop; True for all. More is faster to run and slower to compile.
-        attention: Implementation for `jax.nn.dot_product_attention`.
     """
 
     family: str
@@ -71,27 +104,45 @@ class DecoderConfig:
     mlp_size: int
     rope_theta: float = 10000.0
     rope_scaling: Llama3Scaling | None = None
-    norm_eps: float = 1e-6
+    mrope_section: tuple[int, int, int] | None = None
     qkv_bias: bool = False
     tied: bool = False
-    dtype: Any = "float32"
-    param_dtype: Any = "float32"
-    remat: bool = False
-    scan_unroll: int = 1
-    attention: str | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
-        object.__setattr__(self, "param_dtype", jnp.dtype(self.param_dtype).name)
-        for name in ("vocab_size", "hidden_size", "layers", "heads", "kv_heads", "head_dim", "mlp_size", "scan_unroll"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: expected at least 1")
+        super().__post_init__()
+        self.check_positive("vocab_size", "hidden_size", "layers", "heads", "kv_heads", "head_dim", "mlp_size")
         if self.heads % self.kv_heads:
             raise ValueError(f"heads = {self.heads} is not a multiple of kv_heads = {self.kv_heads}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim = {self.head_dim}: RoPE rotates pairs, so it must be even")
-        if self.attention not in ATTENTION:
-            raise ValueError(f"attention = {self.attention!r}: expected one of {ATTENTION}")
+        if self.mrope_section is not None and sum(self.mrope_section) != self.head_dim // 2:
+            raise ValueError(
+                f"mrope_section = {self.mrope_section} sums to {sum(self.mrope_section)}, but a head has "
+                f"head_dim / 2 = {self.head_dim // 2} rotated pairs"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionLanguageConfig:
+    """A decoder with a vision tower and a projector from the tower's features to token vectors.
+
+    Attributes:
+        family: Key in `models.families`.
+        text: The decoder.
+        vision: The tower; its type is a key of `models.vision_language.PARTS`.
+        projector: The projector; likewise.
+        image_token: Id of the token that stands for one image feature.
+    """
+
+    family: str
+    text: DecoderConfig
+    vision: StackConfig
+    projector: StackConfig
+    image_token: int
+
+    def __post_init__(self):
+        if not 0 <= self.image_token < self.text.vocab_size:
+            raise ValueError(f"the image token {self.image_token} is not among {self.text.vocab_size} tokens")
 
 
 class KVCache(NamedTuple):
@@ -100,17 +151,19 @@ class KVCache(NamedTuple):
     Attributes:
         k: Rotated keys, by slot (place in the sequence).
         v: Values, by slot.
+        offset: RoPE position minus slot, of the tokens that come after the prompt (0 for text).
     """
 
     k: Float[Array, "layers b slots kv_heads head_dim"]
     v: Float[Array, "layers b slots kv_heads head_dim"]
+    offset: Int32[Array, "1 b"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
     """A language model as pure functions of its params. `batch` is anything with the fields of a row batch.
 
-    A batch has `tokens`, `positions` and `segments`, each i32[b, t], and `images`.
+    A batch has `tokens`, `positions` and `segments`, each i32[b, t], and `images` (None for text).
 
     Attributes:
         config: What the model was built from.
@@ -125,7 +178,7 @@ class Model:
         abstract: Tree like the params; per leaf, its shape and dtype.
     """
 
-    config: DecoderConfig
+    config: DecoderConfig | VisionLanguageConfig
     init: Callable[..., Any]
     hidden: Callable[..., Any]
     unembed: Callable[..., Any]

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Bool, Float, Float32, Int
 
 from models import rope
-from models.interface import Array, DecoderConfig, KVCache
+from models.interface import Array, DecoderConfig, StackConfig
 
 _init_kernel = nn.initializers.normal(0.02)
 
@@ -27,10 +27,17 @@ class Context(NamedTuple):
     slots: Int[Array, "b t"] | None
 
 
+class LayerCache(NamedTuple):
+    """The keys and values of one layer, or, with a leading axis, of all."""
+
+    k: Float[Array, "*layers b slots kv_heads head_dim"]
+    v: Float[Array, "*layers b slots kv_heads head_dim"]
+
+
 class RMSNorm(nn.Module):
     """y = scale * x / sqrt(mean(x^2) + eps), in float32."""
 
-    config: DecoderConfig
+    config: StackConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
@@ -53,9 +60,9 @@ class Projection(nn.Module):
         out_dtype: Type of the output; None for the computation's.
     """
 
-    config: DecoderConfig
+    config: StackConfig
     features: int
-    axes: tuple[str, str]
+    axes: tuple[str | None, str | None]
     use_bias: bool = False
     out_dtype: str | None = None
 
@@ -79,8 +86,8 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], context: Context, cache: KVCache | None
-    ) -> tuple[Float[Array, "b t d"], KVCache | None]:
+        self, x: Float[Array, "b t d"], context: Context, cache: LayerCache | None
+    ) -> tuple[Float[Array, "b t d"], LayerCache | None]:
         """Attends within x, or, given this layer's cache, writes x into it and attends to it."""
         c = self.config
         query = self._heads(x, "query", c.heads, "heads")
@@ -101,11 +108,13 @@ class Attention(nn.Module):
 
 
 def _write(
-    cache: KVCache, key: Float[Array, "b t n h"], value: Float[Array, "b t n h"], slots: Int[Array, "b t"]
-) -> KVCache:
+    cache: LayerCache, key: Float[Array, "b t n h"], value: Float[Array, "b t n h"], slots: Int[Array, "b t"]
+) -> LayerCache:
     """Puts keys and values at their slots; slots past the end are dropped."""
     rows = jnp.arange(key.shape[0])[:, None]
-    return KVCache(*(old.at[rows, slots].set(new, mode="drop") for old, new in zip(cache, (key, value), strict=True)))
+    return LayerCache(
+        *(old.at[rows, slots].set(new, mode="drop") for old, new in zip(cache, (key, value), strict=True))
+    )
 
 
 class MLP(nn.Module):

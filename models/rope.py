@@ -29,9 +29,22 @@ def stretch(plain: Float32[np.ndarray, " half"], scaling: Llama3Scaling) -> Floa
     return (plain * (kept + (1 - kept) / scaling.factor)).astype(np.float32)
 
 
-def angles(positions: Int[Array, "b t"], radians: Float32[Array, " half"]) -> Float32[Array, "b t half"]:
-    """Angle of every rotated pair, given its radians per token."""
-    return jnp.asarray(positions, jnp.float32)[..., None] * radians
+def angles(
+    positions: Int[Array, "b t *axes"],
+    radians: Float32[Array, " half"],
+    section: tuple[int, int, int] | None = None,
+) -> Float32[Array, "b t half"]:
+    """Angle of every rotated pair.
+
+    Args:
+        positions: One position per token, or three: temporal, height, width.
+        radians: Radians per position of every pair.
+        section: With three positions: how many pairs turn by the first, the second and the third.
+    """
+    wide = jnp.asarray(positions, jnp.float32)
+    if wide.ndim == 2:
+        return wide[..., None] * radians
+    return wide[..., np.repeat(np.arange(3), section)] * radians
 
 
 def rotate(x: Float[Array, "b t heads dim"], theta: Float32[Array, "b t half"]) -> Float[Array, "b t heads dim"]:

@@ -123,7 +123,7 @@ def test_a_text_model_refuses_images():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"atention": "xla"}, "unknown decoder option 'atention'"),
+        ({"atention": "xla"}, "unknown model option 'atention'"),
         ({"attention": "flash"}, "attention = 'flash'"),
         ({"kv_heads": 4}, "not a multiple of kv_heads"),
         ({"head_dim": 5}, "must be even"),
