@@ -16,7 +16,7 @@ from models.checkpoint import INDEX, SINGLE, Checkpoint, Folder, open_checkpoint
 from models.families import parse_config
 from models.hf import plan_of
 from models.interface import Array
-from models.keys import Layout, Place, leaf_shapes
+from models.keys import Layout, leaf_shapes, tensor_of
 from models.safetensors_io import DTYPES, TensorSpec, write
 from models.tokenizer import load_tokenizer
 
@@ -136,16 +136,10 @@ def _tensors(
         if leaf.shape != shapes[path]:
             raise ValueError(f"leaf {path!r} has shape {leaf.shape}, but {checkpoint.path} asks for {shapes[path]}")
         for place in places:
-            yield _tensor(leaf, place).astype(_target(checkpoint.specs[place.key], dtype).dtype)
+            yield tensor_of(leaf, place).astype(_target(checkpoint.specs[place.key], dtype).dtype)
         del leaf
     for key in plan.kept:
         yield checkpoint.read(key).astype(_target(checkpoint.specs[key], dtype).dtype)
-
-
-def _tensor(leaf: np.ndarray, place: Place) -> np.ndarray:
-    """A view of one tensor of a leaf, in the layout of Hugging Face."""
-    part = leaf if place.layer is None else leaf[place.layer]
-    return part.T if place.transpose else part
 
 
 def _write_other_files(draft: Path, checkpoint: Checkpoint, dtype: Any) -> None:

@@ -5,21 +5,21 @@ from types import ModuleType
 from typing import Any
 
 from models import llama, qwen2
-from models.interface import DecoderConfig, Model
+from models.interface import DecoderConfig, Model, VisionLanguageConfig
 from models.keys import Layout, leaf_shapes, match
 
 FAMILIES: dict[str, ModuleType] = {"llama": llama, "qwen2": qwen2}
 
 
-def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
-    """The decoder that a Hugging Face config describes.
+def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig | VisionLanguageConfig:
+    """The model that a Hugging Face config describes.
 
     Args:
         raw: Content of config.json.
         where: The file, for error messages.
 
     Raises:
-        ValueError: The family is unknown, or the config asks for what the decoder does not do.
+        ValueError: The family is unknown, or the config asks for what the model does not do.
     """
     kind = raw.get("model_type")
     if kind not in FAMILIES:
@@ -39,5 +39,4 @@ def layout(model: Model, tensors: Mapping[str, tuple[int, ...]], where: str) -> 
         ValueError: A tensor is missing, unknown or of another shape.
     """
     family, config = FAMILIES[model.config.family], model.config
-    shapes = leaf_shapes(model.abstract)
-    return match(family.rows(config), family.optional_rows(config), shapes, config.layers, tensors, where)
+    return match(family.rows(config), family.optional_rows(config), leaf_shapes(model.abstract), tensors, where)

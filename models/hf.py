@@ -10,22 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from models.build import build, override
+from models.build import Config, build, override
 from models.checkpoint import Checkpoint, open_checkpoint
 from models.families import layout, parse_config
-from models.interface import DecoderConfig, Model, Params
-from models.keys import Layout, Place
+from models.interface import Model, Params
+from models.keys import Layout, Place, part_of
 
 
-def read_config(path: str | Path, **overrides: Any) -> DecoderConfig:
-    """The decoder of a checkpoint, without its weights.
+def read_config(path: str | Path, **overrides: Any) -> Config:
+    """What a checkpoint is the params of, without its weights.
 
     Args:
         path: Hugging Face folder or .gguf file.
-        **overrides: Fields of `DecoderConfig` to replace.
+        **overrides: Fields to replace, as for `models.build.override`.
 
     Raises:
-        ValueError: The checkpoint is damaged or asks for what the decoder does not do.
+        ValueError: The checkpoint is damaged or asks for what the model does not do.
     """
     checkpoint = open_checkpoint(path)
     return override(parse_config(checkpoint.config, checkpoint.config_file), overrides)
@@ -41,13 +41,13 @@ def load_pretrained(
         param_dtype: Type of the parameters.
         shardings: Tree like the params of where each leaf goes, or a function from the model to one; None for the
             default device.
-        **overrides: Fields of `DecoderConfig` to replace, such as dtype, remat, scan_unroll, attention.
+        **overrides: Fields of the config to replace, such as dtype, remat, scan_unroll, attention.
 
     Returns:
         The model, and the nested dict of its parameters.
 
     Raises:
-        ValueError: The checkpoint is damaged or incomplete, does not fit its config, or asks for what the decoder
+        ValueError: The checkpoint is damaged or incomplete, does not fit its config, or asks for what the model
             does not do.
     """
     opened = open_pretrained(path, param_dtype=param_dtype, **overrides)
@@ -130,7 +130,7 @@ def _read_leaf(checkpoint: Checkpoint, places: tuple[Place, ...], abstract: jax.
             _check_same(checkpoint, tensor, first[place.layer], place.key)
             continue
         first[place.layer] = place.key
-        leaf[... if place.layer is None else place.layer] = tensor.T if place.transpose else tensor
+        leaf[... if place.layer is None else place.layer] = part_of(tensor, place)
     return leaf
 
 

@@ -62,7 +62,7 @@ def checkpoint(path: Path, seed: int = 0, layers: int = 2) -> Path:
     shapes = leaf_shapes(build(config).abstract)
     rng = np.random.default_rng(seed)
     tensors = {}
-    for leaf, place in expand(FAMILIES["llama"].rows(config), layers):
+    for leaf, place in expand(FAMILIES["llama"].rows(config), shapes):
         shape = tensor_shape(shapes[leaf], place)
         noise = rng.normal(0, 0.08, shape).astype(np.float32)
         tensors[place.key] = noise + np.float32("norm" in place.key)

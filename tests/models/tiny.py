@@ -113,7 +113,7 @@ def tensors(family: str, *, tied: bool = False, stored: bool = False, dtype: Any
     shapes, rng = leaf_shapes(build(cfg).abstract), np.random.default_rng(1)
     found = {
         place.key: rng.normal(0.1, 0.2, tensor_shape(shapes[path], place)).astype(dtype)
-        for path, place in expand(FAMILIES[family].rows(cfg), cfg.layers)
+        for path, place in expand(FAMILIES[family].rows(cfg), shapes)
     }
     return found | ({"lm_head.weight": found["model.embed_tokens.weight"]} if stored else {})
 
