@@ -90,11 +90,13 @@ class Record(NamedTuple):
             with images, a list of parts: {"type": "text", "text": ...} and `Image`s.
         options: Answer options of a multiple-choice row, else None.
         where: "FILE:LINE" (or "FILE[INDEX]"), for error messages.
+        facts: What an open-ended answer should mention, else None.
     """
 
     messages: tuple[Mapping[str, Any], ...]
     options: tuple[str, ...] | None
     where: str
+    facts: tuple[str, ...] | None = None
 
 
 class Example(NamedTuple):
