@@ -22,7 +22,7 @@ import jinja2
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from merit_jax.types import Example
+from merit_jax.types import Example, Image
 
 Messages = Sequence[Mapping[str, Any]]
 Span = tuple[int, int]
@@ -60,7 +60,7 @@ def encode(tokenizer: Any, messages: Messages, max_length: int, *, where: str = 
     """
     text, spans = _render_spans(tokenizer, messages, where)
     tokens, supervised = _tokenize(tokenizer, text[: spans[-1][1]], spans)
-    example = Example(tokens[:max_length], supervised[:max_length])
+    example = Example(tokens[:max_length], supervised[:max_length], images_of(messages))
     example.supervised[:1] = False
     if not example.supervised.any():
         raise ValueError(
@@ -104,6 +104,12 @@ def encode_response(
     whole, spans = _render_spans(tokenizer, (*messages, {"role": "assistant", "content": text}), where)
     start, end = spans[-1]
     return np.asarray(_ids(tokenizer, whole[start:end], inside=True), np.int32)
+
+
+def images_of(messages: Messages) -> tuple[Image, ...]:
+    """The images of a conversation, in order."""
+    contents = [message["content"] for message in messages if not isinstance(message["content"], str)]
+    return tuple(part for content in contents for part in content if part["type"] == "image")
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
