@@ -124,6 +124,11 @@ def _read_records(
     return records, _sample(held_out, limits.max_held_out, fold(seed, "max_held_out", entry.name))
 
 
+def read_entry(entry: Entry, on_error: OnError = fail) -> list[Record]:
+    """Reads the records of an entry's file, as the entry says."""
+    return read_records(entry.file, entry.format, entry.layout, on_error)
+
+
 def read_records(
     file: str, format_name: str | None = None, layout: Layout = Layout(), on_error: OnError = fail
 ) -> list[Record]:
