@@ -4,11 +4,17 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from models import llama, qwen2
+from models import llama, llava, qwen2, smolvlm
 from models.interface import DecoderConfig, Model, VisionLanguageConfig
 from models.keys import Layout, leaf_shapes, match
 
-FAMILIES: dict[str, ModuleType] = {"llama": llama, "qwen2": qwen2}
+FAMILIES: dict[str, ModuleType] = {
+    "llama": llama,
+    "qwen2": qwen2,
+    "llava": llava,
+    "idefics3": smolvlm,
+    "smolvlm": smolvlm,
+}
 
 
 def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig | VisionLanguageConfig:
@@ -39,4 +45,6 @@ def layout(model: Model, tensors: Mapping[str, tuple[int, ...]], where: str) -> 
         ValueError: A tensor is missing, unknown or of another shape.
     """
     family, config = FAMILIES[model.config.family], model.config
-    return match(family.rows(config), family.optional_rows(config), leaf_shapes(model.abstract), tensors, where)
+    as_stored = getattr(family, "as_stored", lambda rows, tensors: rows)  # one architecture, several names
+    rows, optional = (as_stored(table, tensors) for table in (family.rows(config), family.optional_rows(config)))
+    return match(rows, optional, leaf_shapes(model.abstract), tensors, where)

@@ -8,8 +8,14 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from models.decoder import Decoder, segment_mask
 from models.interface import Array, KVCache, StackConfig, VisionLanguageConfig
+from models.projector import MLPProjector, MLPProjectorConfig, ShuffleProjector, ShuffleProjectorConfig
+from models.vit import ViT, ViTConfig
 
-PARTS: dict[type[StackConfig], type[nn.Module]] = {}
+PARTS: dict[type[StackConfig], type[nn.Module]] = {
+    ViTConfig: ViT,
+    MLPProjectorConfig: MLPProjector,
+    ShuffleProjectorConfig: ShuffleProjector,
+}
 """Type of a tower's or projector's config -> its module.
 
 A tower is called as `vision(images) -> hidden`, and `vision.blank()` gives the smallest images of one row, all zeros. A
