@@ -1,0 +1,108 @@
+"""Eight held-out suites: other scenes, other wordings, some combinations of colour and shape that the mixture never shows.
+
+Where the mixture has the same fact in several forms, the prompt says which is wanted, with the hint of the matching dataset.
+"""
+
+from random import Random
+
+from examples.shapes.reasoning import REASONING
+from examples.shapes.scenes import Scene, make_scene
+from examples.shapes.tasks import TASKS
+from examples.shapes.tasks.task import Row, Task, ask_rows
+from examples.shapes.verbose import ASK, Turn
+
+SCENES = 1200
+"""Scenes that the suites share."""
+
+
+def _new(name: str, *wordings: str) -> Task:
+    """A task of the mixture in other words."""
+    return TASKS[name]._replace(wordings=wordings)
+
+
+EXACT = {
+    "ocr": (
+        _new("ocr_letter", "name the letter you see .", "which one of the letters can you read ?"),
+        _new("ocr_all", "read the letters in the picture .", "which letters do you see ? name all ."),
+        _new("digit_digit", "read the number in the picture .", "which digit do you see ?"),
+    ),
+    "count": (
+        _new("count_digit", "what number of objects do you see ?", "how many objects can you count in the picture ?"),
+        _new(
+            "count_color",
+            "what is the number of {color} objects in the picture ?",
+            "how many of the objects have the color {color} ?",
+        ),
+    ),
+    "yes_no": (
+        _new("exists_yes_no", "is a {what} in the picture ?", "does the picture have a {what} ?"),
+        _new("color_yes_no", "is {color} the color of the {ref} ?", "do you see that the {ref} is {color} ?"),
+        _new("relation_yes_no", "can you see the {a} {side} the {b} ?", "do you see that the {a} is {side} the {b} ?"),
+    ),
+    "choice": (
+        _new("choice_text", "{ask} which one is right : {listed} ?", "which of the options {listed} is right ? {ask}"),
+    ),
+    "short_answer": (
+        _new("color_word", "the color of the {ref} : what is it ?", "tell me : which color is the {ref} ?"),
+        _new("shape_noun", "the shape of the {ref} : what is it ?", "tell me which shape the {ref} has ."),
+        _new(
+            "location_words", "the place of the {ref} : what is it ?", "in the picture , where do you see the {ref} ?"
+        ),
+    ),
+    "reason": REASONING,
+}
+"""Suite -> its tasks, with equally many rows; answers are matched exactly or chosen among the options."""
+
+DESCRIBE = (
+    "describe everything you can see .",
+    "tell me what you see in the picture .",
+    "please give a description of all you see .",
+    "explain in detail what is in the picture .",
+)
+CONVERSE = {
+    "object": (
+        "describe the {ref} in detail , please .",
+        "what does the {ref} look like ?",
+        "and the {ref} , please ?",
+    ),
+    "location": ("in what place can i see the {ref} ?", "please tell me where the {ref} is ."),
+    "color": ("please tell me the color of the {ref} .", "what is the color of the {ref} ?"),
+}
+SUITES = ("describe", "converse", *EXACT)
+
+
+def make_suite(name: str, rows: int, seed: int) -> list[Row]:
+    """The rows of a suite."""
+    random = Random(f"{seed}/{name}")
+    if name == "describe":
+        return [_describe(scene, random) for scene in _scenes(random, rows, seed)]
+    if name == "converse":
+        return [_converse(scene, random) for scene in _scenes(random, rows, seed)]
+    tasks = EXACT[name]
+    shares = [rows // len(tasks) + (k < rows % len(tasks)) for k in range(len(tasks))]
+    parts = [
+        ask_rows(task, share, "suites", seed, f"{name}/{k}", SCENES)
+        for k, (task, share) in enumerate(zip(tasks, shares, strict=True))
+    ]
+    return random.sample(found := [row for part in parts for row in part], len(found))
+
+
+def _scenes(random: Random, rows: int, seed: int) -> list[Scene]:
+    return [make_scene("suites", seed, number) for number in random.sample(range(max(rows, SCENES)), rows)]
+
+
+def _describe(scene: Scene, random: Random) -> Row:
+    turn = ASK["scene"](scene, random, DESCRIBE)
+    assert turn
+    return Row(scene, (turn.question, turn.answer), facts=turn.facts)
+
+
+def _converse(scene: Scene, random: Random) -> Row:
+    first: Turn | None = None
+    while not first:
+        kind = random.choice(("location", "color", "object"))
+        first = ASK[kind](scene, random, CONVERSE[kind])
+    last = first
+    while last.answer == first.answer:
+        last = ASK["object"](scene, random, CONVERSE["object"]) or first
+    return Row(scene, (first.question, first.answer, last.question, last.answer), facts=last.facts)
