@@ -231,6 +231,11 @@ def write_text(path: epath.Path, text: str) -> None:
     _write(path, lambda file: file.write(text.encode()))
 
 
+def write_bytes(path: epath.Path, data: bytes) -> None:
+    """Writes a file of bytes, whole or not at all."""
+    _write(path, lambda file: file.write(data))
+
+
 def write_array(path: epath.Path, array: np.ndarray) -> None:
     """Writes an .npy file, whole or not at all."""
     _write(path, lambda file: np.save(file, array, allow_pickle=False))

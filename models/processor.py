@@ -72,6 +72,11 @@ class ImageTokenizer:
         return len(self.tokenizer)
 
     @property
+    def placeholder(self) -> str:
+        """What the chat template writes per image; a text model's tokenizer has no such attribute."""
+        return self.reader.placeholder
+
+    @property
     def extra_rules(self) -> Any:
         """What decides token counts besides the tokenizer: the settings of the image processor."""
         return self.reader.settings

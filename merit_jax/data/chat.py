@@ -14,6 +14,7 @@ response is kept.
 import functools
 import hashlib
 import itertools
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -53,10 +54,11 @@ def encode(tokenizer: Any, messages: Messages, max_length: int, *, where: str = 
         where: Name of the record in error messages.
 
     Returns:
-        The example, and whether it was cut.
+        The example, and whether it was cut. It keeps all its images, also those whose tokens were cut off.
 
     Raises:
-        ValueError: The template fails, a prompt is no prefix of the conversation, or no supervised token is left.
+        ValueError: The template fails, a prompt is no prefix of the conversation, an image's size cannot be read, there are
+            images and the tokenizer is a text model's, or no supervised token is left.
     """
     text, spans = _render_spans(tokenizer, messages, where)
     tokens, supervised = _tokenize(tokenizer, text[: spans[-1][1]], spans)
@@ -113,10 +115,11 @@ def images_of(messages: Messages) -> tuple[Image, ...]:
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """Returns the sha256, in hex, of all that decides the ids of a conversation: vocabulary, rules, chat template."""
+    """Returns the sha256, in hex, of all that decides the ids: vocabulary, rules, chat template, image settings."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
-    parts = (rules, str(tokenizer.chat_template), repr(sorted(tokenizer.special_tokens_map.items())))
+    extra = json.dumps(getattr(tokenizer, "extra_rules", None), sort_keys=True)
+    parts = (rules, str(tokenizer.chat_template), repr(sorted(tokenizer.special_tokens_map.items())), extra)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -184,10 +187,18 @@ def _template(tokenizer: Any, where: str) -> str:
 
 
 def _render(tokenizer: Any, messages: Messages, where: str, **options: Any) -> str:
+    images = images_of(messages)
+    if images and not hasattr(tokenizer, "placeholder"):
+        raise ValueError(
+            f"{where}: {len(images)} images in the conversation, and the model reads text alone; leave the record out, or "
+            "take a vision-language model"
+        )
     try:
         return tokenizer.apply_chat_template([dict(message) for message in messages], tokenize=False, **options)
-    except (jinja2.TemplateError, TypeError, ValueError) as error:
+    except (jinja2.TemplateError, TypeError) as error:
         raise ValueError(f"{where}: the chat template fails on this conversation: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 @functools.lru_cache(maxsize=16)

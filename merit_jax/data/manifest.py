@@ -1,7 +1,8 @@
 """The list of a mixture's datasets: a JSON or YAML manifest, or a glob where each file is a dataset."""
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -10,7 +11,8 @@ import yaml
 from etils import epath
 
 from merit_jax.data.formats import FORMATS, Layout
-from merit_jax.data.sources import READERS
+from merit_jax.data.groups import read_groups
+from merit_jax.data.sources import READERS, OnError, fail
 from merit_jax.registry import lookup
 
 REMOTE_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
@@ -26,8 +28,8 @@ OTHER_KEYS = (
     "file_sha1",
     "ranking",
 )
-OUR_KEYS = ("eval_file_name", "held_out")
-TEXT_COLUMNS = ("prompt", "query", "response", "system", "history", "messages")
+OUR_KEYS = ("eval_file_name", "held_out", "image_root", "group_by")
+COLUMNS = ("prompt", "query", "response", "system", "history", "messages", "images")
 TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag", "observation_tag", "function_tag")
 
 
@@ -40,8 +42,9 @@ class Entry(NamedTuple):
         held_out_file: Path of the file of held-out records, or None.
         held_out: Held-out rows split off the training file: a count, or a fraction below 1; 0 for none.
         format: A key of `formats.FORMATS`, or None to detect it from the first row.
-        layout: Column names and tags.
+        layout: Column names and tags, and where images lie.
         num_samples: Training rows to sample; 0 for all.
+        group_by: Column that holds the name of a row's dataset; empty: the whole file is this dataset.
     """
 
     name: str
@@ -51,19 +54,22 @@ class Entry(NamedTuple):
     format: str | None = None
     layout: Layout = Layout()
     num_samples: int = 0
+    group_by: str = ""
 
 
-def read_manifest(path: str, include: Sequence[str] = ()) -> tuple[Entry, ...]:
+def read_manifest(path: str, include: Sequence[str] = (), on_error: OnError = fail) -> tuple[Entry, ...]:
     """Lists the datasets of a manifest or glob, sorted by name.
 
     A `.json`, `.yaml` or `.yml` path is a manifest: LLaMA-Factory's `dataset_info.json` as it stands, whose file names
-    are relative to its folder, with two more keys, `eval_file_name` (file of held-out records) and `held_out` (rows, or
-    fraction of rows, split off the training file). Anything else is a glob: `X.jsonl` or `X.train.jsonl` is dataset X,
-    and `X.test.jsonl` beside it its held-out data.
+    are relative to its folder, with four more keys: `eval_file_name` (file of held-out records), `held_out` (rows, or
+    fraction of rows, split off the training file), `image_root` (folder of the images; the default is that of the data)
+    and `group_by` (a column whose values name datasets: the file is as many datasets, and the entry's own name is none).
+    Anything else is a glob: `X.jsonl` or `X.train.jsonl` is dataset X, and `X.test.jsonl` beside it its held-out data.
 
     Args:
         path: Manifest or glob.
         include: Names or fnmatch patterns of the datasets to keep; all if empty.
+        on_error: Called with the error of every bad line of a file that is read for its `group_by`; the default raises.
 
     Returns:
         One entry per dataset.
@@ -72,8 +78,8 @@ def read_manifest(path: str, include: Sequence[str] = ()) -> tuple[Entry, ...]:
         ValueError: The path matches nothing, a name occurs twice, an included name is unknown, or an entry is unusable.
     """
     if PurePath(path).suffix in (".json", ".yaml", ".yml"):
-        entries = _load_manifest(path)
-        return tuple(_entry(path, name, entries[name]) for name in select(sorted(entries), include, path))
+        makers = _datasets(path, _load_manifest(path), on_error)
+        return tuple(makers[name]() for name in select(sorted(makers), include, path))
     entries = {entry.name: entry for entry in _glob(path)}
     return tuple(entries[name] for name in select(sorted(entries), include, path))
 
@@ -169,24 +175,59 @@ def _unique_loader(path: str) -> type[yaml.SafeLoader]:
     return Loader
 
 
+def _datasets(path: str, data: Mapping[str, Any], on_error: OnError) -> dict[str, Callable[[], Entry]]:
+    """Dataset name -> how to make its entry. Only entries with `group_by` are made, and their files read, at once."""
+    makers: dict[str, Callable[[], Entry]] = {}
+    origin: dict[str, str] = {}
+    for key, fields in data.items():
+        if "group_by" in fields:
+            entry = _entry(path, key, fields)
+            found = {name: functools.partial(entry._replace, name=name) for name in _groups(entry, path, on_error)}
+        else:
+            found = {key: functools.partial(_entry, path, key, fields)}
+        if twice := sorted(set(found) & set(makers)):
+            raise ValueError(
+                f"{path}: dataset {twice[0]!r} comes from both entry {origin[twice[0]]!r} and entry {key!r}; rename one"
+            )
+        makers |= found
+        origin |= dict.fromkeys(found, key)
+    return makers
+
+
+def _groups(entry: Entry, path: str, on_error: OnError) -> list[str]:
+    names = sorted(read_groups(entry.file, entry.group_by, on_error))
+    if entry.held_out_file:
+        held_out = read_groups(entry.held_out_file, entry.group_by, on_error)
+        if unknown := sorted(set(held_out) - set(names)):
+            raise ValueError(
+                f"{path}: {entry.held_out_file} holds out rows of {unknown[0]!r}, of which {entry.file} has none; mend the "
+                f"{entry.group_by!r} column of one of the two"
+            )
+    return names
+
+
 def _entry(path: str, name: str, data: Mapping[str, Any]) -> Entry:
     where = f"{path}: dataset {name!r}"
     _check_keys(data, where)
     columns, tags = data.get("columns") or {}, data.get("tags") or {}
-    _check_names(columns, TEXT_COLUMNS, f"{where}: columns", "only conversations of text are read")
+    _check_names(columns, COLUMNS, f"{where}: columns", "only conversations of text and images are read")
     _check_names(tags, TAGS, f"{where}: tags", "")
     format_name = data.get("formatting")
     if format_name is not None:
         lookup(FORMATS, format_name, f"formatting in {where}:")
-    eval_file = data.get("eval_file_name")
+    eval_file, root = data.get("eval_file_name"), data.get("image_root")
+    group_by = data.get("group_by", "")
+    if not isinstance(group_by, str) or ("group_by" in data and not group_by):
+        raise ValueError(f"{where}: group_by is {group_by!r}; expected the name of a column")
     return Entry(
         name,
         _path(path, data["file_name"], where),
         held_out_file=_path(path, eval_file, where) if eval_file else None,
         held_out=_number(data, "held_out", where),
         format=format_name,
-        layout=Layout(dict(columns), dict(tags)),
+        layout=Layout(dict(columns), dict(tags), _path(path, root, where) if root is not None else ""),
         num_samples=int(_number(data, "num_samples", where)),
+        group_by=group_by,
     )
 
 
@@ -220,11 +261,9 @@ def _check_names(given: Any, known: Sequence[str], where: str, reason: str) -> N
 
 def _path(manifest: str, file_name: Any, where: str) -> str:
     if not isinstance(file_name, str):
-        raise ValueError(f"{where}: file names must be strings, got {file_name!r:.80}")
+        raise ValueError(f"{where}: names of files and folders must be strings, got {file_name!r:.80}")
     if ".." in PurePath(file_name).parts:
-        raise ValueError(
-            f"{where}: {file_name!r} leaves the manifest's folder; move the file below it or give an absolute path"
-        )
+        raise ValueError(f"{where}: {file_name!r} leaves the manifest's folder; move it below or give an absolute path")
     return str(epath.Path(manifest).parent / file_name)
 
 

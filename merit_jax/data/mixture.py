@@ -1,7 +1,8 @@
 """A mixture: every dataset of a manifest, read, checked, sampled and tokenised."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import posixpath
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,13 +10,16 @@ from etils import epath
 
 from merit_jax.data.chat import encode, tokenizer_digest
 from merit_jax.data.formats import Layout, detect, to_record
+from merit_jax.data.groups import forget, group_digest, read_groups
+from merit_jax.data.image_parts import unpack
 from merit_jax.data.manifest import Entry, read_manifest
-from merit_jax.data.sources import OnError, fail, file_digest, read_rows
+from merit_jax.data.sources import OnError, Row, fail, file_digest, read_rows
 from merit_jax.data.token_table import TokenTable, as_table, is_saved, load_table, save_table
 from merit_jax.seeds import fold
 from merit_jax.types import Dataset, Example, ReadReport, Record
+from merit_jax.workdir import absolute
 
-CACHE_VERSION = "1"
+CACHE_VERSION = "2"
 
 
 class Limits(NamedTuple):
@@ -53,7 +57,7 @@ def load_mixture(
         max_train: Training rows per dataset, sampled by `seed` and the dataset's name; 0 for all.
         max_held_out: The same for held-out rows.
         seed: The run's seed.
-        cache_dir: Folder that keeps tokenised datasets between runs; None for none.
+        cache_dir: Folder that keeps tokenised datasets between runs, and images that dataset files embed; None for none.
 
     Returns:
         The datasets, sorted by name.
@@ -62,8 +66,12 @@ def load_mixture(
         ValueError: The manifest or a record is bad.
     """
     limits = Limits(max_length, max_train, max_held_out)
-    entries = read_manifest(path, include)
-    return tuple(read_dataset(entry, tokenizer, limits, seed=seed, cache_dir=cache_dir) for entry in entries)
+    entries = sorted(read_manifest(path, include), key=lambda entry: entry.file)
+    try:
+        datasets = [read_dataset(entry, tokenizer, limits, seed=seed, cache_dir=cache_dir) for entry in entries]
+    finally:
+        forget()
+    return tuple(sorted(datasets, key=lambda dataset: dataset.name))
 
 
 def read_dataset(
@@ -74,6 +82,7 @@ def read_dataset(
     seed: int,
     cache_dir: epath.PathLike | None = None,
     on_error: OnError = fail,
+    keep: Callable[[Record], bool] = lambda record: True,
 ) -> Dataset:
     """Reads one dataset.
 
@@ -84,6 +93,7 @@ def read_dataset(
         seed: The run's seed.
         cache_dir: Folder of the token cache, or None. It is used with the default `on_error` only.
         on_error: Called with the error of every bad record, which is then left out; the default raises.
+        keep: Whether a record is to be used; asked once for each.
 
     Returns:
         The dataset. Held-out records have been checked to encode, and stay records.
@@ -92,11 +102,11 @@ def read_dataset(
     digest = _digest(entry, files)
     folder = None
     if cache_dir is not None and on_error is fail:
-        folder = _cache_folder(cache_dir, entry.name, digest, tokenizer_digest(tokenizer), limits, seed)
+        folder = _cache_folder(cache_dir, entry, digest, tokenizer_digest(tokenizer), limits, seed)
     if folder is not None and is_saved(folder):
-        table, held_out = load_table(folder), _read_records(entry, limits, seed, on_error, train=False)[1]
+        table, held_out = load_table(folder), _read_records(entry, limits, seed, on_error, cache_dir, train=False)[1]
     else:
-        train, held_out = _read_records(entry, limits, seed, on_error)
+        train, held_out = (filter(keep, part) for part in _read_records(entry, limits, seed, on_error, cache_dir))
         held_out = [record for record in held_out if len(_encode_all(tokenizer, [record], limits.max_length, on_error))]
         table = _encode_all(tokenizer, train, limits.max_length, on_error)
         if folder is not None:
@@ -107,12 +117,12 @@ def read_dataset(
 
 
 def _read_records(
-    entry: Entry, limits: Limits, seed: int, on_error: OnError, *, train: bool = True
+    entry: Entry, limits: Limits, seed: int, on_error: OnError, cache_dir: epath.PathLike | None, *, train: bool = True
 ) -> tuple[list[Record], list[Record]]:
     """Reads, splits and samples the records; without `train`, the training file only where a split needs it."""
-    records = read_records(entry.file, entry.format, entry.layout, on_error) if train or entry.held_out else []
-    file = entry.held_out_file
-    held_out = read_records(file, entry.format, entry.layout, on_error) if file else []
+    records = read_entry(entry, on_error, cache_dir=cache_dir) if train or entry.held_out else []
+    apart = entry._replace(file=entry.held_out_file or "")
+    held_out = read_entry(apart, on_error, cache_dir=cache_dir) if entry.held_out_file else []
     if entry.held_out:
         records, held_out = _split(entry, records, seed)
     if entry.num_samples > len(records) > 0:
@@ -124,13 +134,25 @@ def _read_records(
     return records, _sample(held_out, limits.max_held_out, fold(seed, "max_held_out", entry.name))
 
 
-def read_entry(entry: Entry, on_error: OnError = fail) -> list[Record]:
-    """Reads the records of an entry's file, as the entry says."""
-    return read_records(entry.file, entry.format, entry.layout, on_error)
+def read_entry(entry: Entry, on_error: OnError = fail, *, cache_dir: epath.PathLike | None = None) -> list[Record]:
+    """Reads the records of an entry's file, as the entry says; arguments as for `read_records`.
+
+    Lines that do not say their group are no business of any dataset: `read_manifest` tells of them.
+    """
+    rows = None
+    if entry.group_by:
+        rows = read_groups(entry.file, entry.group_by, lambda _: None).get(entry.name, ())
+    return read_records(entry.file, entry.format, entry.layout, on_error, rows=rows, cache_dir=cache_dir)
 
 
 def read_records(
-    file: str, format_name: str | None = None, layout: Layout = Layout(), on_error: OnError = fail
+    file: str,
+    format_name: str | None = None,
+    layout: Layout = Layout(),
+    on_error: OnError = fail,
+    *,
+    rows: Iterable[tuple[str, Row]] | None = None,
+    cache_dir: epath.PathLike | None = None,
 ) -> list[Record]:
     """Reads the records of one file.
 
@@ -139,14 +161,19 @@ def read_records(
         format_name: A key of `formats.FORMATS`; None: seen from the first row.
         layout: Columns and tags that differ from the format's own.
         on_error: Called with the error of every bad record, which is then left out; the default raises.
+        rows: Those of the file's rows to read; None: all.
+        cache_dir: Folder in whose `images/` embedded images are put, so that records name files; None: they stay in memory.
     """
+    layout = layout._replace(image_root=layout.image_root or str(epath.Path(file).parent))
     records = []
-    for where, row in read_rows(file, on_error):
+    for where, row in read_rows(file, on_error) if rows is None else rows:
         try:
             format_name = format_name or detect(row, where, layout)
-            records.append(to_record(format_name, row, where, layout))
+            record = to_record(format_name, row, where, layout)
         except ValueError as error:
             on_error(error)
+            continue
+        records.append(record if cache_dir is None else unpack(record, absolute(cache_dir) / "images"))
     return records
 
 
@@ -184,15 +211,22 @@ def _encode_all(tokenizer: Any, records: Iterable[Record], max_length: int, on_e
 
 
 def _digest(entry: Entry, files: Sequence[str]) -> str:
-    """Returns a sha256, in hex, over the bytes of the files and how the manifest says to read them."""
-    layout = [sorted(part.items()) for part in entry.layout]
-    options = (entry.format, layout, entry.held_out, entry.num_samples)
-    return hashlib.sha256(repr(([file_digest(file) for file in files], options)).encode()).hexdigest()
+    """Returns a sha256, in hex, over the bytes of the files and how the manifest says to read them.
+
+    It does not say where the files lie, only where the images lie as seen from them.
+    """
+    columns, tags, root = entry.layout
+    images = posixpath.relpath(root, posixpath.dirname(entry.file) or ".") if root else "."
+    options = (entry.format, sorted(columns.items()), sorted(tags.items()), images, entry.held_out, entry.num_samples)
+    group = (entry.group_by, entry.name) if entry.group_by else None
+    digests = [group_digest(file) if group else file_digest(file) for file in files]
+    return hashlib.sha256(repr((digests, options, group)).encode()).hexdigest()
 
 
 def _cache_folder(
-    cache_dir: epath.PathLike, name: str, digest: str, tokenizer: str, limits: Limits, seed: int
+    cache_dir: epath.PathLike, entry: Entry, digest: str, tokenizer: str, limits: Limits, seed: int
 ) -> epath.Path:
-    """Names the cache folder after everything that the tokens depend on."""
-    key = repr((CACHE_VERSION, name, digest, tokenizer, limits, seed))
+    """Names the cache folder after everything that the tokens, and the paths of images, depend on."""
+    place = str(absolute(epath.Path(entry.file).parent))
+    key = repr((CACHE_VERSION, entry.name, place, digest, tokenizer, limits, seed))
     return epath.Path(cache_dir) / hashlib.sha256(key.encode()).hexdigest()[:32]

@@ -13,6 +13,10 @@ OnError = Callable[[ValueError], object]
 """What to do with a bad record: `fail` raises; `list.append` collects, and reading goes on with the next one."""
 
 
+PARQUET_ROWS = 1024
+"""Rows of a parquet file that are in memory at a time; they may embed images."""
+
+
 def fail(error: ValueError) -> NoReturn:
     """Stops at the first bad record."""
     raise error
@@ -105,7 +109,7 @@ def read_parquet(path: str, on_error: OnError) -> Rows:
     index = 0
     try:
         with epath.Path(path).open("rb") as file:
-            for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
+            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(PARQUET_ROWS):
                 for row in batch.to_pylist():
                     yield f"{path}[{index}]", row
                     index += 1

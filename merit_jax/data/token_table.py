@@ -1,16 +1,21 @@
-"""A list of examples as three flat arrays, kept in memory or memory-mapped from a token cache."""
+"""A list of examples as flat arrays and references to images, kept in memory or memory-mapped from a token cache."""
 
 import io
+import json
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from etils import epath
 from jaxtyping import Bool, Int32, Int64
 
-from merit_jax.types import Example
-from merit_jax.workdir import write_array
+from merit_jax.types import Example, Image
+from merit_jax.workdir import write_array, write_text
 
 ARRAYS = ("tokens", "supervised", "truncated", "offsets")
+IMAGES = "images.json"
+
+Reference = str | bytes
+"""An image's path, or the image itself."""
 
 
 class TokenTable(Sequence):
@@ -21,6 +26,7 @@ class TokenTable(Sequence):
         supervised: Loss mask of all examples.
         truncated: Examples cut at the maximum length.
         offsets: Example i is `tokens[offsets[i] : offsets[i + 1]]`.
+        images: The images of each example; empty if no example has any.
     """
 
     def __init__(
@@ -29,8 +35,10 @@ class TokenTable(Sequence):
         supervised: Bool[np.ndarray, " n"],
         truncated: Int64[np.ndarray, ""],
         offsets: Int64[np.ndarray, " rows_and_1"],
+        images: Sequence[Sequence[Reference]] = (),
     ):
         self.tokens, self.supervised, self.truncated, self.offsets = tokens, supervised, truncated, offsets
+        self.images = images
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -38,7 +46,8 @@ class TokenTable(Sequence):
     def __getitem__(self, index: int) -> Example:
         index = range(len(self))[index]
         part = slice(self.offsets[index], self.offsets[index + 1])
-        return Example(self.tokens[part], self.supervised[part])
+        images = tuple(_part(image) for image in self.images[index]) if self.images else ()
+        return Example(self.tokens[part], self.supervised[part], images)
 
     @property
     def lengths(self) -> Int64[np.ndarray, " rows"]:
@@ -70,12 +79,15 @@ def as_table(examples: Iterable[Example], truncated: int = 0) -> TokenTable:
         np.concatenate([np.zeros(0, bool), *(example.supervised for example in examples)]),
         np.asarray(truncated, np.int64),
         np.cumsum([0, *lengths], dtype=np.int64),
+        [tuple(map(_reference, example.images)) for example in examples] if any(e.images for e in examples) else (),
     )
 
 
 def save_table(table: TokenTable, folder: epath.Path) -> None:
-    """Writes the arrays, each whole or not at all; the folder counts as saved once the last of them is there."""
+    """Writes the table, whose images are paths, file by file; the folder counts as saved once the last array is there."""
     for name in ARRAYS:
+        if name == ARRAYS[-1]:
+            write_text(folder / IMAGES, json.dumps([list(images) for images in table.images]))
         write_array(folder / f"{name}.npy", np.asarray(getattr(table, name)))
 
 
@@ -88,9 +100,9 @@ def load_table(folder: epath.Path) -> TokenTable:
     """Memory-maps the arrays that `save_table` wrote; from a bucket, reads them.
 
     Raises:
-        ValueError: An array is damaged.
+        ValueError: A file is damaged.
     """
-    arrays = []
+    arrays: list[np.ndarray] = []
     for name in ARRAYS:
         path = folder / f"{name}.npy"
         try:
@@ -100,4 +112,22 @@ def load_table(folder: epath.Path) -> TokenTable:
                 arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
         except (OSError, EOFError, ValueError) as error:
             raise ValueError(f"{path}: damaged token cache ({error}); delete {folder}") from error
-    return TokenTable(*arrays)
+    return TokenTable(*arrays, _load_images(folder, rows=len(arrays[-1]) - 1))
+
+
+def _load_images(folder: epath.Path, rows: int) -> list[tuple[str, ...]]:
+    try:
+        images = [tuple(row) for row in json.loads((folder / IMAGES).read_text())]
+        if len(images) not in (0, rows):
+            raise ValueError(f"{len(images)} rows, the arrays have {rows}")
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{folder / IMAGES}: damaged token cache ({error}); delete {folder}") from error
+    return images
+
+
+def _reference(image: Image) -> Reference:
+    return image["path"] if "path" in image else image["bytes"]
+
+
+def _part(reference: Reference) -> Image:
+    return {"type": "image", "path" if isinstance(reference, str) else "bytes": reference}

@@ -102,8 +102,11 @@ BAD = {
         {"messages": [user(None)]},
         r"f:1: field 'content' must be a string, got NoneType",
     ),
-    "image": ("sharegpt", {**SHAREGPT, "image": "a.jpg"}, r"f:1: the row has a 'image' field, and only text is read"),
-    "unknown format": ("chat", FLAN, r"unknown format in f:1: 'chat'; known: alpaca, flan"),
+    "image": ("flan", {**FLAN, "image": "a.jpg"}, r"f:1: the row has a 'image' field, which is not read as 'flan'"),
+    "video": ("sharegpt", {**SHAREGPT, "videos": ["a.mp4"]}, r"f:1: the row has a 'videos' field, which is not read"),
+    "facts no list": ("flan", {**FLAN, "facts": "red"}, r"f:1: field 'facts' must be null or a list of strings"),
+    "no facts": ("flan", {**FLAN, "facts": []}, r"f:1: field 'facts' must be null or a list of strings that say"),
+    "unknown format": ("chat", FLAN, r"unknown format in f:1: 'chat'; known: alpaca, cauldron, flan"),
     "unknown keys": (None, {"text": "Q"}, r"f:1: cannot tell the format from the keys \['text'\]; name one"),
 }
 
