@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from models import rope
 from models.interface import Array, DecoderConfig, KVCache
-from models.layers import MLP, Attention, Context, LayerCache, Projection, RMSNorm
+from models.layers import MLP, Attention, Context, LayerCache, Projection, RMSNorm, stacked
 
 
 class Embedding(nn.Module):
@@ -48,22 +48,6 @@ class Layer(nn.Module):
         return x + MLP(c, name="mlp")(RMSNorm(c, name="mlp_norm")(x)), cache
 
 
-def _layer_stack(config: DecoderConfig) -> nn.Module:
-    """All layers as one module with parameters stacked on a leading "layers" axis."""
-    unroll = config.layers if config.scan_unroll is True else min(config.scan_unroll, config.layers)
-    layer = nn.remat(Layer, prevent_cse=unroll > 1) if config.remat else Layer
-    stack = nn.scan(
-        layer,
-        variable_axes={"params": 0},
-        split_rngs={"params": True},
-        in_axes=(nn.broadcast, 0),
-        length=config.layers,
-        unroll=unroll,
-        metadata_params={nn.PARTITION_NAME: "layers"},
-    )
-    return stack(config)
-
-
 class Decoder(nn.Module):
     """Token ids or vectors in, final hidden states or logits out."""
 
@@ -73,7 +57,7 @@ class Decoder(nn.Module):
         """Names the parts."""
         c = self.config
         self.embed = Embedding(c)
-        self.layers = _layer_stack(c)
+        self.layers = stacked(Layer, c, c.layers, in_axes=(nn.broadcast, 0))
         self.final_norm = RMSNorm(c)
         if not c.tied:
             self.unembed = Projection(c, c.vocab_size, ("embed", "vocab"), out_dtype="float32")

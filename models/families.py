@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from models import llama, llava, qwen2, smolvlm
+from models import llama, llava, qwen2, qwen2_5_vl, smolvlm
 from models.interface import DecoderConfig, Model, VisionLanguageConfig
 from models.keys import Layout, leaf_shapes, match
 
 FAMILIES: dict[str, ModuleType] = {
     "llama": llama,
     "qwen2": qwen2,
+    "qwen2_5_vl": qwen2_5_vl,
     "llava": llava,
     "idefics3": smolvlm,
     "smolvlm": smolvlm,

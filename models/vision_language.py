@@ -9,9 +9,12 @@ from jaxtyping import Bool, Float, Float32, Int
 from models.decoder import Decoder, segment_mask
 from models.interface import Array, KVCache, StackConfig, VisionLanguageConfig
 from models.projector import MLPProjector, MLPProjectorConfig, ShuffleProjector, ShuffleProjectorConfig
+from models.qwen_vision import PatchMerger, PatchMergerConfig, QwenVision, QwenVisionConfig
 from models.vit import ViT, ViTConfig
 
 PARTS: dict[type[StackConfig], type[nn.Module]] = {
+    QwenVisionConfig: QwenVision,
+    PatchMergerConfig: PatchMerger,
     ViTConfig: ViT,
     MLPProjectorConfig: MLPProjector,
     ShuffleProjectorConfig: ShuffleProjector,
