@@ -62,6 +62,11 @@ class Scene(NamedTuple):
     name: str
     things: tuple[Thing, ...]
 
+    @property
+    def split(self) -> str:
+        """The split that it belongs to."""
+        return self.name.partition("-")[0]
+
     def of_kind(self, kind: str) -> tuple[Thing, ...]:
         """The objects of one kind, in reading order."""
         return tuple(thing for thing in self.things if thing.kind == kind)

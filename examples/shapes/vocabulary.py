@@ -10,16 +10,15 @@ VISION_START, IMAGE, VISION_END, VIDEO = "<|vision_start|>", "<|image_pad|>", "<
 SPECIAL = (PAD, UNKNOWN, END, *ROLES, VISION_START, IMAGE, VISION_END, VIDEO)
 
 _TEXT = """
-. , ? : ; a b c all an and angular answer are at about below above by call can caption cell choose code color compare
-count describe description detail digit do does each even everything explain false fit for frequent from full give grid
-hand has have holds how i image in is it kind left letter letters lie like list locate look looks me many more name
-no not nothing now number object objects odd of often on one option options or picture place places please read right
-round row say see seen shade shape shaped show shown shows side size spell tag tags tell than that the their them there
-these thing things this those to true two what where which whole with word would write written yes you r1 r2 r3 c1 c2 c3 out
-larger smaller both any other same
+, . : ; ? a about above all and angular answer are at b below by c c1 c2 c3 call can caption cell choose color
+compare count describe description detail digit do does even everything explain false fit for frequent from full
+give grid hand has have holds how i in is it kind larger left letter letters like list locate look looks many me
+more name no nothing number object objects odd of often on one option options or out picture place places please r1
+r2 r3 read right round row say see seen shade shape shaped show shown shows side size spell tag tags tell that the
+their there thing true two what where which with word would write written yes you
 """
-_EASY_VQA = "does image contain there not present shape color what is a the in of rectangle teal black brown gray"
-"""Words of the questions and answers of the package easy-vqa that this world lacks (and some that it has)."""
+_EASY_VQA = "black brown contain gray image not present rectangle teal"
+"""Words of the questions and answers of the package easy-vqa that this world lacks."""
 
 
 def _words() -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from random import Random
 
 from examples.shapes.glyphs import DIGITS, LETTERS
-from examples.shapes.scenes import COLORS, SHAPES, UNSEEN, Scene
+from examples.shapes.scenes import COLORS, SHAPES, UNSEEN, Scene, Thing
 from examples.shapes.tasks.task import HINT_YES_NO, YES_NO, Asked, Task
 from examples.shapes.words import noun, short_phrase
 
@@ -15,23 +15,22 @@ def present(scene: Scene) -> set[str]:
     return {name(thing) for thing in scene.things for name in (noun, short_phrase)}
 
 
-def absent(scene: Scene) -> list[str]:
-    """What is not there, but could be: a colour of the scene on another shape of it, another letter or digit."""
-    colors = sorted({thing.color for thing in scene.things if thing.color})
-    shapes = sorted({thing.name for thing in scene.of_kind("shape")})
-    pairs = [(c, s) for c in colors for s in shapes] + [(c, s) for c in colors for s in SHAPES]
-    pairs += [(c, s) for c in COLORS for s in shapes]
-    names = [f"{c} {s}" for c, s in pairs if (c, s) not in UNSEEN] + 2 * list(SHAPES)
-    names += [f"letter {x}" for x in LETTERS if scene.of_kind("letter")]
-    names += [f"digit {x}" for x in DIGITS if scene.of_kind("digit")]
-    there = present(scene)
-    return [name for name in names if name not in there]
+def altered(thing: Thing, color: bool, random: Random) -> Thing:
+    """A thing with another colour, or else of another name of its kind."""
+    if color:
+        return thing._replace(color=random.choice(COLORS))
+    return thing._replace(name=random.choice({"shape": SHAPES, "letter": LETTERS, "digit": DIGITS}[thing.kind]))
 
 
 def exists(scene: Scene, random: Random) -> Asked | None:
-    """Asks whether something is there."""
-    answer = random.choice(YES_NO)
-    what = random.choice(sorted(present(scene)) if answer == "yes" else absent(scene))
+    """Asks whether something is there; what is not there is a thing of the scene, altered in one attribute."""
+    answer, there = random.choice(YES_NO), present(scene)
+    thing, name = random.choice(scene.things), random.choice((noun, short_phrase))
+    what = name(thing)
+    while answer == "no" and what in there:
+        other = altered(thing, name is short_phrase and random.random() < 0.5, random)
+        if scene.split != "mixture" or (other.color, other.name) not in UNSEEN:
+            what = name(other)
     return Asked({"what": what}, answer, YES_NO)
 
 
