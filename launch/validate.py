@@ -1,10 +1,11 @@
-"""Reads every record of a mixture: counts, token totals, and every bad record as file:line with the reason.
+"""Reads every record and image of a mixture: counts, token totals, and all that is bad as file:line with the reason.
 
 python -m launch.validate --mixture="examples/bigbench/*.train.jsonl" --tokenizer=HF_DIR_OR_GGUF
 """
 
+import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 from rich.console import Console
@@ -12,27 +13,90 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from launch import cli, wire
+from merit_jax.data.chat import images_of
 from merit_jax.data.manifest import read_manifest
 from merit_jax.data.mixture import Limits, read_dataset
 from merit_jax.progress import bar
-from merit_jax.types import Dataset
-from models.tokenizer import load_tokenizer
+from merit_jax.types import Dataset, Image, ImageReader, Record
+from models.processor import load_processor
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("mixture", None, "Manifest (.json, .yaml) or a glob where each file is a dataset.", required=True)
-flags.DEFINE_string("tokenizer", None, "Hugging Face folder, .gguf file, or smollm2-135m-instruct.", required=True)
+flags.DEFINE_string(
+    "tokenizer",
+    None,
+    "Hugging Face folder (of a vision-language model: with its image settings), .gguf file, or smollm2-135m-instruct.",
+    required=True,
+)
 flags.DEFINE_list("include", [], "Names or patterns of the datasets to read; empty: all.")
 flags.DEFINE_integer("max_length", 2048, "Tokens of an example; longer ones are cut and counted.", lower_bound=2)
 flags.DEFINE_integer("max_bad", 50, "Bad records to print; all are counted.", lower_bound=0)
 flags.DEFINE_integer("seed", 0, "Seed of held-out splits.")
 
-COLUMNS = ("rows", "held out", "supervised", "tokens", "truncated")
+COLUMNS = ("rows", "held out", "images", "supervised", "tokens", "truncated")
+
+
+class Counts(NamedTuple):
+    """What reading one dataset found.
+
+    Attributes:
+        name: The dataset.
+        rows: Training rows.
+        held_out: Held-out rows.
+        images: Images of the training rows.
+        supervised: Supervised training tokens.
+        tokens: Training tokens.
+        truncated: Training rows cut at the maximum length.
+    """
+
+    name: str
+    rows: int
+    held_out: int
+    images: int
+    supervised: int
+    tokens: int
+    truncated: int
+
+
+class ImageCheck:
+    """Opens every image that a record names, once.
+
+    Attributes:
+        reader: The model's reader of images; None for a text model, which opens none.
+        errors: Where bad images are told.
+    """
+
+    def __init__(self, reader: ImageReader | None, errors: list[ValueError]):
+        self.reader, self.errors = reader, errors
+        self._good: dict[str | bytes, bool] = {}
+
+    def __call__(self, record: Record) -> bool:
+        """Whether all images of the record are good."""
+        good = [self._is_good(image, record.where) for image in images_of(record.messages)]
+        return all(good)
+
+    def _is_good(self, image: Image, where: str) -> bool:
+        key = image["path"] if "path" in image else hashlib.sha256(image["bytes"]).digest()
+        if self.reader is not None and key not in self._good:
+            try:
+                self.reader.check(image)
+                self._good[key] = True
+            except ValueError as error:
+                self.errors.append(ValueError(f"{where}: {error}"))
+                self._good[key] = False
+        return self._good.get(key, True)
 
 
 def validate(
-    mixture: str, tokenizer: Any, *, include: Sequence[str], max_length: int, seed: int
-) -> tuple[list[Dataset], list[ValueError]]:
-    """Reads every dataset to its end.
+    mixture: str,
+    tokenizer: Any,
+    *,
+    include: Sequence[str],
+    max_length: int,
+    seed: int,
+    reader: ImageReader | None = None,
+) -> tuple[list[Counts], list[ValueError]]:
+    """Reads every dataset to its end, and opens every image.
 
     Args:
         mixture: Manifest or glob.
@@ -40,31 +104,40 @@ def validate(
         include: Names or patterns of the datasets to read; empty: all.
         max_length: Tokens per example.
         seed: Seed of held-out splits.
+        reader: Reads images; None for a text model.
 
     Returns:
-        The datasets without their bad records, and the errors of those.
+        The datasets, by name, without their bad records; and the errors, each bad image once.
     """
-    datasets, errors = [], []
-    entries = read_manifest(mixture, include)
+    counts, errors = [], []
+    entries = sorted(read_manifest(mixture, include, errors.append), key=lambda entry: entry.file)
+    keep = ImageCheck(reader, errors)
     with bar(len(entries), "reading", "datasets") as progress:
         for entry in entries:
             try:
-                limits = Limits(max_length)
-                datasets.append(read_dataset(entry, tokenizer, limits, seed=seed, on_error=errors.append))
+                found = read_dataset(entry, tokenizer, Limits(max_length), seed=seed, on_error=errors.append, keep=keep)
+                counts.append(count(found))
             except ValueError as error:
                 errors.append(error)
             progress.update()
-    return datasets, errors
+    return sorted(counts), errors
 
 
-def table(datasets: Sequence[Dataset]) -> Table:
-    """Lays out training rows, held-out rows, supervised and all training tokens, truncated rows, per dataset and in all."""
+def count(dataset: Dataset) -> Counts:
+    """The numbers of a dataset."""
+    report = dataset.report
+    images = sum(len(example.images) for example in dataset.train)
+    sizes = (report.rows, len(dataset.held_out), images, report.tokens, report.total_tokens, report.truncated)
+    return Counts(dataset.name, *sizes)
+
+
+def table(counts: Sequence[Counts]) -> Table:
+    """Lays out the numbers per dataset and in all."""
     result = Table(Column("dataset", overflow="fold"), *COLUMNS, show_footer=True)
-    counts = [(r.rows, len(d.held_out), r.tokens, r.total_tokens, r.truncated) for d in datasets for r in (d.report,)]
-    for dataset, row in zip(datasets, counts, strict=True):
-        result.add_row(escape(dataset.name), *(f"{count:,}" for count in row))
-    totals = [sum(column) for column in zip(*counts, strict=True)] or [0] * len(COLUMNS)
-    footers = (f"{len(datasets)} datasets", *(f"{total:,}" for total in totals))
+    for name, *row in counts:
+        result.add_row(escape(name), *(f"{number:,}" for number in row))
+    totals = [sum(column) for column in zip(*(row[1:] for row in counts), strict=True)] or [0] * len(COLUMNS)
+    footers = (f"{len(counts)} datasets", *(f"{total:,}" for total in totals))
     for column, footer in zip(result.columns, footers, strict=True):
         column.footer = footer
         column.justify = "left" if column is result.columns[0] else "right"
@@ -74,17 +147,21 @@ def table(datasets: Sequence[Dataset]) -> Table:
 def main(_: Sequence[str]) -> int:
     """Prints the table and the bad records; 1 if there are any."""
     console = Console(soft_wrap=True)
-    tokenizer = load_tokenizer(wire.resolve(FLAGS.tokenizer))
-    datasets, errors = validate(
-        FLAGS.mixture, tokenizer, include=FLAGS.include, max_length=FLAGS.max_length, seed=FLAGS.seed
+    processor = load_processor(wire.resolve(FLAGS.tokenizer))
+    counts, errors = validate(
+        FLAGS.mixture,
+        processor.tokenizer,
+        include=FLAGS.include,
+        max_length=FLAGS.max_length,
+        seed=FLAGS.seed,
+        reader=processor.images,
     )
-    console.print(table(datasets))
+    console.print(table(counts))
     for error in errors[: FLAGS.max_bad]:
         console.print(str(error), style="red", markup=False, highlight=False)
     if errors:
-        console.print(
-            f"{len(errors)} bad records or files" + (f", {FLAGS.max_bad} shown" if len(errors) > FLAGS.max_bad else "")
-        )
+        shown = f", {FLAGS.max_bad} shown" if len(errors) > FLAGS.max_bad else ""
+        console.print(f"{len(errors)} bad records, images or files{shown}")
     return 1 if errors else 0
 
 

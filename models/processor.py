@@ -142,7 +142,12 @@ def _vision_config(path: Path) -> Any:
     return parse_config(raw, str(path / CONFIG))
 
 
-def _check_image_token(tokenizer: Any, placeholder: str, image_token: int, where: str) -> None:
+def _check_image_token(tokenizer: Any, placeholder: str | None, image_token: int, where: str) -> None:
+    if not isinstance(placeholder, str) or placeholder not in tokenizer.get_added_vocab():
+        raise ValueError(
+            f"{where}: the tokenizer has no image token: id {image_token}, which config.json names, is {placeholder!r} and "
+            "no special token; take the tokenizer of the vision-language model, or add the token"
+        )
     ids = tokenizer(placeholder, add_special_tokens=False)["input_ids"]
     if ids != [image_token]:
         raise ValueError(

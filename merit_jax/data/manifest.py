@@ -60,7 +60,7 @@ class Entry(NamedTuple):
 def read_manifest(path: str, include: Sequence[str] = (), on_error: OnError = fail) -> tuple[Entry, ...]:
     """Lists the datasets of a manifest or glob, sorted by name.
 
-    A `.json`, `.yaml` or `.yml` path is a manifest: LLaMA-Factory's `dataset_info.json` as it stands, whose file names
+    A `.json`, `.yaml` or `.yml` path without `*` or `?` is a manifest: LLaMA-Factory's `dataset_info.json` as it stands, whose file names
     are relative to its folder, with four more keys: `eval_file_name` (file of held-out records), `held_out` (rows, or
     fraction of rows, split off the training file), `image_root` (folder of the images; the default is that of the data)
     and `group_by` (a column whose values name datasets: the file is as many datasets, and the entry's own name is none).
@@ -77,7 +77,7 @@ def read_manifest(path: str, include: Sequence[str] = (), on_error: OnError = fa
     Raises:
         ValueError: The path matches nothing, a name occurs twice, an included name is unknown, or an entry is unusable.
     """
-    if PurePath(path).suffix in (".json", ".yaml", ".yml"):
+    if PurePath(path).suffix in (".json", ".yaml", ".yml") and not set("*?") & set(path):
         makers = _datasets(path, _load_manifest(path), on_error)
         return tuple(makers[name]() for name in select(sorted(makers), include, path))
     entries = {entry.name: entry for entry in _glob(path)}

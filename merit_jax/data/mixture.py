@@ -107,8 +107,8 @@ def read_dataset(
         table, held_out = load_table(folder), _read_records(entry, limits, seed, on_error, cache_dir, train=False)[1]
     else:
         train, held_out = (filter(keep, part) for part in _read_records(entry, limits, seed, on_error, cache_dir))
-        held_out = [record for record in held_out if len(_encode_all(tokenizer, [record], limits.max_length, on_error))]
         table = _encode_all(tokenizer, train, limits.max_length, on_error)
+        held_out = [record for record in held_out if len(_encode_all(tokenizer, [record], limits.max_length, on_error))]
         if folder is not None:
             save_table(table, folder)
     tokens = int(table.supervised_counts.sum())

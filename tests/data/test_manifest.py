@@ -64,6 +64,12 @@ def test_a_glob_pairs_training_and_test_files_by_stem(tmp_path):
     assert read_manifest(f"{tmp_path}/a.jsonl") == expected[:1]
 
 
+def test_a_glob_of_json_files_is_no_manifest(tmp_path):
+    touch(tmp_path, "a.train.json", "a.test.json")
+    expected = Entry("a", str(tmp_path / "a.train.json"), held_out_file=str(tmp_path / "a.test.json"))
+    assert read_manifest(f"{tmp_path}/*.train.json") == (expected,)
+
+
 def test_a_relative_glob_starts_in_the_current_folder(tmp_path, monkeypatch):
     touch(tmp_path, "x/a.jsonl", "y/b.jsonl")
     monkeypatch.chdir(tmp_path)

@@ -8,6 +8,8 @@ from absl.testing import flagsaver
 from rich.console import Console
 
 from launch import validate
+from models.processor import load_processor
+from tests.data import tiny_vision
 from tests.data.tiny_tokenizer import tiny_tokenizer
 
 GOOD = {"inputs": "q", "targets": "yes"}
@@ -28,27 +30,24 @@ def folder(tmp_path):
 
 
 def test_every_dataset_is_read_to_its_end(folder):
-    datasets, errors = validate.validate(
-        f"{folder}/*.train.jsonl", tiny_tokenizer(), include=(), max_length=200, seed=0
-    )
-    assert [(d.name, d.report.rows, len(d.held_out)) for d in datasets] == [("a", 2, 1), ("b", 1, 0), ("c", 0, 0)]
+    counts, errors = validate.validate(f"{folder}/*.train.jsonl", tiny_tokenizer(), include=(), max_length=200, seed=0)
+    assert [count[:4] for count in counts] == [("a", 2, 1, 0), ("b", 1, 0, 0), ("c", 0, 0, 0)]
     places = [str(error).split(": ")[0].removeprefix(f"{folder}/") for error in errors]
     assert places == ["a.train.jsonl:2", "a.test.jsonl:2", "a.test.jsonl:3", "c.train.jsonl:1", "c.train.jsonl"]
 
 
 def test_the_table_ends_with_totals(folder):
-    datasets, _ = validate.validate(f"{folder}/*.train.jsonl", tiny_tokenizer(), include=(), max_length=200, seed=0)
+    counts, _ = validate.validate(f"{folder}/*.train.jsonl", tiny_tokenizer(), include=(), max_length=200, seed=0)
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(validate.table(datasets))
+    console.print(validate.table(counts))
     totals = console.export_text().splitlines()[-2]
-    tokens = sum(d.report.total_tokens for d in datasets)
-    supervised = sum(d.report.tokens for d in datasets)
     assert [cell.strip() for cell in totals.split("│")[1:-1]] == [
         "3 datasets",
         "3",
         "1",
-        str(supervised),
-        str(tokens),
+        "0",
+        str(sum(count.supervised for count in counts)),
+        str(sum(count.tokens for count in counts)),
         "0",
     ]
 
@@ -73,4 +72,47 @@ def test_the_exit_code_tells_bad_from_good(folder, capsys, include, code):
         assert f"{folder}/a.train.jsonl:2: missing field 'targets'" in out
         assert f"{folder}/a.test.jsonl:2: empty response" in out
         assert f"{folder}/c.train.jsonl" not in out
-        assert "5 bad records or files, 2 shown" in out
+        assert "5 bad records, images or files, 2 shown" in out
+
+
+def test_every_image_is_opened_and_each_bad_one_told_once(tmp_path):
+    processor = load_processor(tiny_vision.folder(tmp_path / "model"))
+    good = tiny_vision.picture(tmp_path / "good.png", 16, 24)
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:-40])
+    (tmp_path / "empty.png").touch()
+    rows = [
+        tiny_vision.llava("good.png"),
+        tiny_vision.llava(["cut.png", "gone.png"]),
+        tiny_vision.llava("cut.png"),
+        {"conversations": tiny_vision.llava()["conversations"]},
+    ]
+    (tmp_path / "a.train.json").write_text(json.dumps(rows))
+    (tmp_path / "a.test.json").write_text(json.dumps([tiny_vision.llava("empty.png"), tiny_vision.llava("good.png")]))
+    (tmp_path / "b.train.json").write_text(json.dumps([tiny_vision.llava("gone.png"), tiny_vision.llava("good.png")]))
+    counts, errors = validate.validate(
+        f"{tmp_path}/*.train.json",
+        processor.tokenizer,
+        include=(),
+        max_length=400,
+        seed=0,
+        reader=processor.images,
+    )
+    assert [(c.name, c.rows, c.held_out, c.images) for c in counts] == [("a", 2, 1, 1), ("b", 1, 0, 1)]
+    reasons = [
+        r"a.train.json[1]: {}/cut.png: damaged or truncated image",
+        r"a.train.json[1]: {}/gone.png: no such image; correct the path or delete the record",
+        r"a.test.json[0]: {}/empty.png: the image has 0 bytes; write the file again or delete the record",
+    ]
+    assert len(errors) == 3
+    for error, reason in zip(errors, reasons, strict=True):
+        assert str(error).startswith(f"{tmp_path}/{reason.format(tmp_path)}")
+
+
+def test_a_text_model_refuses_images_by_line(tmp_path):
+    tiny_vision.picture(tmp_path / "good.png", 16, 24)
+    (tmp_path / "a.json").write_text(json.dumps([tiny_vision.llava("good.png")]))
+    _, errors = validate.validate(f"{tmp_path}/*.json", tiny_tokenizer(), include=(), max_length=400, seed=0)
+    assert [str(error) for error in errors] == [
+        f"{tmp_path}/a.json[0]: 1 images in the conversation, and the model reads text alone; leave the record out, or take a "
+        "vision-language model"
+    ]
