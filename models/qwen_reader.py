@@ -17,16 +17,8 @@ from models.qwen_vision import PatchRows, QwenVisionConfig
 
 CACHE_BYTES = 2**28
 """Size of the cache of processed images, per process."""
-_FIELDS = (
-    "size",
-    "resample",
-    "do_rescale",
-    "rescale_factor",
-    "do_normalize",
-    "image_mean",
-    "image_std",
-    "do_convert_rgb",
-)
+_SIDES = ("patch_size", "merge_size", "temporal_patch_size")
+_FIELDS = (*_SIDES, "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 _FIXED = {"do_resize": True, "do_convert_rgb": True}
 
 
@@ -63,11 +55,8 @@ class QwenReader:
         _check_processor(processor, config.vision, where)
         self._processor, self._vision, self._image_token = processor, config.vision, config.image_token
         self._pixels = PixelCache(functools.partial(_patches, processor), CACHE_BYTES)
-        self.settings = {name: getattr(processor, name) for name in _FIELDS} | {
-            "size": {"shortest_edge": processor.size["shortest_edge"], "longest_edge": processor.size["longest_edge"]},
-            "patch_size": processor.patch_size,
-            "merge_size": processor.merge_size,
-            "temporal_patch_size": processor.temporal_patch_size,
+        self.settings = {name: _plain(getattr(processor, name)) for name in _FIELDS} | {
+            "size": [processor.size["shortest_edge"], processor.size["longest_edge"]]
         }
 
     def grid(self, image: Mapping[str, Any]) -> tuple[int, int]:
@@ -266,13 +255,19 @@ def _check_processor(processor: Any, vision: QwenVisionConfig, where: str) -> No
     """Raises ValueError unless the processor makes what the tower takes."""
     if not isinstance(processor, Qwen2VLImageProcessorPil):
         raise ValueError(f"{where}: the image processor is {type(processor).__name__}; expected Qwen2VLImageProcessor")
-    sides = ("patch_size", "merge_size", "temporal_patch_size")
-    expected = {name: getattr(vision, name) for name in sides} | _FIXED
+    expected = {name: getattr(vision, name) for name in _SIDES} | _FIXED
     for name, value in expected.items():
         if getattr(processor, name) != value:
             raise ValueError(
                 f"{where}: {name} = {getattr(processor, name)!r} in preprocessor_config.json; the model needs {value!r}"
             )
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it: lists for tuples, whole numbers for enumerations."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _misfit(name: str, grid: tuple[int, int], tokens: int) -> str:
