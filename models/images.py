@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax
 from etils import epath
@@ -155,7 +155,7 @@ def _orientation(opened: Image.Image) -> int | None:
     return opened.getexif().get(ExifTags.Base.Orientation)
 
 
-def _has_late_text(file: BinaryIO) -> bool:
+def _has_late_text(file: Any) -> bool:
     """Whether a PNG has metadata behind its pixels."""
     here = file.tell()
     file.seek(PNG_START)

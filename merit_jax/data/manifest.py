@@ -60,10 +60,10 @@ class Entry(NamedTuple):
 def read_manifest(path: str, include: Sequence[str] = (), on_error: OnError = fail) -> tuple[Entry, ...]:
     """Lists the datasets of a manifest or glob, sorted by name.
 
-    A `.json`, `.yaml` or `.yml` path without `*` or `?` is a manifest: LLaMA-Factory's `dataset_info.json` as it stands, whose file names
-    are relative to its folder, with four more keys: `eval_file_name` (file of held-out records), `held_out` (rows, or
-    fraction of rows, split off the training file), `image_root` (folder of the images; the default is that of the data)
-    and `group_by` (a column whose values name datasets: the file is as many datasets, and the entry's own name is none).
+    A `.json`, `.yaml` or `.yml` path without `*` or `?` is a manifest: LLaMA-Factory's `dataset_info.json` as it stands,
+    whose file names are relative to its folder, with four more keys: `eval_file_name` (file of held-out records), `held_out`
+    (rows, or fraction of rows, split off the training file), `image_root` (folder of the images; the default is that of the
+    data) and `group_by` (a column whose values name datasets: the file is as many, and the entry's own name is none).
     Anything else is a glob: `X.jsonl` or `X.train.jsonl` is dataset X, and `X.test.jsonl` beside it its held-out data.
 
     Args:
