@@ -1,0 +1,170 @@
+"""A mixture keeps references to images: in memory, in the token cache, and as files where the data embed them."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from merit_jax.data import groups
+from merit_jax.data.manifest import Entry, read_manifest
+from merit_jax.data.mixture import load_mixture, read_entry
+from models.processor import load_processor
+from tests.data.tiny_vision import folder, llava, picture
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return load_processor(folder(tmp_path_factory.mktemp("model"))).tokenizer
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Pictures below images/, and one file of two tasks."""
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        picture(tmp_path / f"images/{number}.png", 8 + 8 * number, 16)
+    rows = [
+        llava("0.png", task_name="colours"),
+        llava(["1.png", "2.png"], task_name="shapes"),
+        llava("3.png", task_name="colours"),
+        llava(task_name="shapes"),
+    ]
+    (tmp_path / "all.json").write_text(json.dumps(rows))
+    write(tmp_path, flan={"file_name": "all.json", "group_by": "task_name", "image_root": "images"})
+    return tmp_path
+
+
+def write(path, **entries):
+    (path / "m.json").write_text(json.dumps(entries))
+
+
+def load(data, tokenizer, **options):
+    return load_mixture(str(data / "m.json"), tokenizer, **{"max_length": 400, "seed": 0, **options})
+
+
+def names(dataset):
+    return [[image["path"].rpartition("/")[2] for image in example.images] for example in dataset.train]
+
+
+def test_one_file_is_as_many_datasets_as_its_column_has_values(data, tokenizer):
+    colours, shapes = load(data, tokenizer)
+    assert (colours.name, shapes.name) == ("colours", "shapes")
+    assert names(colours) == [["0.png"], ["3.png"]]
+    assert names(shapes) == [["1.png", "2.png"], []]
+    assert colours.train[0].images == ({"type": "image", "path": str(data.resolve() / "images/0.png")},)
+    assert colours.report.digest != shapes.report.digest
+    assert [dataset.name for dataset in load(data, tokenizer, include=["sh*"])] == ["shapes"]
+
+
+def test_a_grouped_file_is_parsed_once(data, tokenizer, monkeypatch):
+    parsed = []
+    monkeypatch.setattr(
+        groups, "read_rows", lambda path, on_error, read=groups.read_rows: parsed.append(path) or read(path, on_error)
+    )
+    load(data, tokenizer)
+    assert len(parsed) == 1
+    assert groups._parse.cache_info().currsize == 0
+
+
+def test_groups_split_held_out_rows_each_for_itself(data, tokenizer):
+    write(data, flan={"file_name": "all.json", "group_by": "task_name", "image_root": "images", "held_out": 1})
+    assert [(len(d.train), len(d.held_out)) for d in load(data, tokenizer)] == [(1, 1), (1, 1)]
+
+
+def test_a_held_out_file_is_grouped_too(data, tokenizer):
+    (data / "test.json").write_text(json.dumps([llava(task_name="shapes", question="Why?")]))
+    entry = {"file_name": "all.json", "group_by": "task_name", "image_root": "images", "eval_file_name": "test.json"}
+    write(data, flan=entry)
+    colours, shapes = load(data, tokenizer)
+    assert (len(colours.held_out), [r.messages[0]["content"] for r in shapes.held_out]) == (0, ["Why?"])
+    (data / "test.json").write_text(json.dumps([llava(task_name="sizes")]))
+    with pytest.raises(
+        ValueError, match=r"m.json: .*test.json holds out rows of 'sizes', of which .*all.json has none"
+    ):
+        load(data, tokenizer)
+
+
+def test_names_that_come_twice_are_refused(data, tokenizer):
+    write(data, flan={"file_name": "all.json", "group_by": "task_name"}, shapes={"file_name": "all.json"})
+    with pytest.raises(
+        ValueError, match=r"m.json: dataset 'shapes' comes from both entry 'flan' and entry 'shapes'; rename"
+    ):
+        load(data, tokenizer)
+
+
+@pytest.mark.parametrize(("name", "reason"), [(None, "holds None"), (" ", "holds ' '"), (..., "is missing")])
+def test_a_row_that_does_not_name_its_dataset_is_told_once(data, name, reason):
+    rows = [llava(task_name="a"), llava(**({} if name is ... else {"task_name": name})), llava(task_name="b")]
+    (data / "all.json").write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match=rf"all.json\[1\]: the column 'task_name', which names the dataset, {reason}"):
+        read_manifest(str(data / "m.json"))
+    errors = []
+    entries = read_manifest(str(data / "m.json"), on_error=errors.append)
+    assert [len(read_entry(entry, errors.append)) for entry in entries] == [1, 1]
+    assert len(errors) == 1
+
+
+def test_images_lie_beside_the_data_unless_the_manifest_says_where(data):
+    (data / "images/all.json").write_text(json.dumps([llava("0.png")]))
+    (record,) = read_entry(Entry("a", str(data / "images/all.json")))
+    assert record.messages[0]["content"][0]["path"] == str(data.resolve() / "images/0.png")
+
+
+def test_a_cached_mixture_keeps_its_images_and_its_cuts(data, tokenizer, tmp_path):
+    options = {"max_length": 90, "cache_dir": str(tmp_path / "cache")}
+    fresh, again = load(data, tokenizer, **options), load(data, tokenizer, **options)
+    for one, other in zip(fresh, again, strict=True):
+        assert names(one) == names(other) != []
+        assert isinstance(other.train.tokens, np.memmap)
+        for example, cached in zip(one.train, other.train, strict=True):
+            np.testing.assert_array_equal(example.tokens, cached.tokens)
+            assert example.images == cached.images
+
+
+def test_another_image_root_is_another_dataset(data, tokenizer, tmp_path):
+    options = {"cache_dir": str(tmp_path / "cache"), "include": ["colours"]}
+    (one,) = load(data, tokenizer, **options)
+    (data / "images").rename(data / "pictures")
+    write(data, flan={"file_name": "all.json", "group_by": "task_name", "image_root": "pictures"})
+    (other,) = load(data, tokenizer, **options)
+    assert one.report.digest != other.report.digest
+    assert other.train[0].images[0]["path"] == str(data.resolve() / "pictures/0.png")
+
+
+def test_damaged_references_are_refused(data, tokenizer, tmp_path):
+    load(data, tokenizer, include=["colours"], cache_dir=tmp_path / "cache")
+    (path,) = (tmp_path / "cache").glob("*/images.json")
+    for content in ("[[", "[[]]", "7"):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=r"images.json: damaged token cache .*; delete"):
+            load(data, tokenizer, include=["colours"], cache_dir=tmp_path / "cache")
+
+
+@pytest.fixture
+def cauldron(data):
+    """A parquet file that embeds two images, one of them twice."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    contents = [(data / f"images/{number}.png").read_bytes() for number in (0, 1, 0)]
+    turns = [{"user": "What?", "assistant": "noise", "source": "x"}]
+    rows = [{"images": [{"bytes": content, "path": None}], "texts": turns} for content in contents]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), data / "c.parquet")
+    write(data, c={"file_name": "c.parquet", "formatting": "cauldron"})
+    return contents
+
+
+def test_embedded_images_stay_in_memory_without_a_cache(data, cauldron, tokenizer):
+    (dataset,) = load(data, tokenizer)
+    assert [example.images[0]["bytes"] for example in dataset.train] == cauldron
+
+
+def test_embedded_images_are_unpacked_once_beside_the_cache(data, cauldron, tokenizer, tmp_path):
+    write(data, c={"file_name": "c.parquet", "formatting": "cauldron", "held_out": 1})
+    cache = (tmp_path / "cache").resolve()
+    fresh, again = (load(data, tokenizer, cache_dir=cache)[0] for _ in range(2))
+    files = {path.name: path.read_bytes() for path in (cache / "images").iterdir()}
+    assert files == {hashlib.sha256(content).hexdigest(): content for content in cauldron}
+    assert names(fresh) == names(again)
+    assert fresh.held_out == again.held_out
+    part = fresh.held_out[0].messages[0]["content"][0]
+    assert part["path"].startswith(f"{cache}/images/")
