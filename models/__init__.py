@@ -1,6 +1,7 @@
 """Flax Linen model families, and their checkpoints."""
 
 from models.build import build
+from models.compose import compose
 from models.export import export_hf
 from models.hf import Pretrained, leaf_keys, load_pretrained, open_pretrained, read_config
 from models.interface import CACHE_ROW_AXIS, DecoderConfig, KVCache, Llama3Scaling, Model, VisionLanguageConfig
@@ -16,6 +17,7 @@ __all__ = [
     "Pretrained",
     "VisionLanguageConfig",
     "build",
+    "compose",
     "export_hf",
     "leaf_keys",
     "load_pretrained",

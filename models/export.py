@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.build import build
-from models.checkpoint import INDEX, SINGLE, Checkpoint, Folder, open_checkpoint, read_json
+from models.checkpoint import INDEX, SINGLE, Checkpoint, open_checkpoint, read_json
 from models.families import parse_config
 from models.hf import plan_of
 from models.interface import Array
@@ -27,7 +27,7 @@ _LICENCES = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
 def export_hf(
     out_dir: str | Path,
     read_leaf: Callable[[str], Array],
-    base: str | Path,
+    base: str | Path | Checkpoint,
     *,
     max_shard_bytes: int = 5_000_000_000,
     dtype: Any = None,
@@ -38,8 +38,8 @@ def export_hf(
     Args:
         out_dir: Folder to make; must not exist, or be empty.
         read_leaf: Leaf path ("layers/mlp/up/kernel") -> the leaf.
-        base: The checkpoint that the params descend from (Hugging Face folder or .gguf file): its tensor names, types
-            and non-weight files are kept.
+        base: The checkpoint that the params descend from (Hugging Face folder or .gguf file), or the `Blueprint` that
+            they are the first weights of: its tensor names, types and non-weight files are kept.
         max_shard_bytes: A new file is begun before this size is passed.
         dtype: Type of the tensors; None for each tensor's type in the base (float32 for GGUF).
         extra: Text files to add, such as a model card: file name -> content.
@@ -47,7 +47,7 @@ def export_hf(
     Raises:
         ValueError: `out_dir` is in use, a leaf has the wrong shape, or the base is damaged.
     """
-    out, checkpoint = Path(out_dir), open_checkpoint(base)
+    out, checkpoint = Path(out_dir), base if isinstance(base, Checkpoint) else open_checkpoint(base)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not an empty folder; remove it or choose another")
     if dtype is not None and jnp.dtype(dtype) not in DTYPES.values():
@@ -144,7 +144,7 @@ def _tensors(
 
 def _write_other_files(draft: Path, checkpoint: Checkpoint, dtype: Any) -> None:
     """Config, tokenizer, chat template, licences."""
-    if isinstance(checkpoint, Folder):
+    if checkpoint.path.is_dir():
         _copy_other_files(checkpoint.path, draft)
         if dtype is not None:
             config = read_json(draft / "config.json")

@@ -1,0 +1,32 @@
+"""Makes a vision-language checkpoint of parts; a part that is left out is random.
+
+python -m launch.compose --out=DIR --like=Qwen2.5-VL-7B-Instruct --vision=Qwen2.5-VL-7B-Instruct --text=Qwen2.5-7B-Instruct
+python -m launch.compose --out=DIR --like=FOLDER_WITH_A_CONFIG_AND_A_TOKENIZER --seed=1
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from launch import cli
+from models import compose
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("out", None, "Folder to make.", required=True)
+flags.DEFINE_string(
+    "like", None, "Folder with config.json, tokenizer and image processor; weights in it are not read.", required=True
+)
+flags.DEFINE_string("vision", None, "Vision-language checkpoint whose vision tower goes in.")
+flags.DEFINE_string("projector", None, "Vision-language checkpoint whose projector goes in.")
+flags.DEFINE_string("text", None, "Text checkpoint (folder or .gguf file) whose decoder goes in.")
+flags.DEFINE_integer("seed", 0, "Of the random parts.")
+flags.DEFINE_string("dtype", "float32", "Type of the tensors: float32, bfloat16 or float16.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Writes the folder."""
+    compose(FLAGS.out, FLAGS.like, FLAGS.vision, FLAGS.projector, FLAGS.text, FLAGS.seed, FLAGS.dtype)
+
+
+if __name__ == "__main__":
+    cli.start(main)
