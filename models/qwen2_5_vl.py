@@ -45,7 +45,8 @@ def parse(raw: Mapping[str, Any], where: str) -> VisionLanguageConfig:
     vision = _section(raw, "vision_config", where)
     inside = f"{where}: vision_config"
     tower = parse_vision(vision, inside)
-    hf_config.expect(vision, "out_hidden_size", (text.hidden_size,), inside)
+    width = {"out_hidden_size": hf_config.integer(vision, "out_hidden_size", inside)}
+    hf_config.expect(width, "out_hidden_size", (text.hidden_size,), inside)
     try:
         return VisionLanguageConfig(
             family="qwen2_5_vl",

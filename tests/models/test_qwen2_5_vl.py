@@ -174,6 +174,7 @@ def test_old_and_new_layouts_of_the_config_are_one():
         ("vision_config", "hidden_act", "gelu", "vision_config: hidden_act = 'gelu' is not supported; expected 'silu'"),
         ("vision_config", "patch_size", None, "vision_config: patch_size = None; expected a whole number"),
         ("vision_config", "out_hidden_size", 16, "out_hidden_size = 16 is not supported; expected 32"),
+        ("vision_config", "out_hidden_size", None, "out_hidden_size = None; expected a whole number"),
         ("vision_config", "window_size", 7, "vision_config: window_size = 7 is smaller than one token of 8 pixels"),
         ("vision_config", "num_heads", 16, "must be a multiple of 4 wide"),
         ("vision_config", "fullatt_block_indexes", None, "fullatt_block_indexes = None; expected a list"),
