@@ -4,8 +4,11 @@ A reference is a content part: {"type": "image", "path": ...} or {"type": "image
 orientation is applied, and then every mode becomes RGB: a palette is looked up, grey repeated, alpha dropped.
 """
 
+import functools
 import hashlib
 import io
+import os
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +21,12 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 QUARTER_TURNS = (5, 6, 7, 8)
 """EXIF orientations that exchange height and width."""
+KNOWN_SIZES = 2**16
+"""Sizes of images that are remembered while their files stay as they are."""
 PNG_START, PNG_TEXT = 8, (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+
+Stamp = tuple[int, int]
+"""Bytes and time of a file."""
 
 
 def open_image(image: Mapping[str, Any]) -> Image.Image:
@@ -43,11 +51,7 @@ def image_size(image: Mapping[str, Any]) -> tuple[int, int]:
     Raises:
         ValueError: It is missing, empty, or no image.
     """
-    with _opened(image) as opened:
-        if opened.format == "TIFF":  # whose reader may turn it too
-            opened = ImageOps.exif_transpose(opened)
-        turned = opened.width != opened.height and _orientation(opened) in QUARTER_TURNS
-        return (opened.width, opened.height) if turned else (opened.height, opened.width)
+    return _path_size(image["path"], _stamp(image["path"])) if "path" in image else _size(image)
 
 
 def image_name(image: Mapping[str, Any]) -> str:
@@ -103,49 +107,65 @@ class PixelCache:
                 self._bytes -= self._kept.popitem(last=False)[1][1]
 
 
+@functools.lru_cache(maxsize=KNOWN_SIZES)
+def _path_size(path: str, stamp: Stamp) -> tuple[int, int]:
+    return _size({"path": path})
+
+
+def _size(image: Mapping[str, Any]) -> tuple[int, int]:
+    with _opened(image) as opened:
+        if opened.format == "TIFF":  # whose reader may turn it too
+            opened = ImageOps.exif_transpose(opened)
+        turned = opened.width != opened.height and _orientation(opened) in QUARTER_TURNS
+        return (opened.width, opened.height) if turned else (opened.height, opened.width)
+
+
 @contextmanager
 def _opened(image: Mapping[str, Any]) -> Iterator[Image.Image]:
     """Opens an image; what fails inside the `with` block is told as a fault of the image."""
-    name = image_name(image)
-    source = _source(image, name)
+    source = _source(image)
     try:
         with Image.open(source) as opened:
             yield opened
     except UnidentifiedImageError:
-        raise ValueError(f"{name}: not an image that Pillow can read; convert it to PNG or JPEG") from None
+        raise ValueError(f"{image_name(image)}: not an image that Pillow can read; convert it to PNG or JPEG") from None
     except Exception as error:  # decoders fail on damaged data in any way: OSError, SyntaxError, struct.error, ...
         reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{name}: damaged or truncated image ({reason}); replace it or delete the record") from error
+        raise ValueError(
+            f"{image_name(image)}: damaged or truncated image ({reason}); replace it or delete the record"
+        ) from error
 
 
-def _source(image: Mapping[str, Any], name: str) -> str | io.BytesIO:
+def _source(image: Mapping[str, Any]) -> str | io.BytesIO:
     """What `PIL.Image.open` takes: a path, or bytes in memory."""
-    if "bytes" not in image and "://" not in name:
-        empty = _stat(name).length == 0
-        source = name
-    else:
-        data = image["bytes"] if "bytes" in image else _stat(name) and epath.Path(name).read_bytes()
-        empty, source = not data, io.BytesIO(data)
-    if empty:
-        raise ValueError(f"{name}: the image has 0 bytes; write the file again or delete the record")
-    return source
+    size = _stamp(image["path"])[0] if "path" in image else len(image["bytes"])
+    if not size:
+        raise ValueError(f"{image_name(image)}: the image has 0 bytes; write the file again or delete the record")
+    if "bytes" in image:
+        return io.BytesIO(image["bytes"])
+    return io.BytesIO(epath.Path(image["path"]).read_bytes()) if "://" in image["path"] else image["path"]
 
 
-def _stat(path: str) -> Any:
-    """The file's `length` in bytes.
+def _stamp(path: str) -> Stamp:
+    """Bytes and time of a file.
 
     Raises:
         ValueError: There is no such file.
     """
     try:
-        found = epath.Path(path).stat()
+        if "://" in path:
+            found = epath.Path(path).stat()
+            stamp, folder = (found.length, int(found.mtime)), found.is_directory
+        else:
+            local = os.stat(path)
+            stamp, folder = (local.st_size, local.st_mtime_ns), stat.S_ISDIR(local.st_mode)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         reason = "no such image" if missing else f"the image cannot be opened ({error})"
         raise ValueError(f"{path}: {reason}; correct the path or delete the record") from None
-    if found.is_directory:
+    if folder:
         raise ValueError(f"{path}: a folder, not an image; correct the path or delete the record")
-    return found
+    return stamp
 
 
 def _orientation(opened: Image.Image) -> int | None:

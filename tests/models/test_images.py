@@ -89,6 +89,12 @@ def test_the_size_is_read_without_decoding(tmp_path, suffix, monkeypatch):
     assert image_size(reference(path)) == (9, 5)
 
 
+def test_the_size_of_a_file_written_anew_is_its_new_size(tmp_path):
+    for height in (4, 40):
+        picture(tmp_path / "a.png", height, 8)
+        assert image_size(reference(tmp_path / "a.png")) == (height, 8)
+
+
 def bad(tmp_path, case):
     good = picture(tmp_path / "good.png", 40, 40).read_bytes()
     jpeg = picture(tmp_path / "good.jpeg", 40, 40).read_bytes()
