@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from launch import cli, wire
+from launch import basin, cli, wire
 from merit_jax.stages.train import train_branch
 
 FLAGS = flags.FLAGS
@@ -21,7 +21,8 @@ flags.DEFINE_bool("overwrite", False, "Start the branch again if it was made fro
 
 def main(argv: Sequence[str]) -> None:
     """Trains the branch, or carries on with it."""
-    run = wire.open_run(cli.as_config(CONFIG), FLAGS.workdir, overwrite=FLAGS.overwrite)
+    config = basin.settle(cli.as_config(CONFIG), FLAGS.workdir, overwrite=FLAGS.overwrite)
+    run = wire.open_run(config, FLAGS.workdir, overwrite=FLAGS.overwrite)
     train_branch(run, FLAGS.branch)
 
 

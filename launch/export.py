@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from absl import flags
 from etils import epath
 
-from launch import cli, wire
+from launch import basin, cli, wire
 from merit_jax.card import branch_card, merged_card
 from merit_jax.merge.leaves import OrbaxLeaves, OverlayLeaves
 from merit_jax.run import Run
@@ -33,7 +33,7 @@ def leaves_of(run: Run, branch: int | None) -> LeafReader:
 
 def main(argv: Sequence[str]) -> None:
     """Exports one checkpoint."""
-    run = wire.open_run(cli.as_config(CONFIG), FLAGS.workdir)
+    run = wire.open_run(basin.settle(cli.as_config(CONFIG), FLAGS.workdir), FLAGS.workdir)
     card = merged_card(run) if FLAGS.branch is None else branch_card(run, FLAGS.branch)
     run.theta0.export(leaves_of(run, FLAGS.branch).read, epath.Path(FLAGS.out), card)
 
