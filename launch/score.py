@@ -15,12 +15,13 @@ from absl import flags
 from launch import cli, wire
 from merit_jax import sharding
 from merit_jax.data.mixture import read_records
-from merit_jax.evaluate.conversations import Layout, likelihoods, responses
+from merit_jax.evaluate.conversations import likelihoods, responses
 from merit_jax.evaluate.inference import Inference
+from merit_jax.evaluate.layout import Layout
 from merit_jax.evaluate.questions import stop_tokens
 from merit_jax.loss import next_token_loss
 from merit_jax.types import Record
-from models.tokenizer import load_tokenizer
+from models.processor import load_processor
 
 BLOCK = 64
 """Batches that are read before their lines are written."""
@@ -46,13 +47,13 @@ def buckets(max_length: int) -> tuple[int, ...]:
 def lines(records: Sequence[Record]) -> Iterator[dict]:
     """One dict per record, in order."""
     theta0 = wire.open_model(FLAGS.model, dtype=FLAGS.dtype)
-    mesh, tokenizer = sharding.make_mesh(), load_tokenizer(theta0.path)
+    mesh, (tokenizer, reader) = sharding.make_mesh(), load_processor(theta0.path, theta0.model.config)
     params = sharding.load(theta0.leaves(), sharding.of_params(mesh, theta0.logical_axes, theta0.abstract))
-    layout = Layout(buckets(FLAGS.max_length), FLAGS.batch_size, lambda batch: sharding.place_batch(batch, mesh))
-    loss_fn = jax.jit(next_token_loss(theta0.model))
-    inference = Inference(
-        theta0.model, max_new_tokens=FLAGS.max_new_tokens, stop=stop_tokens(tokenizer), place=layout.place
+    layout = Layout(
+        buckets(FLAGS.max_length), FLAGS.batch_size, lambda batch: sharding.place_batch(batch, mesh), reader
     )
+    loss_fn = jax.jit(next_token_loss(theta0.model))
+    inference = Inference(theta0.model, max_new_tokens=FLAGS.max_new_tokens, stop=stop_tokens(tokenizer))
     for start in range(0, len(records), BLOCK * FLAGS.batch_size):
         part = records[start : start + BLOCK * FLAGS.batch_size]
         scores = [score._asdict() for score in likelihoods(loss_fn, params, tokenizer, part, layout, FLAGS.max_length)]

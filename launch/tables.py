@@ -2,6 +2,8 @@
 
 import math
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -24,30 +26,80 @@ def print_partition(workdir: Workdir) -> None:
 
 
 def print_evaluation(workdir: Workdir) -> None:
-    """Held-out loss and accuracy of every model per dataset and on the mean, if the run got that far."""
+    """Scores of every model per dataset and per suite, if the run got that far."""
     if not workdir.evaluation.exists():
         return
     models = read_json(workdir.evaluation)["models"]
-    table = Table("dataset", "asked", title="Held-out loss (nats/token) and accuracy (%)", title_justify="left")
+    if all("datasets" in model for model in models.values()):
+        console.print(_scores(models, "datasets", "Held-out loss (nats/token) and accuracy (%)", _loss_and_accuracy))
+    if all("suites" in model for model in models.values()):
+        console.print(_scores(models, "suites", "Held-out suites: accuracy (%)", _accuracy))
+
+
+def _scores(models: dict[str, Any], part: str, title: str, show: Callable[[dict[str, Any]], str]) -> Table:
+    """One line per dataset or suite, a column per model, then means, standard errors and what else is known of the models."""
+    table = Table(part.removesuffix("s"), "asked", title=title, title_justify="left")
     for name in models:
         table.add_column(escape(name), justify="right")
-    datasets = list(next(iter(models.values()))["datasets"])
-    for dataset in datasets:
-        scores = [model["datasets"][dataset] for model in models.values()]
-        asked = f"{scores[0]['records']} {'options' if scores[0]['metric'] == 'options' else 'exact'}"
-        table.add_row(escape(dataset), asked, *(f"{s['loss']:.3f} {100 * s['accuracy']:5.1f}" for s in scores))
+    for name in next(iter(models.values()))[part]:
+        scores = [model[part][name] for model in models.values()]
+        table.add_row(escape(name), f"{scores[0]['records']} {scores[0]['metric']}", *map(show, scores))
     table.add_section()
-    means = [model["mean"] for model in models.values()]
-    table.add_row("mean", "", *(f"{m['loss']:.3f} {100 * m['accuracy']:5.1f}" for m in means), style="bold")
-    errors = [standard_error(list(model["datasets"].values())) for model in models.values()]
+    mean = "mean" if part == "datasets" else "suites_mean"
+    table.add_row("mean", "", *(show(model[mean]) for model in models.values()), style="bold")
+    errors = [standard_error(list(model[part].values())) for model in models.values()]
     table.add_row("standard error", "", *(f"± {100 * error:.1f}" for error in errors))
-    console.print(table)
+    for key, label, scale in EXTRAS if part == "suites" or "suites" not in next(iter(models.values())) else ():
+        values = [model.get(key) for model in models.values()]
+        if any(values):
+            table.add_row(
+                label, "", *("" if value is None else f"{scale * value:.{1 if scale > 1 else 3}f}" for value in values)
+            )
+    return table
+
+
+EXTRAS = (
+    ("retained", "retained suites", 100),
+    ("skill", "skill suites", 100),
+    ("mixture_loss", "loss on the mixture (nats/token)", 1),
+    ("displacement", "distance from theta0", 1),
+)
+"""Further lines under the scores: key of a model's entry, label, factor."""
+
+
+def _loss_and_accuracy(scores: dict[str, Any]) -> str:
+    return f"{scores['loss']:.3f} {_accuracy(scores):>5}"
+
+
+def _accuracy(scores: dict[str, Any]) -> str:
+    return f"{100 * scores['accuracy']:.1f}"
 
 
 def standard_error(scores: list[dict]) -> float:
-    """Of the mean accuracy over datasets, from the binomial error of each."""
+    """Of the mean accuracy over datasets, at most: from the binomial error of each."""
     variances = [s["accuracy"] * (1 - s["accuracy"]) / s["records"] for s in scores]
     return math.sqrt(sum(variances)) / len(variances)
+
+
+def print_frontier(workdir: Workdir) -> None:
+    """Retained score and skill of every model at every scale of its task vector, if the run has a frontier."""
+    if not workdir.frontier.exists():
+        return
+    content = read_json(workdir.frontier)
+    share = content["inputs"]["frontier"]["retention"]
+    title = "Frontier: retained, skill (%) of theta0 + λ · task vector"
+    table = Table("λ", title=title, title_justify="left")
+    models = {name: model for name, model in content["models"].items() if len(model["points"]) > 1}
+    for name in models:
+        table.add_column(escape(name), justify="right")
+    for row in zip(*(model["points"] for model in models.values()), strict=True):
+        table.add_row(f"{row[0][0]:g}", *(f"{100 * retained:.1f} {100 * skill:5.1f}" for _, retained, skill in row))
+    table.add_section()
+    skills = [model["skill"] for model in models.values()]
+    table.add_row(
+        f"skill at {share:.0%}", *("none" if skill is None else f"{100 * skill:.1f}" for skill in skills), style="bold"
+    )
+    console.print(table)
 
 
 def print_times(workdir: Workdir) -> None:

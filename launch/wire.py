@@ -15,7 +15,7 @@ from merit_jax.types import LeafReader
 from merit_jax.workdir import Workdir
 from models import export_hf, open_pretrained, smollm2_path
 from models.interface import Model
-from models.tokenizer import load_tokenizer
+from models.processor import load_processor
 
 SHIPPED: dict[str, Callable[[], Path]] = {"smollm2-135m-instruct": smollm2_path}
 """Names that `config.model.path` takes besides paths: models that come as Python packages."""
@@ -64,4 +64,5 @@ def open_model(path: str, *, dtype: str = "auto", **switches: Any) -> Pretrained
 def open_run(config: ConfigDict, workdir: epath.PathLike, *, overwrite: bool = False) -> Run:
     """The run of a config in a workdir."""
     theta0 = open_model(**config.model)
-    return Run(config, Workdir.at(workdir), theta0.model, theta0, load_tokenizer(theta0.path), overwrite)
+    tokenizer, reader = load_processor(theta0.path, theta0.model.config)
+    return Run(config, Workdir.at(workdir), theta0.model, theta0, tokenizer, reader, overwrite)

@@ -136,11 +136,18 @@ def _accumulator(loss_fn: LossFn, totals: Callable[[Array, Array], tuple[Array, 
 
 
 def _side_by_side(block: Sequence[Iterable[Batch]], width: int) -> Iterator[Batch]:
-    """Batches of several datasets with one shape, stacked [width, rows, ...]; a dataset that has none waits on empty rows."""
-    queues = [sorted(batches, key=_shape) for batches in block]
-    while any(queues):
-        shape = min(_shape(queue[0]) for queue in queues if queue)
-        turn = [queue.pop(0) if queue and _shape(queue[0]) == shape else None for queue in queues]
+    """Batches of several datasets with one shape, stacked [width, rows, ...]; a dataset that has none waits on empty rows.
+
+    Each dataset's batches are asked for one at a time; where they come in order of their shapes, as few as can be wait.
+    """
+    queues = [iter(batches) for batches in block]
+    heads = [next(queue, None) for queue in queues]
+    while any(head is not None for head in heads):
+        shape = min(_shape(head) for head in heads if head is not None)
+        turn = [head if head is not None and _shape(head) == shape else None for head in heads]
+        heads = [
+            head if mine is None else next(queue, None) for head, mine, queue in zip(heads, turn, queues, strict=True)
+        ]
         template = next(batch for batch in turn if batch is not None)
         empty = jax.tree.map(np.zeros_like, template)
         turn += [None] * (width - len(turn))

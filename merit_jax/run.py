@@ -18,7 +18,7 @@ from merit_jax.data.mixture import load_mixture
 from merit_jax.loss import next_token_loss
 from merit_jax.train.optimizer import make_optimizer
 from merit_jax.train.step import TrainStep, make_step
-from merit_jax.types import Batch, Dataset, LeafReader, LossFn, Model, Params
+from merit_jax.types import Batch, Dataset, ImageReader, LeafReader, LossFn, Model, Params
 from merit_jax.workdir import Workdir, is_current, read_json, write_json
 
 log = logging.getLogger("merit_jax")
@@ -55,6 +55,7 @@ class Run:
         model: Pure functions of the parameters.
         theta0: The starting checkpoint.
         tokenizer: A Hugging Face tokenizer.
+        reader: Reads images; None for a text model.
         overwrite: Make artifacts again whose inputs have changed, instead of refusing.
     """
 
@@ -63,6 +64,7 @@ class Run:
     model: Model
     theta0: Theta0
     tokenizer: Any
+    reader: ImageReader | None = None
     overwrite: bool = False
 
     @cached_property
@@ -84,11 +86,15 @@ class Run:
         """A run of another method on the same theta0 and data; what this one has loaded and compiled is shared.
 
         Args:
-            config: Like this run's, but for `method`, `partition` and `merge`.
+            config: Like this run's, but for `method`, `partition`, `train` and `merge`.
             workdir: Where its artifacts go.
         """
         other = dataclasses.replace(self, config=config, workdir=workdir)
-        vars(other).update({name: value for name, value in vars(self).items() if name not in vars(other)})
+        own = {
+            *vars(other),
+            *(() if other.optimizer_options == self.optimizer_options else ("optimizer", "train_step")),
+        }
+        vars(other).update({name: value for name, value in vars(self).items() if name not in own})
         return other
 
     def place(self, leaves: LeafReader) -> Params:
@@ -107,9 +113,14 @@ class Run:
     @cached_property
     def optimizer(self) -> optax.GradientTransformation:
         """The optimizer of every branch."""
+        return make_optimizer(**self.optimizer_options)
+
+    @property
+    def optimizer_options(self) -> dict[str, Any]:
+        """Everything of `config.train` that makes the optimizer."""
         cfg = self.config.train
         options = ("weight_decay", "no_decay", "clip_norm", "b1", "b2", "eps")
-        return make_optimizer(cfg.optimizer, **{name: cfg[name] for name in options})
+        return {"name": cfg.optimizer, **{name: cfg[name] for name in options}}
 
     @cached_property
     def train_step(self) -> TrainStep:

@@ -26,16 +26,18 @@ class Workdir:
 
     Attributes:
         root: The run's directory.
+        shared: The directory of what does not depend on the method (theta0's fingerprint, tokens, gradients, conflict).
     """
 
     root: epath.Path
+    shared: epath.Path
 
     @classmethod
-    def at(cls, root: epath.PathLike) -> "Workdir":
-        """The workdir at `root`, which is made if need be."""
+    def at(cls, root: epath.PathLike, shared: epath.PathLike | None = None) -> "Workdir":
+        """The workdir at `root`, which is made if need be; what methods share is there too, unless it is elsewhere."""
         path = absolute(root)
         path.mkdir(parents=True, exist_ok=True)
-        return cls(path)
+        return cls(path, path if shared is None else absolute(shared))
 
     @property
     def config(self) -> epath.Path:
@@ -45,7 +47,7 @@ class Workdir:
     @property
     def theta0(self) -> epath.Path:
         """Fingerprint of the starting checkpoint."""
-        return self.root / "theta0.json"
+        return self.shared / "theta0.json"
 
     @property
     def mixture(self) -> epath.Path:
@@ -55,12 +57,12 @@ class Workdir:
     @property
     def token_cache(self) -> epath.Path:
         """Tokenised datasets."""
-        return self.root / "tokens"
+        return self.shared / "tokens"
 
     @property
     def gradients(self) -> epath.Path:
         """One reduced gradient per dataset, and an index."""
-        return self.root / "gradients"
+        return self.shared / "gradients"
 
     @property
     def gradient_index(self) -> epath.Path:
@@ -70,7 +72,7 @@ class Workdir:
     @property
     def conflict(self) -> epath.Path:
         """Cosine similarities and principal axes."""
-        return self.root / "conflict.npz"
+        return self.shared / "conflict.npz"
 
     @property
     def partition(self) -> epath.Path:
@@ -109,6 +111,11 @@ class Workdir:
     def evaluation(self) -> epath.Path:
         """Scores of every model, per dataset."""
         return self.root / "evaluation.json"
+
+    @property
+    def frontier(self) -> epath.Path:
+        """Retained score and skill of every model as its task vector is scaled."""
+        return self.root / "frontier.json"
 
     @property
     def times(self) -> epath.Path:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from models import rope
 from models.interface import Array, DecoderConfig, StackConfig
 
-_init_kernel = nn.initializers.normal(0.02)
+_init_kernel = nn.initializers.lecun_normal()
 
 
 class Context(NamedTuple):

@@ -29,7 +29,9 @@ LAYERS = [
     ["stages.partition"],
     ["card", "stages.train"],
     ["stages.merge"],
+    ["stages.candidates"],
     ["stages.evaluate"],
+    ["stages.frontier"],
     ["pipeline"],
 ]
 """merit_jax from the bottom up: a module imports lower layers and its own package only."""

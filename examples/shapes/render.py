@@ -21,14 +21,19 @@ RGB = {
     "purple": (175, 75, 210),
     "white": (240, 240, 240),
 }
-BACKGROUND, NOISE, SHADES = 32, 8, 14
+BACKGROUND, NOISE, SHADES = 10, 8, 14
+LIGHT = 54
+"""How much redder the ground is at the right than at the left, and bluer at the bottom than at the top."""
+
 SIZE = {"large": 10, "small": 7}
 
 
 def render(scene: Scene) -> np.ndarray:
-    """Draws a scene as u8[36, 36, 3]: dark noisy ground, objects jittered by a pixel and varied in colour."""
+    """Draws a scene as u8[36, 36, 3]: dark noisy ground lit from two sides, objects jittered by a pixel and varied in colour."""
     rng = np.random.default_rng(zlib.crc32(repr(scene).encode()))
     picture = BACKGROUND + rng.integers(-NOISE, NOISE + 1, (SIDE, SIDE, 3))
+    ramp = np.arange(SIDE) * LIGHT // (SIDE - 1)
+    picture += np.stack(np.broadcast_arrays(ramp, LIGHT // 2, ramp[:, None]), axis=2)
     for thing in scene.things:
         ink, color = _ink(thing), _color(thing, rng)
         height, width = ink.shape

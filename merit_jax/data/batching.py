@@ -5,15 +5,34 @@ weights = supervised[1:].
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import grain
+import jax
 import numpy as np
 from jaxtyping import Int64
 
 from merit_jax.data.epochs import BranchExamples, epoch_orders
 from merit_jax.data.packing import pack
 from merit_jax.seeds import fold
-from merit_jax.types import Batch, Branch, Dataset, Example
+from merit_jax.types import Batch, Branch, Dataset, Example, ImageReader, Placed
+
+IMAGE_THREADS = 4
+"""Grain threads that read images ahead of the training loop."""
+
+
+class Space(NamedTuple):
+    """What a row has room for, which decides the shapes of its arrays.
+
+    Attributes:
+        tokens: Tokens of a row.
+        image_tokens: How many of them may stand for images; 0 makes a batch of text.
+        reader: Reads the images; None for text.
+    """
+
+    tokens: int
+    image_tokens: int = 0
+    reader: ImageReader | None = None
 
 
 class Rows(Sequence):
@@ -22,17 +41,17 @@ class Rows(Sequence):
     Attributes:
         examples: The examples.
         rows: Indices into `examples` per row; an empty row is padding only.
-        row_length: Tokens per row.
+        space: What a row has room for.
     """
 
-    def __init__(self, examples: Sequence[Example], rows: Sequence[tuple[int, ...]], row_length: int):
-        self.examples, self.rows, self.row_length = examples, rows, row_length
+    def __init__(self, examples: Sequence[Example], rows: Sequence[tuple[int, ...]], space: "Space"):
+        self.examples, self.rows, self.space = examples, rows, space
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Batch:
-        return fill_row([self.examples[i] for i in self.rows[index]], self.row_length)
+        return fill_row([self.examples[i] for i in self.rows[index]], self.space)
 
 
 class TrainingBatches:
@@ -51,7 +70,10 @@ class TrainingBatches:
     def iterator(self) -> grain.DatasetIterator:
         """Returns a fresh Grain iterator of `Batch`es; `get_state` and `set_state` resume it exactly."""
         batches = grain.MapDataset.source(self._rows).batch(self._batch_size, batch_fn=stack)
-        return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+        threads = 1 if self._rows.space.reader is None else IMAGE_THREADS
+        return iter(
+            batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads + 2))
+        )
 
 
 def training_batches(
@@ -63,6 +85,8 @@ def training_batches(
     batch_size: int,
     seed: int,
     packing: bool = True,
+    reader: ImageReader | None = None,
+    image_tokens: int = 0,
 ) -> TrainingBatches:
     """Plans a branch's run: every epoch visits each example of its shares exactly once, in an order of its own.
 
@@ -74,6 +98,8 @@ def training_batches(
         batch_size: Rows per batch; the last batch is filled up with rows of padding (weight 0).
         seed: The run's seed; slices of datasets are folded from it and the dataset's name, the same in every branch.
         packing: Several examples to a row; else one.
+        reader: Reads images, in Grain's worker threads; None for text.
+        image_tokens: Image tokens per row; 0: as many as the row has tokens.
 
     Returns:
         The batches, their number and their exact count of supervised tokens.
@@ -82,12 +108,14 @@ def training_batches(
         ValueError: A share names an unknown dataset, an example does not fit a row, or nothing is left to train on.
     """
     examples = BranchExamples(datasets, branch, seed)
-    examples.check_lengths(row_length)
+    images = examples.image_counts(reader)
+    space = Space(row_length, (image_tokens or row_length) if images.any() else 0, reader)
+    examples.check(images, row_length, space.image_tokens)
     rows: list[tuple[int, ...]] = []
     orders = epoch_orders(len(examples), epochs, branch.seed)
     for order in orders:
-        lengths = (examples.lengths[order] - 1).tolist()
-        packed = pack(lengths if packing else [row_length] * len(lengths), row_length)
+        tokens = examples.lengths[order] - 1 if packing else np.full(len(order), row_length)
+        packed = pack(np.stack([tokens, images[order]], axis=1).tolist(), (row_length, space.image_tokens))
         rows += [tuple(order[list(row)].tolist()) for row in packed]
     if not rows:
         names = [share.dataset for share in branch.shares]
@@ -97,40 +125,61 @@ def training_batches(
     rows += [()] * (-len(rows) % batch_size)
     visits = np.concatenate(orders)
     tokens = int(examples.supervised_counts[visits].sum())
-    return TrainingBatches(Rows(examples, rows, row_length), batch_size, tokens, len(visits))
+    return TrainingBatches(Rows(examples, rows, space), batch_size, tokens, len(visits))
 
 
 def bucketed_batches(
-    examples: Sequence[Example], *, buckets: Sequence[int] = (64, 128, 256, 512), batch_size: int
+    examples: Sequence[Example],
+    *,
+    buckets: Sequence[int] = (64, 128, 256, 512),
+    batch_size: int,
+    reader: ImageReader | None = None,
+    image_buckets: Sequence[int] = (),
 ) -> Iterator[tuple[Int64[np.ndarray, " b"], Batch]]:
-    """Batches of one example to a row, each row as long as the smallest bucket that its example fits.
+    """Batches of one example to a row, each row as long as the smallest buckets that its example fits.
 
     Args:
         examples: Examples, in any order.
-        buckets: Row lengths in tokens: the only shapes that come out.
+        buckets: Row lengths in tokens.
         batch_size: Rows per batch; the last batch of a bucket is filled up with rows of padding.
+        reader: Reads images, as a batch is asked for; None for text.
+        image_buckets: Image tokens of a row that has images; empty: as many as the row has tokens. With `buckets`, and 0 for
+            text, the only shapes that come out.
 
     Yields:
         (index in `examples` of every row, -1 for padding; the batch), the shortest bucket first and in order inside it.
 
     Raises:
-        ValueError: An example is longer than the largest bucket.
+        ValueError: An example is longer than the largest bucket, or an image cannot be read.
     """
-    sizes = sorted(buckets)
     lengths = np.array([len(example.tokens) - 1 for example in examples], np.int64)
-    if len(lengths) and lengths.max() > sizes[-1]:
-        raise ValueError(
-            f"example {lengths.argmax()} has {lengths.max()} tokens to predict, the largest bucket takes {sizes[-1]}; "
-            "add a larger bucket or lower the maximum length"
-        )
-    bucket_of = np.searchsorted(sizes, lengths)
-    for bucket, size in enumerate(sizes):
-        members = np.flatnonzero(bucket_of == bucket)
+    images = np.array([reader.count(e.tokens[:-1]) if reader and e.images else 0 for e in examples], np.int64)
+    rows = _smallest(buckets, lengths, "tokens to predict", "lower the maximum length")
+    if image_buckets:
+        images = _smallest((0, *image_buckets), images, "image tokens", "lower max_pixels in preprocessor_config.json")
+    else:
+        images = np.where(images, rows, 0)
+    for length, image_tokens in sorted(set(zip(rows.tolist(), images.tolist(), strict=True))):
+        members = np.flatnonzero((rows == length) & (images == image_tokens))
+        space = Space(length, image_tokens, reader)
         for start in range(0, len(members), batch_size):
             indices = np.full(batch_size, -1, np.int64)
             part = members[start : start + batch_size]
             indices[: len(part)] = part
-            yield indices, stack([fill_row([examples[i]] if i >= 0 else [], size) for i in indices.tolist()])
+            yield indices, stack([fill_row([examples[i]] if i >= 0 else [], space) for i in indices.tolist()])
+
+
+def _smallest(
+    buckets: Sequence[int], sizes: Int64[np.ndarray, " n"], what: str, remedy: str
+) -> Int64[np.ndarray, " n"]:
+    """The smallest bucket that each size fits."""
+    known = np.array(sorted(buckets), np.int64)
+    if len(sizes) and sizes.max() > known[-1]:
+        raise ValueError(
+            f"example {sizes.argmax()} has {sizes.max()} {what}, the largest bucket takes {known[-1]}; add a larger bucket or "
+            f"{remedy}"
+        )
+    return known[np.searchsorted(known, sizes)]
 
 
 def calibration_examples(dataset: Dataset, n: int, seed: int) -> list[Example]:
@@ -139,20 +188,22 @@ def calibration_examples(dataset: Dataset, n: int, seed: int) -> list[Example]:
     return [dataset.train[i] for i in sorted(order[:n].tolist())]
 
 
-def fill_row(examples: Sequence[Example], row_length: int) -> Batch:
-    """Lays examples one after the other in a row of `row_length` tokens; the rest is padding (segment 0, weight 0)."""
-    tokens, targets, positions, segments = np.zeros((4, row_length), np.int32)
-    weights = np.zeros(row_length, np.float32)
-    start = 0
+def fill_row(examples: Sequence[Example], space: Space) -> Batch:
+    """Lays examples one after the other in a row; the rest is padding (segment 0, weight 0)."""
+    tokens, targets, positions, segments = np.zeros((4, space.tokens), np.int32)
+    weights = np.zeros(space.tokens, np.float32)
+    start, placed = 0, []
     for segment, example in enumerate(examples, start=1):
         length = len(example.tokens) - 1
         part = slice(start, start + length)
         tokens[part], targets[part] = example.tokens[:-1], example.tokens[1:]
         weights[part], positions[part], segments[part] = example.supervised[1:], np.arange(length), segment
+        placed.append(Placed(start, example))
         start += length
-    return Batch(tokens, targets, weights, positions, segments)
+    images = space.reader.row(placed, space.tokens, space.image_tokens) if space.reader and space.image_tokens else None
+    return Batch(tokens, targets, weights, positions, segments, images)
 
 
 def stack(rows: Sequence[Batch]) -> Batch:
-    """Stacks rows of one length into a batch."""
-    return Batch(*(np.stack(leaves) for leaves in zip(*(row[:5] for row in rows), strict=True)))
+    """Stacks rows of one shape into a batch."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)

@@ -7,7 +7,7 @@ from jaxtyping import Int64
 
 from merit_jax.data.token_table import as_table
 from merit_jax.seeds import fold
-from merit_jax.types import Branch, Dataset, Example, Share
+from merit_jax.types import Branch, Dataset, Example, ImageReader, Share
 
 
 class BranchExamples(Sequence):
@@ -41,15 +41,29 @@ class BranchExamples(Sequence):
     def __getitem__(self, index: int) -> Example:
         return self._tables[self._table_of[index]][int(self._row_of[index])]
 
-    def check_lengths(self, row_length: int) -> None:
-        """Refuses an example that is longer than a row, or too short to have anything to predict."""
-        bad = np.flatnonzero((self.lengths < 2) | (self.lengths > row_length + 1))
-        if len(bad):
-            name, row = self._names[self._table_of[bad[0]]], self._row_of[bad[0]]
+    def image_counts(self, reader: ImageReader | None) -> Int64[np.ndarray, " n"]:
+        """Image tokens of each example; without a reader, none."""
+        counts = np.zeros(len(self), np.int64)
+        for index in range(len(self)) if reader is not None else ():
+            example = self[index]
+            counts[index] = reader.count(example.tokens[:-1]) if example.images else 0
+        return counts
+
+    def check(self, image_counts: Int64[np.ndarray, " n"], row_length: int, image_tokens: int) -> None:
+        """Refuses an example that does not fit a row, or is too short to have anything to predict."""
+        for index in np.flatnonzero((self.lengths < 2) | (self.lengths > row_length + 1))[:1].tolist():
             raise ValueError(
-                f"dataset {name!r}: training example {row} has {self.lengths[bad[0]]} tokens, a row of {row_length} "
-                f"takes 2 to {row_length + 1}; lower the maximum length or raise the row length"
+                f"{self._name(index)} has {self.lengths[index]} tokens, a row of {row_length} takes 2 to {row_length + 1}; "
+                "lower the maximum length or raise the row length"
             )
+        for index in np.flatnonzero(image_counts > image_tokens)[:1].tolist():
+            raise ValueError(
+                f"{self._name(index)} has {image_counts[index]} image tokens, a row takes {image_tokens}; raise "
+                "train.image_tokens, or lower max_pixels in the model's preprocessor_config.json"
+            )
+
+    def _name(self, index: int) -> str:
+        return f"dataset {self._names[self._table_of[index]]!r}: training example {self._row_of[index]}"
 
 
 def share_indices(examples: int, share: Share, seed: int) -> Int64[np.ndarray, " n"]:

@@ -1,14 +1,14 @@
 """Scores whole conversations, one by one: the log-likelihood of what the assistant says, and what the model would say."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from merit_jax.data.batching import bucketed_batches
-from merit_jax.data.chat import encode, encode_prompt
+from merit_jax.data.chat import encode
+from merit_jax.evaluate import scores
 from merit_jax.evaluate.inference import Inference
-from merit_jax.evaluate.scores import completions
-from merit_jax.sharding import to_host
-from merit_jax.types import Batch, Example, LossFn, Params, Record
+from merit_jax.evaluate.layout import Layout
+from merit_jax.evaluate.questions import prompt
+from merit_jax.types import Example, LossFn, Params, Record
 
 
 class Likelihood(NamedTuple):
@@ -23,20 +23,6 @@ class Likelihood(NamedTuple):
     tokens: int
 
 
-class Layout(NamedTuple):
-    """The shapes that conversations are read in.
-
-    Attributes:
-        buckets: Padded lengths in tokens.
-        batch_size: Conversations per forward pass.
-        place: Puts a host batch on the devices.
-    """
-
-    buckets: tuple[int, ...]
-    batch_size: int
-    place: Callable[[Batch], Batch]
-
-
 def likelihoods(
     loss_fn: LossFn, params: Params, tokenizer: Any, records: Sequence[Record], layout: Layout, max_length: int
 ) -> list[Likelihood]:
@@ -46,21 +32,16 @@ def likelihoods(
         ValueError: A conversation has more than `max_length` tokens.
     """
     examples = [_whole(tokenizer, record, max_length) for record in records]
-    scores = [Likelihood(0.0, 0)] * len(records)
-    for indices, batch in bucketed_batches(examples, buckets=layout.buckets, batch_size=layout.batch_size):
-        nll, tokens = map(to_host, loss_fn(params, layout.place(batch)))
-        for row, index in enumerate(indices):
-            if index >= 0:
-                scores[index] = Likelihood(-float(nll[row]), int(tokens[row]))
-    return scores
+    found = scores.likelihoods(loss_fn, params, examples, layout)
+    return [Likelihood(-float(nll), int(tokens)) for nll, tokens in found]
 
 
 def responses(
     inference: Inference, params: Params, tokenizer: Any, records: Sequence[Record], layout: Layout
 ) -> list[str]:
     """The greedy response to every record's prompt, in order."""
-    prompts = [encode_prompt(tokenizer, record.messages[:-1], where=record.where) for record in records]
-    written = completions(inference, params, prompts, layout.buckets, layout.batch_size)
+    prompts = [prompt(tokenizer, record) for record in records]
+    written = scores.completions(inference, params, prompts, layout)
     return [tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
 
 

@@ -1,6 +1,6 @@
 """Compiled prefill, option scoring and greedy decoding for one model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -28,48 +28,6 @@ class Prefilled(NamedTuple):
     lengths: Int32[Array, " b"]
 
 
-class Prompts(NamedTuple):
-    """Right-padded prompts of one bucket.
-
-    Attributes:
-        indices: Place of each row's prompt in the list they came from; -1 for a filler row.
-        batch: One prompt per row, [B, bucket].
-    """
-
-    indices: Int32[np.ndarray, " b"]
-    batch: Batch
-
-
-def prompt_batches(prompts: Sequence[np.ndarray], buckets: Sequence[int], batch_size: int) -> Iterator[Prompts]:
-    """Prompts of like length, `batch_size` to a batch; short batches are filled up with one-token rows.
-
-    Raises:
-        ValueError: A prompt is longer than the largest bucket.
-    """
-    longest = max((len(prompt) for prompt in prompts), default=0)
-    if longest > max(buckets):
-        raise ValueError(
-            f"a prompt of {longest} tokens does not fit the largest bucket ({max(buckets)}); extend evaluate.buckets"
-        )
-    for low, bucket in zip([0, *sorted(buckets)], sorted(buckets), strict=False):
-        chosen = [index for index, prompt in enumerate(prompts) if low < len(prompt) <= bucket]
-        for start in range(0, len(chosen), batch_size):
-            indices = chosen[start : start + batch_size]
-            rows = [prompts[index] for index in indices] + [np.zeros(1, np.int32)] * (batch_size - len(indices))
-            yield Prompts(np.array(indices + [-1] * (batch_size - len(indices)), np.int32), _padded(rows, bucket))
-
-
-def _padded(rows: Sequence[np.ndarray], length: int) -> Batch:
-    """Rows as a batch without targets."""
-    tokens = np.zeros((len(rows), length), np.int32)
-    segments = np.zeros_like(tokens)
-    for row, ids in enumerate(rows):
-        tokens[row, : len(ids)] = ids
-        segments[row, : len(ids)] = 1
-    positions = np.broadcast_to(np.arange(length, dtype=np.int32), tokens.shape) * segments
-    return Batch(tokens, np.zeros_like(tokens), np.zeros(tokens.shape, np.float32), positions, segments)
-
-
 class Inference:
     """A model's inference functions, each compiled once per shape.
 
@@ -78,7 +36,6 @@ class Inference:
         max_new_tokens: Longest generated response, in tokens.
         longest_option: Longest response that will be scored, in tokens.
         stop: Ids that end a generated response.
-        place: Puts a host batch on the devices.
     """
 
     def __init__(
@@ -88,17 +45,15 @@ class Inference:
         max_new_tokens: int,
         longest_option: int = 0,
         stop: Sequence[int],
-        place: Callable[[Batch], Batch] = lambda batch: batch,
     ) -> None:
         self.room = max(max_new_tokens, longest_option)
-        self._place = place
         self._prefill = jax.jit(partial(_prefill, model, self.room))
         self._score = jax.jit(partial(_score, model))
         self._generate = jax.jit(partial(_generate, model, max_new_tokens, tuple(stop)))
 
     def prefill(self, params: Params, batch: Batch) -> Prefilled:
-        """Reads right-padded prompts, one per row."""
-        return self._prefill(params, self._place(batch))
+        """Reads right-padded prompts, one per row; a row may be empty."""
+        return self._prefill(params, batch)
 
     def score(
         self, params: Params, read: Prefilled, owner: np.ndarray, responses: Sequence[np.ndarray]
@@ -141,7 +96,7 @@ def _prefill(model: Model, room: int, params: Params, batch: Batch) -> Prefilled
     rows, length = batch.tokens.shape
     lengths = batch.segments.sum(axis=1).astype(jnp.int32)
     hidden, cache = model.prefill(params, batch, model.init_cache(rows, length + room))
-    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    last = jnp.take_along_axis(hidden, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)[:, 0]
     return Prefilled(cache, last, lengths)
 
 

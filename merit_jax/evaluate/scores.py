@@ -1,69 +1,69 @@
-"""How well a model does on held-out records: loss, multiple choice, exact match."""
+"""How well a model does on records: loss, multiple choice, greedy responses."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
-from merit_jax.evaluate.inference import Inference, prompt_batches
+from merit_jax.evaluate.inference import Inference
+from merit_jax.evaluate.layout import Layout
 from merit_jax.evaluate.questions import Question
 from merit_jax.sharding import to_host
-from merit_jax.types import Batch, Params
+from merit_jax.types import Batch, Example, Params
 
 
-class DatasetScores(NamedTuple):
-    """Scores of one model on one dataset's held-out records.
+class Scores(NamedTuple):
+    """Scores of one model on one set of records.
 
     Attributes:
-        loss: Mean negative log-likelihood per supervised token, in nats.
+        loss: Mean negative log-likelihood per supervised token, in nats; None if it was not asked for.
         tokens: Supervised tokens the loss is a mean of.
-        accuracy: Share of records answered right.
+        accuracy: Mean over the records of how right they were answered, in 0..1.
         records: Records behind the accuracy.
-        metric: "options" (best option by mean log-likelihood per token) or "exact_match" (greedy decoding).
+        metric: "options" (best option by mean log-likelihood per token), "exact_match" or "facts" (share of the facts that the
+            response mentions), both by greedy decoding; several joined by "+".
     """
 
-    loss: float
+    loss: float | None
     tokens: int
     accuracy: float
     records: int
     metric: str
 
 
-def mean_loss(loss_fn: Callable[[Params, Batch], tuple], params: Params, batches: Iterable[Batch]) -> tuple[float, int]:
-    """(nats per supervised token, supervised tokens) over one-example rows; `loss_fn` is compiled by the caller."""
-    nll, tokens = 0.0, 0
-    for batch in batches:
-        batch_nll, batch_tokens = map(to_host, loss_fn(params, batch))
-        nll += float(batch_nll.sum(dtype=np.float64))
-        tokens += int(batch_tokens.sum(dtype=np.float64))
-    return nll / max(tokens, 1), tokens
+def likelihoods(
+    loss_fn: Callable[[Params, Batch], tuple], params: Params, examples: Sequence[Example], layout: Layout
+) -> Float[np.ndarray, "n 2"]:
+    """(summed negative log-likelihood in nats, supervised tokens) of each example; `loss_fn` is compiled by the caller."""
+    found = np.zeros((len(examples), 2))
+    for indices, batch in layout.batches(examples):
+        rows = np.stack([to_host(part) for part in loss_fn(params, batch)], axis=1)
+        found[indices[indices >= 0]] = rows[indices >= 0]
+    return found
 
 
-def option_choices(
-    inference: Inference, params: Params, questions: Sequence[Question], buckets: Sequence[int], batch_size: int
-) -> list[int]:
+def option_choices(inference: Inference, params: Params, questions: Sequence[Question], layout: Layout) -> list[int]:
     """For each question the option with the highest mean log-likelihood per token (the first of equals)."""
     choices = [0] * len(questions)
-    for prompts in prompt_batches([q.prompt for q in questions], buckets, batch_size):
-        read = inference.prefill(params, prompts.batch)
-        pairs = [(row, option) for row, q in enumerate(prompts.indices) if q >= 0 for option in questions[q].options]
+    for indices, batch in layout.batches([question.prompt for question in questions]):
+        read = inference.prefill(params, batch)
+        pairs = [(row, option) for row, q in enumerate(indices) if q >= 0 for option in questions[q].options]
         owner = np.array([row for row, _ in pairs], np.int32)
         scores = inference.score(params, read, owner, [option for _, option in pairs])
         means = scores / np.array([len(option) for _, option in pairs])
-        for row, question in enumerate(prompts.indices):
+        for row, question in enumerate(indices):
             if question >= 0:
                 choices[question] = int(np.argmax(means[owner == row]))
     return choices
 
 
-def completions(
-    inference: Inference, params: Params, prompts: Sequence[np.ndarray], buckets: Sequence[int], batch_size: int
-) -> list[np.ndarray]:
+def completions(inference: Inference, params: Params, prompts: Sequence[Example], layout: Layout) -> list[np.ndarray]:
     """The greedy response to each prompt, as ids."""
     responses: list[np.ndarray] = [np.zeros(0, np.int32)] * len(prompts)
-    for group in prompt_batches(prompts, buckets, batch_size):
-        written = inference.generate(params, inference.prefill(params, group.batch))
-        for index, response in zip(group.indices, written, strict=True):
+    for indices, batch in layout.batches(prompts):
+        written = inference.generate(params, inference.prefill(params, batch))
+        for index, response in zip(indices, written, strict=True):
             if index >= 0:
                 responses[index] = response
     return responses

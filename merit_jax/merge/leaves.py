@@ -17,6 +17,12 @@ LOCAL = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 """Process 0 reads and writes alone: no barrier that other processes would have to reach."""
 
 
+def distance(one: LeafReader, other: LeafReader) -> float:
+    """‖a − b‖₂ over the leaves of `one`, read one at a time; `other` may have more."""
+    squares = (np.square(one.read(path).astype(np.float64) - other.read(path)).sum() for path in one.paths())
+    return float(np.sqrt(sum(squares)))
+
+
 class TreeLeaves:
     """The leaves of params in memory."""
 

@@ -1,7 +1,7 @@
 """`gradients/`: one reduced gradient per dataset at theta0 (MERIT Alg. 1, step 1)."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from merit_jax.data.batching import bucketed_batches, calibration_examples
 from merit_jax.gradients import checked, gradient_rows, make_reduction
 from merit_jax.progress import bar
 from merit_jax.run import Run
-from merit_jax.types import Dataset
+from merit_jax.types import Batch, Dataset
 from merit_jax.workdir import fingerprint, is_current, read_json, write_array, write_json
 
 log = logging.getLogger("merit_jax")
@@ -92,11 +92,17 @@ def _inputs(run: Run) -> dict[str, Any]:
     }
 
 
-def _batches(run: Run, dataset: Dataset) -> Sequence[Any]:
-    """The calibration examples of a dataset, in fixed shapes."""
+def _batches(run: Run, dataset: Dataset) -> Iterator[Batch]:
+    """The calibration examples of a dataset, in fixed shapes; images are read as the batches are asked for."""
     cfg = run.config.gradients
-    examples = calibration_examples(dataset, cfg.examples, run.config.seed)
-    return [batch for _, batch in bucketed_batches(examples, buckets=cfg.buckets, batch_size=cfg.batch_size)]
+    batches = bucketed_batches(
+        calibration_examples(dataset, cfg.examples, run.config.seed),
+        buckets=cfg.buckets,
+        batch_size=cfg.batch_size,
+        reader=run.reader,
+        image_buckets=cfg.image_buckets,
+    )
+    return (batch for _, batch in batches)
 
 
 def _store(run: Run, index: dict[str, Any], dataset: Dataset, row: np.ndarray) -> None:

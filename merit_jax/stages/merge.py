@@ -1,10 +1,12 @@
 """`merged/`: the branches averaged once (MERIT Alg. 1, step 5), and the result in the format of theta0."""
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from merit_jax.card import merged_card
 from merit_jax.merge import MERGERS, token_weights
-from merit_jax.merge.leaves import OrbaxLeaves
+from merit_jax.merge.leaves import OrbaxLeaves, distance
 from merit_jax.merge.stream import merge_streamed
 from merit_jax.progress import bar
 from merit_jax.registry import lookup
@@ -12,7 +14,7 @@ from merit_jax.run import Run
 from merit_jax.stages.partition import load_plan
 from merit_jax.stages.train import branch_inputs
 from merit_jax.train.checkpoint import params_directory
-from merit_jax.workdir import fingerprint, is_current, read_json, write_json
+from merit_jax.workdir import Workdir, fingerprint, is_current, read_json, write_json
 
 
 def merge(run: Run) -> bool:
@@ -21,12 +23,14 @@ def merge(run: Run) -> bool:
     Raises:
         ValueError: A branch is missing, unfinished, or was made from another theta0, data or configuration.
     """
-    method = run.config.merge.method
-    merger = lookup(MERGERS, method, "merge.method")
-    branches = _finished(run)
+    cfg, source = run.config.merge, _source(run)
+    merger = lookup(MERGERS, cfg.method, "merge.method")
+    branches = _finished(source)
+    readers = [OrbaxLeaves(params_directory(source.workdir.branch(k) / "checkpoints")) for k in range(len(branches))]
     inputs = {
         "theta0": run.theta0_fingerprint,
-        "method": method,
+        "method": cfg.method,
+        "options": _options(run),
         "branches": [fingerprint(branch["inputs"]) for branch in branches],
     }
     record = run.workdir.merge_record
@@ -34,18 +38,29 @@ def merge(run: Run) -> bool:
         return False
     tokens = [branch["tokens"] for branch in branches]
     weights = token_weights(tokens)
-    readers = [OrbaxLeaves(params_directory(run.workdir.branch(k) / "checkpoints")) for k in range(len(branches))]
+    distances = [distance(reader, run.theta0.leaves()) for reader in readers]
+    options = _matched(run, inputs["options"], distances)
     out = run.workdir.merged_params
 
     def write() -> None:
         if run.workdir.merged.exists():
             run.workdir.merged.rmtree()
         with bar(len(run.theta0.leaves().paths()), "merge", "parameter") as progress:
-            merge_streamed(merger, run.theta0.leaves(), readers, weights, out, lambda _: progress.update())
+            merge_streamed(merger, run.theta0.leaves(), readers, weights, out, lambda _: progress.update(), **options)
+        result = {
+            "inputs": inputs,
+            "method": cfg.method,
+            "options": options,
+            "tokens": tokens,
+            "weights": [float(weight) for weight in weights],
+            "displacement": {
+                "merged": distance(OrbaxLeaves(out), run.theta0.leaves()),
+                "branches": distances,
+            },
+        }
+        write_json(record, result)
 
     run.on_first_process(write)
-    result = {"inputs": inputs, "method": method, "tokens": tokens, "weights": [float(weight) for weight in weights]}
-    run.on_first_process(lambda: write_json(record, result))
     return True
 
 
@@ -74,3 +89,34 @@ def _finished(run: Run) -> list[dict[str, Any]]:
         is_current(done, branch_inputs(run, branch), overwrite=False)
         found.append(read_json(done))
     return found
+
+
+def _source(run: Run) -> Run:
+    """The run whose branches are merged: this one, unless `merge.branches` names another's workdir."""
+    other = run.config.merge.branches
+    return run.beside(run.config, Workdir.at(other)) if other else run
+
+
+def _options(run: Run) -> dict[str, Any]:
+    """The operator's options, and whose distance from theta0 decides its scale."""
+    cfg = run.config.merge
+    try:
+        options = json.loads(cfg.options)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"merge.options = {cfg.options!r} is not JSON ({error}); write an object, as '{{}}'") from None
+    if not isinstance(options, dict):
+        raise ValueError(f"merge.options = {cfg.options!r}; expected a JSON object, as '{{}}'")
+    if cfg.match:
+        record = read_json(Workdir.at(cfg.match).merge_record)
+        options["match"] = {"displacement": record["displacement"]["merged"], "inputs": fingerprint(record["inputs"])}
+    return options
+
+
+def _matched(run: Run, options: dict[str, Any], distances: Sequence[float]) -> dict[str, Any]:
+    """The options, with the scale that moves theta0 as far towards the branch as the matched model is."""
+    options = dict(options)
+    if (match := options.pop("match", None)) is None:
+        return options
+    if len(distances) != 1:
+        raise ValueError(f"merge.match moves theta0 towards one branch; there are {len(distances)}")
+    return {**options, "scale": match["displacement"] / distances[0]}

@@ -29,7 +29,7 @@ def divide(run: Run) -> bool:
     cfg = run.config.partition
     lookup({**PARTITIONERS, **SHARINGS}, cfg.method, "partition.method")
     inputs = {
-        "partition": {"method": cfg.method, "groups": cfg.groups},
+        "partition": {"method": cfg.method, "groups": cfg.groups, **({"seed": cfg.seed} if cfg.seed else {})},
         "text": dict(run.text_inputs),
         "datasets": run.digests(),
         "conflict": fingerprint(read_inputs(run.workdir.conflict)) if needs_conflict(run) else None,
@@ -70,6 +70,10 @@ def _branches(run: Run) -> tuple[Branch, ...]:
         load_conflict(run) if needs_conflict(run) else (None, np.zeros((len(run.names), axes), np.float32))
     )
     groups = PARTITIONERS[cfg.method](
-        scores[:, :axes], np.array(run.samples), similarity=similarity, groups=cfg.groups, seed=fold(seed, "partition")
+        scores[:, :axes],
+        np.array(run.samples),
+        similarity=similarity,
+        groups=cfg.groups,
+        seed=fold(seed + cfg.seed, "partition"),
     )
     return from_groups(run.names, groups, seed)

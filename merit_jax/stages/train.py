@@ -84,6 +84,8 @@ def _batches(run: Run, branch: Branch) -> TrainingBatches:
         row_length=cfg.row_length,
         batch_size=cfg.batch_size,
         seed=run.config.seed,
+        reader=run.reader,
+        image_tokens=cfg.image_tokens,
     )
 
 

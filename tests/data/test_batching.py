@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merit_jax.data.batching import bucketed_batches, calibration_examples, fill_row, training_batches
+from merit_jax.data.batching import Space, bucketed_batches, calibration_examples, fill_row, training_batches
 from merit_jax.data.epochs import share_indices
 from merit_jax.data.token_table import as_table
 from merit_jax.types import Branch, Dataset, Example, ReadReport, Share
@@ -119,7 +119,7 @@ def test_parts_are_shuffled_by_name_and_seed():
 def test_the_shift_stays_inside_the_example():
     first = Example(np.array([5, 6, 7], np.int32), np.array([False, False, True]))
     second = Example(np.array([8, 9], np.int32), np.array([False, True]))
-    batch = fill_row([first, second], 5)
+    batch = fill_row([first, second], Space(5))
     assert batch.tokens.tolist() == [5, 6, 8, 0, 0]
     assert batch.targets.tolist() == [6, 7, 9, 0, 0]
     assert batch.weights.tolist() == [0, 1, 1, 0, 0]

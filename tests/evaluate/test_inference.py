@@ -7,17 +7,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from merit_jax.evaluate.inference import Inference, prompt_batches
-from merit_jax.evaluate.questions import Question, normalised
-from merit_jax.evaluate.scores import completions, mean_loss, option_choices
+from merit_jax.evaluate.inference import Inference
+from merit_jax.evaluate.layout import Layout
+from merit_jax.evaluate.questions import Question, exact_match, fact_recall
+from merit_jax.evaluate.scores import completions, likelihoods, option_choices
 from merit_jax.loss import next_token_loss
-from merit_jax.types import Batch
+from merit_jax.types import Batch, Example
 from models import DecoderConfig, build
 
 VOCAB, ROOM, STOP = 23, 6, 5
 CONFIG = DecoderConfig("llama", VOCAB, hidden_size=16, layers=2, heads=4, kv_heads=2, head_dim=4, mlp_size=24)
 RNG = np.random.default_rng(0)
 PROMPTS = [RNG.integers(6, VOCAB, n).astype(np.int32) for n in (3, 7, 4, 12, 1)]
+
+
+def asked(prompt):
+    """A prompt as an example whose last token is still to be written."""
+    return Example(np.append(prompt, np.int32(0)), np.zeros(len(prompt) + 1, bool))
+
+
+def read_all(inference, params, prompts, length, rows):
+    ((indices, batch),) = Layout((length,), rows).batches([asked(prompt) for prompt in prompts])
+    assert indices.tolist() == [*range(len(prompts)), *[-1] * (rows - len(prompts))]
+    return inference.prefill(params, batch)
 
 
 @pytest.fixture(scope="module")
@@ -66,22 +78,20 @@ def test_responses_score_as_in_a_pass_over_the_whole_conversation(model, params)
     inference = Inference(model, max_new_tokens=ROOM, stop=(STOP,))
     responses = [RNG.integers(6, VOCAB, n).astype(np.int32) for n in (1, 6, 3, 2, 4)]
     owner = np.array([1, 0, 1, 2, 1], np.int32)
-    (group,) = prompt_batches(PROMPTS[:3], (16,), 4)
-    scores = inference.score(params, inference.prefill(params, group.batch), owner, responses)
+    scores = inference.score(params, read_all(inference, params, PROMPTS[:3], 16, 4), owner, responses)
     expected = [likelihood(params, PROMPTS[o], r) for o, r in zip(owner, responses, strict=True)]
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
 
 
 def test_greedy_responses_are_those_of_uncached_decoding(model, params):
     inference = Inference(model, max_new_tokens=ROOM, stop=(STOP,))
-    written = completions(inference, params, PROMPTS, (8, 16), 2)
+    written = completions(inference, params, list(map(asked, PROMPTS)), Layout((8, 16), 2))
     assert [list(row) for row in written] == [greedy(params, prompt) for prompt in PROMPTS]
 
 
 def test_longer_options_do_not_lengthen_what_is_generated(model, params):
     inference = Inference(model, max_new_tokens=2, longest_option=ROOM, stop=(-1,))
-    (group,) = prompt_batches(PROMPTS[1:2], (16,), 2)
-    read = inference.prefill(params, group.batch)
+    read = read_all(inference, params, PROMPTS[1:2], 16, 2)
     assert list(inference.generate(params, read)[0]) == greedy(params, PROMPTS[1], stop=-1)[:2]
     option = RNG.integers(6, VOCAB, ROOM).astype(np.int32)
     score = inference.score(params, read, np.zeros(1, np.int32), [option])
@@ -91,15 +101,19 @@ def test_longer_options_do_not_lengthen_what_is_generated(model, params):
 def test_a_response_ends_before_the_stop_token(model, params):
     endless = greedy(params, PROMPTS[1], stop=-1)
     last = endless[-1]
-    (written,) = completions(Inference(model, max_new_tokens=ROOM, stop=(last,)), params, PROMPTS[1:2], (16,), 2)
+    inference = Inference(model, max_new_tokens=ROOM, stop=(last,))
+    (written,) = completions(inference, params, [asked(PROMPTS[1])], Layout((16,), 2))
     assert list(written) == endless[: endless.index(last)] != endless
 
 
 def test_the_best_option_is_the_one_with_the_highest_mean_per_token(model, params):
     options = [tuple(RNG.integers(6, VOCAB, n).astype(np.int32) for n in (1, 4, 2)) for _ in PROMPTS]
-    questions = [Question(prompt, choice, 0) for prompt, choice in zip(PROMPTS, options, strict=True)]
-    choices = option_choices(Inference(model, max_new_tokens=ROOM, stop=(STOP,)), params, questions, (8, 16), 2)
-    means = [[likelihood(params, q.prompt, o) / len(o) for o in q.options] for q in questions]
+    questions = [Question(asked(prompt), choice, 0) for prompt, choice in zip(PROMPTS, options, strict=True)]
+    choices = option_choices(Inference(model, max_new_tokens=ROOM, stop=(STOP,)), params, questions, Layout((8, 16), 2))
+    means = [
+        [likelihood(params, prompt, o) / len(o) for o in q.options]
+        for prompt, q in zip(PROMPTS, questions, strict=True)
+    ]
     assert choices == [int(np.argmax(row)) for row in means]
     sums = [
         [mean * len(o) for mean, o in zip(row, q.options, strict=True)] for row, q in zip(means, questions, strict=True)
@@ -107,35 +121,33 @@ def test_the_best_option_is_the_one_with_the_highest_mean_per_token(model, param
     assert choices != [int(np.argmax(row)) for row in sums], "sums must choose otherwise for this test to mean anything"
 
 
-def test_held_out_loss_is_a_mean_over_tokens(model, params):
-    ids = np.stack([prompt[:3] for prompt in PROMPTS[:4]])
-    weights = np.array([[1, 1], [0, 1], [0, 0], [1, 0]], np.float32)
-    ones = np.ones((4, 2), np.int32)
-    batch = Batch(ids[:, :-1], ids[:, 1:], weights, ones * [0, 1], ones)
-    parts = [jax.tree.map(lambda x, i=i: x[i : i + 2].astype(x.dtype), batch) for i in (0, 2)]
-    parts = [part._replace(positions=part.positions.astype(np.int32)) for part in parts]
-    loss, tokens = mean_loss(jax.jit(next_token_loss(model)), params, parts)
-    logs = [log_probabilities(params, row[:-1]) for row in ids]
-    nll = -sum(weights[r, i] * logs[r][i, ids[r, i + 1]] for r in range(4) for i in range(2))
-    assert (loss, tokens) == (pytest.approx(nll / 4, rel=1e-5), 4)
+def test_likelihoods_are_those_of_uncached_passes_over_supervised_tokens(model, params):
+    masks = [np.array([False, True, True]), np.array([False, False, True]), np.array([False, True, False])]
+    examples = [Example(prompt[:3], mask) for prompt, mask in zip(PROMPTS, masks, strict=False)]
+    found = likelihoods(jax.jit(next_token_loss(model)), params, examples, Layout((4, 8), 2))
+    for (nll, tokens), example in zip(found, examples, strict=True):
+        logs = log_probabilities(params, example.tokens[:-1])
+        expected = -sum(logs[i, example.tokens[i + 1]] for i in range(2) if example.supervised[i + 1])
+        assert (nll, tokens) == (pytest.approx(expected, rel=1e-5), example.supervised.sum())
 
 
-def test_prompts_come_in_the_smallest_bucket_that_fits_and_each_once():
-    groups = list(prompt_batches(PROMPTS, (4, 8, 16), 2))
-    assert [group.batch.tokens.shape for group in groups] == [(2, 4), (2, 4), (2, 8), (2, 16)]
-    assert sorted(index for group in groups for index in group.indices if index >= 0) == list(range(5))
+def test_a_prompt_over_the_largest_bucket_is_refused():
+    with pytest.raises(ValueError, match="has 12 tokens to predict, the largest bucket takes 8; add a larger bucket"):
+        list(Layout((4, 8), 2).batches(list(map(asked, PROMPTS))))
 
 
-def test_what_does_not_fit_is_refused_with_the_key_to_change(model, params):
-    with pytest.raises(ValueError, match=r"prompt of 12 tokens .* \(8\); extend evaluate.buckets"):
-        list(prompt_batches(PROMPTS, (4, 8), 2))
-    inference = Inference(model, max_new_tokens=2, stop=(STOP,))
-    (group,) = prompt_batches(PROMPTS[:1], (16,), 2)
-    read = inference.prefill(params, group.batch)
-    with pytest.raises(ValueError, match=r"response has 3 tokens, the room after a prompt is 2; raise longest_option"):
-        inference.score(params, read, np.zeros(1, np.int32), [np.zeros(3, np.int32)])
+def test_a_response_longer_than_the_room_is_refused(model, params):
+    inference = Inference(model, max_new_tokens=ROOM, stop=(STOP,))
+    read = read_all(inference, params, PROMPTS[:1], 16, 2)
+    with pytest.raises(ValueError, match="a response has 7 tokens, the room after a prompt is 6"):
+        inference.score(params, read, np.zeros(1, np.int32), [np.zeros(7, np.int32)])
 
 
 def test_exact_match_ignores_case_and_white_space_only():
-    assert normalised("  The\n Answer ") == normalised("the answer")
-    assert normalised("answer.") != normalised("answer")
+    assert exact_match(" A  red\nBall ", "a red ball") == 1
+    assert exact_match("a red ball .", "a red ball") == 0
+
+
+def test_fact_recall_counts_whole_words_without_punctuation():
+    text = "There is a red circle, and a blue B ."
+    assert fact_recall(text, ("red circle", "letter", "blue b", "lue")) == 0.5

@@ -1,0 +1,38 @@
+"""The trade-off between old and new: what is retained against what is learnt, as a task vector is scaled."""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Point(NamedTuple):
+    """Scores of `θ0 + λ (θ − θ0)`.
+
+    Attributes:
+        scale: λ.
+        retained: Mean accuracy on what theta0 could already do.
+        skill: Mean accuracy on what the mixture teaches.
+    """
+
+    scale: float
+    retained: float
+    skill: float
+
+
+def skill_at(points: Sequence[Point], floor: float) -> float | None:
+    """The highest skill on the line through the points, in order of λ, where at least `floor` is retained.
+
+    Args:
+        points: At least one; between two, both scores are interpolated.
+        floor: Least retained score.
+
+    Returns:
+        The skill; None if no part of the line is high enough.
+    """
+    points = sorted(points)
+    reached = [point.skill for point in points if point.retained >= floor]
+    for before, after in itertools.pairwise(points):
+        if (before.retained - floor) * (after.retained - floor) < 0:
+            share = (before.retained - floor) / (before.retained - after.retained)
+            reached.append(before.skill + share * (after.skill - before.skill))
+    return max(reached, default=None)

@@ -1,0 +1,46 @@
+"""The models of a run that are evaluated: theta0, the baselines' merged models, and its own."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from merit_jax.merge.leaves import OrbaxLeaves
+from merit_jax.run import Run
+from merit_jax.types import LeafReader, Params
+from merit_jax.workdir import Workdir, read_json
+
+BASE, MERGED = "base", "merged"
+
+
+class Candidate(NamedTuple):
+    """A model to evaluate.
+
+    Attributes:
+        leaves: Reads its parameters.
+        inputs: What it was made from, as JSON values.
+        displacement: Its distance from theta0, ‖θ − θ0‖₂.
+    """
+
+    leaves: Callable[[], LeafReader]
+    inputs: Mapping[str, Any]
+    displacement: float
+
+    def params(self, run: Run) -> Params:
+        """Its parameters, on the devices."""
+        return run.place(self.leaves()) if self.displacement else run.params
+
+
+def candidates(run: Run, baselines: Mapping[str, Workdir]) -> dict[str, Candidate]:
+    """Models by name: "base", the baselines, "merged".
+
+    Raises:
+        ValueError: A model is not merged yet.
+    """
+    found = {BASE: Candidate(run.theta0.leaves, {"theta0": run.theta0_fingerprint}, 0.0)}
+    for name, workdir in {**baselines, MERGED: run.workdir}.items():
+        record = read_json(workdir.merge_record)
+        found[name] = Candidate(
+            lambda workdir=workdir: OrbaxLeaves(workdir.merged_params),
+            record["inputs"],
+            record["displacement"]["merged"],
+        )
+    return found
