@@ -89,9 +89,7 @@ def get_config() -> ConfigDict:
     c.basin = ConfigDict()
     c.basin.rebuild = False  # prepare theta0 before the run, in the stages below, and use it for model.path
     c.basin.start = ""  # folder of config.json, tokenizer, image processor: the first stage starts from random weights
-    c.basin.stages = ("",)[
-        :0
-    ]  # config files, each trained jointly from the export of the one before; see launch/basin.py
+    c.basin.stages = ("",)[:0]  # config files, each trained jointly from the export of the one before
 
     c.mesh = ConfigDict()
     c.mesh.data = 1  # devices that copy the parameters and share a batch's rows

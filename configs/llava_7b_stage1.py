@@ -1,10 +1,11 @@
 """Stage 1 of the paper's 7B base: a fresh projector learns to speak to the decoder, from captions (MERIT §4, LLaVA's recipe).
 
 Claim:   the composed model describes images afterwards; vision tower and decoder keep every bit.
-Cost:    not run here. LLaVA-1.5's stage 1, of the same size, is reported at 3.5 hours on 8 A100.
+Cost:    not run here. LLaVA-1.5-7B's stage 1 is reported at 3.5 hours on 8 A100.
 Command: python -m launch.compose --out=runs/llava_7b/start --dtype=bfloat16 --like=Qwen2.5-VL-7B-Instruct
              --vision=Qwen2.5-VL-7B-Instruct --text=Qwen2.5-7B-Instruct
-         python -m launch.run --config=configs/llava_7b_stage1.py --workdir=runs/llava_7b/stage1 --stages=mixture,partition,train,merge,export
+         python -m launch.run --config=configs/llava_7b_stage1.py --workdir=runs/llava_7b/stage1
+             --stages=mixture,partition,train,merge,export
          (or all stages at once, see llava_7b_merit.py)
 
 From the paper: the parts, and that the base is built in LLaVA's stages with the projector tuned on the way. From LLaVA-1.5's

@@ -1,14 +1,15 @@
 """Stage 2 of the paper's 7B base: projector and decoder learn to follow instructions; the result is theta0 of MERIT.
 
-Claim:   paper: this base, built with 0.7 million instructions, is where joint training reaches 54.9 to 55.5 and MERIT-2D 55.3 to 55.7
+Claim:   paper, final run on the base with these 0.7 million instructions: joint training 54.9 to 55.5, MERIT-2D 55.3 to 55.7
          (mean of 8 benchmarks, three seeds each).
-Cost:    not run here. LLaVA-1.5's stage 2, of the same size, is reported at 10 hours on 8 A100.
-Command: python -m launch.run --config=configs/llava_7b_stage2.py --workdir=runs/llava_7b/stage2 --stages=mixture,partition,train,merge,export
-         --config.model.path=runs/llava_7b/stage1_5/merged/hf    (after the optional stage 1.5, with --config.train.learning_rate=1e-5)
+Cost:    not run here. LLaVA-1.5-7B's stage 2 is reported at 10 hours on 8 A100.
+Command: python -m launch.run --config=configs/llava_7b_stage2.py --workdir=runs/llava_7b/stage2
+             --stages=mixture,partition,train,merge,export
+         after the optional stage 1.5 with --config.model.path=runs/llava_7b/stage1_5/merged/hf --config.train.learning_rate=1e-5
 
-From the paper: 0.7 million instructions. From LLaVA-1.5's published scripts: learning rate 2e-5, 128 examples per step, one epoch,
-AdamW without decay, cosine with 3 % warm-up, 2048 tokens, projector and decoder trained; its llava_v1_5_mix665k.json is of the
-paper's size. LLaVA-OneVision uses 1e-5 after a stage 1.5. Rows of 4096 tokens, of about 6 examples, are ours.
+From the paper: 0.7 million instructions. From LLaVA-1.5's published scripts: learning rate 2e-5, 128 examples per step, one
+epoch, AdamW without decay, cosine with 3 % warm-up, 2048 tokens, projector and decoder trained; its llava_v1_5_mix665k.json is of
+the paper's size. LLaVA-OneVision uses 1e-5 after a stage 1.5. Rows of 4096 tokens, of about 6 examples, are ours.
 """
 
 from configs import common

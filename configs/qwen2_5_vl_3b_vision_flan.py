@@ -2,8 +2,8 @@
 
 Claim:   paper, mean of 8 benchmarks: base 53.7, joint 54.3, random-2/4/8 54.6/54.4/54.5, conflict-induced 54.9,
          soup-2/3/4 55.4/55.0/54.9, MERIT-1D/2D/3D 55.2/55.7/57.0.
-Cost:    paper, 8 V100: gradients 1 h 38 min, joint 4 h 22 min, MERIT-3D 5 h 24 min in all. Not run here; with the mesh below a
-         branch needs about 60 GB for parameters, gradients and AdamW, shared by the devices, and activations.
+Cost:    paper, 8 V100: gradients 1 h 38 min, joint 4 h 22 min, MERIT-3D 5 h 24 min in all. Not run here; 52 GB for
+         parameters, gradients and AdamW, shared by the devices, and activations; 2.5 GB of disk per dataset for gradients.
 Command: python -m launch.run --config=configs/qwen2_5_vl_3b_vision_flan.py:merit3d --workdir=runs/vision_flan/merit3d
          --config.model.path=/models/Qwen2.5-VL-3B-Instruct --config.mixture.path=/data/vision_flan/manifest.json
 Arg:     joint, random2, random4, random8, conflict8, soup2, soup3, soup4, merit1d, merit2d, merit3d, ...
@@ -13,9 +13,9 @@ Before:  in the model's preprocessor_config.json set "max_pixels": 614656 (784x7
          "image_root": "images_191task_1k", "group_by": "task_name", "held_out": 0.05}}.
 
 From the paper: the model, 136 of the tasks (which it does not name: those with at least 50 examples, mixture.include lists
-yours), the decoder alone trained, images up to 784x784, AdamW, 200 calibration examples, stride 5, r = 1, 2, 3, one epoch. It
-does not state learning rate, schedule, batch (it searches joint training's) or lengths for this study: 1e-5 is what
-LLaVA-OneVision fine-tunes with, 128 examples per step is LLaVA-1.5's batch, the lengths are ours.
+yours), the decoder alone trained, images up to 784x784, AdamW, 200 calibration examples, stride 5, r = 1, 2, 3, one epoch.
+Learning rate, schedule, batch (it searches joint training's) and lengths we have not found stated: 1e-5 is LLaVA-OneVision's,
+128 examples per step LLaVA-1.5's, the lengths are ours.
 """
 
 from configs import common

@@ -3,7 +3,7 @@
 Claim:   paper: the conflict directions of four tasks lie along the Hessian's leading eigenvectors, |cos| up to .48, on average
          .332 in the first, and more so than in the 3B model. It reports no benchmark of this model: what MERIT makes of it
          is to be seen.
-Cost:    not run here; 5 GB for parameters, gradients and AdamW, and activations. One accelerator is enough.
+Cost:    not run here; 3 GB for parameters, gradients and AdamW, and activations: one accelerator is enough.
 Command: python -m launch.run --config=configs/smolvlm_256m.py:merit2d --workdir=runs/smolvlm/merit2d
          --config.model.path=/models/SmolVLM-256M-Instruct --config.mixture.path=/data/vision_flan/manifest.json
 Arg:     joint, random4, merit1d, merit2d, merit3d, soup4, ...

@@ -1,14 +1,22 @@
 """Every config file loads with every method, and has just the keys of common.py."""
 
+import functools
 import importlib
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from configs import common
+from merit_jax import tree
 from merit_jax.branches import SHARINGS
 from merit_jax.merge import MERGERS
 from merit_jax.partition import PARTITIONERS
+from models import build
+from models.families import parse_config
+from tests.models.test_tiles import SMOLVLM_256M
+from tests.models.tiny_qwen_vl import PUBLISHED
 
 FILES = sorted(
     path.stem for path in Path(common.__file__).parent.glob("*.py") if path.stem not in ("__init__", "common")
@@ -23,6 +31,18 @@ METHODS = {
     "soup2": ("replicate", 2),
     "examples8": ("examples", 8),
 }
+VISION = {
+    "qwen2_5_vl_3b_vision_flan": ("3B", {"decoder"}),
+    "smolvlm_256m": ("256M", {"decoder"}),
+    "llava_7b_stage1": ("7B", {"projector"}),
+    "llava_7b_stage1_5": ("7B", {"projector", "decoder"}),
+    "llava_7b_stage2": ("7B", {"projector", "decoder"}),
+    "llava_7b_merit": ("7B", {"decoder"}),
+}
+"""Config file -> its model, and the parts of it that are trained."""
+
+IMAGE_TOKENS = {"3B": (784 // 28) ** 2, "7B": (784 // 28) ** 2, "256M": (4 * 4 + 1) * 64}
+"""The largest image: 784x784 pixels, or 4x4 tiles and the whole."""
 
 
 def keys(config):
@@ -48,6 +68,41 @@ def test_a_config_file_opens_with_claim_cost_and_command(name):
     assert all(f"\n{part}:" in text for part in ("Claim", "Cost", "Command"))
 
 
+@functools.cache
+def paths(kind):
+    """A tree like the parameters of a published model, of empty leaves."""
+    abstract = build(parse_config({**PUBLISHED, "256M": SMOLVLM_256M}[kind], kind)).abstract
+    return jax.tree.map(lambda leaf: np.zeros(0), abstract)
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_a_vision_config_trains_whole_parts_and_freezes_the_others(name):
+    config, (kind, parts) = importlib.import_module(f"configs.{name}").get_config(), VISION[name]
+    trained, frozen = tree.split(paths(kind), config.train.trainable)
+    assert {path.split("/")[0] for path in trained} == parts
+    assert {path.split("/")[0] for path in frozen} == {"vision", "projector", "decoder"} - parts
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_a_config_keeps_of_an_example_fits_its_rows_and_buckets(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    inputs = config.mixture.max_length - 1
+    assert config.train.row_length >= inputs
+    assert config.train.batch_size % config.train.micro_batches == 0
+    for section in (config.gradients, config.evaluate):
+        assert max(section.buckets) >= inputs
+    largest = IMAGE_TOKENS[VISION[name][0]] if name in VISION else 0
+    assert (config.train.image_tokens or config.train.row_length) >= largest
+    for section in (config.gradients, config.evaluate):
+        assert max(section.image_buckets or (inputs,)) >= largest
+
+
+def test_stages_of_a_basin_are_config_files():
+    for name in FILES:
+        for file in importlib.import_module(f"configs.{name}").get_config().basin.stages:
+            assert Path(file).is_file(), name
+
+
 def test_every_method_names_a_partitioner_and_a_merger_that_exist():
     for partition, merge in common.METHODS.values():
         assert partition in {**PARTITIONERS, **SHARINGS}
@@ -64,7 +119,7 @@ def test_an_unknown_method_lists_the_known_ones(method):
 
 def test_the_shipped_tasks_are_those_of_the_quickstart():
     tasks = {path.name.removesuffix(".train.jsonl") for path in Path("examples/bigbench").glob("*.train.jsonl")}
-    included = importlib.import_module("configs.quickstart").get_config().mixture.include
+    included = importlib.import_module("configs.quickstart_text").get_config().mixture.include
     assert len(tasks) == 16
     assert len(included) == 8
     assert set(included) <= tasks
