@@ -76,6 +76,7 @@ def test_a_mistake_is_one_line_that_names_it(finished, tmp_path):
         "--distributed=here: expected": [given, workdir, "--distributed=here"],
         f"Not a directory: '{tmp_path}/file/run'": [given, f"--workdir={tmp_path}/file/run"],
         "absent: expected a Hugging Face folder": [given, workdir, "--config.model.path=absent"],
+        "basin.stages is empty": [given, workdir, "--config.basin.rebuild=True"],
         "gradients.stride: 5 -> 3": [
             *(given, f"--workdir={finished.workdir.root}", "--stages=gradients", "--config.gradients.stride=3")
         ],
