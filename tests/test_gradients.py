@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from merit_jax import sharding
-from merit_jax.gradients import count_sketch, dataset_gradients, gradient_rows, make_reduction, strided
+from merit_jax.gradients import (
+    _side_by_side,
+    count_sketch,
+    dataset_gradients,
+    gradient_rows,
+    make_reduction,
+    strided,
+)
 from tests import toy
 
 DATASETS = [[toy.random_batch(0), toy.random_batch(1)], [toy.random_batch(2)], [toy.random_batch(3, length=7)]]
@@ -29,6 +36,55 @@ def test_how_examples_are_batched_does_not_matter():
     parts = [jax.tree.map(lambda x, i=i: x[i : i + 4], whole) for i in (0, 4)]
     got = dataset_gradients(toy.loss, toy.params(), [[whole], parts], stride=1)
     np.testing.assert_allclose(got[0], got[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_datasets_of_other_shapes_side_by_side_give_what_they_give_alone(width):
+    lengths = [(7, 5, 7), (5,), (), (9, 9), (5, 7, 9, 5), (7,)]
+    datasets = [
+        [toy.random_batch(10 * t + i, length=length) for i, length in enumerate(row)] for t, row in enumerate(lengths)
+    ]
+    options = {"trainable": (".*",), "average": "token", "reduce": make_reduction("stride", stride=1)}
+    got = list(gradient_rows(toy.loss, toy.params(), datasets, vmap=width, **options))
+    assert len(got) == len(datasets)
+    for row, batches in zip(got, datasets, strict=True):
+        if batches:
+            np.testing.assert_allclose(row, toy.gradient(batches, "token"), rtol=1e-5, atol=1e-6)
+
+
+def asked(counts, t, lengths):
+    """Batches of dataset t, counted as they are asked for."""
+    for length in lengths:
+        counts[t] += 1
+        yield toy.random_batch(t, length=length)
+
+
+def test_batches_are_asked_for_one_at_a_time_and_shapes_wait_for_each_other():
+    counts = [0, 0]
+    steps = _side_by_side([asked(counts, 0, (5, 5, 7)), asked(counts, 1, (5, 7, 7, 7))], 2)
+    assert counts == [0, 0]
+    taken = []
+    for batch in steps:
+        taken.append((batch.tokens.shape, (batch.weights.sum((1, 2)) > 0).tolist()))
+        assert max(counts) <= len(taken) + 1
+    assert taken == [
+        ((2, 4, 5), [True, True]),
+        ((2, 4, 5), [True, False]),
+        ((2, 4, 7), [True, True]),
+        ((2, 4, 7), [False, True]),
+        ((2, 4, 7), [False, True]),
+    ]
+    assert counts == [3, 4]
+
+
+def test_a_row_is_there_before_the_next_dataset_is_asked():
+    counts = [0, 0, 0]
+    options = {"trainable": (".*",), "average": "example", "reduce": make_reduction("stride", stride=1)}
+    batches = [asked(counts, t, (5, 5)) for t in range(3)]
+    rows = gradient_rows(toy.loss, toy.params(), batches, vmap=1, **options)
+    for done in (1, 2, 3):
+        next(rows)
+        assert counts == [2] * done + [0] * (3 - done)
 
 
 def test_frozen_parameters_have_no_part_in_the_gradient():
