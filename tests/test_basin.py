@@ -4,11 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import pytest
+from jax.sharding import AxisType
 
 import tests.models.tiny_tiles as tiny_tiles
 from configs import common
 from launch import basin
+from merit_jax import sharding
 from merit_jax.stages import train
 from tests import world
 
@@ -55,8 +58,17 @@ def stages(root):
     return config(root, "merit1d", **asked)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    """Runs on one device, which compiles in less time than eight."""
+    axes = {"axis_types": (AxisType.Auto,) * 3, "devices": jax.devices()[:1]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "make_mesh", lambda **_: jax.make_mesh((1, 1, 1), sharding.MESH_AXES, **axes))
+        yield
+
+
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory, compiled):
+def prepared(tmp_path_factory, compiled, one_device):
     """(root, theta0) of a finished basin; not to be written to."""
     root = tmp_path_factory.mktemp("basin")
     return root, Path(basin.prepare(stages(root), root / "run"))
