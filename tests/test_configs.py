@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import re
 from pathlib import Path
 
 import jax
@@ -64,7 +65,12 @@ def test_a_config_takes_every_method_and_adds_no_key(name, method):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_config_file_opens_with_claim_cost_and_command(name):
+    """A stage of another config's basin may say which one runs it instead."""
     text = importlib.import_module(f"configs.{name}").__doc__
+    if whose := re.search(r"Run by `--config=configs/(\w+)\.py --config\.basin\.rebuild=True`", text):
+        stages = importlib.import_module(f"configs.{whose[1]}").get_config().basin.stages
+        assert f"configs/{name}.py" in stages
+        return
     assert all(f"\n{part}:" in text for part in ("Claim", "Cost", "Command"))
 
 

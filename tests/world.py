@@ -96,7 +96,7 @@ def config(root: Path, method: str = "merit2d", **changes: Any) -> ConfigDict:
         mixture(root / "data")
     c = common.get_config().unlock()
     c.model.path = str(root / "theta0")
-    c.mixture.path = str(root / "data" / "*.train.jsonl")
+    c.mixture.path = str((root / "data").resolve() / "*.train.jsonl")
     c.mixture.max_length = 96
     c.gradients.update({"examples": 8, "buckets": (96,), "batch_size": 8})
     c.train.update({"row_length": 96, "batch_size": 8, "learning_rate": 1e-3, "checkpoint_every": 2, "log_every": 1})

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from merit_jax.card import merged_card
-from merit_jax.merge import MERGERS, token_weights
+from merit_jax.merge import MERGERS, checks, token_weights
 from merit_jax.merge.leaves import OrbaxLeaves, distance
 from merit_jax.merge.stream import merge_streamed
 from merit_jax.progress import bar
@@ -36,6 +36,8 @@ def merge(run: Run) -> bool:
     record = run.workdir.merge_record
     if is_current(record, inputs, overwrite=run.overwrite):
         return False
+    for k, reader in enumerate(readers):
+        checks.same_leaves(run.theta0.leaves().paths(), reader.paths(), f"branch {k}")
     tokens = [branch["tokens"] for branch in branches]
     weights = token_weights(tokens)
     distances = [distance(reader, run.theta0.leaves()) for reader in readers]
