@@ -36,7 +36,7 @@ def uniform(base: Array, leaves: Iterable[Array], weights: Sequence[float]) -> A
     return _average(leaves, [1 / len(weights)] * len(weights))
 
 
-def interpolate(base: Array, leaves: Iterable[Array], weights: Sequence[float], *, scale: float) -> Array:
+def interpolate(base: Array, leaves: Iterable[Array], weights: Sequence[float], *, scale: int | float) -> Array:
     """`θ_0 + λ (θ − θ_0)` for one branch: WiSE-FT, exact at λ = 0 and λ = 1.
 
     Args:

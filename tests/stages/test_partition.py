@@ -1,0 +1,60 @@
+"""Another `partition.seed` is another random partition of the same run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from merit_jax.partition import PARTITIONERS
+from merit_jax.pipeline import run_stages
+from merit_jax.seeds import fold
+from merit_jax.stages.partition import load_plan
+from merit_jax.workdir import Workdir, read_json
+from tests import world
+
+
+@pytest.fixture
+def divided(finished, tmp_path):
+    """Makes the partition of a seed; returns its run."""
+
+    def divide(method, seed):
+        config = world.config(Path(finished.workdir.root).parent, method, **{"partition.seed": seed})
+        run = finished.beside(config, Workdir.at(tmp_path / f"{method}-{seed}", finished.workdir.shared))
+        run_stages(run, ("partition",))
+        return run
+
+    return divide
+
+
+def groups(run):
+    """Group of each dataset."""
+    found = {share.dataset: k for k, branch in enumerate(load_plan(run).branches) for share in branch.shares}
+    return [found[name] for name in run.names]
+
+
+def test_seed_0_is_the_partition_of_the_runs_seed(divided, finished):
+    run = divided("random2", 0)
+    expected = PARTITIONERS["random"](
+        np.zeros((6, 1), np.float32), np.array(finished.samples), similarity=None, groups=2, seed=fold(0, "partition")
+    )
+    assert groups(run) == expected.tolist()
+    assert "seed" not in read_json(run.workdir.partition)["inputs"]["partition"]
+
+
+def test_another_seed_is_another_partition_into_as_many_groups(divided):
+    found = {seed: tuple(groups(divided("random2", seed))) for seed in range(4)}
+    assert len(set(found.values())) > 1
+    assert {tuple(sorted(set(row))) for row in found.values()} == {(0, 1)}
+    assert tuple(groups(divided("random2", 1))) == found[1]
+
+
+def test_the_order_of_a_branchs_data_does_not_depend_on_it(divided):
+    seeds = [[branch.seed for branch in load_plan(divided("random2", seed)).branches] for seed in (0, 1)]
+    assert seeds[0] == seeds[1]
+
+
+def test_a_partition_that_is_there_is_not_that_of_another_seed(divided, finished):
+    run = divided("random2", 1)
+    other = finished.beside(world.config(Path(finished.workdir.root).parent, "random2"), run.workdir)
+    with pytest.raises(ValueError, match=r"partition\.json was made from other inputs: partition\.seed: 1 -> nothing"):
+        run_stages(other, ("partition",))

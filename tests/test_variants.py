@@ -1,0 +1,67 @@
+"""A baseline is the run's own config with another method, and with the keys it names."""
+
+import pytest
+
+from configs import common
+
+
+@pytest.fixture
+def config():
+    c = common.get_config()
+    with c.unlocked():
+        c.train.epochs = 3.0
+        c.seed = 5
+    return common.with_method(c, "merit2d")
+
+
+@pytest.mark.parametrize(
+    ("spec", "key", "value"),
+    [
+        ("joint:train.learning_rate=1e-3", "learning_rate", 1e-3),
+        ("joint:train.epochs=2", "epochs", 2.0),
+        ("joint:train.schedule=linear", "schedule", "linear"),
+        ("joint:train.batch_size=16", "batch_size", 16),
+        ("joint", "epochs", 3.0),
+    ],
+)
+def test_an_override_has_the_type_of_its_key(config, spec, key, value):
+    train = common.variant(config, spec).train
+    assert train[key] == value
+    assert type(train[key]) is type(value)
+
+
+def test_several_keys_are_overridden_and_all_others_are_the_runs(config):
+    variant = common.variant(config, "random2:partition.seed=7,train.epochs=0.5,merge.method=uniform")
+    assert (variant.method, variant.partition.method, variant.partition.groups) == ("random2", "random", 2)
+    assert (variant.partition.seed, variant.train.epochs, variant.merge.method) == (7, 0.5, "uniform")
+    assert variant.seed == 5
+    assert variant.is_locked
+    assert (config.method, config.partition.groups, config.train.epochs) == ("merit2d", 4, 3.0)
+    assert config.is_locked
+
+
+def test_the_method_sets_partition_and_merge_alone(config):
+    same, changed = config.to_dict(), common.variant(config, "wise").to_dict()
+    assert (changed["partition"]["method"], changed["merge"]["method"]) == ("joint", "interpolate")
+    for section in ("method", "partition", "merge"):
+        same.pop(section)
+        changed.pop(section)
+    assert changed == same
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("joint:train.rate=1", r"baseline 'joint:train\.rate=1': cannot override 'train\.rate'; use a key of"),
+        ("joint:model.path=x", r"cannot override 'model\.path'; use a key of partition, train or merge"),
+        ("joint:seed=1", r"cannot override 'seed'; use"),
+        ("joint:train=1", r"cannot override 'train'; use"),
+        ("joint:train.batch_size=many", r"train\.batch_size = 'many': .* casted to type <class 'int'>"),
+        ("joint:train.batch_size=1.5", r"train\.batch_size = '1\.5': .* casted to type <class 'int'>"),
+        ("joint:train.epochs", r"train\.epochs = '': "),
+        ("jiont", "unknown method 'jiont'; known: joint"),
+    ],
+)
+def test_a_mistake_is_named(config, spec, said):
+    with pytest.raises(ValueError, match=said):
+        common.variant(config, spec)
