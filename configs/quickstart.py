@@ -7,9 +7,8 @@ Command: make quickstart   (python -m examples.shapes.make --out=runs/shapes
          python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart)
 Arg:     merit1d, merit2d, merit3d, random4, ...; see configs/common.py.
 
-theta0 is shipped (examples/shapes/theta0, a Qwen2.5-VL of 1.3 million parameters). It was made by
-    python -m examples.shapes.make --out=runs/shapes --basin
-    python -m launch.run --config=configs/quickstart.py --config.basin.rebuild=True --workdir=runs/quickstart-rebuilt
+theta0 is shipped: examples/shapes/theta0, a Qwen2.5-VL of 1.3 million parameters. `make theta0` makes it again: it pretrains the
+vision tower (examples/shapes/see.py), then runs this config with --config.basin.rebuild=True: three stages, vision tower frozen.
 """
 
 from configs import common
@@ -22,7 +21,6 @@ def get_config(method: str = "merit2d"):
         c.baselines = ("joint", "wise", "random4", "examples4")
         c.model.path = "examples/shapes/theta0"
         c.mixture.path = "runs/shapes/mixture.json"
-        c.basin.start = "runs/shapes/theta0"
         c.basin.stages = (
             "configs/quickstart_stage1.py",
             "configs/quickstart_stage2.py",

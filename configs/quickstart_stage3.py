@@ -1,6 +1,8 @@
 """Stage 3 of the quickstart's basin: polish, at a lower rate, with a few short answers among the sentences.
 
-Run by `--config=configs/quickstart.py --config.basin.rebuild=True`, which see.
+Claim:   it keeps its sentences and has met most of the short forms.
+Cost:    3 minutes on 2 CPU cores.
+Command: make theta0   (launch.run --config=configs/quickstart.py --config.basin.rebuild=True, which trains all stages)
 """
 
 from configs import common
@@ -11,10 +13,10 @@ def get_config(method: str = "joint"):
     c = common.get_config()
     with c.unlocked():
         world(c)
-        c.model.path = "runs/shapes/theta0"
+        c.model.path = "runs/shapes/seen"
         c.mixture.path = "runs/shapes/basin.json"
         c.mixture.include = ("polish",)
-        c.train.trainable = (".*",)
+        c.train.trainable = ("^projector/", "^decoder/")
         c.train.epochs = 1.0
         c.train.learning_rate = 1e-3
     return common.with_method(c, method)

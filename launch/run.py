@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from configs.common import variant
 from launch import basin, cli, wire
+from launch.figures import draw_frontier
 from launch.tables import print_evaluation, print_frontier, print_partition, print_times
 from merit_jax.pipeline import STAGES, run_stages, timed
 from merit_jax.run import Run
@@ -95,6 +96,7 @@ def main(argv: Sequence[str]) -> None:
         print_partition(run.workdir)
         print_evaluation(run.workdir)
         print_frontier(run.workdir)
+        draw_frontier(run.workdir)
         print_times(run.workdir)
 
 

@@ -17,8 +17,8 @@ SIZES = ("large", "small")
 UNSEEN = frozenset((color, SHAPES[(i + 2) % len(SHAPES)]) for i, color in enumerate(COLORS))
 """Combinations of colour and shape that the fine-tuning datasets never show."""
 
-FEW, CROWD = (2, 3, 4), (6, 7, 8)
-"""Numbers of objects of an ordinary scene, and of a crowded one."""
+CROWDS = {"one": (1,), "few": (2, 3, 4), "many": (6, 7, 8)}
+"""Numbers of objects that a scene may have."""
 
 CLASSES = {"suites": (0,), "mixture": (1, 2), "basin": (3, 4, 5, 6, 7)}
 """Split -> the classes of content, of eight, that are its own."""
@@ -81,7 +81,7 @@ def content_class(text: str) -> int:
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def make_scene(split: str, seed: int, number: int, written: bool = False, crowded: bool = False) -> Scene:
+def make_scene(split: str, seed: int, number: int, written: bool = False, crowd: str = "few") -> Scene:
     """The scene of a number; the same on every machine.
 
     Args:
@@ -89,15 +89,15 @@ def make_scene(split: str, seed: int, number: int, written: bool = False, crowde
         seed: Seed of the world.
         number: Which scene.
         written: Whether one object is a handwritten digit.
-        crowded: Whether most cells are full.
+        crowd: How many objects there are, a key of `CROWDS`.
 
     Returns:
         A scene of the split. In "mixture" no unseen combination occurs; in "suites" every second scene has one.
     """
-    name = f"{split}-{'c' if crowded else 'w' if written else 's'}{number:05d}"
+    name = f"{split}-{'' if crowd == 'few' else crowd + '-'}{'w' if written else 's'}{number:05d}"
     random = Random(f"{seed}/{name}")
     while True:
-        things = _things(random, split, written, CROWD if crowded else FEW)
+        things = _things(random, split, written, CROWDS[crowd])
         unseen = any((thing.color, thing.name) in UNSEEN for thing in things)
         wanted = not unseen if split == "mixture" else unseen or split == "basin" or number % 2 == 0
         if wanted and content_class(repr(things)) in CLASSES[split]:
@@ -106,7 +106,7 @@ def make_scene(split: str, seed: int, number: int, written: bool = False, crowde
 
 def _things(random: Random, split: str, written: bool, counts: tuple[int, ...]) -> tuple[Thing, ...]:
     cells = sorted(random.sample(range(9), random.choice(counts)))
-    colors = random.sample(COLORS, 6 if counts is CROWD else random.choice((2, 2, 3, 6)))
+    colors = random.sample(COLORS, 6 if len(counts) == 1 or counts[0] > 4 else random.choice((2, 2, 3, 6)))
     things = [_thing(random, colors, cell) for cell in cells]
     if written:
         place = random.randrange(len(cells))
