@@ -68,6 +68,7 @@ def baseline_configs(run: Run) -> dict[str, ConfigDict]:
                     f"baseline {spec!r} moves theta0 towards joint training; list 'joint' among the baselines"
                 )
             with config.unlocked():
+                config.train.update(found[joint].train)  # whose branch it reads
                 config.merge.branches = str(_baseline_root(run, joint))
                 config.merge.match = str(run.workdir.root)
     return found

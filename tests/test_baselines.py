@@ -1,0 +1,243 @@
+"""Baselines beside a run: what they share with it, what they are, and how all are compared on suites."""
+
+import random
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from launch import run as command
+from merit_jax.data.batching import Space, calibration_examples, fill_row, stack
+from merit_jax.merge.leaves import OrbaxLeaves
+from merit_jax.stages.evaluate import evaluate
+from merit_jax.stages.frontier import frontier
+from merit_jax.workdir import Workdir, read_json
+from tests import world
+
+BASELINES = ("joint:train.epochs=2,train.weight_decay=0.1", "wise", "merit1d")
+SCALES = (0.5, 1.0, 8.0)
+SUITES = {"old_word": "say", "old_letter": "first letter of", "new_word": "shout", "new_letter": "last letter of"}
+
+
+def suites(folder):
+    """Multiple choice among four random words, 40 records a suite."""
+    folder.mkdir()
+    rng = random.Random(0)
+    for name, ask in SUITES.items():
+        rows = []
+        for _ in range(40):
+            options = ["".join(rng.choices("abcdefghij", k=rng.randint(1, 3))) for _ in range(4)]
+            options = [f"{letter}{word}" for letter, word in zip("klmn", options, strict=True)]
+            rows.append({"inputs": f"{ask} {options[0]}", "options": options, "targets": rng.choice(options)})
+        world.write_rows(folder / f"{name}.jsonl", rows)
+    return str(folder / "*.jsonl")
+
+
+def like(finished, root, **changes):
+    """A run in a copy of a finished one's workdir, with baselines and suites."""
+    return world.copied(
+        finished,
+        root,
+        overwrite=True,
+        **{
+            "baselines": BASELINES,
+            "evaluate.suites": suites(root / "suites"),
+            "evaluate.retained": ("old_*",),
+            "evaluate.mixture_examples": 2,
+            "frontier.scales": SCALES,
+            **changes,
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def run(finished, tmp_path_factory):
+    """A run with its baselines, compared; not to be written to."""
+    run = like(finished, tmp_path_factory.mktemp("baselines"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("merit_jax.stages.gradients.gradient_rows", None)
+        found = command.train_baselines(run)
+    assert list(found) == list(BASELINES)
+    assert evaluate(run, found)
+    assert frontier(run, found)
+    return run
+
+
+def merged(workdir):
+    return world.host(OrbaxLeaves(workdir.merged_params))
+
+
+def of(run, spec):
+    """A baseline's workdir."""
+    return Workdir.at(command._baseline_root(run, spec), run.workdir.shared)
+
+
+def everything(run):
+    return {spec: of(run, spec) for spec in BASELINES}
+
+
+def test_baselines_share_gradients_and_tokens_with_the_run(run):
+    assert {path.name for path in of(run, "merit1d").root.iterdir()} == {
+        *("mixture.json", "partition.json", "branches", "merged", "times.json")
+    }
+    assert {path.name for path in of(run, "wise").root.iterdir()} == {"merged", "times.json"}
+    assert read_json(of(run, "merit1d").partition)["inputs"]["conflict"] is not None
+
+
+def test_a_baseline_trains_by_its_own_recipe(run):
+    done = read_json(of(run, BASELINES[0]).branch_done(0))
+    assert done["inputs"]["train"]["weight_decay"] == 0.1
+    assert done["tokens"] == 2 * sum(run.tokens)
+    assert read_json(of(run, "merit1d").branch_done(0))["inputs"]["train"]["weight_decay"] == 0
+
+
+def test_wise_is_joint_training_brought_as_near_to_theta0_as_the_merged_model(run):
+    theta0 = world.host(run.theta0.leaves())
+    joint, wise, ours = (merged(of(run, spec) if spec else run.workdir) for spec in (*BASELINES[:2], ""))
+
+    def norm(leaves):
+        return np.sqrt(sum(((leaves[path].astype(np.float64) - theta0[path]) ** 2).sum() for path in theta0))
+
+    assert norm(wise) == pytest.approx(norm(ours), rel=1e-4)
+    assert norm(wise) < 0.9 * norm(joint)
+    scale = read_json(of(run, "wise").merge_record)["options"]["scale"]
+    assert scale == pytest.approx(norm(ours) / norm(joint), rel=1e-5)
+    for path in theta0:
+        np.testing.assert_allclose(
+            wise[path], theta0[path] + scale * (joint[path].astype(np.float64) - theta0[path]), atol=1e-7
+        )
+
+
+def test_every_model_is_asked_the_suites(run):
+    models = read_json(run.workdir.evaluation)["models"]
+    assert list(models) == ["base", *BASELINES, "merged"]
+    for model in models.values():
+        accuracies = {name: score["accuracy"] for name, score in model["suites"].items()}
+        assert set(accuracies) == set(SUITES)
+        assert {score["records"] for score in model["suites"].values()} == {40}
+        assert model["retained"] == pytest.approx(np.mean([v for k, v in accuracies.items() if k.startswith("old")]))
+        assert model["skill"] == pytest.approx(np.mean([v for k, v in accuracies.items() if k.startswith("new")]))
+        assert model["suites_mean"]["accuracy"] == pytest.approx(np.mean(list(accuracies.values())))
+        assert list(model["datasets"]) == run.names
+    assert len({tuple(score["accuracy"] for score in model["suites"].values()) for model in models.values()}) > 1
+
+
+def test_every_model_has_its_distance_and_its_loss_on_the_mixture(run):
+    models = read_json(run.workdir.evaluation)["models"]
+    assert models["base"]["displacement"] == 0
+    for spec in BASELINES:
+        assert models[spec]["displacement"] == read_json(of(run, spec).merge_record)["displacement"]["merged"]
+    examples = [e for dataset in run.datasets for e in calibration_examples(dataset, 2, 0)]
+    nll, tokens = jax.jit(run.loss_fn)(run.params, stack([fill_row([example], Space(96)) for example in examples]))
+    assert models["base"]["mixture_loss"] == pytest.approx(float(nll.sum() / tokens.sum()), rel=1e-4)
+    assert models[BASELINES[0]]["mixture_loss"] < models["base"]["mixture_loss"]
+
+
+def test_at_scales_0_and_1_the_frontier_is_the_evaluation(run):
+    models, lines = (read_json(path)["models"] for path in (run.workdir.evaluation, run.workdir.frontier))
+    assert list(lines) == ["base", BASELINES[0], "merit1d", "merged"]
+    base = [0.0, models["base"]["retained"], models["base"]["skill"]]
+    assert lines["base"]["points"] == [pytest.approx(base)]
+    for name in list(lines)[1:]:
+        points = lines[name]["points"]
+        assert [point[0] for point in points] == [0.0, *SCALES]
+        assert points[0] == pytest.approx(base)
+        assert points[2] == pytest.approx([1.0, models[name]["retained"], models[name]["skill"]])
+    assert len({tuple(line["points"][-1]) for line in lines.values()}) > 2, "the largest scale must tell models apart"
+
+
+def test_skill_is_read_off_the_line_where_enough_is_retained(run):
+    lines = read_json(run.workdir.frontier)["models"]
+    floor = 0.95 * lines["base"]["points"][0][1]
+    for name in list(lines)[1:]:
+        scales, retained, skill = np.array(lines[name]["points"]).T
+        fine = np.linspace(0, scales[-1], 80001)
+        enough = np.interp(fine, scales, retained) >= floor - 1e-12
+        assert lines[name]["skill"] == pytest.approx(np.interp(fine, scales, skill)[enough].max(), abs=1e-4)
+
+
+def test_a_second_comparison_does_nothing(run, monkeypatch):
+    for path in ("evaluate.Exam", "frontier.exam"):
+        monkeypatch.setattr(f"merit_jax.stages.{path}", None)
+    monkeypatch.setattr("merit_jax.sharding.load", None)
+    files = [Path(path) for path in (run.workdir.evaluation, run.workdir.frontier)]
+    before = [path.stat().st_mtime_ns for path in files]
+    command.train_baselines(run)
+    assert not evaluate(run, everything(run))
+    assert not frontier(run, everything(run))
+    assert before == [path.stat().st_mtime_ns for path in files]
+
+
+def test_a_baseline_of_the_same_optimizer_shares_the_compiled_step(run):
+    configs = command.baseline_configs(run)
+    shared = run.beside(configs["merit1d"], of(run, "merit1d"))
+    own = run.beside(configs[BASELINES[0]], of(run, BASELINES[0]))
+    step = run.train_step
+    assert run.beside(configs["merit1d"], of(run, "merit1d")).train_step is step
+    assert run.beside(configs[BASELINES[0]], of(run, BASELINES[0])).train_step is not step
+    for other in (shared, own):
+        assert other.params is run.params
+        assert other.datasets is run.datasets
+        assert other.loss_fn is run.loss_fn
+    rate = command.variant(run.config, "joint:train.learning_rate=0.5")
+    assert run.beside(rate, run.workdir).train_step is step
+
+
+@pytest.mark.parametrize(
+    ("baselines", "said"),
+    [
+        (("joint", "jiont"), "unknown method 'jiont'"),
+        (("joint", "random4:train.rate=1"), r"cannot override 'train\.rate'"),
+        (("wise",), "baseline 'wise' moves theta0 towards joint training; list 'joint' among the baselines"),
+    ],
+)
+@pytest.mark.parametrize("stages", [(), ("mixture",)])
+def test_a_wrong_baseline_is_refused_before_anything_is_done(finished, tmp_path, baselines, said, stages):
+    config, workdir = world.config(world.beside(finished, tmp_path), baselines=baselines), tmp_path / "run"
+    with pytest.raises(ValueError, match=said):
+        command.run_all(config, workdir, stages, overwrite=False)
+    assert not list(workdir.iterdir())
+
+
+def test_a_baseline_that_is_listed_twice_is_one(finished, tmp_path):
+    run = world.copied(finished, tmp_path, baselines=("joint", "random2", "joint"))
+    assert list(command.baseline_configs(run)) == ["joint", "random2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"evaluate.suites": ""}, r"a frontier needs evaluate\.suites, and evaluate\.retained"),
+        ({"evaluate.retained": ()}, r"a frontier needs evaluate\.suites, and evaluate\.retained"),
+        (
+            {"evaluate.retained": ("*",)},
+            r"evaluate\.retained matches every suite; a frontier needs suites of new skills",
+        ),
+        (
+            {"evaluate.retained": ("older",)},
+            r"no suite matches 'older'; known: new_letter, new_word, old_letter, old_word",
+        ),
+    ],
+)
+def test_a_frontier_needs_suites_of_both_kinds(finished, tmp_path, changes, said):
+    run = like(finished, tmp_path, **changes)
+    with pytest.raises(ValueError, match=said):
+        frontier(run)
+    assert not run.workdir.frontier.exists()
+
+
+def test_a_frontier_of_other_scales_is_named(run):
+    other = command.variant(run.config, "merit2d")
+    with other.unlocked():
+        other.frontier.scales = (0.5, 1.0)
+    other = run.beside(other, run.workdir)
+    vars(other)["overwrite"] = False
+    with pytest.raises(ValueError, match=r"frontier\.json was made from other inputs: frontier\.scales"):
+        frontier(other, everything(run))
+
+
+def test_without_scales_there_is_no_frontier(finished, tmp_path):
+    run = like(finished, tmp_path, **{"frontier.scales": ()})
+    assert not frontier(run)
+    assert not run.workdir.frontier.exists()
