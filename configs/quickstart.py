@@ -8,7 +8,7 @@ Command: make quickstart   (python -m examples.shapes.make --out=runs/shapes
 Arg:     merit1d, merit2d, merit3d, random4, ...; see configs/common.py.
 
 theta0 is shipped: examples/shapes/theta0, a Qwen2.5-VL of 1.3 million parameters. `make theta0` makes it again: it pretrains the
-vision tower (examples/shapes/see.py), then runs this config with --config.basin.rebuild=True: three stages, vision tower frozen.
+vision tower (examples/shapes/see.py), then runs this config with --config.basin.rebuild=True: five stages, vision tower frozen.
 """
 
 from configs import common
@@ -24,6 +24,8 @@ def get_config(method: str = "merit2d"):
         c.basin.stages = (
             "configs/quickstart_stage1.py",
             "configs/quickstart_stage2.py",
+            "configs/quickstart_stage3.py",
+            "configs/quickstart_stage4.py",
             "configs/quickstart_stage3.py",
         )
         c.gradients.examples = 100
@@ -45,10 +47,10 @@ def world(c) -> None:
     c.train.image_tokens = 36
     c.train.batch_size = 12
     c.train.checkpoint_every = 1000
-    c.gradients.buckets = (32, 48, 96)
+    c.gradients.buckets = (96,)
     c.gradients.image_buckets = (9,)
     c.gradients.batch_size = 20
-    c.evaluate.buckets = (32, 48, 96)
+    c.evaluate.buckets = (96,)
     c.evaluate.image_buckets = (9,)
     c.evaluate.batch_size = 100
     c.evaluate.max_new_tokens = 48
