@@ -28,15 +28,15 @@ def get_config(method: str = "merit2d"):
             "configs/quickstart_stage4.py",
             "configs/quickstart_stage3.py",
         )
-        c.gradients.examples = 100
+        c.gradients.examples = 60
         c.train.trainable = ("^decoder/",)  # vision tower and projector are frozen, as in the paper
-        c.train.epochs = 2.0
+        c.train.epochs = 1.0
         c.train.learning_rate = 4e-4
         c.evaluate.mixture_examples = 20
         c.evaluate.suites = "runs/shapes/suites.json"
         c.evaluate.retained = ("describe", "converse")
-        c.frontier.scales = (0.5, 1.0, 1.5, 2.0, 3.0)
-        c.frontier.max_records = 100
+        c.frontier.scales = (0.5, 1.0, 1.5, 2.0)
+        c.frontier.max_records = 60
     return common.with_method(c, method)
 
 
@@ -47,10 +47,10 @@ def world(c) -> None:
     c.train.image_tokens = 36
     c.train.batch_size = 12
     c.train.checkpoint_every = 1000
-    c.gradients.buckets = (96,)
+    c.gradients.buckets = (32, 64, 96)
     c.gradients.image_buckets = (9,)
     c.gradients.batch_size = 20
-    c.evaluate.buckets = (96,)
+    c.evaluate.buckets = (64, 96)
     c.evaluate.image_buckets = (9,)
     c.evaluate.batch_size = 100
     c.evaluate.max_new_tokens = 48

@@ -1,6 +1,6 @@
 """Scores a file of conversations with a model: a JSON line per example on standard output, in the order of the file.
 
-python -m launch.score --model=runs/quickstart/merged/hf --data=examples/bigbench/hyperbaton.test.jsonl --generate
+python -m launch.score --model=runs/quickstart-text/merged/hf --data=examples/bigbench/hyperbaton.test.jsonl --generate
 
 `log_likelihood` is summed over the assistant's tokens (nats), `tokens` is their count, `completion` the greedy response.
 """
