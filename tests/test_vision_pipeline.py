@@ -175,11 +175,11 @@ def test_conversations_with_images_are_scored(finished, tmp_path):
     results, records = [json.loads(line) for line in output.splitlines()], read_records(str(data / "both.test.jsonl"))
     model, params = load_pretrained(folder)
     tokenizer, reader = load_processor(folder, model.config)
+    forward = jax.jit(lambda params, batch: model.unembed(params, model.hidden(params, batch)))
     assert len(results) == len(records) == 4
     for result, record in zip(results, records, strict=True):
         example, _ = encode(tokenizer, record.messages, 72, where="")
-        batch = alone(finished, example, 72, 40)
-        scores = np.asarray(model.unembed(params, model.hidden(params, batch))[0], np.float64)
+        scores = np.asarray(forward(params, alone(finished, example, 72, 40))[0], np.float64)
         log_p = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
         expected = sum(log_p[i - 1, example.tokens[i]] for i in np.flatnonzero(example.supervised))
         assert result["tokens"] == int(example.supervised.sum())
