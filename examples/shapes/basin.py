@@ -20,8 +20,6 @@ class Counts(NamedTuple):
     """How much there is.
 
     Attributes:
-        one: Rows that name the only object of a scene.
-        grid: Rows that read a crowded scene cell by cell.
         look: Rows of visual look-ups.
         look_turns: Look-ups in each of them.
         verbose: Rows of full sentences.
@@ -30,8 +28,6 @@ class Counts(NamedTuple):
         scenes: Scenes that all of them share.
     """
 
-    one: int = 6_000
-    grid: int = 6_000
     look: int = 14_000
     look_turns: int = 1
     verbose: int = 30_000
@@ -43,30 +39,10 @@ class Counts(NamedTuple):
 def make_basin(counts: Counts, seed: int) -> dict[str, list[Row]]:
     """The files of theta0's data, by name."""
     return {
-        "one": one(counts, seed),
-        "grid": grid(counts, seed),
         "look": _each(counts.look, counts, seed, "look", lambda scene, random: look(scene, random, counts.look_turns)),
         "verbose": _each(counts.verbose, counts, seed, "verbose", verbose),
         "polish": polish(counts, seed),
     }
-
-
-def one(counts: Counts, seed: int) -> list[Row]:
-    """Names the only object of a scene and its place."""
-    scenes = [make_scene("basin", seed, number, _written(number), crowd="one") for number in range(counts.one)]
-    said = [f"a {phrase(scene.things[0])} in the {PLACES[scene.things[0].cell]}" for scene in scenes]
-    return [Row(scene, ("what is in the picture ?", text)) for scene, text in zip(scenes, said, strict=True)]
-
-
-def grid(counts: Counts, seed: int) -> list[Row]:
-    """Reads crowded scenes cell by cell, three words a cell: the fastest way to learn to see."""
-    rows = []
-    for number in range(counts.grid):
-        scene = make_scene("basin", seed, number, _written(number), crowd="many")
-        filled = {thing.cell: phrase(thing) for thing in scene.things}
-        read = " ".join(filled.get(cell, "nothing nothing nothing") for cell in range(len(PLACES)))
-        rows.append(Row(scene, ("read the grid .", read)))
-    return rows
 
 
 def look(scene: Scene, random: Random, turns: int) -> Row:
@@ -112,10 +88,6 @@ def _each(rows: int, counts: Counts, seed: int, key: str, make: Callable[[Scene,
 def _scene(number: int, seed: int) -> Scene:
     written = number % 100 < 100 * WRITTEN and written_digits() is not None
     return make_scene("basin", seed, number, written)
-
-
-def _written(number: int) -> bool:
-    return number % 4 == 0 and written_digits() is not None
 
 
 def _verbose_turn(scene: Scene, random: Random, kinds: tuple[str, ...] = tuple(ASK)) -> Turn:

@@ -17,7 +17,7 @@ SIZES = ("large", "small")
 UNSEEN = frozenset((color, SHAPES[(i + 2) % len(SHAPES)]) for i, color in enumerate(COLORS))
 """Combinations of colour and shape that the fine-tuning datasets never show."""
 
-CROWDS = {"one": (1,), "few": (2, 3, 4), "many": (6, 7, 8)}
+CROWDS = {"few": (2, 3, 4), "many": (6, 7, 8)}
 """Numbers of objects that a scene may have."""
 
 CLASSES = {"suites": (0,), "mixture": (1, 2), "basin": (3, 4, 5, 6, 7)}
@@ -106,7 +106,7 @@ def make_scene(split: str, seed: int, number: int, written: bool = False, crowd:
 
 def _things(random: Random, split: str, written: bool, counts: tuple[int, ...]) -> tuple[Thing, ...]:
     cells = sorted(random.sample(range(9), random.choice(counts)))
-    colors = random.sample(COLORS, 6 if len(counts) == 1 or counts[0] > 4 else random.choice((2, 2, 3, 6)))
+    colors = random.sample(COLORS, 6 if counts == CROWDS["many"] else random.choice((2, 2, 3, 6)))
     things = [_thing(random, colors, cell) for cell in cells]
     if written:
         place = random.randrange(len(cells))
