@@ -43,8 +43,8 @@ def draw_frontier(workdir: Workdir) -> epath.Path | None:
     for index, (name, model) in enumerate(lines.items()):
         _draw_line(axes, name, model, COLOURS[index % len(COLOURS)])
     axes.plot(100 * base[1], 100 * base[2], "k*", markersize=11, label="theta0", zorder=5)
-    axes.set_xlim(0, 100)
-    axes.set_ylim(bottom=0)
+    most = max(retained for model in content["models"].values() for _, retained, _ in model["points"])
+    axes.set_xlim(0, min(100, 120 * most))
     axes.set_xlabel("retained: open-ended suites (%)")
     axes.set_ylabel("skill: suites that the mixture teaches (%)")
     axes.legend(fontsize=7, frameon=False)
