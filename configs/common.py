@@ -143,9 +143,7 @@ def get_config() -> ConfigDict:
     c.merge.method = "token_weighted"  # see merit_jax.merge.MERGERS
     c.merge.options = "{}"  # of that operator, as JSON: '{"scale": 0.5}' for interpolate
     c.merge.branches = ""  # workdir whose finished branches are merged; empty: this one
-    c.merge.match = (
-        ""  # workdir whose merged model's distance from theta0 interpolate moves to (WiSE); empty: by options
-    )
+    c.merge.match = ""  # workdir whose merged model interpolate moves as far from theta0 as (WiSE); empty: by options
 
     c.loss = ConfigDict()
     c.loss.chunk = 64  # tokens of a row whose logits exist at one time
@@ -161,9 +159,7 @@ def get_config() -> ConfigDict:
     c.evaluate.retained = ("",)[:0]  # suites (names or patterns) of what theta0 could already do; the others are skill
 
     c.frontier = ConfigDict()
-    c.frontier.scales = (0.0,)[
-        :0
-    ]  # multiples of each model's task vector that are asked the suites; empty: no frontier
+    c.frontier.scales = (0.0,)[:0]  # multiples of each task vector that are asked the suites; empty: no frontier
     c.frontier.max_records = 0  # records per suite; 0: all
     c.frontier.retention = 0.95  # skill is reported where this share of theta0's retained score is kept
 

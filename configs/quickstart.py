@@ -54,3 +54,18 @@ def world(c) -> None:
     c.evaluate.image_buckets = (9,)
     c.evaluate.batch_size = 100
     c.evaluate.max_new_tokens = 48
+
+
+def basin_stage(method: str, data: str, *, learning_rate: float, max_train: int = 0):
+    """A stage of the basin: projector and decoder, once over one file of theta0's data."""
+    c = common.get_config()
+    with c.unlocked():
+        world(c)
+        c.model.path = "runs/shapes/seen"
+        c.mixture.path = "runs/shapes/basin.json"
+        c.mixture.include = (data,)
+        c.mixture.max_train = max_train
+        c.train.trainable = ("^projector/", "^decoder/")
+        c.train.epochs = 1.0
+        c.train.learning_rate = learning_rate
+    return common.with_method(c, method)

@@ -1,7 +1,7 @@
 """Tables and the frontier of one experiment over several seeds, from their workdirs.
 
 pip install matplotlib
-python docs/study.py docs/shapes_frontier.png runs/study/1 runs/study/2 runs/study/3
+python -m docs.study docs/shapes_frontier.png runs/study/1 runs/study/2 runs/study/3
 """
 
 import json
@@ -13,7 +13,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#E69F00", "#D55E00", "#7F3C8D")
+from launch.figures import plot_frontier
+
+RETENTION = 0.95
+"""Share of theta0's retained score that counts as kept, as in the runs."""
 
 
 def method(name: str) -> str:
@@ -60,29 +63,12 @@ def table(evaluations: dict[str, list[dict]], frontiers: dict[str, list[dict]]) 
 
 
 def draw(frontiers: dict[str, list[dict]], path: str) -> None:
-    """Mean frontiers, a large dot at scale 1."""
+    """Mean frontiers over all runs of a method."""
     figure, axes = plt.subplots(figsize=(7.2, 4.6), layout="constrained")
-    base = np.mean([entry["points"][0] for entry in frontiers["base"]], axis=0)
-    axes.axvspan(0, 95 * base[1], color="#f2f2f2", zorder=0)
-    axes.annotate("less than 95 % retained", (95 * base[1] - 0.5, 2), ha="right", fontsize=8, color="#888")
-    lines = {name: entries for name, entries in frontiers.items() if name != "base"}
-    for colour, (name, entries) in zip(COLOURS, lines.items(), strict=False):
-        points = np.mean([entry["points"] for entry in entries], axis=0)
-        axes.plot(
-            100 * points[:, 1],
-            100 * points[:, 2],
-            "o-",
-            color=colour,
-            ms=3,
-            lw=1.4,
-            label=f"{name} ({len(entries)} runs)",
-        )
-        one = points[points[:, 0] == 1][0]
-        axes.plot(100 * one[1], 100 * one[2], "o", color=colour, ms=9, zorder=4)
-    axes.plot(100 * base[1], 100 * base[2], "k*", ms=13, label="theta0", zorder=5)
-    axes.set_xlabel("retained: describe, converse (% of facts told)")
-    axes.set_ylabel("learnt: six short-answer suites (%)")
-    axes.legend(fontsize=8, frameon=False)
+    means = {name: np.mean([entry["points"] for entry in entries], axis=0) for name, entries in frontiers.items()}
+    (base,) = means.pop("base")
+    lines = {f"{name} ({len(frontiers[name])} runs)": points for name, points in means.items()}
+    plot_frontier(axes, base, lines, RETENTION)
     figure.savefig(path, dpi=150)
 
 
@@ -91,7 +77,7 @@ def main() -> None:
     path, *roots = sys.argv[1:]
     workdirs = [Path(root) for root in roots]
     frontiers = read(workdirs, "frontier.json")
-    print(table(read(workdirs, "evaluation.json"), frontiers))  # noqa: T201
+    sys.stdout.write(table(read(workdirs, "evaluation.json"), frontiers) + "\n")
     draw(frontiers, path)
 
 

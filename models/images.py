@@ -1,4 +1,4 @@
-"""Images: from a reference to pixels, as transformers' `load_image` reads them, and a cache of processed ones.
+"""Images: from a reference to pixels, as transformers' `load_image` reads them; image processors; a cache of what they make.
 
 A reference is a content part: {"type": "image", "path": ...} or {"type": "image", "bytes": ...}. As in `load_image`, the EXIF
 orientation is applied, and then every mode becomes RGB: a palette is looked up, grey repeated, alpha dropped.
@@ -13,11 +13,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
 from etils import epath
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from transformers import AutoImageProcessor
 
 QUARTER_TURNS = (5, 6, 7, 8)
 """EXIF orientations that exchange height and width."""
@@ -186,3 +188,15 @@ def _has_late_text(file: Any) -> bool:
         file.seek(int.from_bytes(head[:4], "big") + 4, io.SEEK_CUR)
     file.seek(here)
     return found
+
+
+def image_processor(path: str | Path) -> Any:
+    """The image processor of a checkpoint folder, with Pillow behind it.
+
+    Raises:
+        ValueError: There is none that can be read.
+    """
+    try:
+        return AutoImageProcessor.from_pretrained(path, backend="pil", local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: the folder has no image processor that can be read: {error}") from None

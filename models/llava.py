@@ -6,10 +6,11 @@ from typing import Any
 
 from models import hf_vision
 from models.hf_config import expect, integer
+from models.images import image_processor
 from models.interface import VisionLanguageConfig
 from models.keys import Row, below
 from models.projector import MLPProjectorConfig
-from models.tiles import TileReader, image_processor
+from models.tiles import TileReader
 
 TOWER, OLD_TOWER = "vision_tower.", "vision_tower.vision_model."
 """What the tower's tensor names begin with, as transformers 5 writes them and as most published checkpoints have them."""

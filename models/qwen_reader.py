@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 from PIL import Image
-from transformers import AutoImageProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
-from models.images import PixelCache, image_name, image_size, open_image
+from models.images import PixelCache, image_name, image_processor, image_size, open_image
 from models.interface import VisionLanguageConfig
 from models.qwen_vision import PatchRows, QwenVisionConfig
 
@@ -33,11 +32,7 @@ def reader(path: str | Path, config: VisionLanguageConfig, tokenizer: Any) -> "Q
     Raises:
         ValueError: The image processor cannot be read, or does not fit the model.
     """
-    try:
-        processor = AutoImageProcessor.from_pretrained(path, backend="pil", local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path}: the folder has no image processor that can be read: {error}") from None
-    return QwenReader(processor, config, str(path))
+    return QwenReader(image_processor(path), config, str(path))
 
 
 class QwenReader:

@@ -13,11 +13,11 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import get_resiz
 
 from models import hf_vision
 from models.hf_config import integer
-from models.images import image_size
+from models.images import image_processor, image_size
 from models.interface import VisionLanguageConfig
 from models.keys import Row
 from models.projector import ShuffleProjectorConfig
-from models.tiles import TileReader, image_processor
+from models.tiles import TileReader
 
 PROJECTOR = (Row("model.connector.modality_projection.proj.weight", "projector/output/kernel", transpose=True),)
 AROUND, WHOLE = "<fake_token_around_image>", "<global-img>"

@@ -2,13 +2,11 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from PIL.Image import Image as PILImage
-from transformers import AutoImageProcessor
 
 from models.images import PixelCache, image_name
 from models.interface import Array
@@ -152,18 +150,6 @@ class TileReader:
             np.zeros(features, np.int32),
             np.zeros(features, bool),
         )
-
-
-def image_processor(path: str | Path) -> Any:
-    """The image processor of a checkpoint folder, with Pillow behind it.
-
-    Raises:
-        ValueError: There is none that can be read.
-    """
-    try:
-        return AutoImageProcessor.from_pretrained(path, backend="pil", local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: the folder has no image processor that can be read: {error}") from None
 
 
 def _each(tiles: Tiles) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:

@@ -130,8 +130,8 @@ def _read_records(
             f"dataset {entry.name!r}: num_samples is {entry.num_samples}, {entry.file} has {len(records)} training rows"
         )
     for limit, purpose in ((entry.num_samples, "num_samples"), (limits.max_train, "max_train")):
-        records = _sample(records, limit, fold(seed, purpose, entry.name))
-    return records, _sample(held_out, limits.max_held_out, fold(seed, "max_held_out", entry.name))
+        records = sample(records, limit, fold(seed, purpose, entry.name))
+    return records, sample(held_out, limits.max_held_out, fold(seed, "max_held_out", entry.name))
 
 
 def read_entry(entry: Entry, on_error: OnError = fail, *, cache_dir: epath.PathLike | None = None) -> list[Record]:
@@ -189,7 +189,7 @@ def _split(entry: Entry, records: Sequence[Record], seed: int) -> tuple[list[Rec
     return [records[i] for i in np.sort(order[count:])], [records[i] for i in np.sort(order[:count])]
 
 
-def _sample(records: list[Record], limit: int, seed: int) -> list[Record]:
+def sample(records: list[Record], limit: int, seed: int) -> list[Record]:
     """Samples at most `limit` records (0: all), in file order; a larger limit keeps those of a smaller one."""
     if not 0 < limit < len(records):
         return records

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from merit_jax.data.manifest import read_manifest
-from merit_jax.data.mixture import read_entry
+from merit_jax.data.mixture import read_entry, sample
 from merit_jax.seeds import fold
 from merit_jax.types import Record
 
@@ -40,9 +40,7 @@ def load_suites(path: str, *, max_records: int = 0, seed: int) -> dict[str, list
     """
     suites = {}
     for entry in read_manifest(path):
-        records = read_entry(entry)
-        order = np.random.default_rng(fold(seed, "suite", entry.name)).permutation(len(records))
-        suites[entry.name] = [records[i] for i in np.sort(order[: max_records or None])]
+        suites[entry.name] = sample(read_entry(entry), max_records, fold(seed, "suite", entry.name))
     return suites
 
 

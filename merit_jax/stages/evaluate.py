@@ -84,7 +84,6 @@ class _Sheet:
                 "nothing to evaluate on: no dataset of the mixture has held-out records, and evaluate.suites is not set; give "
                 "held-out files, `held_out` rows, or suites"
             )
-        self._suites = suites(run, self._cfg.max_suite_records) if self._cfg.suites else {}
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -104,7 +103,7 @@ class _Sheet:
         if self._held_out:
             scores = self._held_out_exam.take(params)
             entry |= {"mean": _mean(list(scores.values())), "datasets": _plain(scores)}
-        if self._suites:
+        if self._cfg.suites:
             scores = self._suites_exam.take(params)
             accuracies = {name: score.accuracy for name, score in scores.items()}
             entry |= {"suites": _plain(scores), "suites_mean": _mean(list(scores.values()))}
@@ -119,7 +118,7 @@ class _Sheet:
 
     @cached_property
     def _suites_exam(self) -> Exam:
-        return exam(self._run, self._suites, losses=False)
+        return exam(self._run, suites(self._run, self._cfg.max_suite_records), losses=False)
 
     @cached_property
     def _loss_fn(self) -> Any:

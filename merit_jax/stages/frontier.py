@@ -4,8 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
+from merit_jax import tree
 from merit_jax.evaluate.exam import Exam
 from merit_jax.evaluate.frontier import Point, skill_at
 from merit_jax.evaluate.suites import kinds
@@ -64,12 +63,8 @@ def _inputs(run: Run) -> dict[str, Any]:
 def _line(run: Run, asked: Exam, candidate: Candidate, base: Point) -> dict[str, Any]:
     """One model's frontier, as JSON values."""
     params, cfg = candidate.params(run), run.config.frontier
-    move = jax.jit(
-        lambda scale, params, base: jax.tree.map(lambda x, y: (y + scale * (x - y)).astype(y.dtype), params, base)
-    )
-    points = [base]
-    for scale in cfg.scales:
-        points.append(_ask(run, asked, move(scale, params, run.params), scale))
+    vector = tree.axpy(-1.0, run.params, params)
+    points = [base, *(_ask(run, asked, tree.axpy(scale, vector, run.params), scale) for scale in cfg.scales)]
     skill = skill_at(points, cfg.retention * base.retained)
     return {"inputs": dict(candidate.inputs), "points": [list(point) for point in points], "skill": skill}
 

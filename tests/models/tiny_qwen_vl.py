@@ -7,15 +7,12 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from models import build
 from models.families import FAMILIES, parse_config
 from models.keys import expand, leaf_shapes, tensor_shape
-from tests.models.tiny_tiles import WORDS
+from tests.models.tiny_tiles import WORDS, word_level
 
 SPECIALS = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 TEMPLATE = (
@@ -97,17 +94,7 @@ def image_config(**changes: Any) -> dict[str, Any]:
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """A word-level tokenizer with the special tokens and the image part of the template of Qwen2.5-VL."""
-    backend = Tokenizer(WordLevel({word: number for number, word in enumerate(WORDS + SPECIALS)}, unk_token="<unk>"))
-    backend.pre_tokenizer = WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        eos_token="<end>",
-        additional_special_tokens=SPECIALS,
-        chat_template=TEMPLATE,
-        clean_up_tokenization_spaces=False,
-    )
+    return word_level(WORDS, SPECIALS, TEMPLATE, eos_token="<end>")
 
 
 def tensors(**changes: Any) -> dict[str, np.ndarray]:

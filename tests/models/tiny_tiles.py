@@ -108,18 +108,24 @@ def image_config(kind: str, **changes: Any) -> dict[str, Any]:
     return {**content, **changes}
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer whose template writes one <image> per image."""
-    backend = Tokenizer(WordLevel({word: number for number, word in enumerate(WORDS + SPECIALS)}, unk_token="<unk>"))
+def word_level(words: list[str], specials: list[str], template: str, **tokens: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that knows whole words only."""
+    backend = Tokenizer(WordLevel({word: number for number, word in enumerate(words + specials)}, unk_token="<unk>"))
     backend.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token="<pad>",
         unk_token="<unk>",
-        additional_special_tokens=SPECIALS,
-        chat_template=TEMPLATE,
+        additional_special_tokens=specials,
+        chat_template=template,
         clean_up_tokenization_spaces=False,
+        **tokens,
     )
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer whose template writes one <image> per image."""
+    return word_level(WORDS, SPECIALS, TEMPLATE)
 
 
 def tensors(kind: str, **changes: Any) -> dict[str, np.ndarray]:
