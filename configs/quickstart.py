@@ -2,7 +2,7 @@
 
 Claim:   base, joint training, WiSE, a random split, i.i.d. slices and MERIT-2D at one budget on 8 held-out suites, with the
          frontier between what is retained and what is learnt; docs/results.md says what came out.
-Cost:    17 minutes on 2 CPU cores that have other work too; 3 GB of memory.
+Cost:    14 minutes on 2 CPU cores that have other work too; 3 GB of memory.
 Command: make quickstart   (python -m examples.shapes.make --out=runs/shapes
          python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart)
 Arg:     merit1d, merit2d, merit3d, random4, ...; see configs/common.py.
