@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from models import rope
 from models.interface import Array, DecoderConfig, KVCache
-from models.layers import MLP, Attention, Context, LayerCache, Projection, RMSNorm, stacked
+from models.layers import MLP, Attention, Context, LayerCache, Projection, RMSNorm, stacked, write
 
 
 class Embedding(nn.Module):
@@ -41,11 +41,11 @@ class Layer(nn.Module):
     def __call__(
         self, x: Float[Array, "b t d"], context: Context, cache: LayerCache | None
     ) -> tuple[Float[Array, "b t d"], LayerCache | None]:
-        """One step of the scan over layers: the residual stream is the carry, the layer's cache goes in and out."""
+        """One step of the scan over layers: the residual stream is the carry; a cache goes in, what is new in it comes out."""
         c = self.config
-        attended, cache = Attention(c, name="attention")(RMSNorm(c, name="attention_norm")(x), context, cache)
+        attended, new = Attention(c, name="attention")(RMSNorm(c, name="attention_norm")(x), context, cache)
         x = x + attended
-        return x + MLP(c, name="mlp")(RMSNorm(c, name="mlp_norm")(x)), cache
+        return x + MLP(c, name="mlp")(RMSNorm(c, name="mlp_norm")(x)), new
 
 
 class Decoder(nn.Module):
@@ -101,8 +101,9 @@ class Decoder(nn.Module):
         """
         c = self.config
         context = Context(rope.angles(positions, rope.inverse_frequencies(c), c.mrope_section), mask, slots)
-        x, written = self.layers(x, context, None if cache is None else LayerCache(cache.k, cache.v))
-        return self.final_norm(x), None if cache is None else cache._replace(k=written.k, v=written.v)
+        old = None if cache is None else LayerCache(cache.k, cache.v)
+        x, new = self.layers(x, context, old)
+        return self.final_norm(x), None if old is None else cache._replace(**write(old, new, slots)._asdict())
 
     def logits(self, hidden: Float[Array, "*b d"]) -> Float32[Array, "*b v"]:
         """Scores over the vocabulary."""

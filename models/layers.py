@@ -88,18 +88,19 @@ class Attention(nn.Module):
     def __call__(
         self, x: Float[Array, "b t d"], context: Context, cache: LayerCache | None
     ) -> tuple[Float[Array, "b t d"], LayerCache | None]:
-        """Attends within x, or, given this layer's cache, writes x into it and attends to it."""
+        """Attends within x, or, given this layer's cache, to the cache with x in it; returns x's keys and values then."""
         c = self.config
         query = self._heads(x, "query", c.heads, "heads")
         key = self._heads(x, "key", c.kv_heads, "kv")
         value = self._heads(x, "value", c.kv_heads, "kv")
         query, key = rope.rotate(query, context.theta), rope.rotate(key, context.theta)
+        new = None
         if cache is not None:
-            cache = _write(cache, key, value, context.slots)
-            key, value = cache
+            new = LayerCache(key, value)
+            key, value = write(cache, new, context.slots)
         seen = jax.nn.dot_product_attention(query, key, value, mask=context.mask, implementation=c.attention)
         seen = seen.reshape(*x.shape[:2], c.heads * c.head_dim)
-        return Projection(c, c.hidden_size, ("heads", "embed"), name="output")(seen), cache
+        return Projection(c, c.hidden_size, ("heads", "embed"), name="output")(seen), new
 
     def _heads(self, x: Float[Array, "b t d"], name: str, heads: int, axis: str) -> Float[Array, "b t heads dim"]:
         c = self.config
@@ -107,14 +108,10 @@ class Attention(nn.Module):
         return y.reshape(*x.shape[:2], heads, c.head_dim)
 
 
-def _write(
-    cache: LayerCache, key: Float[Array, "b t n h"], value: Float[Array, "b t n h"], slots: Int[Array, "b t"]
-) -> LayerCache:
-    """Puts keys and values at their slots; slots past the end are dropped."""
-    rows = jnp.arange(key.shape[0])[:, None]
-    return LayerCache(
-        *(old.at[rows, slots].set(new, mode="drop") for old, new in zip(cache, (key, value), strict=True))
-    )
+def write(cache: LayerCache, new: LayerCache, slots: Int[Array, "b t"]) -> LayerCache:
+    """Puts keys and values at their slots, in one layer or in all; slots past the end are dropped."""
+    rows = jnp.arange(slots.shape[0])[:, None]
+    return LayerCache(*(old.at[..., rows, slots, :, :].set(x, mode="drop") for old, x in zip(cache, new, strict=True)))
 
 
 class MLP(nn.Module):

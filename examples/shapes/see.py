@@ -33,6 +33,12 @@ NAMES = (None, *SHAPES, *LETTERS, *DIGITS)
 LABELS = {"kind": KINDS, "name": NAMES, "color": (None, *COLORS), "size": (None, *SIZES), "cell": tuple(range(CELLS))}
 """What a cell's token is asked, and the possible answers."""
 
+WORDS = 0.5
+"""Root mean square of the word vectors that the decoder starts from: pictures' are near 1, and it hardly learns to find by its
+name what is 50 times larger than the name."""
+
+EMBEDDING = "decoder/embed/embedding"
+
 START = 2
 """Place of the first image token in a row that begins as a conversation does."""
 
@@ -138,6 +144,7 @@ def main() -> None:
         images, answers = read(scenes, reader, model.config.image_token), np.stack([labels(scene) for scene in scenes])
         params = train(model, params, images, answers, epochs=flags.epochs, batch=100, rate=3e-3)
         leaves = flatten_dict(params, sep="/")
+        leaves[EMBEDDING] = leaves[EMBEDDING] * (WORDS / jnp.sqrt(jnp.mean(leaves[EMBEDDING] ** 2)))
         export_hf(flags.out, leaves.__getitem__, f"{folder}/random")
 
 

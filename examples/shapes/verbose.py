@@ -4,7 +4,8 @@ from random import Random
 from typing import NamedTuple
 
 from examples.shapes.scenes import Scene
-from examples.shapes.words import NUMBERS, phrase, pick, place, short_phrase
+from examples.shapes.tasks.judgements import exists
+from examples.shapes.words import NUMBERS, noun, phrase, pick, place, short_phrase
 
 ALL = ("shape", "letter", "digit", "written")
 
@@ -35,6 +36,12 @@ WORDINGS = {
         "please explain which color the {ref} has .",
         "what can you say about the color of the {ref} ?",
         "describe the color of the {ref} .",
+    ),
+    "presence": (
+        "please tell me : is there a {what} ?",
+        "please explain : does the picture show a {what} ?",
+        "tell me , can you see a {what} in the picture ?",
+        "please look at the picture . do you see a {what} ?",
     ),
 }
 """What is asked -> question templates, those of theta0's data."""
@@ -91,5 +98,21 @@ def tell_color(scene: Scene, random: Random, wordings: tuple[str, ...]) -> Turn 
     return Turn(random.choice(wordings).format(ref=name), answer, (str(thing.color),))
 
 
-ASK = {"scene": describe, "object": describe_object, "location": locate, "color": tell_color}
+def tell_presence(scene: Scene, random: Random, wordings: tuple[str, ...]) -> Turn | None:
+    """Asks whether something is there, and where."""
+    if not (asked := exists(scene, random)):
+        return None
+    what = asked.slots["what"]
+    where = next((place(thing) for thing in scene.things if what in (noun(thing), short_phrase(thing))), None)
+    answer = f"yes , there is a {what} in the {where} of the picture ." if where else f"no , there is no {what} ."
+    return Turn(random.choice(wordings).format(what=what), answer, (where or "no",))
+
+
+ASK = {
+    "scene": describe,
+    "object": describe_object,
+    "location": locate,
+    "color": tell_color,
+    "presence": tell_presence,
+}
 """What is asked -> the function that asks it."""

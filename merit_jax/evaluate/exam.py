@@ -52,6 +52,7 @@ class Exam:
         ]
         chosen = [bool(record.options) for record in self._records]
         self._choices, self._open = np.flatnonzero(chosen), np.flatnonzero(np.logical_not(chosen))
+        self._open = self._open[np.argsort([_expected(self._records[i]) for i in self._open], kind="stable")]
         self._questions = [multiple_choice(tokenizer, self._records[i]) for i in self._choices]
         self._prompts = [prompt(tokenizer, self._records[i]) for i in self._open]
         self._loss_fn = jax.jit(loss_fn)
@@ -88,6 +89,11 @@ class Exam:
             scores[name] = Scores(loss, int(tokens), float(right[part].mean()), count, metrics)
             start += count
         return scores
+
+
+def _expected(record: Record) -> int:
+    """Length of the reference response; questions with answers of like lengths share a batch, whose longest takes the time."""
+    return len(record.messages[-1]["content"])
 
 
 def metric_of(record: Record) -> str:
