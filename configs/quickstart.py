@@ -8,7 +8,7 @@ Command: make quickstart   (python -m examples.shapes.make --out=runs/shapes
 Arg:     merit1d, merit2d, merit3d, random4, ...; see configs/common.py.
 
 theta0 is shipped: examples/shapes/theta0, a Qwen2.5-VL of 1.3 million parameters. `make theta0` makes it again: it pretrains the
-vision tower (examples/shapes/see.py), then runs this config with --config.basin.rebuild=True: five stages, vision tower frozen.
+vision tower (examples/shapes/see.py), then runs this config with --config.basin.rebuild=True: three stages, vision tower frozen.
 """
 
 from configs import common
@@ -24,8 +24,6 @@ def get_config(method: str = "merit2d"):
         c.basin.stages = (
             "configs/quickstart_stage1.py",
             "configs/quickstart_stage2.py",
-            "configs/quickstart_stage3.py",
-            "configs/quickstart_stage4.py",
             "configs/quickstart_stage3.py",
         )
         c.gradients.examples = 60
@@ -56,7 +54,7 @@ def world(c) -> None:
     c.evaluate.max_new_tokens = 48
 
 
-def basin_stage(method: str, data: str, *, learning_rate: float, max_train: int = 0):
+def basin_stage(method: str, data: str, *, learning_rate: float, batch_size: int):
     """A stage of the basin: projector and decoder, once over one file of theta0's data."""
     c = common.get_config()
     with c.unlocked():
@@ -64,8 +62,8 @@ def basin_stage(method: str, data: str, *, learning_rate: float, max_train: int 
         c.model.path = "runs/shapes/seen"
         c.mixture.path = "runs/shapes/basin.json"
         c.mixture.include = (data,)
-        c.mixture.max_train = max_train
         c.train.trainable = ("^projector/", "^decoder/")
         c.train.epochs = 1.0
         c.train.learning_rate = learning_rate
+        c.train.batch_size = batch_size
     return common.with_method(c, method)

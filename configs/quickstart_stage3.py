@@ -1,7 +1,7 @@
 """Stage 3 of the quickstart's basin: polish, at a lower rate, with a few short answers among the sentences.
 
 Claim:   it keeps its sentences and has met most of the short forms.
-Cost:    3 minutes on 2 CPU cores.
+Cost:    MIN3 minutes on 2 CPU cores.
 Command: make theta0   (launch.run --config=configs/quickstart.py --config.basin.rebuild=True, which trains all stages)
 """
 
@@ -9,4 +9,4 @@ from configs.quickstart import basin_stage
 
 
 def get_config(method: str = "joint"):
-    return basin_stage(method, "polish", learning_rate=1e-3)
+    return basin_stage(method, "polish", learning_rate=1e-3, batch_size=6)

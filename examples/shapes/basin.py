@@ -1,17 +1,18 @@
 """Data that makes theta0 an instruction-tuned model before fine-tuning begins: it sees, it speaks in sentences."""
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import NamedTuple
 
-from examples.shapes.scenes import Scene, make_scene
+from examples.shapes.scenes import Scene, Thing, make_scene
 from examples.shapes.tasks import TASKS
 from examples.shapes.tasks.task import Row, ask_rows
 from examples.shapes.verbose import ASK, WORDINGS, Turn
-from examples.shapes.words import PLACES, phrase
+from examples.shapes.words import PLACES, phrase, place, references
 from examples.shapes.written import written_digits
 
-LOOKS = ("what is in the {place} ?", "look at the {place} . what is there ?", "and in the {place} ?")
+LOOKS = ("what is in the {place} ?", "look at the {place} .")
 EMPTY, TWO_TURNS, WRITTEN = 0.15, 0.3, 0.1
 """Shares of looks at an empty cell, of verbose conversations of two turns, of scenes with handwriting."""
 
@@ -20,7 +21,7 @@ class Counts(NamedTuple):
     """How much there is.
 
     Attributes:
-        look: Rows of visual look-ups.
+        look: Rows of visual look-ups, in crowded scenes.
         look_turns: Look-ups in each of them.
         verbose: Rows of full sentences.
         polish: Rows of the last, mixed file.
@@ -28,9 +29,9 @@ class Counts(NamedTuple):
         scenes: Scenes that all of them share.
     """
 
-    look: int = 14_000
-    look_turns: int = 1
-    verbose: int = 30_000
+    look: int = 24_000
+    look_turns: int = 4
+    verbose: int = 40_000
     polish: int = 9_600
     short: int = 1_200
     scenes: int = 12_000
@@ -39,28 +40,37 @@ class Counts(NamedTuple):
 def make_basin(counts: Counts, seed: int) -> dict[str, list[Row]]:
     """The files of theta0's data, by name."""
     return {
-        "look": _each(counts.look, counts, seed, "look", lambda scene, random: look(scene, random, counts.look_turns)),
+        "look": _each(counts.look, counts, seed, "look", partial(look, turns=counts.look_turns), "many"),
         "verbose": _each(counts.verbose, counts, seed, "verbose", verbose),
         "polish": polish(counts, seed),
     }
 
 
 def look(scene: Scene, random: Random, turns: int) -> Row:
-    """Asks what is in some of the cells."""
-    filled = {thing.cell: phrase(thing) for thing in scene.things}
-    empty = [cell for cell in range(len(PLACES)) if cell not in filled]
-    cells = random.sample(sorted(filled), len(filled)) + random.sample(empty, len(empty))
-    cells = cells[:turns] if random.random() > EMPTY * turns else [*cells[: turns - 1], random.choice(empty)]
-    said = []
-    for number, cell in enumerate(cells):
-        wording = random.choice(LOOKS[:2]) if number == 0 else LOOKS[2]
-        said += [wording.format(place=PLACES[cell]), "a " + filled[cell] if cell in filled else "nothing"]
-    return Row(scene, tuple(said))
+    """Looks at some cells and for some things, at each at most once; now and then a cell is empty."""
+    empty = sorted(set(range(len(PLACES))) - {thing.cell for thing in scene.things})
+    things = random.sample(scene.things, min(turns, len(scene.things)))
+    said = [_look_at(thing, random) if random.random() < 0.5 else _look_for(scene, thing, random) for thing in things]
+    if random.random() < EMPTY * len(said):
+        said[random.randrange(len(said))] = (random.choice(LOOKS).format(place=PLACES[random.choice(empty)]), "nothing")
+    return Row(scene, tuple(text for turn in said for text in turn))
+
+
+def _look_at(thing: Thing, random: Random) -> tuple[str, str]:
+    """What is at a place."""
+    return random.choice(LOOKS).format(place=place(thing)), f"a {phrase(thing)}"
+
+
+def _look_for(scene: Scene, thing: Thing, random: Random) -> tuple[str, str]:
+    """A thing by one of its names, if it has one of its own."""
+    if not (found := references(scene, thing, ("place",))):
+        return _look_at(thing, random)
+    return f"look for the {random.choice(found)} .", f"a {phrase(thing)} in the {place(thing)}"
 
 
 def verbose(scene: Scene, random: Random) -> Row:
     """Asks for long answers, in one turn or two."""
-    short = ("object", "location", "color")
+    short = ("object", "location", "color", "presence")
     two = random.random() < TWO_TURNS
     turns = [_verbose_turn(scene, random, short) for _ in range(2)] if two else [_verbose_turn(scene, random)]
     return Row(scene, tuple(text for turn in turns for text in (turn.question, turn.answer)))
@@ -72,22 +82,24 @@ def polish(counts: Counts, seed: int) -> list[Row]:
         name: task for name, task in TASKS.items() if task.tasted and not (task.written and written_digits() is None)
     }
     rows = _each(counts.polish - counts.short, counts, seed, "polish", verbose)
-    for place, (name, task) in enumerate(tasted.items()):
-        share = counts.short // len(tasted) + (place < counts.short % len(tasted))
+    for number, (name, task) in enumerate(tasted.items()):
+        share = counts.short // len(tasted) + (number < counts.short % len(tasted))
         rows += ask_rows(task, share, "basin", seed, f"taste/{name}", counts.scenes)
     return Random(f"{seed}/polish").sample(rows, len(rows))
 
 
-def _each(rows: int, counts: Counts, seed: int, key: str, make: Callable[[Scene, Random], Row]) -> list[Row]:
+def _each(
+    rows: int, counts: Counts, seed: int, key: str, make: Callable[[Scene, Random], Row], crowd: str = "few"
+) -> list[Row]:
     """A row for scene after scene, again and again."""
     random = Random(f"{seed}/basin/{key}")
     start = random.randrange(counts.scenes)
-    return [make(_scene((start + number) % counts.scenes, seed), random) for number in range(rows)]
+    return [make(_scene((start + number) % counts.scenes, seed, crowd), random) for number in range(rows)]
 
 
-def _scene(number: int, seed: int) -> Scene:
+def _scene(number: int, seed: int, crowd: str) -> Scene:
     written = number % 100 < 100 * WRITTEN and written_digits() is not None
-    return make_scene("basin", seed, number, written)
+    return make_scene("basin", seed, number, written, crowd)
 
 
 def _verbose_turn(scene: Scene, random: Random, kinds: tuple[str, ...] = tuple(ASK)) -> Turn:

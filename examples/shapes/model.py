@@ -23,7 +23,7 @@ def text_config() -> dict:
         "hidden_act": "silu",
         "max_position_embeddings": 256,
         "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 20.0, "mrope_section": [4, 6, 6]},
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
         "use_sliding_window": False,
         "tie_word_embeddings": True,
         "bos_token_id": None,

@@ -1,4 +1,4 @@
-"""Pretrains the vision tower, as real towers are before any language: each cell's token must tell what the cell holds.
+"""Pretrains the vision tower against words, as CLIP's is: each cell's vector must be near the words for what the cell holds.
 
 python -m examples.shapes.see --theta0=runs/shapes/theta0 --out=runs/shapes/seen
 """
@@ -20,6 +20,7 @@ from flax.traverse_util import flatten_dict
 from examples.shapes.glyphs import DIGITS, LETTERS
 from examples.shapes.render import save
 from examples.shapes.scenes import COLORS, SHAPES, SIZES, Scene, make_scene
+from examples.shapes.words import PLACES
 from examples.shapes.written import written_digits
 from merit_jax.types import Example, Placed
 from models import export_hf, load_pretrained
@@ -28,16 +29,18 @@ from models.processor import load_processor
 from models.vision_language import VisionLanguage
 
 CELLS = 9
-KINDS = (None, "shape", "letter", "digit", "written")
-NAMES = (None, *SHAPES, *LETTERS, *DIGITS)
-LABELS = {"kind": KINDS, "name": NAMES, "color": (None, *COLORS), "size": (None, *SIZES), "cell": tuple(range(CELLS))}
+NOTHING = "nothing"
+LABELS = {
+    "kind": (NOTHING, "shape", "letter", "digit", "written"),
+    "name": (NOTHING, *SHAPES, *LETTERS, *DIGITS),
+    "color": (NOTHING, *COLORS),
+    "size": (NOTHING, *SIZES),
+    "place": PLACES,
+}
 """What a cell's token is asked, and the possible answers."""
 
 WORDS = 0.5
-"""Root mean square of the word vectors that the decoder starts from: pictures' are near 1, and it hardly learns to find by its
-name what is 50 times larger than the name."""
-
-EMBEDDING = "decoder/embed/embedding"
+"""Root mean square of the word vectors to start from. The usual 0.02 is far below what a picture's vectors have."""
 
 START = 2
 """Place of the first image token in a row that begins as a conversation does."""
@@ -47,9 +50,9 @@ def labels(scene: Scene) -> np.ndarray:
     """The answers, i32[9, 5]."""
     things = {thing.cell: thing._asdict() for thing in scene.things}
     rows = []
-    for cell in range(CELLS):
-        told = {"kind": None, "name": None, "color": None, "size": None, **things.get(cell, {}), "cell": cell}
-        rows.append([answers.index(told[question]) for question, answers in LABELS.items()])
+    for cell, place in enumerate(PLACES):
+        told = {**things.get(cell, {}), "place": place}
+        rows.append([answers.index(told.get(question) or NOTHING) for question, answers in LABELS.items()])
     return np.array(rows, np.int32)
 
 
@@ -72,41 +75,46 @@ class Learnt(NamedTuple):
 
     Attributes:
         parts: Vision tower and projector.
-        heads: Per question a linear layer from a token vector to the scores of its answers.
+        words: Word vectors [vocab, width].
     """
 
     parts: dict[str, Any]
-    heads: dict[str, jax.Array]
+    words: jax.Array
 
 
-def loss(model: Any, params: Any, learnt: Learnt, images: Any, answers: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """Summed cross-entropy of all questions, and the share of cells told right per question."""
+def loss(
+    model: Any, params: Any, spelt: dict[str, list[list[int]]], learnt: Learnt, images: Any, answers: np.ndarray
+) -> tuple[jax.Array, jax.Array]:
+    """Summed cross-entropy of all questions, and the share of cells told right per question.
+
+    An answer's score is the inner product of the cell's vector and the sum of the answer's word vectors.
+    """
     variables = {"params": {**params, **learnt.parts}}
     features = VisionLanguage(model.config).apply(variables, images, method=VisionLanguage.features)
-    features = features / jnp.sqrt(jnp.mean(features**2, axis=-1, keepdims=True) + 1e-6)
+    features = features / jnp.linalg.norm(features, axis=-1, keepdims=True)
     wanted = jnp.take_along_axis(answers, (images.slots - START)[:, :, None], axis=1)
     total, right = 0.0, []
     for place, question in enumerate(LABELS):
-        scores = features @ learnt.heads[question]
+        scores = features @ jnp.stack([learnt.words[jnp.array(ids)].sum(axis=0) for ids in spelt[question]], axis=1)
         total += optax.softmax_cross_entropy_with_integer_labels(scores, wanted[..., place]).mean()
         right.append((scores.argmax(-1) == wanted[..., place]).mean())
     return total, jnp.stack(right)
 
 
-def train(model: Any, params: Any, images: Any, answers: np.ndarray, *, epochs: int, batch: int, rate: float) -> Any:
-    """The params, with vision tower and projector trained to tell every cell's content through one linear layer."""
+def train(
+    model: Any, params: Any, tokenizer: Any, images: Any, answers: np.ndarray, *, epochs: int, batch: int, rate: float
+) -> Any:
+    """The params, with vision tower, projector and word vectors trained so that a cell's vector is near the right words."""
     steps = epochs * (len(answers) // batch)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.cosine_decay_schedule(rate, steps)))
-    width = model.config.text.hidden_size
-    keys = dict(zip(LABELS, jax.random.split(jax.random.key(1), len(LABELS)), strict=True))
-    heads = {
-        question: jax.random.normal(keys[question], (width, len(LABELS[question]))) / width**0.5 for question in LABELS
-    }
-    learnt = Learnt({part: params[part] for part in ("vision", "projector")}, heads)
+    spelt = {question: [tokenizer(answer)["input_ids"] for answer in LABELS[question]] for question in LABELS}
+    words = params["decoder"]["embed"]["embedding"]
+    words = words * (WORDS / jnp.sqrt(jnp.mean(words**2)))
+    learnt = Learnt({part: params[part] for part in ("vision", "projector")}, words)
 
     @jax.jit
     def step(learnt: Learnt, state: Any, images: Any, answers: np.ndarray) -> tuple[Learnt, Any, jax.Array]:
-        gradient, right = jax.grad(partial(loss, model, params), has_aux=True)(learnt, images, answers)
+        gradient, right = jax.grad(partial(loss, model, params, spelt), has_aux=True)(learnt, images, answers)
         updates, state = optimizer.update(gradient, state, learnt)
         return optax.apply_updates(learnt, updates), state, right
 
@@ -120,7 +128,8 @@ def train(model: Any, params: Any, images: Any, answers: np.ndarray, *, epochs: 
             )
         told = ", ".join(f"{question} {share:.1%}" for question, share in zip(LABELS, right.tolist(), strict=True))
         sys.stderr.write(f"epoch {epoch}: {told}\n")
-    return {**params, **learnt.parts}
+    decoder = {**params["decoder"], "embed": {"embedding": learnt.words}}
+    return {**params, **learnt.parts, "decoder": decoder}
 
 
 def main() -> None:
@@ -135,16 +144,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         compose(f"{folder}/random", like=flags.theta0, seed=flags.seed)
         model, params = load_pretrained(f"{folder}/random")
-        reader = load_processor(flags.theta0, model.config).images
+        tokenizer, reader = load_processor(flags.theta0, model.config)
         crowds = ("many", "many", "few")
         scenes = [
             make_scene("basin", flags.seed, n, n % 2 == 0 and written_digits() is not None, crowd=crowds[n % 3])
             for n in range(flags.scenes)
         ]
         images, answers = read(scenes, reader, model.config.image_token), np.stack([labels(scene) for scene in scenes])
-        params = train(model, params, images, answers, epochs=flags.epochs, batch=100, rate=3e-3)
+        params = train(model, params, tokenizer, images, answers, epochs=flags.epochs, batch=100, rate=3e-3)
         leaves = flatten_dict(params, sep="/")
-        leaves[EMBEDDING] = leaves[EMBEDDING] * (WORDS / jnp.sqrt(jnp.mean(leaves[EMBEDDING] ** 2)))
         export_hf(flags.out, leaves.__getitem__, f"{folder}/random")
 
 

@@ -15,7 +15,7 @@ from examples.shapes.tasks import TASKS
 from examples.shapes.vocabulary import VOCABULARY
 from examples.shapes.words import PLACES
 
-TINY = Counts(look=30, look_turns=1, verbose=60, polish=80, short=48, scenes=60)
+TINY = Counts(look=30, look_turns=4, verbose=60, polish=80, short=48, scenes=60)
 SUITE_ROWS, SHARE = 24, 0.1
 GROUPS = ("mixture", "suites", "basin")
 SIDE_OF = {
@@ -56,8 +56,8 @@ def asked(row: dict) -> tuple[str, str]:
 
 
 def scene_of(row: dict, seed: int = 0):
-    split, number = row["image"].removesuffix(".png").split("-")
-    return make_scene(split, seed, int(number[1:]), number[0] == "w")
+    split, *crowd, number = row["image"].removesuffix(".png").split("-")
+    return make_scene(split, seed, int(number[1:]), number[0] == "w", *crowd)
 
 
 def pixels(world: Path, row: dict) -> np.ndarray:
