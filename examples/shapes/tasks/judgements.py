@@ -17,9 +17,9 @@ def present(scene: Scene) -> set[str]:
 
 def altered(thing: Thing, color: bool, random: Random) -> Thing:
     """A thing with another colour, or else of another name of its kind."""
-    if color:
+    if color and thing.color:
         return thing._replace(color=random.choice(COLORS))
-    return thing._replace(name=random.choice({"shape": SHAPES, "letter": LETTERS, "digit": DIGITS}[thing.kind]))
+    return thing._replace(name=random.choice({"shape": SHAPES, "letter": LETTERS}.get(thing.kind, DIGITS)))
 
 
 def exists(scene: Scene, random: Random) -> Asked | None:
