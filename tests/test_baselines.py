@@ -1,6 +1,7 @@
 """Baselines beside a run: what they share with it, what they are, and how all are compared on suites."""
 
 import random
+import shutil
 from pathlib import Path
 
 import jax
@@ -235,6 +236,21 @@ def test_a_frontier_of_other_scales_is_named(run):
     vars(other)["overwrite"] = False
     with pytest.raises(ValueError, match=r"frontier\.json was made from other inputs: frontier\.scales"):
         frontier(other, everything(run))
+
+
+@pytest.mark.parametrize("stage", [evaluate, frontier])
+def test_scores_on_suites_that_have_changed_are_not_taken_for_new_ones(run, tmp_path, stage):
+    config = command.variant(run.config, "merit2d")
+    folder = tmp_path / "suites"
+    shutil.copytree(Path(config.evaluate.suites).parent, folder)
+    with config.unlocked():
+        config.evaluate.suites = str(folder / "*.jsonl")
+    moved = run.beside(config, run.workdir)
+    vars(moved)["overwrite"] = False
+    assert not stage(moved, everything(run))
+    (folder / "new_word.jsonl").write_text((folder / "old_word.jsonl").read_text())
+    with pytest.raises(ValueError, match=r"was made from other inputs: suites\.new_word"):
+        stage(moved, everything(run))
 
 
 def test_without_scales_there_is_no_frontier(finished, tmp_path):

@@ -98,9 +98,7 @@ def read_dataset(
     Returns:
         The dataset. Held-out records have been checked to encode, and stay records.
     """
-    files = (entry.file, *((entry.held_out_file,) if entry.held_out_file else ()))
-    digest = _digest(entry, files)
-    folder = None
+    digest, folder = entry_digest(entry), None
     if cache_dir is not None and on_error is fail:
         folder = _cache_folder(cache_dir, entry, digest, tokenizer_digest(tokenizer), limits, seed)
     if folder is not None and is_saved(folder):
@@ -112,7 +110,7 @@ def read_dataset(
         if folder is not None:
             save_table(table, folder)
     tokens = int(table.supervised_counts.sum())
-    report = ReadReport(files, digest, len(table), int(table.truncated), tokens, len(table.tokens))
+    report = ReadReport(_files(entry), digest, len(table), int(table.truncated), tokens, len(table.tokens))
     return Dataset(entry.name, table, tuple(held_out), report)
 
 
@@ -210,8 +208,12 @@ def _encode_all(tokenizer: Any, records: Iterable[Record], max_length: int, on_e
     return as_table(examples, truncated=cut)
 
 
-def _digest(entry: Entry, files: Sequence[str]) -> str:
-    """Returns a sha256, in hex, over the bytes of the files and how the manifest says to read them.
+def _files(entry: Entry) -> tuple[str, ...]:
+    return (entry.file, *((entry.held_out_file,) if entry.held_out_file else ()))
+
+
+def entry_digest(entry: Entry) -> str:
+    """A sha256, in hex, over the bytes of an entry's files and how the manifest says to read them.
 
     It does not say where the files lie, only where the images lie as seen from them.
     """
@@ -219,7 +221,7 @@ def _digest(entry: Entry, files: Sequence[str]) -> str:
     images = posixpath.relpath(root, posixpath.dirname(entry.file) or ".") if root else "."
     options = (entry.format, sorted(columns.items()), sorted(tags.items()), images, entry.held_out, entry.num_samples)
     group = (entry.group_by, entry.name) if entry.group_by else None
-    digests = [group_digest(file) if group else file_digest(file) for file in files]
+    digests = [group_digest(file) if group else file_digest(file) for file in _files(entry)]
     return hashlib.sha256(repr((digests, options, group)).encode()).hexdigest()
 
 

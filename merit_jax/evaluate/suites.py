@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from merit_jax.data.manifest import read_manifest
-from merit_jax.data.mixture import read_entry, sample
+from merit_jax.data.mixture import entry_digest, read_entry, sample
 from merit_jax.seeds import fold
 from merit_jax.types import Record
 
@@ -42,6 +42,11 @@ def load_suites(path: str, *, max_records: int = 0, seed: int) -> dict[str, list
     for entry in read_manifest(path):
         suites[entry.name] = sample(read_entry(entry), max_records, fold(seed, "suite", entry.name))
     return suites
+
+
+def suite_digests(path: str) -> dict[str, str]:
+    """Suite -> digest of its files, wherever they lie; none without a path."""
+    return {entry.name: entry_digest(entry) for entry in read_manifest(path)} if path else {}
 
 
 def kinds(accuracies: Mapping[str, float], retained: Sequence[str]) -> Kinds:

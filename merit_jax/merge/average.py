@@ -43,10 +43,12 @@ def interpolate(base: Array, leaves: Iterable[Array], weights: Sequence[float], 
         scale: λ; in 0..1 it interpolates.
 
     Raises:
-        ValueError: There is more than one branch, or `scale` is not finite.
+        ValueError: There is more than one branch, or `scale` is no finite number.
     """
-    if len(weights) != 1 or not math.isfinite(scale):
-        raise ValueError(f"interpolate moves theta0 towards one branch by a finite scale; got {len(weights)}, {scale}")
+    if len(weights) != 1 or not isinstance(scale, int | float) or not math.isfinite(scale):
+        raise ValueError(
+            f"interpolate moves theta0 towards one branch by a finite scale; got {len(weights)}, {scale!r}"
+        )
     (leaf,) = leaves
     return (1 - scale) * _accurate(base) + scale * _accurate(leaf)
 

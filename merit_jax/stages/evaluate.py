@@ -11,7 +11,7 @@ from merit_jax.data.batching import calibration_examples
 from merit_jax.evaluate.exam import Exam, Papers
 from merit_jax.evaluate.layout import Layout
 from merit_jax.evaluate.scores import Scores, likelihoods
-from merit_jax.evaluate.suites import kinds, load_suites
+from merit_jax.evaluate.suites import kinds, load_suites, suite_digests
 from merit_jax.progress import bar
 from merit_jax.run import Run
 from merit_jax.stages.candidates import Candidate, candidates
@@ -88,12 +88,13 @@ class _Sheet:
     @property
     def inputs(self) -> dict[str, Any]:
         """What decides the scores besides the models."""
-        keys = ("max_new_tokens", "mixture_examples", "suites", "max_suite_records", "retained")
+        keys = ("max_new_tokens", "mixture_examples", "max_suite_records", "retained")
         return {
             "text": dict(self._run.text_inputs),
             "max_held_out": self._run.config.mixture.max_held_out,
             "evaluate": {key: list(self._cfg[key]) if key == "retained" else self._cfg[key] for key in keys},
             "datasets": self._run.digests(),
+            "suites": suite_digests(self._cfg.suites),
         }
 
     def mark(self, candidate: Candidate) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from merit_jax import tree
 from merit_jax.evaluate.exam import Exam
 from merit_jax.evaluate.frontier import Point, skill_at
-from merit_jax.evaluate.suites import kinds
+from merit_jax.evaluate.suites import kinds, suite_digests
 from merit_jax.progress import bar
 from merit_jax.run import Run
 from merit_jax.stages.candidates import BASE, Candidate, candidates
@@ -53,7 +53,7 @@ def frontier(run: Run, baselines: Mapping[str, Workdir] | None = None) -> bool:
 def _inputs(run: Run) -> dict[str, Any]:
     return {
         "text": dict(run.text_inputs),
-        "suites": run.config.evaluate.suites,
+        "suites": suite_digests(run.config.evaluate.suites),
         "retained": list(run.config.evaluate.retained),
         "max_new_tokens": run.config.evaluate.max_new_tokens,
         "frontier": {key: list(value) if key == "scales" else value for key, value in run.config.frontier.items()},
