@@ -14,11 +14,13 @@ quickstart: $(VENV)/.base
 	$(BIN)/python -m examples.shapes.make --out=runs/shapes --parts mixture suites
 	$(BIN)/python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
 
-# The quickstart's starting checkpoint, which is shipped, made again from nothing.
+# The quickstart's starting checkpoint, which is shipped, made again from nothing: runs/theta0.
+BASIN := runs/quickstart-basin/basin/3_quickstart_stage3/merged/hf
 theta0: $(VENV)/.base
 	$(BIN)/python -m examples.shapes.make --out=runs/shapes
 	$(BIN)/python -m examples.shapes.see --theta0=runs/shapes/theta0 --out=runs/shapes/seen
-	$(BIN)/python -m launch.run --config=configs/quickstart.py --config.basin.rebuild=True --workdir=runs/quickstart-rebuilt
+	$(BIN)/python -m launch.run --config=configs/quickstart.py --config.basin.rebuild=True --stages=mixture --workdir=runs/quickstart-basin
+	$(BIN)/python -m launch.compose --out=runs/theta0 --dtype=bfloat16 --like=$(BASIN) --vision=$(BASIN) --projector=$(BASIN) --text=$(BASIN)
 
 quickstart-text: $(VENV)/.base
 	$(BIN)/python -m launch.run --config=configs/quickstart_text.py --workdir=runs/quickstart-text

@@ -2,7 +2,7 @@
 
 Claim:   a fresh decoder learns to find what the pretrained tower sees.
 Cost:    MIN1 minutes on 2 CPU cores.
-Command: make theta0   (launch.run --config=configs/quickstart.py --config.basin.rebuild=True, which trains all stages)
+Command: make theta0   (launch.run --config=configs/quickstart.py --config.basin.rebuild=True --stages=mixture trains all stages)
 
 Many short look-ups among many things teach this several times faster than sentences do.
 """

@@ -2,7 +2,7 @@
 
 Claim:   it keeps its sentences and has met most of the short forms.
 Cost:    MIN3 minutes on 2 CPU cores.
-Command: make theta0   (launch.run --config=configs/quickstart.py --config.basin.rebuild=True, which trains all stages)
+Command: make theta0   (launch.run --config=configs/quickstart.py --config.basin.rebuild=True --stages=mixture trains all stages)
 """
 
 from configs.quickstart import basin_stage
