@@ -1,6 +1,6 @@
 """MERIT on a vision-language model, start to finish, in minutes: a rendered world of 32 small instruction datasets.
 
-Claim:   base, joint training, WiSE, a random split, i.i.d. slices and MERIT-2D at one budget on 8 held-out suites, with the
+Claim:   base, joint training, WiSE, a random split, i.i.d. slices and MERIT-2D at one budget on 7 held-out suites, with the
          frontier between what is retained and what is learnt; docs/results.md says what came out.
 Cost:    14 minutes on 2 CPU cores that have other work too; 3 GB of memory.
 Command: make quickstart   (python -m examples.shapes.make --out=runs/shapes

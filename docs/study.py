@@ -52,7 +52,7 @@ def table(evaluations: dict[str, list[dict]], frontiers: dict[str, list[dict]]) 
     add("runs", lambda name: str(len(evaluations[name])))
     for suite in next(iter(evaluations.values()))[0]["suites"]:
         add(suite, lambda name, suite=suite: spread([e["suites"][suite]["accuracy"] for e in evaluations[name]]))
-    add("**mean of 8**", lambda name: spread([e["suites_mean"]["accuracy"] for e in evaluations[name]]))
+    add("**mean of suites**", lambda name: spread([e["suites_mean"]["accuracy"] for e in evaluations[name]]))
     add("**retained**", lambda name: spread([e["retained"] for e in evaluations[name]]))
     add("**skill**", lambda name: spread([e["skill"] for e in evaluations[name]]))
     skills = {name: [e["skill"] for e in entries if e["skill"] is not None] for name, entries in frontiers.items()}

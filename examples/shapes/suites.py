@@ -1,5 +1,6 @@
-"""Eight held-out suites: other scenes, other wordings, some combinations of colour and shape that the mixture never shows.
+"""Seven held-out suites: other scenes, other wordings, some combinations of colour and shape that the mixture never shows.
 
+Counting and judging (yes or no) have no suite: at the quickstart's length joint training stays at chance there, as theta0 does.
 Where the mixture has the same fact in several forms, the prompt says which is wanted, with the hint of the matching dataset.
 """
 
@@ -26,18 +27,10 @@ EXACT = {
         _new("ocr_all", "read the letters in the picture .", "which letters do you see ? name all ."),
         _new("digit_digit", "read the number in the picture .", "which digit do you see ?"),
     ),
-    "count": (
-        _new("count_digit", "what number of objects do you see ?", "how many objects can you count in the picture ?"),
-        _new(
-            "count_color",
-            "what is the number of {color} objects in the picture ?",
-            "how many of the objects have the color {color} ?",
-        ),
-    ),
-    "yes_no": (
-        _new("exists_yes_no", "is a {what} in the picture ?", "does the picture have a {what} ?"),
-        _new("color_yes_no", "is {color} the color of the {ref} ?", "do you see that the {ref} is {color} ?"),
-        _new("relation_yes_no", "can you see the {a} {side} the {b} ?", "do you see that the {a} is {side} the {b} ?"),
+    "labels": (
+        _new("color_synonym", "the {ref} : which shade is it ?", "tell me which shade the {ref} has ."),
+        _new("shape_class", "which kind of shape does the {ref} have ?", "the {ref} : what kind of shape is it ?"),
+        _new("location_code", "which cell of the grid holds the {ref} ?", "in which cell of the grid is the {ref} ?"),
     ),
     "choice": (
         _new("choice_text", "{ask} which one is right : {listed} ?", "which of the options {listed} is right ? {ask}"),
