@@ -7,7 +7,7 @@ Command: make quickstart   (python -m examples.shapes.make --out=runs/shapes
          python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart)
 Arg:     merit1d, merit2d, merit3d, random4, ...; see configs/common.py.
 
-theta0 is shipped: examples/shapes/theta0, a Qwen2.5-VL of 1.3 million parameters. `make theta0` makes it again in half an hour:
+theta0 is shipped: examples/shapes/theta0, a Qwen2.5-VL of 1.3 million parameters. `make theta0` makes it again in under an hour:
 it pretrains the vision tower (examples/shapes/see.py), then trains the stages of the basin with the tower frozen
 (--config.basin.rebuild=True).
 """

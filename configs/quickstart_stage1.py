@@ -1,7 +1,7 @@
 """Stage 1 of the quickstart's basin: look-ups in crowded pictures, four to a picture, at a place or for a thing.
 
 Claim:   a fresh decoder learns to find what the pretrained tower sees.
-Cost:    MIN1 minutes on 2 CPU cores.
+Cost:    14 minutes on 2 CPU cores that have other work too.
 Command: make theta0   (launch.run --config=configs/quickstart.py --config.basin.rebuild=True --stages=mixture trains all stages)
 
 Many short look-ups among many things teach this several times faster than sentences do.

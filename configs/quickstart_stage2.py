@@ -1,7 +1,7 @@
 """Stage 2 of the quickstart's basin: open-ended answers in full sentences, in one turn and in two.
 
 Claim:   it describes pictures and objects, places and colours, and tells what is not there.
-Cost:    MIN2 minutes on 2 CPU cores.
+Cost:    14 minutes on 2 CPU cores that have other work too.
 Command: make theta0   (launch.run --config=configs/quickstart.py --config.basin.rebuild=True --stages=mixture trains all stages)
 """
 

@@ -1,7 +1,7 @@
 """Stage 3 of the quickstart's basin: polish, at a lower rate, with a few short answers among the sentences.
 
 Claim:   it keeps its sentences and has met most of the short forms.
-Cost:    MIN3 minutes on 2 CPU cores.
+Cost:    3 minutes on 2 CPU cores that have other work too.
 Command: make theta0   (launch.run --config=configs/quickstart.py --config.basin.rebuild=True --stages=mixture trains all stages)
 """
 
