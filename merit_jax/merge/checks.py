@@ -29,13 +29,16 @@ def weights(given: Weights, branches: int) -> tuple[float, ...]:
     return values
 
 
-def same_tree(base: Mapping[str, Any], branches: Sequence[Mapping[str, Any]]) -> None:
-    """Every branch has the paths of theta0, with the same shapes and dtypes."""
+def same_tree(
+    base: Mapping[str, Any], branches: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None
+) -> None:
+    """Every branch has the paths of theta0, with the same shapes and dtypes; `names` are the branches' in messages."""
     for k, branch in enumerate(branches):
+        name = f"branch {k}" if names is None else names[k]
         for path in base:
             if path not in branch:
-                raise ValueError(f"{path}: theta0 has it, branch {k} lacks it; merge branches of the same model only")
-        same_leaves(base, branch, f"branch {k}")
+                raise ValueError(f"{path}: theta0 has it, {name} lacks it; merge branches of the same model only")
+        same_leaves(base, branch, name)
 
 
 def same_leaves(base: Mapping[str, Any], other: Mapping[str, Any], name: str) -> None:
