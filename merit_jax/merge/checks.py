@@ -51,6 +51,24 @@ def same_leaves(base: Mapping[str, Any], other: Mapping[str, Any], name: str) ->
             raise ValueError(f"{path}: {name} has {got}, theta0 has {expected}; they must be the same")
 
 
+def fishers(trained: Mapping[str, Any], held: Sequence[Mapping[str, Any]], branches: int) -> None:
+    """There is Fisher information of every branch, for every parameter, in its shape."""
+    if len(held) != branches:
+        raise ValueError(f"got the Fisher information of {len(held)} branches, expected that of {branches}")
+    for k, paths in enumerate(held):
+        for path, spec in trained.items():
+            if path not in paths or tuple(paths[path].shape) != tuple(spec.shape):
+                got = list(paths[path].shape) if path in paths else "nothing"
+                raise ValueError(f"{path}: the Fisher information of branch {k} has {got}, expected {list(spec.shape)}")
+
+
+def fisher(path: str, k: int, leaf: Array) -> Array:
+    """The leaf; refuses what cannot be the mean of squares."""
+    if not bool((np.isfinite(leaf) & (leaf >= 0)).all()):
+        raise ValueError(f"{path}: the Fisher information of branch {k} is negative or not finite; estimate it again")
+    return leaf
+
+
 def finite(path: str, k: int, leaf: Array) -> Array:
     """The leaf; refuses that of a branch that diverged."""
     isfinite = jnp.isfinite if isinstance(leaf, jax.Array) else np.isfinite

@@ -69,7 +69,7 @@ def test_branches_of_another_recipe_are_refused(finished, tmp_path):
             r"merge options: unknown \['scale'\], missing \[\]; token_weighted takes \[\]",
         ),
         ({"merge.method": "interpolate"}, r"unknown \[\], missing \['scale'\]; interpolate takes \['scale'\]"),
-        ({"merge.method": "interpolate", "merge.options": '{"scale": 1}'}, "towards one branch .*; got 4, 1"),
+        ({"merge.method": "interpolate", "merge.options": '{"scale": 1}'}, "towards one branch; got 4 branches"),
         ({"merge.match": "."}, r"merge\.match moves theta0 towards one branch; there are 4"),
     ],
 )
