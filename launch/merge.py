@@ -9,7 +9,7 @@ the method, `mergekit.yaml`: the same merge for that tool.
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def merge_folders(
     models: Sequence[str],
     weights: Sequence[float],
     method: str,
-    options: dict[str, Any],
+    options: Mapping[str, Any],
     out: str,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
