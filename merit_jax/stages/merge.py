@@ -1,12 +1,14 @@
 """`merged/`: the branches averaged once (MERIT Alg. 1, step 5), and the result in the format of theta0."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from merit_jax.card import merged_card
 from merit_jax.merge import MERGERS, checks, token_weights
 from merit_jax.merge.leaves import OrbaxLeaves, distance
+from merit_jax.merge.mergekit import recipe
+from merit_jax.merge.options import settle
 from merit_jax.merge.stream import merge_streamed
 from merit_jax.progress import bar
 from merit_jax.registry import lookup
@@ -14,7 +16,12 @@ from merit_jax.run import Run
 from merit_jax.stages.partition import load_plan
 from merit_jax.stages.train import branch_inputs
 from merit_jax.train.checkpoint import params_directory
-from merit_jax.workdir import Workdir, fingerprint, is_current, read_json, write_json
+from merit_jax.workdir import Workdir, fingerprint, is_current, read_json, write_json, write_text
+
+
+FOR_MERGEKIT = """For mergekit, run in the workdir that holds the branches. It reads Hugging Face folders: write each branch with
+python -m launch.export --branch=K --out=branches/K/hf; "theta0", where it is named, is the folder of model.path."""
+"""Head of a run's mergekit.yaml."""
 
 
 def merge(run: Run) -> bool:
@@ -60,10 +67,20 @@ def merge(run: Run) -> bool:
                 "branches": distances,
             },
         }
+        if (text := _for_mergekit(run, weights, options)) is not None:
+            write_text(run.workdir.merged / "mergekit.yaml", text)
         write_json(record, result)
 
     run.on_first_process(write)
     return True
+
+
+def _for_mergekit(run: Run, weights: Sequence[float], options: Mapping[str, Any]) -> str | None:
+    """The same merge for mergekit, once theta0 and the branches have been exported; None where it has no such method."""
+    method = run.config.merge.method
+    branches = [f"branches/{k}/hf" for k in range(len(weights))]
+    settled = settle(MERGERS[method].leaf, options)
+    return recipe(method, settled, "theta0", branches, weights, stacked=True, comment=FOR_MERGEKIT)
 
 
 def export(run: Run) -> bool:
