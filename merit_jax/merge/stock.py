@@ -1,8 +1,10 @@
 """Model Stock: Jang et al., Model Stock: All We Need Is Just a Few Fine-Tuned Models, ECCV 2024."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
@@ -17,10 +19,11 @@ def model_stock(parameter: Parameter, weights: Sequence[float]) -> Array:
     uniform, as in the paper. c is cut to 0..1, so that branches which disagree on average give theta0; the cosine with a task
     vector of zero is 0. Defined for two branches and more.
     """
-    return moved(parameter.base, _stock(list(task_vectors(parameter)), matrix=parameter.matrix))
+    return moved(parameter.base, _stock(list(task_vectors(parameter)), parameter.matrix))
 
 
-def _stock(vectors: list[Array], *, matrix: bool) -> Array:
+@partial(jax.jit, static_argnums=1)
+def _stock(vectors: list[Array], matrix: bool) -> Array:
     axes = (-2, -1) if matrix else None
     norms = [jnp.sqrt(jnp.sum(vector * vector, axis=axes, keepdims=True)) for vector in vectors]
     pairs = combinations(zip(vectors, norms, strict=True), 2)

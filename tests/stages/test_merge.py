@@ -7,6 +7,7 @@ import pytest
 
 from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.pipeline import run_stages
+from merit_jax.stages.merge import _options
 from merit_jax.train.checkpoint import params_directory
 from merit_jax.workdir import Workdir, read_json
 from tests import world
@@ -86,3 +87,18 @@ def test_a_model_to_match_that_is_not_there_is_named(finished, tmp_path):
     run = elsewhere(finished, tmp_path, **{"merge.match": str(tmp_path / "nowhere")})
     with pytest.raises(ValueError, match=r"nowhere/merged/merge\.json is missing"):
         run_stages(run, ("merge",))
+
+
+def test_the_options_that_were_used_are_recorded(finished, tmp_path):
+    run = elsewhere(
+        finished, tmp_path, **{"merge.method": "dare_linear", "merge.options": '{"drop_rate": 0.5}', "seed": 0}
+    )
+    run_stages(run, ("merge",))
+    assert read_json(run.workdir.merge_record)["options"] == {"scale": 1.0, "drop_rate": 0.5, "seed": 0}
+
+
+def test_what_dare_drops_follows_the_seed_of_the_run(finished, tmp_path):
+    run = elsewhere(finished, tmp_path, **{"merge.method": "dare_linear"})
+    with run.config.unlocked():
+        run.config.seed = 7
+    assert _options(run) == {"seed": 7}
