@@ -74,7 +74,7 @@ def merge(run: Run) -> bool:
                 "branches": distances,
             },
         }
-        if (text := _for_mergekit(run, weights, options)) is not None:
+        if (text := _for_mergekit(run, result["weights"], options)) is not None:
             write_text(run.workdir.merged / "mergekit.yaml", text)
         write_json(record, result)
 

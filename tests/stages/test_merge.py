@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.pipeline import run_stages
@@ -41,6 +42,22 @@ def test_displacements_are_the_norms_of_the_task_vectors(finished):
     merged = world.host(OrbaxLeaves(finished.workdir.merged_params))
     assert record["displacement"]["merged"] == pytest.approx(norm(merged, theta0), rel=1e-6)
     assert 0 < record["displacement"]["merged"] < max(expected)
+
+
+def test_a_merge_says_how_mergekit_repeats_it(finished):
+    text = (finished.workdir.merged / "mergekit.yaml").read_text()
+    assert text.startswith("# For mergekit, run in the workdir that holds the branches.")
+    found = yaml.safe_load(text)
+    assert found["merge_method"] == "linear"
+    assert [model["model"] for model in found["models"]] == [f"branches/{k}/hf" for k in range(4)]
+    weights = [model["parameters"]["weight"] for model in found["models"]]
+    assert weights == read_json(finished.workdir.merge_record)["weights"]
+
+
+def test_a_merge_that_mergekit_does_not_know_says_nothing(finished, tmp_path):
+    run = elsewhere(finished, tmp_path, **{"merge.method": "ties"})
+    assert run_stages(run, ("merge",))
+    assert not (run.workdir.merged / "mergekit.yaml").exists()
 
 
 def test_another_runs_branches_are_merged_again_and_nothing_is_trained(finished, tmp_path):
