@@ -87,6 +87,14 @@ class Workdir:
         """Written when a branch is finished: steps, tokens, inputs."""
         return self.branch(index) / "done.json"
 
+    def branch_fisher(self, index: int) -> epath.Path:
+        """Diagonal Fisher information of branch `index`, an Orbax tree like its parameters."""
+        return self.branch(index) / "fisher"
+
+    def branch_fisher_record(self, index: int) -> epath.Path:
+        """Written when the Fisher information of a branch is whole: its inputs."""
+        return self.branch(index) / "fisher.json"
+
     @property
     def merged(self) -> epath.Path:
         """The merged model: `params/` (Orbax), `merge.json`, `hf/`."""

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from models.build import build
 from models.checkpoint import read_json
 from models.families import FAMILIES, parse_config
+from models.functional import build
 from models.interface import Model
 from models.keys import expand, leaf_shapes, tensor_shape
 from models.safetensors_io import TensorSpec

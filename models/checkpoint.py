@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from models.gguf import GGUFFile
-from models.safetensors_io import TensorSpec, read_specs, read_tensor
+from models.safetensors_io import DTYPES, TensorSpec, read_specs, read_tensor
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -34,16 +34,16 @@ class Checkpoint(Protocol):
 
 
 class Folder:
-    """A Hugging Face folder of safetensors, single or sharded."""
+    """A Hugging Face folder of safetensors, single or sharded, with tensors of the types `dtypes`."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, dtypes: Mapping[str, np.dtype] = DTYPES):
         self.path = path
         self.config_file = str(path / "config.json")
         self.config = read_json(path / "config.json")
         self._files: dict[str, Path] = {}
         self.specs: dict[str, TensorSpec] = {}
         for file in _weight_files(path):
-            for key, spec in read_specs(file).items():
+            for key, spec in read_specs(file, dtypes).items():
                 if key in self.specs:
                     raise ValueError(f"{file}: tensor {key!r} is also in {self._files[key].name}")
                 self.specs[key], self._files[key] = spec, file

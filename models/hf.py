@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from models.build import Config, build, override
 from models.checkpoint import Checkpoint, open_checkpoint
 from models.families import layout, parse_config
+from models.functional import Config, build, override
 from models.interface import Model, Params
 from models.keys import Layout, Place, part_of
 
@@ -22,7 +22,7 @@ def read_config(path: str | Path, **overrides: Any) -> Config:
 
     Args:
         path: Hugging Face folder or .gguf file.
-        **overrides: Fields to replace, as for `models.build.override`.
+        **overrides: Fields to replace, as for `models.functional.override`.
 
     Raises:
         ValueError: The checkpoint is damaged or asks for what the model does not do.

@@ -1,7 +1,7 @@
 """Safetensors files: headers and single tensors in, a stream of tensors out."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -15,7 +15,16 @@ DTYPES = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
-_CODES = {dtype: code for code, dtype in DTYPES.items()}
+"""The types of a model's parameters."""
+
+STORED = {
+    **DTYPES,
+    **{f"{kind}{bits}": np.dtype(f"{kind.lower()}{bits // 8}") for kind in "IU" for bits in (8, 16, 32, 64)},
+    "BOOL": np.dtype(np.bool_),
+}
+"""The types that a tensor of a folder may have; 8-bit floats and smaller are not among them."""
+
+_CODES = {dtype: code for code, dtype in STORED.items()}
 
 
 class TensorSpec(NamedTuple):
@@ -31,11 +40,15 @@ class TensorSpec(NamedTuple):
         return self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
 
 
-def read_specs(file: Path) -> dict[str, TensorSpec]:
+def read_specs(file: Path, dtypes: Mapping[str, np.dtype] = DTYPES) -> dict[str, TensorSpec]:
     """What a file holds, without reading the data.
 
+    Args:
+        file: Path.
+        dtypes: The types that are taken: code -> type.
+
     Raises:
-        ValueError: It is not a sound safetensors file, or holds a type other than those of `DTYPES`.
+        ValueError: It is not a sound safetensors file, or holds another type.
     """
     try:
         with safe_open(file, framework="np") as handle:
@@ -44,9 +57,9 @@ def read_specs(file: Path) -> dict[str, TensorSpec]:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file}: not a readable safetensors file (truncated or damaged?): {error}") from None
     for key, (code, _) in found.items():
-        if code not in DTYPES:
-            raise ValueError(f"{file}: tensor {key!r} has type {code}; expected one of {', '.join(DTYPES)}")
-    return {key: TensorSpec(key, DTYPES[code], shape) for key, (code, shape) in found.items()}
+        if code not in dtypes:
+            raise ValueError(f"{file}: tensor {key!r} has type {code}; expected one of {', '.join(dtypes)}")
+    return {key: TensorSpec(key, dtypes[code], shape) for key, (code, shape) in found.items()}
 
 
 def read_tensor(file: Path, key: str) -> np.ndarray:

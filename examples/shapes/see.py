@@ -24,7 +24,7 @@ from examples.shapes.words import PLACES
 from examples.shapes.written import written_digits
 from merit_jax.types import Example, Placed
 from models import export_hf, load_pretrained
-from models.compose import compose
+from models.composite import compose
 from models.processor import load_processor
 from models.vision_language import VisionLanguage
 

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from jaxtyping import Int64
 
-from merit_jax.data.epochs import BranchExamples, epoch_orders
+from merit_jax.data.epochs import BranchExamples, epoch_orders, share_indices
 from merit_jax.data.packing import pack
 from merit_jax.seeds import fold
-from merit_jax.types import Batch, Branch, Dataset, Example, ImageReader, Placed
+from merit_jax.types import Batch, Branch, Dataset, Example, ImageReader, Placed, Share
 
 IMAGE_THREADS = 4
 """Grain threads that read images ahead of the training loop."""
@@ -182,9 +182,18 @@ def _smallest(
     return known[np.searchsorted(known, sizes)]
 
 
-def calibration_examples(dataset: Dataset, n: int, seed: int) -> list[Example]:
-    """Samples at most `n` training examples without replacement, by `seed` and the dataset's name."""
+def calibration_examples(dataset: Dataset, n: int, seed: int, share: Share | None = None) -> list[Example]:
+    """Samples at most `n` training examples without replacement, by `seed` and the dataset's name.
+
+    Args:
+        dataset: The dataset.
+        n: How many.
+        seed: The run's seed.
+        share: A slice of the dataset to which they must belong.
+    """
     order = np.random.default_rng(fold(seed, "calibration", dataset.name)).permutation(len(dataset.train))
+    if share is not None:
+        order = order[np.isin(order, share_indices(len(dataset.train), share, seed))]
     return [dataset.train[i] for i in sorted(order[:n].tolist())]
 
 

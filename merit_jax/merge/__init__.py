@@ -1,9 +1,11 @@
 """One-shot merging of branches (MERIT Alg. 1, step 5).
 
-An operator is a function of one parameter's values, in a file here, with an entry in `MERGERS`.
+An operator is a function of one parameter's values, in a file here, with an entry in `MERGERS`. Those that are defined on
+pairs of models only (SLERP), or that need activations (RegMean), are not among them: see `docs/merging.md`.
 """
 
-from merit_jax.merge import average
+from merit_jax.merge import arithmetic, average, dare, iso, star, stock, ties, tsv
+from merit_jax.merge import fisher as fisher_weighted
 from merit_jax.merge.average import token_weights
 from merit_jax.merge.leaves import OrbaxLeaves, OverlayLeaves, TreeLeaves
 from merit_jax.merge.merger import Merger
@@ -13,6 +15,16 @@ MERGERS: dict[str, Merger] = {
     "token_weighted": Merger(average.token_weighted),
     "uniform": Merger(average.uniform),
     "interpolate": Merger(average.interpolate),
+    "task_arithmetic": Merger(arithmetic.task_arithmetic),
+    "ties": Merger(ties.ties, survey=ties.thresholds),
+    "dare_linear": Merger(dare.dare_linear),
+    "dare_ties": Merger(dare.dare_ties),
+    "star": Merger(star.star),
+    "tsv_m": Merger(tsv.tsv_m),
+    "iso_c": Merger(iso.iso_c),
+    "iso_cts": Merger(iso.iso_cts),
+    "model_stock": Merger(stock.model_stock, least=2),
+    "fisher": Merger(fisher_weighted.fisher, fisher=True),
 }
 """Name of a merge operator -> the operator: `MERGERS[name](theta0, [theta_1, ...], weights, **options) -> params`."""
 

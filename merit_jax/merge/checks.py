@@ -29,13 +29,16 @@ def weights(given: Weights, branches: int) -> tuple[float, ...]:
     return values
 
 
-def same_tree(base: Mapping[str, Any], branches: Sequence[Mapping[str, Any]]) -> None:
-    """Every branch has the paths of theta0, with the same shapes and dtypes."""
+def same_tree(
+    base: Mapping[str, Any], branches: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None
+) -> None:
+    """Every branch has the paths of theta0, with the same shapes and dtypes; `names` are the branches' in messages."""
     for k, branch in enumerate(branches):
+        name = f"branch {k}" if names is None else names[k]
         for path in base:
             if path not in branch:
-                raise ValueError(f"{path}: theta0 has it, branch {k} lacks it; merge branches of the same model only")
-        same_leaves(base, branch, f"branch {k}")
+                raise ValueError(f"{path}: theta0 has it, {name} lacks it; merge branches of the same model only")
+        same_leaves(base, branch, name)
 
 
 def same_leaves(base: Mapping[str, Any], other: Mapping[str, Any], name: str) -> None:
@@ -46,6 +49,24 @@ def same_leaves(base: Mapping[str, Any], other: Mapping[str, Any], name: str) ->
         got, expected = (f"{np.dtype(x.dtype).name}{list(x.shape)}" for x in (leaf, base[path]))
         if got != expected:
             raise ValueError(f"{path}: {name} has {got}, theta0 has {expected}; they must be the same")
+
+
+def fishers(trained: Mapping[str, Any], held: Sequence[Mapping[str, Any]], branches: int) -> None:
+    """There is Fisher information of every branch, for every parameter, in its shape."""
+    if len(held) != branches:
+        raise ValueError(f"got the Fisher information of {len(held)} branches, expected that of {branches}")
+    for k, paths in enumerate(held):
+        for path, spec in trained.items():
+            if path not in paths or tuple(paths[path].shape) != tuple(spec.shape):
+                got = list(paths[path].shape) if path in paths else "nothing"
+                raise ValueError(f"{path}: the Fisher information of branch {k} has {got}, expected {list(spec.shape)}")
+
+
+def fisher(path: str, k: int, leaf: Array) -> Array:
+    """The leaf; refuses what cannot be the mean of squares."""
+    if not bool((np.isfinite(leaf) & (leaf >= 0)).all()):
+        raise ValueError(f"{path}: the Fisher information of branch {k} is negative or not finite; estimate it again")
+    return leaf
 
 
 def finite(path: str, k: int, leaf: Array) -> Array:

@@ -1,34 +1,57 @@
 """A merge operator: a function of one parameter's values, mapped over trees in memory or streamed from checkpoints."""
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from merit_jax import tree
 from merit_jax.merge import checks
-from merit_jax.types import Array, Params
+from merit_jax.merge.options import settle
+from merit_jax.merge.parameter import Parameter, named_kernel, task_vector
+from merit_jax.types import Array, LeafReader, Params
+
+IsMatrix = Callable[[str, jax.ShapeDtypeStruct], bool]
+"""(path, shape and dtype) -> whether the parameter is a linear map, or a stack of them along its leading axes."""
 
 
 class Merger(NamedTuple):
     """A merge operator.
 
     Attributes:
-        leaf: `(base, leaves, weights, *, options) -> merged`. `base` is a parameter of theta0; `leaves` yields the same
-            parameter of each branch, read as it is asked for; `weights` are floats that sum to one. The result may have
-            any floating dtype: it is cast back.
+        leaf: `(parameter, weights, *, options) -> merged`: one parameter's values, see `Parameter`; `weights` are floats
+            that sum to one. The result may have any floating dtype: it is cast back.
+        survey: A first pass over all parameters, `(vectors, branches, options) -> Parameter.survey`, for operators that
+            need a statistic of whole task vectors. `vectors(k)` starts a pass over branch k's task vectors, one
+            parameter at a time; `options` has every option of the operator.
+        fisher: Whether the operator asks for each branch's Fisher information.
+        least: Fewest branches that the method is defined for.
     """
 
     leaf: Callable[..., Array]
+    survey: Callable[..., Any] | None = None
+    fisher: bool = False
+    least: int = 1
 
-    def __call__(self, theta0: Params, thetas: Sequence[Params], weights: checks.Weights, **options: Any) -> Params:
+    def __call__(
+        self,
+        theta0: Params,
+        thetas: Sequence[Params],
+        weights: checks.Weights,
+        *,
+        fishers: Sequence[Params] = (),
+        **options: Any,
+    ) -> Params:
         """Merges trees in memory, parameter by parameter.
 
         Args:
             theta0: What every branch started from.
             thetas: The branches, in the order of `weights`.
             weights: Non-negative, summing to one.
+            fishers: Diagonal Fisher information of each branch, for operators that ask for it.
             **options: The operator's own.
 
         Returns:
@@ -37,46 +60,117 @@ class Merger(NamedTuple):
         Raises:
             ValueError: Trees, shapes or dtypes differ, weights or options are wrong, or a branch is not finite.
         """
-        weights = self.checked(weights, len(thetas), options)
-        base, branches = tree.flatten(theta0), [tree.flatten(theta) for theta in thetas]
-        checks.same_tree(base, branches)
-        return tree.unflatten(
-            {
-                path: self.merge(path, leaf, lambda k, path=path: branches[k][path], weights, options)
-                for path, leaf in base.items()
-            }
-        )
+        base, branches, known = _Held(theta0), [_Held(theta) for theta in thetas], [_Held(fisher) for fisher in fishers]
+        checks.same_tree(base.paths(), [branch.paths() for branch in branches])
+        merge = self.prepare(base, branches, weights, options, fishers=known)
+        return tree.unflatten({path: merge.value(path) for path in base.paths()})
 
-    def checked(self, weights: checks.Weights, branches: int, options: Mapping[str, Any]) -> tuple[float, ...]:
-        """The weights as floats, once they and the options have been found right."""
-        _check_options(self.leaf, options)
-        return checks.weights(weights, branches)
-
-    def merge(
+    def prepare(
         self,
-        path: str,
-        base: Array,
-        read: Callable[[int], Array],
-        weights: tuple[float, ...],
+        base: LeafReader,
+        branches: Sequence[LeafReader],
+        weights: checks.Weights,
         options: Mapping[str, Any],
-    ) -> Array:
-        """Merges one parameter; `read(k)` is branch k's. Integers and booleans are not merged and must agree."""
-        branches = range(len(weights))
+        *,
+        fishers: Sequence[LeafReader] = (),
+        is_matrix: IsMatrix = named_kernel,
+    ) -> "Merge":
+        """Checks all that can be checked before a parameter is read, and makes the operator's first pass.
+
+        Args:
+            base: theta0.
+            branches: The branches, all holding the same parameters, some of theta0's.
+            weights: Non-negative, summing to one, in the order of `branches`.
+            options: The operator's own.
+            fishers: Diagonal Fisher information of each branch, for operators that ask for it.
+            is_matrix: Which parameters methods on matrices work on.
+
+        Raises:
+            ValueError: Trees, shapes or dtypes differ, weights or options are wrong, there are too few branches, Fisher
+                information is missing, or a branch is not finite.
+        """
+        settings = settle(self.leaf, options)
+        values = checks.weights(weights, len(branches))
+        if len(branches) < self.least:
+            raise ValueError(
+                f"{self.leaf.__name__} merges at least {self.least} branches; got {len(branches)}. A single branch needs no "
+                "merge: use token_weighted"
+            )
+        specs, held = base.paths(), [branch.paths() for branch in branches]
+        trained = {path: spec for path, spec in specs.items() if any(path in paths for paths in held)}
+        checks.same_tree(trained, held)
+        if self.fisher:
+            checks.fishers(trained, [fisher.paths() for fisher in fishers], len(branches))
+        merge = Merge(self, base, tuple(branches), values, settings, tuple(fishers), trained, is_matrix)
+        found = self.survey(merge.vectors, len(branches), settings) if self.survey else None
+        return dataclasses.replace(merge, survey=found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Merge:
+    """A merge about to be made; its parameters can be asked for one at a time, in any order.
+
+    Attributes:
+        merger: The operator.
+        base: theta0.
+        branches: The branches.
+        weights: One per branch.
+        options: Every option of the operator.
+        fishers: Fisher information of each branch, or nothing.
+        trained: The parameters that the branches hold.
+        is_matrix: Which of them are linear maps.
+        survey: What the first pass found.
+    """
+
+    merger: Merger
+    base: LeafReader
+    branches: tuple[LeafReader, ...]
+    weights: tuple[float, ...]
+    options: Mapping[str, Any]
+    fishers: tuple[LeafReader, ...]
+    trained: Mapping[str, jax.ShapeDtypeStruct]
+    is_matrix: IsMatrix
+    survey: Any = None
+
+    def value(self, path: str) -> Array:
+        """The merged parameter, in theta0's dtype; theta0's own where no branch holds it.
+
+        Integers and booleans are not merged and must agree.
+        """
+        base = self.base.read(path)
+        if path not in self.trained:
+            return base
         if not jnp.issubdtype(base.dtype, jnp.inexact):
-            return checks.constant(path, base, (read(k) for k in branches))
-        leaves = (checks.finite(path, k, read(k)) for k in branches)
-        return self.leaf(base, leaves, weights, **options).astype(base.dtype)
+            return checks.constant(path, base, (branch.read(path) for branch in self.branches))
+        parameter = Parameter(
+            path,
+            base,
+            (self._leaf(path, k) for k in range(len(self.branches))),
+            self.is_matrix(path, self.trained[path]),
+            self.survey,
+            (checks.fisher(path, k, fisher.read(path)) for k, fisher in enumerate(self.fishers)),
+        )
+        merged = self.merger.leaf(parameter, self.weights, **self.options)
+        return (np.asarray(merged) if isinstance(base, np.ndarray) else merged).astype(base.dtype)
+
+    def vectors(self, k: int) -> Iterator[Array]:
+        """A pass over the task vector of branch k, parameter by parameter."""
+        for path, spec in self.trained.items():
+            if jnp.issubdtype(spec.dtype, jnp.inexact):
+                yield task_vector(self.base.read(path), self._leaf(path, k))
+
+    def _leaf(self, path: str, k: int) -> Array:
+        return checks.finite(path, k, self.branches[k].read(path))
 
 
-def _check_options(leaf: Callable[..., Array], options: Mapping[str, Any]) -> None:
-    known = {
-        name: option.default is option.empty
-        for name, option in inspect.signature(leaf).parameters.items()
-        if option.kind is option.KEYWORD_ONLY
-    }
-    unknown, missing = (
-        sorted(set(options) - set(known)),
-        [n for n, required in known.items() if required and n not in options],
-    )
-    if unknown or missing:
-        raise ValueError(f"merge options: unknown {unknown}, missing {missing}; {leaf.__name__} takes {sorted(known)}")
+class _Held:
+    """Params in memory, as they are: on the devices where they lie."""
+
+    def __init__(self, params: Params):
+        self._leaves = tree.flatten(params)
+
+    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
+        return {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in self._leaves.items()}
+
+    def read(self, path: str) -> Any:
+        return self._leaves[path]

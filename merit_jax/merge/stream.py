@@ -4,7 +4,7 @@ import asyncio
 import ctypes
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from merit_jax import tree
 from merit_jax.merge import checks
 from merit_jax.merge.leaves import LOCAL
 from merit_jax.merge.merger import Merger
-from merit_jax.types import LeafReader
+from merit_jax.types import Array, LeafReader
 from merit_jax.workdir import absolute
 
 CHUNK_BYTES = 2**26
@@ -77,9 +77,12 @@ def merge_streamed(
     weights: checks.Weights,
     out_dir: epath.PathLike,
     progress: Callable[[str], None] | None = None,
+    fishers: Sequence[LeafReader] = (),
     **options: Any,
 ) -> Counts:
     """Merges checkpoints into a new Orbax checkpoint, holding one parameter of every model at most.
+
+    Operators that need a statistic of whole task vectors read the checkpoints once or twice more, beforehand.
 
     Parameters that no branch holds were frozen in training and are copied from theta0. Orbax writes to a temporary
     directory and renames it at the end, so `out_dir` exists only when it is whole.
@@ -91,6 +94,7 @@ def merge_streamed(
         weights: Non-negative, summing to one, in the order of `branches`.
         out_dir: Where the merged params go; must not exist.
         progress: Called with each path name once the parameter is computed.
+        fishers: Diagonal Fisher information of each branch, for operators that ask for it.
         **options: The operator's own.
 
     Returns:
@@ -105,22 +109,33 @@ def merge_streamed(
         raise ValueError(f"a streamed merge runs on process 0 alone; this is process {jax.process_index()}")
     if out.exists():
         raise ValueError(f"{out} exists; remove it to merge again")
-    values = merger.checked(weights, len(branches), options)
-    specs = base.paths()
-    held = [branch.paths() for branch in branches]
-    trained = {path: spec for path, spec in specs.items() if any(path in branch for branch in held)}
-    checks.same_tree(trained, held)
+    merge = merger.prepare(base, branches, weights, options, fishers=fishers)
+    write_streamed(out, base.paths(), merge.value, progress)
+    return Counts(len(merge.trained), len(base.paths()) - len(merge.trained))
+
+
+def write_streamed(
+    out: epath.Path,
+    specs: Mapping[str, jax.ShapeDtypeStruct],
+    value: Callable[[str], Array],
+    progress: Callable[[str], None] | None = None,
+) -> None:
+    """Writes an Orbax checkpoint of a dict tree, computing each parameter only when it is written.
+
+    Args:
+        out: Where it goes; exists only when it is whole.
+        specs: Path name -> shape and dtype.
+        value: The values of a parameter.
+        progress: Called with each path name once the parameter is computed.
+    """
 
     def compute(path: str) -> np.ndarray:
-        leaf = base.read(path)
-        if path in trained:
-            leaf = np.asarray(merger.merge(path, leaf, lambda k: branches[k].read(path), values, options))
+        leaf = np.asarray(value(path))
         if progress:
             progress(path)
         return leaf
 
     _write(out, {path: _Deferred(s.shape, np.dtype(s.dtype), partial(compute, path)) for path, s in specs.items()})
-    return Counts(len(trained), len(specs) - len(trained))
 
 
 def _write(out: epath.Path, leaves: dict[str, _Deferred]) -> None:

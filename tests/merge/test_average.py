@@ -149,9 +149,9 @@ def test_wrong_requests_are_refused():
         MERGERS["uniform"](params(0), [params(1)], [1.0], scale=1.0)
     with pytest.raises(ValueError, match=r"missing \['scale'\]; interpolate takes \['scale'\]"):
         MERGERS["interpolate"](params(0), [params(1)], [1.0])
-    with pytest.raises(ValueError, match=r"towards one branch by a finite scale; got 2, 0.5"):
+    with pytest.raises(ValueError, match=r"towards one branch; got 2 branches"):
         MERGERS["interpolate"](params(0), [params(1)] * 2, [0.5, 0.5], scale=0.5)
-    with pytest.raises(ValueError, match="finite scale; got 1, nan"):
+    with pytest.raises(ValueError, match="merge option scale of interpolate: got nan; expected a finite number"):
         MERGERS["interpolate"](params(0), [params(1)], [1.0], scale=float("nan"))
     with pytest.raises(ValueError, match=r"unknown merge.method 'mean'; known: interpolate, token_weighted, uniform"):
         lookup({name: MERGERS[name] for name in ("token_weighted", "uniform", "interpolate")}, "mean", "merge.method")

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.pipeline import run_stages
+from merit_jax.stages.merge import _options
 from merit_jax.train.checkpoint import params_directory
 from merit_jax.workdir import Workdir, read_json
 from tests import world
@@ -42,6 +44,22 @@ def test_displacements_are_the_norms_of_the_task_vectors(finished):
     assert 0 < record["displacement"]["merged"] < max(expected)
 
 
+def test_a_merge_says_how_mergekit_repeats_it(finished):
+    text = (finished.workdir.merged / "mergekit.yaml").read_text()
+    assert text.startswith("# For mergekit, run in the workdir that holds the branches.")
+    found = yaml.safe_load(text)
+    assert found["merge_method"] == "linear"
+    assert [model["model"] for model in found["models"]] == [f"branches/{k}/hf" for k in range(4)]
+    weights = [model["parameters"]["weight"] for model in found["models"]]
+    assert weights == read_json(finished.workdir.merge_record)["weights"]
+
+
+def test_a_merge_that_mergekit_does_not_know_says_nothing(finished, tmp_path):
+    run = elsewhere(finished, tmp_path, **{"merge.method": "ties"})
+    assert run_stages(run, ("merge",))
+    assert not (run.workdir.merged / "mergekit.yaml").exists()
+
+
 def test_another_runs_branches_are_merged_again_and_nothing_is_trained(finished, tmp_path):
     run = elsewhere(finished, tmp_path, **{"merge.method": "uniform"})
     assert run_stages(run, ("merge",))
@@ -69,7 +87,7 @@ def test_branches_of_another_recipe_are_refused(finished, tmp_path):
             r"merge options: unknown \['scale'\], missing \[\]; token_weighted takes \[\]",
         ),
         ({"merge.method": "interpolate"}, r"unknown \[\], missing \['scale'\]; interpolate takes \['scale'\]"),
-        ({"merge.method": "interpolate", "merge.options": '{"scale": 1}'}, "towards one branch .*; got 4, 1"),
+        ({"merge.method": "interpolate", "merge.options": '{"scale": 1}'}, "towards one branch; got 4 branches"),
         ({"merge.match": "."}, r"merge\.match moves theta0 towards one branch; there are 4"),
     ],
 )
@@ -86,3 +104,18 @@ def test_a_model_to_match_that_is_not_there_is_named(finished, tmp_path):
     run = elsewhere(finished, tmp_path, **{"merge.match": str(tmp_path / "nowhere")})
     with pytest.raises(ValueError, match=r"nowhere/merged/merge\.json is missing"):
         run_stages(run, ("merge",))
+
+
+def test_the_options_that_were_used_are_recorded(finished, tmp_path):
+    run = elsewhere(
+        finished, tmp_path, **{"merge.method": "dare_linear", "merge.options": '{"drop_rate": 0.5}', "seed": 0}
+    )
+    run_stages(run, ("merge",))
+    assert read_json(run.workdir.merge_record)["options"] == {"scale": 1.0, "drop_rate": 0.5, "seed": 0}
+
+
+def test_what_dare_drops_follows_the_seed_of_the_run(finished, tmp_path):
+    run = elsewhere(finished, tmp_path, **{"merge.method": "dare_linear"})
+    with run.config.unlocked():
+        run.config.seed = 7
+    assert _options(run) == {"seed": 7}

@@ -1,0 +1,167 @@
+"""Wall time and peak memory of launch.merge against mergekit, on the same checkpoints, and how far the results are apart.
+
+    python -m venv mergekit && mergekit/bin/pip install mergekit==0.1.5
+    python -m benchmarks.merge --mergekit=mergekit/bin/mergekit-yaml --root=runs/merge-benchmark
+
+Without --base the checkpoints are SmolLM2-135M-Instruct and copies of it with noise of a relative size of 1 % in every tensor,
+as Hugging Face folders in --dtype. Each tool runs as a process of its own, from nothing to a folder on disk, in turns. mergekit
+is given the configuration that launch.merge has written. Prints a table; --root/results.json has every run.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+METHODS = {
+    "linear": ("token_weighted", {}),
+    "ties": ("ties", {"trim_scope": "tensor", "weighted_election": True, "weighted_mean": True}),
+}
+"""Name in the table -> method and options of launch.merge that mergekit has too."""
+
+NOISE = 0.01
+
+MAKE_BASE = """
+import sys
+from launch import wire
+from models import export_hf
+base = wire.open_model("smollm2-135m-instruct", dtype="float32")
+export_hf(sys.argv[1], base.leaves().read, base.path, dtype=sys.argv[2])
+"""
+PERTURB = """
+import sys
+import numpy as np
+from models import StoredTensors
+base, rng = StoredTensors(sys.argv[1]), np.random.default_rng(int(sys.argv[3]))
+def perturbed(name):
+    tensor = base.read(name)
+    noise = rng.standard_normal(tensor.shape, np.float32)
+    return tensor + np.float32(float(sys.argv[4]) * tensor.std()) * noise
+base.export(sys.argv[2], perturbed, {})
+"""
+COMPARE = """
+import sys
+import numpy as np
+from models import StoredTensors
+ours, theirs = StoredTensors(sys.argv[1]), StoredTensors(sys.argv[2])
+assert ours.paths().keys() == theirs.paths().keys(), "the tools wrote other tensors"
+print(max(float(np.abs(ours.read(name) - theirs.read(name)).max()) for name in ours.paths()))
+"""
+"""These run as processes of their own: what this one holds would count as theirs."""
+
+
+class Run(NamedTuple):
+    """One run of one tool.
+
+    Attributes:
+        seconds: Wall time.
+        peak_bytes: Largest resident memory.
+    """
+
+    seconds: float
+    peak_bytes: int
+
+
+def measure(command: list[str]) -> Run:
+    """Runs a command to its end.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    error = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{error.decode()[-3000:]}")
+    return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+
+
+def python(code: str, *arguments: Any) -> str:
+    """Standard output of a piece of Python in a process of its own."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def checkpoints(options: argparse.Namespace) -> tuple[Path, list[Path]]:
+    """The base and its perturbed copies, made where they are missing."""
+    base = options.base or options.root / f"base-{options.dtype}"
+    if not base.exists():
+        python(MAKE_BASE, base, options.dtype)
+    models = [options.root / f"{base.name}-{k}" for k in range(options.models)]
+    for k, model in enumerate(models):
+        if not model.exists():
+            python(PERTURB, base, model, k, NOISE)
+    return base, models
+
+
+def compare(name: str, base: Path, models: list[Path], options: argparse.Namespace) -> dict[str, Any]:
+    """Runs both tools in turns."""
+    method, settings = METHODS[name]
+    ours, theirs, configuration = (options.root / f"{name}-{what}" for what in ("ours", "mergekit", "mergekit.yaml"))
+    places = [f"--base={base}", f"--models={','.join(map(str, models))}", f"--out={ours}"]
+    chosen = [f"--method={method}", f"--options={json.dumps(settings)}"]
+    runs: dict[str, list[Run]] = {"ours": [], "mergekit": []}
+    for _ in range(options.repeats):
+        for folder in (ours, theirs):
+            shutil.rmtree(folder, ignore_errors=True)
+        runs["ours"].append(measure([sys.executable, "-m", "launch.merge", *places, *chosen]))
+        shutil.copyfile(ours / "mergekit.yaml", configuration)
+        peer = [str(options.mergekit), str(configuration), str(theirs), "--no-copy-tokenizer", "--no-write-model-card"]
+        runs["mergekit"].append(measure(peer))
+    return {
+        "runs": {tool: [run._asdict() for run in found] for tool, found in runs.items()},
+        "median": {
+            tool: [statistics.median(values) for values in zip(*found, strict=True)] for tool, found in runs.items()
+        },
+        "largest_difference": float(python(COMPARE, ours, theirs)),
+    }
+
+
+def line(name: str, found: dict[str, Any]) -> str:
+    """A row of the table."""
+    (seconds, peak), (their_seconds, their_peak) = found["median"]["ours"], found["median"]["mergekit"]
+    return (
+        f"| {name} | {seconds:.1f} s | {their_seconds:.1f} s | {seconds / their_seconds:.2f} | {peak / 1e9:.2f} GB | "
+        f"{their_peak / 1e9:.2f} GB | {peak / their_peak:.2f} | {found['largest_difference']:.1e} |"
+    )
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mergekit", type=Path, required=True, help="mergekit-yaml of mergekit's own environment")
+    parser.add_argument("--root", type=Path, required=True, help="folder for checkpoints and results")
+    parser.add_argument("--base", type=Path, help="Hugging Face folder; left out: SmolLM2-135M-Instruct")
+    parser.add_argument("--models", type=int, default=4, help="checkpoints to merge")
+    parser.add_argument("--dtype", default="float32", help="of the checkpoints made from SmolLM2")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--repeats", type=int, default=5)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Measures and prints."""
+    options = parse(arguments)
+    options.root.mkdir(parents=True, exist_ok=True)
+    base, models = checkpoints(options)
+    print(f"{len(models)} checkpoints like {base.name}, medians of {options.repeats}, {os.cpu_count()} CPUs\n")
+    print("| method | time | mergekit | ratio | peak memory | mergekit | ratio | largest difference |")
+    print("|---|---|---|---|---|---|---|---|")
+    results = {}
+    for name in options.methods:
+        results[name] = compare(name, base, models, options)
+        print(line(name, results[name]), flush=True)
+        (options.root / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,127 @@
+"""Merges Hugging Face folders, whoever trained them and whatever the model, tensor by tensor.
+
+python -m launch.merge --base=DIR --models=DIR1,DIR2 --out=DIR
+python -m launch.merge --base=DIR --models=DIR1,DIR2,DIR3 --method=ties --options='{"density": 0.2}' --out=DIR
+
+Config, tokenizer and types are the base's; arithmetic is float32. Beside the weights come a model card and, where mergekit has
+the method, `mergekit.yaml`: the same merge for that tool.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from launch import cli
+from merit_jax.merge import MERGERS, checks
+from merit_jax.merge.folder_card import folder_card
+from merit_jax.merge.mergekit import recipe
+from merit_jax.progress import bar
+from merit_jax.registry import lookup
+from models.folder import MAX_SHARD_BYTES, check_free
+from models.stored import StoredTensors, check_vocabularies
+
+log = logging.getLogger("merit_jax")
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("base", None, "Folder of the model that the others were fine-tuned from.", required=True)
+flags.DEFINE_list("models", None, "Folders of the fine-tuned models, with commas between.", required=True)
+flags.DEFINE_list("weights", None, "A weight for each model, with sum 1; left out: the same for all.")
+flags.DEFINE_string("method", "token_weighted", f"One of {', '.join(MERGERS)}; token_weighted is the weighted average.")
+flags.DEFINE_string("options", "{}", "Options of the method, a JSON object.")
+flags.DEFINE_string("out", None, "Folder to make.", required=True)
+flags.DEFINE_integer("max_shard_bytes", MAX_SHARD_BYTES, "Size of a weight file before a new one.", lower_bound=1)
+
+
+def merge_folders(
+    base: str,
+    models: Sequence[str],
+    weights: Sequence[float],
+    method: str,
+    options: Mapping[str, Any],
+    out: str,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes the merge of Hugging Face folders, holding one tensor of each at a time.
+
+    Raises:
+        ValueError: A folder is damaged, models differ in tensors, shapes or vocabulary, or weights or options are wrong.
+    """
+    merger = lookup(MERGERS, method, "method")
+    if merger.fisher:
+        raise ValueError(f"--method={method} needs the training data of each model; it can be had in launch.run only")
+    check_free(Path(out))
+    theta0, thetas = open_models(base, models)
+    merge = merger.prepare(theta0, thetas, weights, options, is_matrix=theta0.is_matrix)
+    yaml = recipe(method, merge.options, base, models, merge.weights, theta0.dtypes)
+    extra = {
+        **folder_card(base, models, method, merge.weights, merge.options),
+        **({} if yaml is None else {"mergekit.yaml": yaml}),
+    }
+    with bar(len(theta0.paths()), "merge", "tensor") as progress:
+
+        def value(path: str) -> Any:
+            progress.update()
+            return merge.value(path)
+
+        theta0.export(out, value, extra, max_shard_bytes)
+
+
+def open_models(base: str, models: Sequence[str]) -> tuple[StoredTensors, list[StoredTensors]]:
+    """The folders, after checking that they hold the same tensors for the same tokens.
+
+    Raises:
+        ValueError: They do not, or a folder is given twice.
+    """
+    places = [Path(model).resolve() for model in models]
+    for k, place in enumerate(places):
+        if place in places[:k]:
+            raise ValueError(f"--models has {models[k]} twice; give it once, with the sum of its weights")
+    theta0, thetas = StoredTensors(base), [StoredTensors(model) for model in models]
+    checks.same_tree(theta0.paths(), [theta.paths() for theta in thetas], models)
+    for model in models:
+        check_vocabularies(base, model)
+    return theta0, thetas
+
+
+def parse_weights(given: Sequence[str] | None, count: int) -> list[float]:
+    """The weights of `--weights`; uniform ones where the flag is left out.
+
+    Raises:
+        ValueError: One is no number.
+    """
+    if given is None:
+        return [1 / count] * count
+    try:
+        return [float(weight) for weight in given]
+    except ValueError:
+        raise ValueError(f"--weights={','.join(given)}: expected a number for each model, as 0.7,0.3") from None
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """The options of `--options`.
+
+    Raises:
+        ValueError: It is no JSON object.
+    """
+    try:
+        options = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--options={text}: not JSON ({error}); expected an object, as '{{}}'") from None
+    if not isinstance(options, dict):
+        raise ValueError(f"--options={text}: expected a JSON object, as '{{}}'")
+    return options
+
+
+def main(argv: Sequence[str]) -> None:
+    """Merges."""
+    weights, options = parse_weights(FLAGS.weights, len(FLAGS.models)), parse_options(FLAGS.options)
+    merge_folders(FLAGS.base, FLAGS.models, weights, FLAGS.method, options, FLAGS.out, FLAGS.max_shard_bytes)
+    log.info("merged %d models into %s", len(FLAGS.models), FLAGS.out)
+
+
+if __name__ == "__main__":
+    cli.start(main)

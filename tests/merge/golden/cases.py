@@ -1,0 +1,31 @@
+"""What mergekit was asked to merge."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+FOLDER = Path(__file__).parent
+MODELS = ("a", "b", "c", "d")
+
+
+class Case(NamedTuple):
+    """Arguments of `launch.merge.merge_folders`."""
+
+    method: str
+    models: tuple[str, ...]
+    weights: tuple[float, ...]
+    options: Mapping[str, Any] = MappingProxyType({})
+
+
+TWO, FOUR = (0.7, 0.3), (0.4, 0.3, 0.2, 0.1)
+WEIGHTED = {"trim_scope": "tensor", "weighted_election": True, "weighted_mean": True}
+
+CASES = {
+    "linear2": Case("token_weighted", MODELS[:2], TWO),
+    "linear4": Case("token_weighted", MODELS, FOUR),
+    "ties2": Case("ties", MODELS[:2], TWO, {**WEIGHTED, "density": 0.5, "scale": 0.8}),
+    "ties4": Case("ties", MODELS, FOUR, {"trim_scope": "tensor"}),
+    "task_arithmetic4": Case("task_arithmetic", MODELS, FOUR),
+    "model_stock4": Case("model_stock", MODELS, FOUR),
+}

@@ -1,0 +1,78 @@
+"""The merge operators as their papers state them, in plain float64 numpy, for one matrix [m, n] of every branch."""
+
+import numpy as np
+
+
+def top(tau: np.ndarray, density: float) -> np.ndarray:
+    """The largest entries by magnitude."""
+    keep = np.argsort(-np.abs(tau).ravel(), kind="stable")[: max(1, int(density * tau.size))]
+    mask = np.zeros(tau.size)
+    mask[keep] = 1
+    return tau * mask.reshape(tau.shape)
+
+
+def consensus(taus, election, mean) -> np.ndarray:
+    """Elects a sign per entry, then averages the entries that have it."""
+    merged = np.zeros_like(taus[0])
+    for place in np.ndindex(merged.shape):
+        entries = np.array([tau[place] for tau in taus])
+        agree = (np.sign(entries) == np.sign(election @ entries)) & (entries != 0)
+        if agree.any():
+            merged[place] = np.average(entries[agree], weights=mean[agree])
+    return merged
+
+
+def star(tau, eta):
+    u, s, vt = np.linalg.svd(tau, full_matrices=False)
+    rank = next(r for r in range(1, len(s) + 1) if s[:r].sum() >= eta * s.sum())
+    return u[:, :rank] * (s[:rank] * s.sum() / s[:rank].sum()) @ vt[:rank]
+
+
+def procrustes(matrix):
+    p, _, qt = np.linalg.svd(matrix, full_matrices=False)
+    return p @ qt
+
+
+def tsv_m(taus):
+    count = min(taus[0].shape) // len(taus)
+    parts = [np.linalg.svd(tau, full_matrices=False) for tau in taus]
+    u, s, vt = (
+        np.concatenate([u[:, :count] for u, _, _ in parts], axis=1),
+        np.concatenate([s[:count] for _, s, _ in parts]),
+        np.concatenate([vt[:count] for _, _, vt in parts]),
+    )
+    return procrustes(u) @ np.diag(s) @ procrustes(vt)
+
+
+def iso_c(taus):
+    u, s, vt = np.linalg.svd(sum(taus), full_matrices=False)
+    return s.mean() * u @ vt
+
+
+def iso_cts(taus, fraction):
+    rank, tasks = min(taus[0].shape), len(taus)
+    specific = round((rank - int(rank * fraction)) / tasks) * tasks
+    common, own = rank - specific, specific // tasks
+    u, s, vt = np.linalg.svd(sum(taus), full_matrices=False)
+    us, ss, vts = [], [], []
+    for tau in taus:
+        ut, st, vtt = np.linalg.svd(tau - u[:, :common] @ u[:, :common].T @ tau, full_matrices=False)
+        us.append(ut[:, :own]), ss.append(st[:own]), vts.append(vtt[:own])
+    left = procrustes(np.concatenate([*us, u[:, :common]], axis=1))
+    right = procrustes(np.concatenate([*vts, vt[:common]]))
+    return np.concatenate([*ss, s[:common]]).mean() * left @ right
+
+
+def model_stock(taus):
+    flat = [tau.ravel() for tau in taus]
+    count = len(flat)
+    cosines = [
+        flat[i] @ flat[j] / np.linalg.norm(flat[i]) / np.linalg.norm(flat[j]) for i in range(count) for j in range(i)
+    ]
+    cosine = np.mean(cosines)
+    return count * cosine / (1 + (count - 1) * cosine) * sum(taus) / count
+
+
+def fisher(thetas, weights, fishers):
+    strengths = [weight * information for weight, information in zip(weights, fishers, strict=True)]
+    return sum(s * theta for s, theta in zip(strengths, thetas, strict=True)) / sum(strengths)
