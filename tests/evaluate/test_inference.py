@@ -78,7 +78,7 @@ def test_responses_score_as_in_a_pass_over_the_whole_conversation(model, params)
     inference = Inference(model, max_new_tokens=ROOM, stop=(STOP,))
     responses = [RNG.integers(6, VOCAB, n).astype(np.int32) for n in (1, 6, 3, 2, 4)]
     owner = np.array([1, 0, 1, 2, 1], np.int32)
-    scores = inference.score(params, read_all(inference, params, PROMPTS[:3], 16, 4), owner, responses)
+    scores, _ = inference.score(params, read_all(inference, params, PROMPTS[:3], 16, 4), owner, responses)
     expected = [likelihood(params, PROMPTS[o], r) for o, r in zip(owner, responses, strict=True)]
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
 
@@ -94,7 +94,7 @@ def test_longer_options_do_not_lengthen_what_is_generated(model, params):
     read = read_all(inference, params, PROMPTS[1:2], 16, 2)
     assert list(inference.generate(params, read)[0]) == greedy(params, PROMPTS[1], stop=-1)[:2]
     option = RNG.integers(6, VOCAB, ROOM).astype(np.int32)
-    score = inference.score(params, read, np.zeros(1, np.int32), [option])
+    score, _ = inference.score(params, read, np.zeros(1, np.int32), [option])
     np.testing.assert_allclose(score, [likelihood(params, PROMPTS[1], option)], rtol=1e-4)
 
 
