@@ -74,9 +74,7 @@ class Inference:
         """Reads right-padded prompts, one per row; a row may be empty."""
         return self._prefill(params, batch)
 
-    def score(
-        self, params: Params, read: Prefilled, owner: np.ndarray, responses: Sequence[np.ndarray]
-    ) -> Scored:
+    def score(self, params: Params, read: Prefilled, owner: np.ndarray, responses: Sequence[np.ndarray]) -> Scored:
         """How likely each response is after the prompt in row `owner`.
 
         Responses are scored as many at a time as there are prompts, on copies of the prompts' cache.

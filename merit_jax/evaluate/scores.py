@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from merit_jax.evaluate.inference import Inference, Scored
+from merit_jax.evaluate.inference import Ended, Inference, Scored
 from merit_jax.evaluate.layout import Layout
 from merit_jax.evaluate.questions import Question
 from merit_jax.loss import chunked_sum, token_nll
@@ -91,11 +91,13 @@ def option_choices(inference: Inference, params: Params, questions: Sequence[Que
     return choices
 
 
-def completions(inference: Inference, params: Params, prompts: Sequence[Example], layout: Layout) -> list[np.ndarray]:
-    """The greedy response to each prompt, as ids."""
+def completions(
+    inference: Inference, params: Params, prompts: Sequence[Example], layout: Layout, ended: Ended | None = None
+) -> list[np.ndarray]:
+    """The greedy response to each prompt, as ids; `ended` as in `Inference.generate`."""
     responses: list[np.ndarray] = [np.zeros(0, np.int32)] * len(prompts)
     for indices, batch in layout.batches(prompts):
-        written = inference.generate(params, inference.prefill(params, batch))
+        written = inference.generate(params, inference.prefill(params, batch), ended)
         for index, response in zip(indices, written, strict=True):
             if index >= 0:
                 responses[index] = response
