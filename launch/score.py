@@ -17,7 +17,7 @@ from merit_jax import sharding
 from merit_jax.data.mixture import read_records
 from merit_jax.evaluate.conversations import likelihoods, responses
 from merit_jax.evaluate.inference import Inference
-from merit_jax.evaluate.layout import Layout
+from merit_jax.evaluate.layout import Layout, doubling_buckets
 from merit_jax.evaluate.questions import stop_tokens
 from merit_jax.loss import next_token_loss
 from merit_jax.types import Record
@@ -39,18 +39,13 @@ flags.DEFINE_integer("batch_size", 8, "Examples per forward pass.", lower_bound=
 flags.DEFINE_string("dtype", "auto", 'Of computation: "float32", "bfloat16" or "auto".')
 
 
-def buckets(max_length: int) -> tuple[int, ...]:
-    """Padded lengths: powers of two from 64 to at least `max_length`."""
-    return tuple(2**k for k in range(6, max(6, (max_length - 1).bit_length()) + 1))
-
-
 def lines(records: Sequence[Record]) -> Iterator[dict]:
     """One dict per record, in order."""
     theta0 = wire.open_model(FLAGS.model, dtype=FLAGS.dtype)
     mesh, (tokenizer, reader) = sharding.make_mesh(), load_processor(theta0.path, theta0.model.config)
     params = sharding.load(theta0.leaves(), sharding.of_params(mesh, theta0.logical_axes, theta0.abstract))
     layout = Layout(
-        buckets(FLAGS.max_length), FLAGS.batch_size, lambda batch: sharding.place_batch(batch, mesh), reader
+        doubling_buckets(FLAGS.max_length), FLAGS.batch_size, lambda batch: sharding.place_batch(batch, mesh), reader
     )
     loss_fn = jax.jit(next_token_loss(theta0.model))
     inference = Inference(theta0.model, max_new_tokens=FLAGS.max_new_tokens, stop=stop_tokens(tokenizer))

@@ -35,10 +35,32 @@ def chunked_nll(
     weights: Float[Array, "b t"],
     chunk: int,
 ) -> Float[Array, " b"]:
-    """Weighted negative log-likelihood of `targets`, summed per row.
+    """Weighted negative log-likelihood of `targets`, summed per row (see `chunked_sum`)."""
+
+    def nll(hidden: Array, targets: Array, weights: Array) -> Array:
+        return (weights * token_nll(unembed(hidden), targets)).sum(axis=-1)
+
+    return chunked_sum(nll, hidden, targets, weights, chunk)
+
+
+def chunked_sum(
+    measure: Callable[[Array, Array, Array], Array],
+    hidden: Float[Array, "b t d"],
+    targets: Int32[Array, "b t"],
+    weights: Float[Array, "b t"],
+    chunk: int,
+) -> Float[Array, "*m b"]:
+    """Sums a measure over each row's supervised positions.
 
     Each row's supervised positions are moved to its front, and the row is read `chunk` positions at a time; a chunk without
     supervised tokens costs nothing, so prompts are never multiplied with the vocabulary. Logits are recomputed for the gradient.
+
+    Args:
+        measure: (hidden f32[b, c, d], targets i32[b, c], weights f32[b, c]) -> f32[..., b], sums that leave weight 0 out.
+        hidden: Hidden states.
+        targets: Id that follows each position.
+        weights: 0 where it is not supervised.
+        chunk: Positions of each row whose logits exist at one time.
     """
     rows, length, _ = hidden.shape
     order = jnp.argsort(weights == 0, axis=1, stable=True)
@@ -51,16 +73,15 @@ def chunked_nll(
         x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
         return jnp.moveaxis(x.reshape(rows, -1, chunk, *x.shape[2:]), 1, 0)
 
-    @jax.checkpoint
-    def chunk_nll(hidden: Array, targets: Array, weights: Array) -> Array:
-        return (weights * token_nll(unembed(hidden), targets)).sum(axis=-1)
+    chunks = tuple(map(in_chunks, (hidden, targets, weights)))
+    first = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in chunks]
+    nothing = jnp.zeros(jax.eval_shape(measure, *first).shape, jnp.float32)
 
     def add(total: Array, part: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        nll = jax.lax.cond(part[2].any(), chunk_nll, lambda *_: jnp.zeros(rows, jnp.float32), *part)
-        return total + nll, None
+        here = jax.lax.cond(part[2].any(), jax.checkpoint(measure), lambda *_: nothing, *part)
+        return total + here, None
 
-    total, _ = jax.lax.scan(add, jnp.zeros(rows, jnp.float32), tuple(map(in_chunks, (hidden, targets, weights))))
-    return total
+    return jax.lax.scan(add, nothing, chunks)[0]
 
 
 def token_nll(logits: Float[Array, "*b v"], targets: Int32[Array, "*b"]) -> Float[Array, "*b"]:

@@ -160,3 +160,23 @@ def test_validate_lists_bad_rows_and_fails(finished, tmp_path):
     assert all(f"a.train.jsonl:{row}" in output for row in (2, 4))
     assert "2 bad records" in output
     assert "none*.jsonl" in error
+
+
+def test_evaluate_writes_scores_and_samples(finished, tmp_path):
+    pytest.importorskip("lm_eval")
+    model = Path(finished.workdir.root).parent / "theta0"
+    suite = REPOSITORY / "examples" / "bigbench" / "suite.yaml"
+    given = [f"--model={model}", f"--suite={suite}", "--tasks=hyperbaton", "--limit=3", "--batch_size=2"]
+    lines = [[*given, "--out=out"], [*given, "--suite=nothing"], [*given, "--tasks=boolq"]]
+    right, unknown, other = commands(tmp_path, "evaluate", lines)
+    assert (right[0], unknown[0], other[0]) == (0, 1, 1), (right, unknown, other)
+    assert "hyperbaton" in right[1]
+    assert "known: paper_text" in unknown[2]
+    assert "no task 'boolq' in this suite; it has hyperbaton, pig_latin_encode" in other[2]
+    assert "Traceback" not in unknown[2] + other[2]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (results["limit"], results["results"]["hyperbaton"]["records"]) == (3, 3)
+    samples = [
+        json.loads(line) for line in (tmp_path / "out" / "samples" / "hyperbaton.jsonl").read_text().splitlines()
+    ]
+    assert results["mean"] == sum(sample["acc"] for sample in samples) / 3

@@ -10,6 +10,11 @@ from merit_jax.data.batching import bucketed_batches
 from merit_jax.types import Batch, Example, ImageReader
 
 
+def doubling_buckets(longest: int) -> tuple[int, ...]:
+    """Padded lengths: powers of two from 64 to at least `longest`."""
+    return tuple(2**k for k in range(6, max(6, (longest - 1).bit_length()) + 1))
+
+
 class Layout(NamedTuple):
     """How examples become batches.
 

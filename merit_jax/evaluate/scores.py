@@ -1,16 +1,18 @@
 """How well a model does on records: loss, multiple choice, greedy responses."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from merit_jax.evaluate.inference import Inference
+from merit_jax.evaluate.inference import Ended, Inference, Scored
 from merit_jax.evaluate.layout import Layout
 from merit_jax.evaluate.questions import Question
+from merit_jax.loss import chunked_sum, token_nll
 from merit_jax.sharding import to_host
-from merit_jax.types import Batch, Example, Params
+from merit_jax.types import Array, Batch, Example, Model, Params
 
 
 class Scores(NamedTuple):
@@ -43,26 +45,59 @@ def likelihoods(
     return found
 
 
+def continuation_scores(model: Model, chunk: int = 64) -> Callable[[Params, Batch], Float[Array, "2 b"]]:
+    """A function like a loss: (summed negative log-likelihood in nats, tokens that were not the likeliest) of each row.
+
+    Args:
+        model: Gives hidden states and logits.
+        chunk: Tokens of each row whose logits exist at one time.
+    """
+
+    def scores(params: Params, batch: Batch) -> Float[Array, "2 b"]:
+        def measure(hidden: Array, targets: Array, weights: Array) -> Array:
+            logits = model.unembed(params, hidden)
+            misses = (jnp.argmax(logits, axis=-1) != targets).astype(jnp.float32)
+            return (jnp.stack([token_nll(logits, targets), misses]) * weights).sum(axis=-1)
+
+        return chunked_sum(measure, model.hidden(params, batch), batch.targets, batch.weights, chunk)
+
+    return scores
+
+
+def option_scores(
+    inference: Inference,
+    params: Params,
+    prompts: Sequence[Example],
+    options: Sequence[Sequence[np.ndarray]],
+    layout: Layout,
+) -> Iterator[tuple[int, Scored]]:
+    """(index of a prompt, scores of its options), for every prompt; a prompt is read once for all its options."""
+    for indices, batch in layout.batches(prompts):
+        read = inference.prefill(params, batch)
+        pairs = [(row, option) for row, index in enumerate(indices) if index >= 0 for option in options[index]]
+        owner = np.array([row for row, _ in pairs], np.int32)
+        scored = inference.score(params, read, owner, [option for _, option in pairs])
+        for row, index in enumerate(indices.tolist()):
+            if index >= 0:
+                yield index, Scored(*(values[owner == row] for values in scored))
+
+
 def option_choices(inference: Inference, params: Params, questions: Sequence[Question], layout: Layout) -> list[int]:
     """For each question the option with the highest mean log-likelihood per token (the first of equals)."""
-    choices = [0] * len(questions)
-    for indices, batch in layout.batches([question.prompt for question in questions]):
-        read = inference.prefill(params, batch)
-        pairs = [(row, option) for row, q in enumerate(indices) if q >= 0 for option in questions[q].options]
-        owner = np.array([row for row, _ in pairs], np.int32)
-        scores = inference.score(params, read, owner, [option for _, option in pairs])
-        means = scores / np.array([len(option) for _, option in pairs])
-        for row, question in enumerate(indices):
-            if question >= 0:
-                choices[question] = int(np.argmax(means[owner == row]))
+    choices, options = [0] * len(questions), [question.options for question in questions]
+    for index, scored in option_scores(inference, params, [q.prompt for q in questions], options, layout):
+        lengths = np.array([len(option) for option in options[index]])
+        choices[index] = int(np.argmax(scored.log_likelihood / lengths))
     return choices
 
 
-def completions(inference: Inference, params: Params, prompts: Sequence[Example], layout: Layout) -> list[np.ndarray]:
-    """The greedy response to each prompt, as ids."""
+def completions(
+    inference: Inference, params: Params, prompts: Sequence[Example], layout: Layout, ended: Ended | None = None
+) -> list[np.ndarray]:
+    """The greedy response to each prompt, as ids; `ended` as in `Inference.generate`."""
     responses: list[np.ndarray] = [np.zeros(0, np.int32)] * len(prompts)
     for indices, batch in layout.batches(prompts):
-        written = inference.generate(params, inference.prefill(params, batch))
+        written = inference.generate(params, inference.prefill(params, batch), ended)
         for index, response in zip(indices, written, strict=True):
             if index >= 0:
                 responses[index] = response

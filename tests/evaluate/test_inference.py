@@ -78,7 +78,7 @@ def test_responses_score_as_in_a_pass_over_the_whole_conversation(model, params)
     inference = Inference(model, max_new_tokens=ROOM, stop=(STOP,))
     responses = [RNG.integers(6, VOCAB, n).astype(np.int32) for n in (1, 6, 3, 2, 4)]
     owner = np.array([1, 0, 1, 2, 1], np.int32)
-    scores = inference.score(params, read_all(inference, params, PROMPTS[:3], 16, 4), owner, responses)
+    scores, _ = inference.score(params, read_all(inference, params, PROMPTS[:3], 16, 4), owner, responses)
     expected = [likelihood(params, PROMPTS[o], r) for o, r in zip(owner, responses, strict=True)]
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
 
@@ -89,12 +89,38 @@ def test_greedy_responses_are_those_of_uncached_decoding(model, params):
     assert [list(row) for row in written] == [greedy(params, prompt) for prompt in PROMPTS]
 
 
+def test_a_response_is_greedy_where_decoding_would_have_written_it(model, params):
+    inference = Inference(model, max_new_tokens=ROOM, stop=(STOP,))
+    likeliest = [np.array(greedy(params, prompt, stop=-1)[:2], np.int32) for prompt in PROMPTS[:2]]
+    responses = [*likeliest, likeliest[0][:1], likeliest[0] + np.array([0, 1], np.int32), likeliest[1][::-1]]
+    read = read_all(inference, params, PROMPTS[:2], 16, 2)
+    scored = inference.score(params, read, np.array([0, 1, 0, 0, 1], np.int32), responses)
+    assert scored.greedy.tolist() == [True, True, True, False, False]
+
+
+def test_a_response_that_has_ended_by_what_it_says_grows_no_more(model, params, monkeypatch):
+    monkeypatch.setattr("merit_jax.evaluate.inference.LOOK", 2)
+    inference, asked_of = Inference(model, max_new_tokens=ROOM, stop=(-1,)), []
+
+    def ended(responses):
+        asked_of.append([len(response) for response in responses])
+        return np.array([True, False, False])
+
+    read = read_all(inference, params, PROMPTS[:2], 16, 3)
+    written = inference.generate(params, read, ended)
+    assert [list(row) for row in written[:2]] == [
+        greedy(params, PROMPTS[0], stop=-1)[:2],
+        greedy(params, PROMPTS[1], stop=-1),
+    ]
+    assert asked_of == [[2, 2, 0], [2, 4, 0], [2, 6, 0]]
+
+
 def test_longer_options_do_not_lengthen_what_is_generated(model, params):
     inference = Inference(model, max_new_tokens=2, longest_option=ROOM, stop=(-1,))
     read = read_all(inference, params, PROMPTS[1:2], 16, 2)
     assert list(inference.generate(params, read)[0]) == greedy(params, PROMPTS[1], stop=-1)[:2]
     option = RNG.integers(6, VOCAB, ROOM).astype(np.int32)
-    score = inference.score(params, read, np.zeros(1, np.int32), [option])
+    score, _ = inference.score(params, read, np.zeros(1, np.int32), [option])
     np.testing.assert_allclose(score, [likelihood(params, PROMPTS[1], option)], rtol=1e-4)
 
 
