@@ -39,13 +39,13 @@ class Paired(NamedTuple):
     p: float
 
 
-def spread(values: Sequence[float]) -> Spread:
+def spread(values: Sequence[int | float]) -> Spread:
     """Mean and standard deviation of at least one value."""
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Spread(float(np.mean(values)), deviation, len(values))
 
 
-def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Paired | None:
+def paired(ours: Mapping[int, int | float], theirs: Mapping[int, int | float]) -> Paired | None:
     """Compares two methods on the seeds that both have; None if there is none.
 
     The p-value is exact for up to 50 pairs without ties in the differences and up to 13 with; equal scores are left out of
