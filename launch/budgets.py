@@ -16,6 +16,22 @@ def budget(config: ConfigDict) -> float:
     return config.train.epochs * copies(config)
 
 
+def check_tokens(tokens: Mapping[str, float]) -> None:
+    """Refuses methods whose branches together do not train on the same number of supervised tokens per run.
+
+    `check_budgets` compares what configs ask for; this compares what the partitions came to.
+
+    Args:
+        tokens: Method -> supervised tokens of all its branches, divided by `copies`.
+
+    Raises:
+        ValueError: They differ; the methods are named with their tokens.
+    """
+    if len(set(tokens.values())) > 1:
+        listed = ", ".join(f"{method} {count:,.10g}" for method, count in tokens.items())
+        raise ValueError(f"the methods differ in budget, in supervised tokens: {listed}")
+
+
 def check_budgets(configs: Mapping[str, ConfigDict], controls: Sequence[str] = ()) -> None:
     """Refuses to compare methods that train on different numbers of supervised tokens.
 

@@ -9,7 +9,9 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs.common import parse, variant
+from merit_jax.merge import MERGERS
 from merit_jax.pipeline import run_stages, timed
+from merit_jax.registry import lookup
 from merit_jax.run import Run
 from merit_jax.stages.adopt import adopt
 from merit_jax.workdir import Workdir, absolute, fingerprint
@@ -67,6 +69,7 @@ def compare(
     methods, trained, merged, trainers = list(dict.fromkeys(methods)), {}, {}, {}
     for spec in methods:
         task = variant(config, spec)
+        lookup(MERGERS, task.merge.method, "merge.method")
         if not task.merge.branches:
             name = trainers[spec] = training_of(spec, methods)
             training = variant(config, name)
@@ -107,18 +110,33 @@ def spell(method: str, overrides: Mapping[str, str]) -> str:
     return ":".join(filter(None, (method, ",".join(f"{key}={text}" for key, text in overrides.items()))))
 
 
+def prepare(run: Run, comparison: Comparison) -> dict[str, Run]:
+    """Divides the mixture for every training, from gradients and similarities that are taken once.
+
+    Returns:
+        Training -> its run.
+
+    Raises:
+        ValueError: A partitioner cannot make that many groups of these datasets.
+    """
+    _load_once(run, comparison)
+    runs = {}
+    for spec, task in comparison.trained.items():
+        runs[spec] = run.beside(task.config, Workdir.at(task.root, shared=run.workdir.shared))
+        run_stages(runs[spec], PREPARATION)
+    return runs
+
+
 def make(run: Run, comparison: Comparison) -> dict[str, Workdir]:
     """Trains and merges what is not finished; a branch that several methods have in common is trained once.
 
     Returns:
         Method -> workdir of its merged model, in the order of `comparison`.
     """
-    _load_once(run, comparison)
-    runs: dict[str, Run] = {}
-    for spec, task in comparison.trained.items():
-        runs[spec] = run.beside(task.config, Workdir.at(task.root, shared=run.workdir.shared))
-        others = [run.workdir, *(other.workdir for other in runs.values())]
-        timed(run, f"training {spec}", partial(_train, runs[spec], others))
+    runs = prepare(run, comparison)
+    everyone = [run.workdir, *(other.workdir for other in runs.values())]
+    for spec, training in runs.items():
+        timed(run, f"training {spec}", partial(_train, training, everyone))
     workdirs = {}
     for spec, task in sorted(comparison.merged.items(), key=lambda item: bool(item[1].config.merge.match)):
         workdirs[spec] = Workdir.at(task.root, shared=run.workdir.shared)
@@ -126,11 +144,9 @@ def make(run: Run, comparison: Comparison) -> dict[str, Workdir]:
     return {spec: workdirs[spec] for spec in comparison.merged}
 
 
-def _train(run: Run, others: Sequence[Workdir]) -> bool:
-    prepared = run_stages(run, PREPARATION)
-    adopted = adopt(run, [other for other in others if other != run.workdir])
-    trained = run_stages(run, ("train",))
-    return prepared or adopted or trained
+def _train(run: Run, everyone: Sequence[Workdir]) -> bool:
+    adopted = adopt(run, [other for other in everyone if other != run.workdir])
+    return run_stages(run, ("train",)) or adopted
 
 
 def _load_once(run: Run, comparison: Comparison) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from etils import epath
@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from configs.common import parse
 from launch import basin, wire
-from launch.budgets import budget, check_budgets
+from launch.budgets import budget, check_budgets, check_tokens, copies
 from launch.figures import draw_mean_frontier
-from launch.methods import BASE, Comparison, compare, make, spell
+from launch.methods import BASE, Comparison, compare, make, prepare, spell
 from launch.outcomes import outcomes
 from merit_jax.pipeline import timed
 from merit_jax.report.results import Plan, Result, summarise, to_json
@@ -20,6 +20,7 @@ from merit_jax.report.tables import LATEX, MARKDOWN, tables
 from merit_jax.run import Run
 from merit_jax.stages.evaluate import evaluate
 from merit_jax.stages.frontier import frontier
+from merit_jax.stages.partition import load_plan
 from merit_jax.workdir import Workdir, absolute, write_json, write_text
 
 
@@ -54,12 +55,13 @@ def run_experiment(
         folder, seeded = root / f"seed-{seed}", _seeded(config, seed)
         run = run.beside(seeded, Workdir.at(folder)) if run else wire.open_run(seeded, folder, overwrite=overwrite)
         comparison = compare(seeded, experiment.methods, folder / "methods")
+        check_tokens(_tokens(prepare(run, comparison), comparison, experiment.controls))
         workdirs = make(run, comparison)
         timed(run, "evaluate", lambda run=run, workdirs=workdirs: evaluate(run, workdirs))
         timed(run, "frontier", lambda run=run, workdirs=workdirs: frontier(run, workdirs))
         found += [(label(outcome.variant), outcome) for outcome in outcomes(run, comparison)]
         results = summarise(plans(comparison, experiment.controls), found)
-        _write(run, root, results, experiment)
+        _write(run, root, results)
     return results
 
 
@@ -109,9 +111,20 @@ def _seeded(config: ConfigDict, seed: int) -> ConfigDict:
     return seeded
 
 
-def _write(run: Run, root: epath.Path, results: dict[str, Result], experiment: Experiment) -> None:
+def _tokens(runs: Mapping[str, Run], comparison: Comparison, controls: Sequence[str]) -> dict[str, float]:
+    """Supervised tokens of every training, by its partition, of one run of the common budget."""
+    compared = {name for spec, name in comparison.trainer.items() if spec not in controls}
+    return {
+        name: run.config.train.epochs * (sum(load_plan(run).tokens) / copies(run.config))
+        for name, run in runs.items()
+        if name in compared
+    }
+
+
+def _write(run: Run, root: epath.Path, results: dict[str, Result]) -> None:
     retention = run.config.frontier.retention
-    about = {"config": run.config.method, "seeds": list(experiment.seeds), "retention": retention}
+    seeds = sorted({outcome.seed for outcome in results[BASE].outcomes})
+    about = {"config": run.config.method, "seeds": seeds, "retention": retention}
 
     def write() -> None:
         write_text(root / "config.json", run.config.to_json_best_effort(indent=2) + "\n")

@@ -194,7 +194,7 @@ def test_an_experiment_that_is_stopped_between_methods_ends_with_the_same_result
     assert not (tmp_path / "root" / "results.json").exists()
     monkeypatch.setattr(methods, "_train", original)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "root").rglob("done.json")}
-    assert len(before) == 3  # joint, and the soup's two
+    assert len(before) == 3, "joint, and the soup's two"
     again = study.run_experiment(config(folder), tmp_path / "root", one_seed, overwrite=False)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     for name, result in again.items():
@@ -209,6 +209,14 @@ def test_unequal_budgets_are_refused_before_anything_is_done(done, tmp_path):
     with pytest.raises(ValueError, match=r"1 for joint; 2 for merit1d:train\.epochs=2"):
         study.run_experiment(config(folder), tmp_path / "root", listed, overwrite=False)
     assert not (tmp_path / "root").exists()
+
+
+def test_a_split_that_cannot_be_made_is_refused_before_any_training(done, monkeypatch, tmp_path):
+    folder, _, _ = done
+    monkeypatch.setattr(train, "fine_tune", None)
+    listed = study.Experiment(("joint", "random8"), (), (0,))
+    with pytest.raises(ValueError, match="cannot make 8 non-empty groups of 6 datasets"):
+        study.run_experiment(config(folder), tmp_path / "root", listed, overwrite=False)
 
 
 def test_an_experiment_with_other_settings_is_refused(done, tmp_path):

@@ -5,11 +5,11 @@ from etils import epath
 
 from configs import common
 from launch import study
-from launch.budgets import budget, check_budgets
+from launch.budgets import budget, check_budgets, check_tokens
 from launch.methods import compare, spell, training_of
 
 ROOT = epath.Path("/nowhere")
-TIES = 'merit2d:merge.method=ties,merge.options={"density":0.2,"scale":1}'
+AGAIN = 'merit2d:merge.method=uniform,merge.options={"density":0.2,"scale":1}'
 
 
 @pytest.fixture
@@ -18,33 +18,33 @@ def config():
 
 
 def test_methods_that_differ_in_the_merge_alone_are_trained_once(config):
-    found = compare(config, ["merit2d", TIES, "merit2d:merge.method=uniform", "joint", "wise"], ROOT)
+    found = compare(config, ["merit2d", AGAIN, "merit2d:merge.method=uniform", "joint", "wise"], ROOT)
     assert list(found.trained) == ["merit2d", "joint"]
-    assert list(found.merged) == ["merit2d", TIES, "merit2d:merge.method=uniform", "joint", "wise"]
+    assert list(found.merged) == ["merit2d", AGAIN, "merit2d:merge.method=uniform", "joint", "wise"]
     assert [found.trainer[name] for name in found.merged] == ["merit2d"] * 3 + ["joint"] * 2
     branches = {name: task.config.merge.branches for name, task in found.merged.items()}
     home = str(found.trained["merit2d"].root)
-    assert branches == {"merit2d": "", TIES: home, "merit2d:merge.method=uniform": home, "joint": ""} | {
+    assert branches == {"merit2d": "", AGAIN: home, "merit2d:merge.method=uniform": home, "joint": ""} | {
         "wise": str(found.trained["joint"].root)
     }
     assert len({task.root for task in found.merged.values()}) == 5
     assert found.merged["wise"].config.merge.match == home
-    assert found.merged[TIES].config.merge.options == '{"density":0.2,"scale":1}'
+    assert found.merged[AGAIN].config.merge.options == '{"density":0.2,"scale":1}'
 
 
 def test_a_method_that_is_merged_again_is_trained_whether_it_is_listed_or_not(config):
-    found = compare(config, [TIES], ROOT)
+    found = compare(config, [AGAIN], ROOT)
     assert list(found.trained) == ["merit2d"]
     assert found.trained["merit2d"].root == compare(config, ["merit2d"], ROOT).trained["merit2d"].root
 
 
 def test_the_branches_of_the_run_itself_are_not_trained_again(config):
     own = ROOT / "run"
-    found = compare(config, ["merit2d", TIES, "merit2d:train.epochs=2", "joint", "wise"], ROOT, own=own)
+    found = compare(config, ["merit2d", AGAIN, "merit2d:train.epochs=2", "joint", "wise"], ROOT, own=own)
     assert found.trained["merit2d"].root == own
     assert found.trained["merit2d:train.epochs=2"].root != own
     assert found.merged["merit2d"].root != own
-    assert found.merged[TIES].config.merge.branches == found.merged["merit2d"].config.merge.branches == str(own)
+    assert found.merged[AGAIN].config.merge.branches == found.merged["merit2d"].config.merge.branches == str(own)
     assert found.merged["wise"].config.merge.match == str(own)
 
 
@@ -110,6 +110,17 @@ def test_budgets_that_differ_are_refused_by_name(config):
     check_budgets(found, ["joint:train.epochs=2", "random4:train.epochs=0.5"])
 
 
+def test_partitions_that_cover_different_tokens_are_refused_by_name():
+    check_tokens({"joint": 1200.0, "random4": 1200.0})
+    with pytest.raises(ValueError, match=r"in supervised tokens: joint 1,200, random4 1,199"):
+        check_tokens({"joint": 1200.0, "random4": 1199.0})
+
+
+def test_an_operator_that_does_not_exist_is_refused(config):
+    with pytest.raises(ValueError, match=r"unknown merge\.method 'tiess'; known: "):
+        compare(config, ["merit2d:merge.method=tiess"], ROOT)
+
+
 def test_a_soup_has_the_budget_of_its_runs(config):
     found = configs(config, ["joint", "soup3", "examples8", "merit2d", "joint:train.batch_size=32"])
     check_budgets(found)
@@ -121,7 +132,7 @@ def test_a_soup_has_the_budget_of_its_runs(config):
     [
         ("joint,random4", ["joint", "random4"]),
         ("joint:train.epochs=2,train.eps=1e-6,random4", ["joint:train.epochs=2,train.eps=1e-6", "random4"]),
-        (f"{TIES},merit1d", [TIES, "merit1d"]),
+        (f"{AGAIN},merit1d", [AGAIN, "merit1d"]),
         ("", []),
     ],
 )
