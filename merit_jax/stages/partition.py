@@ -90,10 +90,10 @@ def _branches(run: Run) -> tuple[Branch, ...]:
 
 
 def _representation(run: Run, axes: int) -> tuple[np.ndarray, np.ndarray]:
-    """(similarity, scores) by `config.conflict`; the paper's are in `conflict.npz`, any other is made of them and the norms."""
+    """(similarity, scores) by `config.conflict`: the paper's from `conflict.npz`, any other, or more axes, from that and norms."""
     cfg = run.config.conflict
     similarity, scores = load_conflict(run)
-    if cfg.to_dict() == PAPER:
+    if cfg.to_dict() == PAPER and scores.shape[1] >= axes:
         return similarity, scores
     if cfg.similarity not in SIMILARITIES:
         raise ValueError(f"unknown conflict.similarity {cfg.similarity!r}; known: {', '.join(SIMILARITIES)}")
