@@ -90,7 +90,7 @@ def _branches(run: Run) -> tuple[Branch, ...]:
 
 
 def _representation(run: Run, axes: int) -> tuple[np.ndarray, np.ndarray]:
-    """(similarity, scores) by `config.conflict`: the paper's from `conflict.npz`, any other, or more axes, from that and norms."""
+    """(similarity, scores) by `config.conflict`: the paper's from `conflict.npz`, others, or more axes, from that and norms."""
     cfg = run.config.conflict
     similarity, scores = load_conflict(run)
     if cfg.to_dict() == PAPER and scores.shape[1] >= axes:
