@@ -6,8 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from etils import epath
 
+from merit_jax.report.results import Result
 from merit_jax.workdir import Workdir, read_json
 
 log = logging.getLogger("merit_jax")
@@ -24,20 +26,41 @@ def draw_frontier(workdir: Workdir) -> epath.Path | None:
     Returns:
         The picture's path; None if there is no frontier, or no matplotlib to draw it with.
     """
-    if not workdir.frontier.exists():
+    if not workdir.frontier.exists() or not _can_draw():
         return None
-    if importlib.util.find_spec("matplotlib") is None:
-        log.info("no picture of the frontier: install matplotlib (pip install 'merit-jax[figures]') and run again")
-        return None
-    from matplotlib.figure import Figure
-
     content = read_json(workdir.frontier)
-    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
-    axes = figure.add_subplot()
     lines = {name: model["points"] for name, model in content["models"].items()}
     (base,) = lines.pop("base")
-    plot_frontier(axes, base, lines, content["inputs"]["frontier"]["retention"])
-    path = workdir.frontier.with_suffix(".png")
+    return _draw(workdir.frontier.with_suffix(".png"), base, lines, content["inputs"]["frontier"]["retention"])
+
+
+def draw_mean_frontier(path: epath.Path, results: Mapping[str, Result], retention: float) -> epath.Path | None:
+    """Draws the mean frontier of each method's runs, if there are any.
+
+    Returns:
+        The picture's path; None if there is no frontier, or no matplotlib to draw it with.
+    """
+    lines = {name: [run.points for run in result.outcomes if run.points] for name, result in results.items()}
+    means = {name: np.mean(points, axis=0).tolist() for name, points in lines.items() if points}
+    if len(means) < 2 or not _can_draw():
+        return None
+    (base,) = means.pop("base")
+    titles = {name: f"{name} ({len(lines[name])} runs)" if len(lines[name]) > 1 else name for name in means}
+    return _draw(path, base, {titles[name]: points for name, points in means.items()}, retention)
+
+
+def _can_draw() -> bool:
+    if importlib.util.find_spec("matplotlib") is None:
+        log.info("no picture of the frontier: install matplotlib (pip install 'merit-jax[figures]') and run again")
+        return False
+    return True
+
+
+def _draw(path: epath.Path, base: Point, lines: Mapping[str, Sequence[Point]], retention: float) -> epath.Path:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4 if len(lines) > len(COLOURS) else 6.4, 4.6), layout="constrained")
+    plot_frontier(figure.add_subplot(), base, lines, retention)
     with path.open("wb") as file:
         figure.savefig(file, format="png", dpi=150)
     return path
@@ -67,4 +90,5 @@ def plot_frontier(axes: Any, base: Point, lines: Mapping[str, Sequence[Point]], 
     axes.set_xlim(0, min(100, 120 * most))
     axes.set_xlabel("retained: open-ended suites (%)")
     axes.set_ylabel("skill: suites that the mixture teaches (%)")
-    axes.legend(fontsize=7, frameon=False)
+    beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if len(lines) > len(COLOURS) else {}
+    axes.legend(fontsize=7, frameon=False, **beside)

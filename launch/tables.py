@@ -109,3 +109,8 @@ def print_times(workdir: Workdir) -> None:
         parts = [f"{name} {seconds:.0f} s" for name, seconds in times.items() if seconds >= 1]
         console.print(f"Time: {', '.join(parts)}; {sum(times.values()):.0f} s in all.")
     console.print(f"Artifacts: {workdir.root}", soft_wrap=True)
+
+
+def print_text(text: str) -> None:
+    """Prints text as it stands."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -16,6 +16,9 @@ BLOCK = 2**24
 SIGN_TOLERANCE = 1e-4
 """Relative difference in magnitude below which two scores count as a tie when an axis gets its sign."""
 
+CENTRINGS = ("columns", "double")
+"""What is subtracted before the principal axes are taken: column means, or column and row means."""
+
 
 class PrincipalAxes(NamedTuple):
     """The leading principal components of a similarity matrix.
@@ -82,21 +85,41 @@ def extend_similarity(
     return jnp.block([[jnp.asarray(C, jnp.float32), cross.T], [cross, cosine_similarity(G_new)]])
 
 
-def principal_axes(C: Float[Array, "t t"], rank: int) -> PrincipalAxes:
-    """Column-centred principal component analysis (MERIT Alg. 1, step 2).
-
-    `C − 1 c̄ᵀ = U S Vᵀ`, scores `z = U_r S_r`. Each axis's sign makes its score of largest magnitude positive; of
-    several such scores (equal to within 1e-4) the first decides, so rounding cannot flip an axis.
+def gram(C: Float[Array, "t t"], norms: Float[Array, " t"] | Sequence[float]) -> Float[Array, "t t"]:
+    """`K_ij = ⟨g_i, g_j⟩ = C_ij ‖g_i‖ ‖g_j‖`, divided by the mean squared norm (MERIT Lemma 1, `K = D C D`).
 
     Args:
-        C: Similarity matrix.
+        C: Cosine similarity.
+        norms: ‖g_t‖ of each dataset, positive.
+    """
+    D = np.asarray(norms, np.float64)
+    D = D / np.sqrt(np.mean(D**2))
+    return jnp.asarray(D[:, None] * np.asarray(C, np.float64) * D, jnp.float32)
+
+
+def principal_axes(C: Float[Array, "t t"], rank: int, centring: str = "columns") -> PrincipalAxes:
+    """The leading principal axes of a similarity matrix (MERIT Alg. 1, step 2).
+
+    "columns", the paper's: `C − 1 c̄ᵀ = U S Vᵀ`, scores `z = U_r S_r`. "double" (MERIT App. F.3), with `J = I − 11ᵀ/T`:
+    `J C J = U S Uᵀ`, scores `z = U_r S_r^½`, which are the principal components of the (unit) gradients that C compares.
+    Each axis's sign makes its score of largest magnitude positive; of several such scores (equal to within 1e-4) the first
+    decides, so rounding cannot flip an axis.
+
+    Args:
+        C: Similarity matrix, its entries of order one.
         rank: Number of axes, r.
+        centring: "columns" or "double".
 
     Raises:
-        ValueError: The centred matrix has fewer than `rank` axes of non-zero length.
+        ValueError: The centred matrix has fewer than `rank` axes of non-zero length, or `centring` is unknown.
     """
+    if centring not in CENTRINGS:
+        raise ValueError(f"unknown centring {centring!r}; known: {', '.join(CENTRINGS)}")
     C = jnp.asarray(C, jnp.float32)
-    U, S, Vt = jnp.linalg.svd(C - C.mean(axis=0), full_matrices=False)
+    centred = C - C.mean(axis=0)
+    if centring == "double":
+        centred = centred - centred.mean(axis=1, keepdims=True)
+    U, S, Vt = jnp.linalg.svd(centred, full_matrices=False)
     # Entries of C are of order one, so rounding alone gives singular values of this size.
     floor = jnp.maximum(S[0], 1) * len(C) * jnp.finfo(jnp.float32).eps
     exist = int(jnp.sum(floor < S))
@@ -105,9 +128,10 @@ def principal_axes(C: Float[Array, "t t"], rank: int) -> PrincipalAxes:
             f"rank {rank} asked for, but the similarity of these {len(C)} datasets has {exist} principal axes; "
             f"choose a rank in 1..{exist} or give more, and more different, datasets"
         )
-    scores = U[:, :rank] * S[:rank]
+    lengths = jnp.sqrt(S) if centring == "double" else S
+    scores = U[:, :rank] * lengths[:rank]
     sign = _signs(scores)
-    explained = S[:rank] ** 2 / jnp.sum(S**2)
+    explained = lengths[:rank] ** 2 / jnp.sum(lengths**2)
     return PrincipalAxes(scores * sign, explained, Vt[:rank].T * sign)
 
 

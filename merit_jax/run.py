@@ -83,16 +83,17 @@ class Run:
         return self.place(self.theta0.leaves())
 
     def beside(self, config: Any, workdir: Workdir) -> "Run":
-        """A run of another method on the same theta0 and data; what this one has loaded and compiled is shared.
+        """A run of another method or seed on the same theta0 and mixture; what this one has loaded and compiled is shared.
 
         Args:
-            config: Like this run's, but for `method`, `partition`, `train` and `merge`.
+            config: Like this run's, but for `method`, `seed`, `conflict`, `partition`, `train` and `merge`.
             workdir: Where its artifacts go.
         """
         other = dataclasses.replace(self, config=config, workdir=workdir)
         own = {
             *vars(other),
             *(() if other.optimizer_options == self.optimizer_options else ("optimizer", "train_step")),
+            *(() if config.seed == self.config.seed else ("datasets", "text_inputs")),
         }
         vars(other).update({name: value for name, value in vars(self).items() if name not in own})
         return other

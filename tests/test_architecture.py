@@ -29,11 +29,11 @@ LAYERS = [
     ["stages.partition"],
     ["card", "stages.train"],
     ["stages.fisher"],
-    ["stages.merge"],
+    ["stages.adopt", "stages.merge"],
     ["stages.candidates"],
     ["stages.evaluate"],
     ["stages.frontier"],
-    ["pipeline"],
+    ["pipeline", "report"],
 ]
 """merit_jax from the bottom up: a module imports lower layers and its own package only."""
 

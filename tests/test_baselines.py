@@ -8,6 +8,8 @@ import jax
 import numpy as np
 import pytest
 
+from configs.common import variant
+from launch import methods
 from launch import run as command
 from merit_jax.data.batching import Space, calibration_examples, fill_row, stack
 from merit_jax.merge.leaves import OrbaxLeaves
@@ -58,10 +60,10 @@ def run(finished, tmp_path_factory):
     run = like(finished, tmp_path_factory.mktemp("baselines"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("merit_jax.stages.gradients.gradient_rows", None)
-        found = command.train_baselines(run)
+        found = methods.make(run, command.baselines_of(run))
     assert list(found) == list(BASELINES)
-    assert evaluate(run, found)
-    assert frontier(run, found)
+    assert evaluate(run, everything(run))
+    assert frontier(run, everything(run))
     return run
 
 
@@ -71,11 +73,11 @@ def merged(workdir):
 
 def of(run, spec):
     """A baseline's workdir."""
-    return Workdir.at(command._baseline_root(run, spec), run.workdir.shared)
+    return Workdir.at(command.baselines_of(run).merged[spec].root, run.workdir.shared)
 
 
 def everything(run):
-    return {spec: of(run, spec) for spec in BASELINES}
+    return {**{spec: of(run, spec) for spec in BASELINES}, "merged": run.workdir}
 
 
 def test_baselines_share_gradients_and_tokens_with_the_run(run):
@@ -164,24 +166,23 @@ def test_a_second_comparison_does_nothing(run, monkeypatch):
     monkeypatch.setattr("merit_jax.sharding.load", None)
     files = [Path(path) for path in (run.workdir.evaluation, run.workdir.frontier)]
     before = [path.stat().st_mtime_ns for path in files]
-    command.train_baselines(run)
+    methods.make(run, command.baselines_of(run))
     assert not evaluate(run, everything(run))
     assert not frontier(run, everything(run))
     assert before == [path.stat().st_mtime_ns for path in files]
 
 
 def test_a_baseline_of_the_same_optimizer_shares_the_compiled_step(run):
-    configs = command.baseline_configs(run)
-    shared = run.beside(configs["merit1d"], of(run, "merit1d"))
-    own = run.beside(configs[BASELINES[0]], of(run, BASELINES[0]))
+    configs = {spec: task.config for spec, task in command.baselines_of(run).trained.items()}
     step = run.train_step
-    assert run.beside(configs["merit1d"], of(run, "merit1d")).train_step is step
-    assert run.beside(configs[BASELINES[0]], of(run, BASELINES[0])).train_step is not step
+    shared, own = (run.beside(configs[spec], of(run, spec)) for spec in ("merit1d", BASELINES[0]))
+    assert shared.train_step is step
+    assert own.train_step is not step
     for other in (shared, own):
         assert other.params is run.params
         assert other.datasets is run.datasets
         assert other.loss_fn is run.loss_fn
-    rate = command.variant(run.config, "joint:train.learning_rate=0.5")
+    rate = variant(run.config, "joint:train.learning_rate=0.5")
     assert run.beside(rate, run.workdir).train_step is step
 
 
@@ -190,7 +191,7 @@ def test_a_baseline_of_the_same_optimizer_shares_the_compiled_step(run):
     [
         (("joint", "jiont"), "unknown method 'jiont'"),
         (("joint", "random4:train.rate=1"), r"cannot override 'train\.rate'"),
-        (("wise",), "baseline 'wise' moves theta0 towards joint training; list 'joint' among the baselines"),
+        (("wise",), "method 'wise' moves theta0 towards joint training; list 'joint' among the methods"),
     ],
 )
 @pytest.mark.parametrize("stages", [(), ("mixture",)])
@@ -199,11 +200,6 @@ def test_a_wrong_baseline_is_refused_before_anything_is_done(finished, tmp_path,
     with pytest.raises(ValueError, match=said):
         command.run_all(config, workdir, stages, overwrite=False)
     assert not list(workdir.iterdir())
-
-
-def test_a_baseline_that_is_listed_twice_is_one(finished, tmp_path):
-    run = world.copied(finished, tmp_path, baselines=("joint", "random2", "joint"))
-    assert list(command.baseline_configs(run)) == ["joint", "random2"]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +225,7 @@ def test_a_frontier_needs_suites_of_both_kinds(finished, tmp_path, changes, said
 
 
 def test_a_frontier_of_other_scales_is_named(run):
-    other = command.variant(run.config, "merit2d")
+    other = variant(run.config, "merit2d")
     with other.unlocked():
         other.frontier.scales = (0.5, 1.0)
     other = run.beside(other, run.workdir)
@@ -240,7 +236,7 @@ def test_a_frontier_of_other_scales_is_named(run):
 
 @pytest.mark.parametrize("stage", [evaluate, frontier])
 def test_scores_on_suites_that_have_changed_are_not_taken_for_new_ones(run, tmp_path, stage):
-    config = command.variant(run.config, "merit2d")
+    config = variant(run.config, "merit2d")
     folder = tmp_path / "suites"
     shutil.copytree(Path(config.evaluate.suites).parent, folder)
     with config.unlocked():

@@ -12,8 +12,10 @@ import pytest
 from configs import common
 from merit_jax import tree
 from merit_jax.branches import SHARINGS
+from merit_jax.conflict import CENTRINGS
 from merit_jax.merge import MERGERS
 from merit_jax.partition import PARTITIONERS
+from merit_jax.stages.partition import SIMILARITIES
 from models import build
 from models.families import parse_config
 from tests.models.test_tiles import SMOLVLM_256M
@@ -26,6 +28,9 @@ METHODS = {
     "joint": ("joint", 1),
     "merit1d": ("median_split", 2),
     "merit3d": ("median_split", 8),
+    "gram2d": ("median_split", 4),
+    "double1d": ("median_split", 2),
+    "raw2d": ("median_split", 4),
     "random4": ("random", 4),
     "kmeans3": ("kmeans", 3),
     "conflict4": ("conflict_induced", 4),
@@ -110,15 +115,18 @@ def test_stages_of_a_basin_are_config_files():
 
 
 def test_every_method_names_a_partitioner_and_a_merger_that_exist():
-    for partition, merge in common.METHODS.values():
-        assert partition in {**PARTITIONERS, **SHARINGS}
-        assert merge in MERGERS
+    for method in common.METHODS.values():
+        assert method.partition in {**PARTITIONERS, **SHARINGS}
+        assert method.merge in MERGERS
+        assert method.similarity in SIMILARITIES
+        assert method.centring in CENTRINGS
 
 
 @pytest.mark.parametrize("method", ["merit", "merit2", "random", "Joint", "soup-2", ""])
 def test_an_unknown_method_lists_the_known_ones(method):
     with pytest.raises(
-        ValueError, match=r"unknown method .*; known: joint, meritRd, randomK, kmeansK, conflictK, soupK"
+        ValueError,
+        match=r"unknown method .*; known: joint, meritRd, gramRd, doubleRd, rawRd, randomK, kmeansK, conflictK, soupK",
     ):
         common.with_method(common.get_config(), method)
 

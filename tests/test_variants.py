@@ -22,6 +22,7 @@ def config():
         ("joint:train.schedule=linear", "schedule", "linear"),
         ("joint:train.batch_size=16", "batch_size", 16),
         ("joint", "epochs", 3.0),
+        ("joint:train.no_decay=('bias',)", "no_decay", ("bias",)),
     ],
 )
 def test_an_override_has_the_type_of_its_key(config, spec, key, value):
@@ -43,17 +44,38 @@ def test_several_keys_are_overridden_and_all_others_are_the_runs(config):
 def test_the_method_sets_partition_and_merge_alone(config):
     same, changed = config.to_dict(), common.variant(config, "wise").to_dict()
     assert (changed["partition"]["method"], changed["merge"]["method"]) == ("joint", "interpolate")
-    for section in ("method", "partition", "merge"):
+    for section in ("method", "conflict", "partition", "merge"):
         same.pop(section)
         changed.pop(section)
     assert changed == same
 
 
+def test_the_options_of_an_operator_may_have_commas(config):
+    spec = 'merit2d:merge.method=interpolate,merge.options={"scale": 0.5,"other":1},train.epochs=2'
+    variant = common.variant(config, spec)
+    assert variant.merge.options == '{"scale": 0.5,"other":1}'
+    assert (variant.merge.method, variant.train.epochs) == ("interpolate", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("method", "representation"),
+    [
+        *(("merit2d", ("cosine", "columns")), ("gram1d", ("gram", "columns")), ("double3d", ("cosine", "double"))),
+        *(("raw2d", ("gram", "double")), ("kmeans4:conflict.similarity=gram", ("gram", "columns"))),
+    ],
+)
+def test_a_method_names_its_representation_whatever_the_runs_is(config, method, representation):
+    with config.unlocked():
+        config.conflict.update({"similarity": "gram", "centring": "double"})
+    found = common.variant(config, method).conflict
+    assert (found.similarity, found.centring) == representation
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("joint:train.rate=1", r"baseline 'joint:train\.rate=1': cannot override 'train\.rate'; use a key of"),
-        ("joint:model.path=x", r"cannot override 'model\.path'; use a key of partition, train or merge"),
+        ("joint:train.rate=1", r"method 'joint:train\.rate=1': cannot override 'train\.rate'; use a key of"),
+        ("joint:model.path=x", r"cannot override 'model\.path'; use a key of conflict, partition, train or merge"),
         ("joint:seed=1", r"cannot override 'seed'; use"),
         ("joint:train=1", r"cannot override 'train'; use"),
         ("joint:train.batch_size=many", r"train\.batch_size = 'many': .* casted to type <class 'int'>"),

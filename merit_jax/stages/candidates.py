@@ -1,4 +1,4 @@
-"""The models of a run that are evaluated: theta0, the baselines' merged models, and its own."""
+"""The models of a run that are evaluated: theta0, and merged models."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -29,14 +29,18 @@ class Candidate(NamedTuple):
         return run.place(self.leaves()) if self.displacement else run.params
 
 
-def candidates(run: Run, baselines: Mapping[str, Workdir]) -> dict[str, Candidate]:
-    """Models by name: "base", the baselines, "merged".
+def candidates(run: Run, merged: Mapping[str, Workdir] | None = None) -> dict[str, Candidate]:
+    """Models by name: "base", then the merged models.
+
+    Args:
+        run: The run.
+        merged: Name -> workdir of each merged model; None: the run's own, as "merged".
 
     Raises:
         ValueError: A model is not merged yet.
     """
     found = {BASE: Candidate(run.theta0.leaves, {"theta0": run.theta0_fingerprint}, 0.0)}
-    for name, workdir in {**baselines, MERGED: run.workdir}.items():
+    for name, workdir in ({MERGED: run.workdir} if merged is None else merged).items():
         record = read_json(workdir.merge_record)
         found[name] = Candidate(
             lambda workdir=workdir: OrbaxLeaves(workdir.merged_params),

@@ -21,12 +21,12 @@ from merit_jax.workdir import Workdir, is_current, read_json, write_json
 log = logging.getLogger("merit_jax")
 
 
-def evaluate(run: Run, baselines: Mapping[str, Workdir] | None = None) -> bool:
-    """Scores theta0 ("base"), this run's merged model ("merged") and the merged models of other workdirs.
+def evaluate(run: Run, merged: Mapping[str, Workdir] | None = None) -> bool:
+    """Scores theta0 ("base") and merged models.
 
     Args:
         run: The run.
-        baselines: Name -> workdir of a finished run on the same mixture.
+        merged: Name -> workdir of each merged model, all on the run's mixture; None: the run's own, as "merged".
 
     Raises:
         ValueError: Scores of these models on other records are there already, or there is nothing to ask.
@@ -34,7 +34,7 @@ def evaluate(run: Run, baselines: Mapping[str, Workdir] | None = None) -> bool:
     path, sheet = run.workdir.evaluation, _Sheet(run)
     inputs = sheet.inputs
     known = read_json(path)["models"] if is_current(path, inputs, overwrite=run.overwrite) else {}
-    models = candidates(run, baselines or {})
+    models = candidates(run, merged)
     wanted = {name: c for name, c in models.items() if known.get(name, {}).get("inputs") != c.inputs}
     if not wanted:
         return False

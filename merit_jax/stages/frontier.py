@@ -18,7 +18,7 @@ from merit_jax.workdir import Workdir, is_current, read_json, write_json
 log = logging.getLogger("merit_jax")
 
 
-def frontier(run: Run, baselines: Mapping[str, Workdir] | None = None) -> bool:
+def frontier(run: Run, merged: Mapping[str, Workdir] | None = None) -> bool:
     """Asks the suites of `θ0 + λ (θ − θ0)` for every model and every λ of `config.frontier.scales`.
 
     A model that lies on another's line (the WiSE control lies on joint training's) has the same frontier and is left out.
@@ -33,7 +33,7 @@ def frontier(run: Run, baselines: Mapping[str, Workdir] | None = None) -> bool:
         raise ValueError("a frontier needs evaluate.suites, and evaluate.retained to say which of them are old skills")
     path, inputs = run.workdir.frontier, _inputs(run)
     known = read_json(path)["models"] if is_current(path, inputs, overwrite=run.overwrite) else {}
-    models = {n: c for n, c in candidates(run, baselines or {}).items() if c.inputs.get("method") != "interpolate"}
+    models = {n: c for n, c in candidates(run, merged).items() if c.inputs.get("method") != "interpolate"}
     wanted = {name: c for name, c in models.items() if known.get(name, {}).get("inputs") != c.inputs}
     if not wanted:
         return False

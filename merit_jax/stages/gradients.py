@@ -57,6 +57,19 @@ def load_gradients(run: Run) -> list[np.ndarray]:
     return [_load(run, name, entries.get(name)) for name in run.names]
 
 
+def gradient_norms(run: Run) -> list[float]:
+    """‖g_t‖ of each dataset of the mixture, over the entries that are kept.
+
+    Raises:
+        ValueError: A gradient is missing.
+    """
+    entries = read_json(run.workdir.gradient_index)["datasets"]
+    missing = [name for name in run.names if name not in entries]
+    if missing:
+        raise ValueError(f"no gradients of {missing} in {run.workdir.gradients}; run --stages=gradients first")
+    return [entries[name]["norm"] for name in run.names]
+
+
 def gradient_index(run: Run) -> dict[str, Any]:
     """The index of the store, with the entries that are still good.
 

@@ -2,17 +2,25 @@
 
 import numpy as np
 
+from merit_jax import conflict
 from merit_jax.branches import SHARINGS, Plan, from_groups, plan
 from merit_jax.partition import PARTITIONERS
 from merit_jax.registry import lookup
 from merit_jax.run import Run
 from merit_jax.seeds import fold
 from merit_jax.stages.conflict import load_conflict
+from merit_jax.stages.gradients import gradient_norms
 from merit_jax.types import Branch
 from merit_jax.workdir import fingerprint, is_current, read_inputs, read_json, write_json
 
 BY_CONFLICT = ("median_split", "kmeans", "conflict_induced")
 """Partitioners that look at the datasets' gradients; the others need neither gradients nor similarities."""
+
+SIMILARITIES = ("cosine", "gram")
+"""Values of `conflict.similarity`."""
+
+PAPER = {"similarity": "cosine", "centring": "columns"}
+"""The paper's representation of a dataset; another one is kept with the partition that was made from it."""
 
 
 def needs_conflict(run: Run) -> bool:
@@ -28,8 +36,10 @@ def divide(run: Run) -> bool:
     """
     cfg = run.config.partition
     lookup({**PARTITIONERS, **SHARINGS}, cfg.method, "partition.method")
+    representation = run.config.conflict.to_dict()
     inputs = {
         "partition": {"method": cfg.method, "groups": cfg.groups, **({"seed": cfg.seed} if cfg.seed else {})},
+        **({"representation": representation} if needs_conflict(run) and representation != PAPER else {}),
         "text": dict(run.text_inputs),
         "datasets": run.digests(),
         "conflict": fingerprint(read_inputs(run.workdir.conflict)) if needs_conflict(run) else None,
@@ -67,13 +77,26 @@ def _branches(run: Run) -> tuple[Branch, ...]:
         return SHARINGS[cfg.method](run.names, cfg.groups, seed)
     axes = cfg.groups.bit_length() - 1
     similarity, scores = (
-        load_conflict(run) if needs_conflict(run) else (None, np.zeros((len(run.names), axes), np.float32))
+        _representation(run, axes) if needs_conflict(run) else (None, np.zeros((len(run.names), axes), np.float32))
     )
     groups = PARTITIONERS[cfg.method](
         scores[:, :axes],
         np.array(run.samples),
         similarity=similarity,
         groups=cfg.groups,
-        seed=fold(seed + cfg.seed, "partition"),
+        seed=fold(seed, "partition", *([str(cfg.seed)] if cfg.seed else [])),
     )
     return from_groups(run.names, groups, seed)
+
+
+def _representation(run: Run, axes: int) -> tuple[np.ndarray, np.ndarray]:
+    """(similarity, scores) by `config.conflict`: the paper's from `conflict.npz`, others, or more axes, from that and norms."""
+    cfg = run.config.conflict
+    similarity, scores = load_conflict(run)
+    if cfg.to_dict() == PAPER and scores.shape[1] >= axes:
+        return similarity, scores
+    if cfg.similarity not in SIMILARITIES:
+        raise ValueError(f"unknown conflict.similarity {cfg.similarity!r}; known: {', '.join(SIMILARITIES)}")
+    if cfg.similarity == "gram":
+        similarity = np.asarray(conflict.gram(similarity, gradient_norms(run)))
+    return similarity, np.asarray(conflict.principal_axes(similarity, max(axes, 1), cfg.centring).scores)

@@ -8,6 +8,7 @@ import pytest
 from merit_jax.partition import PARTITIONERS
 from merit_jax.pipeline import run_stages
 from merit_jax.seeds import fold
+from merit_jax.stages.gradients import load_gradients
 from merit_jax.stages.partition import load_plan
 from merit_jax.workdir import Workdir, read_json
 from tests import world
@@ -58,3 +59,39 @@ def test_a_partition_that_is_there_is_not_that_of_another_seed(divided, finished
     other = finished.beside(world.config(Path(finished.workdir.root).parent, "random2"), run.workdir)
     with pytest.raises(ValueError, match=r"partition\.json was made from other inputs: partition\.seed: 1 -> nothing"):
         run_stages(other, ("partition",))
+
+
+def raw_split(run):
+    """Halves of the datasets along the first principal component of their gradients."""
+    G = np.stack(load_gradients(run)).astype(np.float64)
+    U, S, _ = np.linalg.svd(G - G.mean(axis=0), full_matrices=False)
+    scores = (U * S)[:, :1]
+    scores *= np.sign(scores[np.argmax(np.abs(scores))])
+    return PARTITIONERS["median_split"](scores, np.array(run.samples)).tolist()
+
+
+def test_the_representation_is_the_methods_and_costs_no_gradients(divided, finished, monkeypatch):
+    monkeypatch.setattr("merit_jax.stages.gradients.gradient_rows", None)
+    run = divided("raw1d", 0)
+    assert groups(run) == raw_split(finished)
+    inputs = read_json(run.workdir.partition)["inputs"]
+    assert inputs["representation"] == {"similarity": "gram", "centring": "double"}
+    assert "representation" not in read_json(divided("merit1d", 0).workdir.partition)["inputs"]
+
+
+def test_random_partitions_of_different_seeds_are_not_shifted_copies(divided, finished):
+    draws = [fold(0, "partition", "1"), fold(1, "partition")]
+    assert draws[0] != draws[1]
+    expected = PARTITIONERS["random"](
+        np.zeros((6, 1), np.float32), np.array(finished.samples), similarity=None, groups=2, seed=draws[0]
+    )
+    assert groups(divided("random2", 1)) == expected.tolist()
+
+
+def test_an_unknown_similarity_is_named(finished, tmp_path):
+    changes = {"conflict.similarity": "dot"}
+    config = world.config(Path(finished.workdir.root).parent, "merit1d")
+    config.unlock().update_from_flattened_dict(changes)
+    run = finished.beside(config.lock(), Workdir.at(tmp_path / "dot", finished.workdir.shared))
+    with pytest.raises(ValueError, match=r"unknown conflict\.similarity 'dot'; known: cosine, gram"):
+        run_stages(run, ("partition",))

@@ -1,0 +1,53 @@
+"""Compares methods over seeds: trains what each needs once, evaluates all, and writes tables with statistics.
+
+python -m launch.experiment --config=configs/quickstart.py --root=runs/comparison --seeds=0,1,2 --partitions=3 \
+    --methods=joint,wise,examples4,random4,soup2,conflict4,kmeans4,merit2d,merit2d:merge.method=uniform \
+    --controls=joint:train.epochs=0.5
+
+Each seed has a folder under the root, each method one under `seed-<n>/methods/`. Started again it carries on where it was
+stopped; with more methods or seeds it trains only those. `results.json`, `results.md`, `results.tex` and `frontier.png` cover
+the seeds that are finished.
+"""
+
+import re
+from collections.abc import Sequence
+
+from absl import flags
+
+from launch import cli
+from launch.study import Experiment, expanded, listed, run_experiment
+from launch.tables import print_text
+from merit_jax.report.tables import MARKDOWN, tables
+
+FLAGS = flags.FLAGS
+CONFIG = cli.define_config()
+flags.DEFINE_string("root", None, "Directory of the experiment.", required=True)
+flags.DEFINE_string(
+    "methods", "", "Methods with one budget, as in config.baselines; empty: those and the config's own."
+)
+flags.DEFINE_string("controls", "", "Methods that are meant to have another budget, such as joint:train.epochs=2.")
+flags.DEFINE_list("seeds", ["0"], "Values of config.seed.")
+flags.DEFINE_integer("partitions", 1, "Partitions of each random split, per seed.", lower_bound=1)
+flags.DEFINE_bool("overwrite", False, "Make artifacts again whose inputs have changed, instead of refusing.")
+
+
+def _seeds(texts: Sequence[str]) -> tuple[int, ...]:
+    if not texts or not all(re.fullmatch(r"\d+", text) for text in texts) or len(set(texts)) < len(texts):
+        raise ValueError(f"--seeds={','.join(texts)}: expected different whole numbers, as in --seeds=0,1,2")
+    return tuple(map(int, texts))
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the experiment and prints its tables."""
+    config = cli.as_config(CONFIG)
+    methods = listed(FLAGS.methods) or [*config.baselines, config.method]
+    controls = tuple(expanded(listed(FLAGS.controls), FLAGS.partitions))
+    methods = (*expanded(methods, FLAGS.partitions), *controls)
+    experiment = Experiment(methods, controls, _seeds(FLAGS.seeds))
+    results = run_experiment(config, FLAGS.root, experiment, overwrite=FLAGS.overwrite)
+    if cli.is_first_process():
+        print_text(tables(results, config.frontier.retention, MARKDOWN))
+
+
+if __name__ == "__main__":
+    cli.start(main)

@@ -1,0 +1,136 @@
+"""An experiment: methods over seeds, each thing that several need made once, and the tables of what came out."""
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from configs.common import parse
+from launch import basin, wire
+from launch.budgets import budget, check_budgets, check_tokens, copies
+from launch.figures import draw_mean_frontier
+from launch.methods import BASE, Comparison, compare, make, prepare, spell
+from launch.outcomes import outcomes
+from merit_jax.pipeline import timed
+from merit_jax.report.results import Plan, Result, summarise, to_json
+from merit_jax.report.tables import LATEX, MARKDOWN, tables
+from merit_jax.run import Run
+from merit_jax.stages.evaluate import evaluate
+from merit_jax.stages.frontier import frontier
+from merit_jax.stages.partition import load_plan
+from merit_jax.workdir import Workdir, absolute, write_json, write_text
+
+
+class Experiment(NamedTuple):
+    """What is compared.
+
+    Attributes:
+        methods: As they were asked for, random ones once per partition; those of one budget, then the controls.
+        controls: Those with another budget.
+        seeds: Values of `config.seed`.
+    """
+
+    methods: tuple[str, ...]
+    controls: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+def run_experiment(
+    config: ConfigDict, root: epath.PathLike, experiment: Experiment, *, overwrite: bool
+) -> dict[str, Result]:
+    """Runs all methods for one seed after the other, and writes the results so far after each.
+
+    Raises:
+        ValueError: A method is unknown or lacks what it needs, or budgets differ: before anything is done.
+    """
+    root = absolute(root)
+    planned = compare(config, experiment.methods, root)
+    check_budgets({name: task.config for name, task in planned.merged.items()}, experiment.controls)
+    config = basin.settle(config, root, overwrite=overwrite)
+    run, found, results = None, [], {}
+    for seed in experiment.seeds:
+        folder, seeded = root / f"seed-{seed}", _seeded(config, seed)
+        run = run.beside(seeded, Workdir.at(folder)) if run else wire.open_run(seeded, folder, overwrite=overwrite)
+        comparison = compare(seeded, experiment.methods, folder / "methods")
+        check_tokens(_tokens(prepare(run, comparison), comparison, experiment.controls))
+        workdirs = make(run, comparison)
+        timed(run, "evaluate", lambda run=run, workdirs=workdirs: evaluate(run, workdirs))
+        timed(run, "frontier", lambda run=run, workdirs=workdirs: frontier(run, workdirs))
+        found += [(label(outcome.variant), outcome) for outcome in outcomes(run, comparison)]
+        results = summarise(plans(comparison, experiment.controls), found)
+        _write(run, root, results)
+    return results
+
+
+def plans(comparison: Comparison, controls: Sequence[str]) -> dict[str, Plan]:
+    """What is known of every method and of theta0, by label."""
+    found = {BASE: Plan(branches=0, passes=0.0, control=False, random=None)}
+    for spec, (config, _) in comparison.merged.items():
+        trained = comparison.trained[comparison.trainer[spec]].config if spec in comparison.trainer else config
+        branches = trained.partition.groups
+        random = f"random{branches}" if f"random{branches}" in comparison.merged else None
+        name = label(spec)
+        found[name] = Plan(branches, budget(trained), spec in controls, random if random != name else None)
+    return found
+
+
+def label(spec: str) -> str:
+    """The method of a run: partitions of one random split are one method."""
+    method, overrides = parse(spec)
+    return spell(method, {key: text for key, text in overrides.items() if key != "partition.seed"})
+
+
+def listed(text: str) -> list[str]:
+    """The methods of a flag; a comma may also stand between a method's overrides, or inside one."""
+    found: list[str] = []
+    for part in filter(None, re.split(r",(?=[a-z])", text)):
+        if found and re.match(r"\w+\.\w+=", part):
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return found
+
+
+def expanded(methods: Sequence[str], partitions: int) -> Iterator[str]:
+    """The methods, random splits once per partition; theta0 is always there and left out."""
+    for spec in methods:
+        method, overrides = parse(spec)
+        if spec != BASE:
+            yield spec
+        if method.startswith("random") and "partition.seed" not in overrides:
+            for seed in range(1, partitions):
+                yield spell(method, {"partition.seed": str(seed), **overrides})
+
+
+def _seeded(config: ConfigDict, seed: int) -> ConfigDict:
+    seeded = copy.deepcopy(config)
+    seeded.seed = seed
+    return seeded
+
+
+def _tokens(runs: Mapping[str, Run], comparison: Comparison, controls: Sequence[str]) -> dict[str, float]:
+    """Supervised tokens of every training, by its partition, of one run of the common budget."""
+    compared = {name for spec, name in comparison.trainer.items() if spec not in controls}
+    return {
+        name: run.config.train.epochs * (sum(load_plan(run).tokens) / copies(run.config))
+        for name, run in runs.items()
+        if name in compared
+    }
+
+
+def _write(run: Run, root: epath.Path, results: dict[str, Result]) -> None:
+    retention = run.config.frontier.retention
+    seeds = sorted({outcome.seed for outcome in results[BASE].outcomes})
+    about = {"config": run.config.method, "seeds": seeds, "retention": retention}
+
+    def write() -> None:
+        write_text(root / "config.json", run.config.to_json_best_effort(indent=2) + "\n")
+        write_json(root / "results.json", to_json(results, about))
+        write_text(root / "results.md", tables(results, retention, MARKDOWN) + "\n")
+        write_text(root / "results.tex", tables(results, retention, LATEX) + "\n")
+        draw_mean_frontier(root / "frontier.png", results, retention)
+
+    run.on_first_process(write)

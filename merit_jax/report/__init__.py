@@ -1,0 +1,1 @@
+"""What came out of a comparison, as numbers and as tables."""
