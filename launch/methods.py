@@ -10,10 +10,12 @@ from ml_collections import ConfigDict
 
 from configs.common import parse, variant
 from merit_jax.merge import MERGERS
+from merit_jax.merge.options import settle
 from merit_jax.pipeline import run_stages, timed
 from merit_jax.registry import lookup
 from merit_jax.run import Run
 from merit_jax.stages.adopt import adopt
+from merit_jax.stages.merge import given_options
 from merit_jax.workdir import Workdir, absolute, fingerprint
 
 PREPARATION = ("mixture", "gradients", "conflict", "partition")
@@ -69,7 +71,7 @@ def compare(
     methods, trained, merged, trainers = list(dict.fromkeys(methods)), {}, {}, {}
     for spec in methods:
         task = variant(config, spec)
-        lookup(MERGERS, task.merge.method, "merge.method")
+        _check_merge(task.merge)
         if not task.merge.branches:
             name = trainers[spec] = training_of(spec, methods)
             training = variant(config, name)
@@ -85,6 +87,13 @@ def compare(
             with task.unlocked():
                 task.merge.match = str(_matched(spec, config, merged, own))
     return Comparison(trained, merged, trainers)
+
+
+def _check_merge(cfg: ConfigDict) -> None:
+    """Raises ValueError if the operator is unknown, or its options are wrong; the scale of WiSE may come later."""
+    operator, options = lookup(MERGERS, cfg.method, "merge.method").leaf, given_options(cfg)
+    if options or cfg.method != "interpolate":
+        settle(operator, options)
 
 
 def training_of(spec: str, methods: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from launch.budgets import budget, check_budgets, check_tokens
 from launch.methods import compare, spell, training_of
 
 ROOT = epath.Path("/nowhere")
-AGAIN = 'merit2d:merge.method=uniform,merge.options={"density":0.2,"scale":1}'
+AGAIN = 'merit2d:merge.method=ties,merge.options={"density":0.2,"scale":1}'
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_wise_control_that_lacks_something_is_refused(config, specs, said):
 
 
 def test_methods_have_folders_of_their_own(config):
-    specs = [f'merit2d:merge.options={{"{mark}": 1}}' for mark in "!?*/"]
+    specs = [f"merit2d:merge.match=a{mark}b" for mark in "!?*/"]
     specs += ["random4:partition.seed=1", "merit2d:" + ",".join(f"train.eps=1e-{i}" for i in range(40))]
     names = [task.root.name for task in compare(config, specs, ROOT).merged.values()]
     assert len(set(names)) == len(names)
@@ -119,6 +119,13 @@ def test_partitions_that_cover_different_tokens_are_refused_by_name():
 def test_an_operator_that_does_not_exist_is_refused(config):
     with pytest.raises(ValueError, match=r"unknown merge\.method 'tiess'; known: "):
         compare(config, ["merit2d:merge.method=tiess"], ROOT)
+
+
+def test_wrong_options_of_an_operator_are_refused_before_anything_is_trained(config):
+    with pytest.raises(ValueError, match="unknown \\['dense'\\]"):
+        compare(config, ['merit2d:merge.method=ties,merge.options={"dense":0.2}'], ROOT)
+    with pytest.raises(ValueError, match="density"):
+        compare(config, ['merit2d:merge.method=ties,merge.options={"density":2}'], ROOT)
 
 
 def test_a_soup_has_the_budget_of_its_runs(config):

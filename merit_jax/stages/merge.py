@@ -129,15 +129,25 @@ def _source(run: Run) -> Run:
     return run.beside(run.config, Workdir.at(other)) if other else run
 
 
-def _options(run: Run) -> dict[str, Any]:
-    """The operator's options, and whose distance from theta0 decides its scale."""
-    cfg = run.config.merge
+def given_options(cfg: Any) -> dict[str, Any]:
+    """The operator's options as the section `merge` of a config gives them.
+
+    Raises:
+        ValueError: `merge.options` is no JSON object.
+    """
     try:
         options = json.loads(cfg.options)
     except json.JSONDecodeError as error:
         raise ValueError(f"merge.options = {cfg.options!r} is not JSON ({error}); write an object, as '{{}}'") from None
     if not isinstance(options, dict):
         raise ValueError(f"merge.options = {cfg.options!r}; expected a JSON object, as '{{}}'")
+    return options
+
+
+def _options(run: Run) -> dict[str, Any]:
+    """The operator's options, and whose distance from theta0 decides its scale."""
+    cfg = run.config.merge
+    options = given_options(cfg)
     if "seed" in takes(lookup(MERGERS, cfg.method, "merge.method").leaf):
         options.setdefault("seed", run.config.seed)
     if cfg.match:
