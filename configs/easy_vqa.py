@@ -2,7 +2,8 @@
 
 Claim:   real pictures and questions through LLaVA's format, from files to merged model; base, joint training, a random split
          and MERIT-2D at one budget on held-out questions of every kind. docs/results.md says what came out.
-Cost:    minutes on 2 CPU cores; 3 GB of memory. mixture.max_train = 0 takes all 38,575 questions: four times as long.
+Cost:    under half an hour on 2 CPU cores that have other work too; 3 GB of memory. mixture.max_train = 0 takes all
+         38,575 questions: four times as long.
 Command: pip install --no-deps easy-vqa
          python -m examples.easy_vqa.make --out=runs/easy_vqa
          python -m launch.run --config=configs/easy_vqa.py --workdir=runs/easy_vqa/merit2d

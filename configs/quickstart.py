@@ -2,7 +2,7 @@
 
 Claim:   base, joint training, WiSE, a random split, i.i.d. slices and MERIT-2D at one budget on 7 held-out suites, with the
          frontier between what is retained and what is learnt; docs/results.md says what came out.
-Cost:    14 minutes on 2 CPU cores that have other work too; 3 GB of memory.
+Cost:    10 minutes on 2 CPU cores, installation included; 3 GB of memory.
 Command: make quickstart   (python -m examples.shapes.make --out=runs/shapes
          python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart)
 Arg:     merit1d, merit2d, merit3d, random4, ...; see configs/common.py.
@@ -31,10 +31,10 @@ def get_config(method: str = "merit2d"):
         c.train.trainable = ("^decoder/",)  # vision tower and projector are frozen, as in the paper
         c.train.epochs = 1.0
         c.train.learning_rate = 4e-4
-        c.evaluate.mixture_examples = 20
+        c.evaluate.mixture_examples = 10
         c.evaluate.suites = "runs/shapes/suites.json"
         c.evaluate.retained = ("describe", "converse")
-        c.frontier.scales = (0.5, 1.0, 1.5, 2.0)
+        c.frontier.scales = (0.5, 1.0, 2.0)
         c.frontier.max_records = 60
     return common.with_method(c, method)
 
