@@ -1,7 +1,7 @@
 """The diagonal of the Fisher information at given parameters (Matena and Raffel, NeurIPS 2022, §3)."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -48,8 +48,9 @@ def diagonal_fisher(
     return jax.tree.map(lambda square: square / count, squares)
 
 
+@lru_cache(maxsize=4)
 def _accumulator(loss_fn: LossFn) -> Callable:
-    """A compiled `(squares, count, leaves, frozen, batch) -> (squares, count)`, one row at a time."""
+    """A compiled `(squares, count, leaves, frozen, batch) -> (squares, count)`, one row at a time; one for all branches."""
 
     def loss(leaves: Leaves, frozen: Leaves, row: Batch) -> tuple[Float[Array, ""], Float[Array, ""]]:
         nll, tokens = loss_fn(tree.join(leaves, frozen), jax.tree.map(lambda x: x[None], row))

@@ -6,7 +6,7 @@ from typing import Any
 from merit_jax import sharding
 from merit_jax.data.batching import bucketed_batches, calibration_examples
 from merit_jax.fisher import diagonal_fisher
-from merit_jax.merge.leaves import OrbaxLeaves, OverlayLeaves
+from merit_jax.merge.leaves import OrbaxLeaves, OverlayLeaves, TreeLeaves
 from merit_jax.merge.stream import write_streamed
 from merit_jax.run import Run
 from merit_jax.stages.partition import load_plan
@@ -70,5 +70,6 @@ def _write(run: Run, index: int, inputs: dict[str, Any], leaves: Leaves) -> None
     record.unlink(missing_ok=True)
     if out.exists():
         out.rmtree()
-    write_streamed(out, leaves, lambda path: leaves[path])
+    reader = TreeLeaves(leaves)
+    write_streamed(out, reader.paths(), reader.read)
     write_json(record, {"inputs": inputs})
