@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import functools
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -127,8 +128,9 @@ def load_tasks(suite: Suite, *, run_code: bool = False) -> list[Task | Group]:
     Raises:
         ValueError: A task is unknown or a mere tag, would run code without `run_code`, or its data cannot be read.
     """
-    manager, loaded = _manager(suite), []
+    own, loaded = _own_tasks(suite), []
     for benchmark in suite.benchmarks:
+        manager = own if own and benchmark.name in own.task_index else _harness_tasks()
         _check(benchmark.name, manager, suite.file, run_code)
         with contextlib.chdir(suite.folder or Path.cwd()):
             try:
@@ -179,16 +181,19 @@ def take(
     return Report(results, mean, found["samples"], metadata.version("lm_eval"))
 
 
-def _manager(suite: Suite) -> TaskManager:
-    """An index of the suite's own tasks; of the harness's thousands too, which takes a while, if those are not all."""
+def _own_tasks(suite: Suite) -> TaskManager | None:
+    """An index of the suite's own task files; its groups are of its own tasks."""
     if suite.folder is None:
-        return TaskManager()
+        return None
     if not suite.folder.is_dir():
         raise ValueError(f"{suite.file}: folder {suite.folder} is not there")
-    own = TaskManager(include_path=suite.folder, include_defaults=False)
-    if {benchmark.name for benchmark in suite.benchmarks} <= set(own.all_tasks):
-        return own
-    return TaskManager(include_path=suite.folder)
+    return TaskManager(include_path=suite.folder, include_defaults=False)
+
+
+@functools.cache
+def _harness_tasks() -> TaskManager:
+    """An index of the harness's thousands of tasks, which takes a while to make."""
+    return TaskManager()
 
 
 def _check(name: str, manager: TaskManager, file: Path, run_code: bool) -> None:

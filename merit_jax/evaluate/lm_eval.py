@@ -89,6 +89,7 @@ class HarnessModel(TemplateLM):
         self._model, self._params, self._layout = model, params, layout
         self._stop = tuple(sorted({tokenizer.eos_token_id, *stop}))
         self._read = jax.jit(continuation_scores(model))
+        self._writers: dict[tuple[tuple[int, ...], int], Inference] = {}
         self._scorer = Inference(model, max_new_tokens=1, longest_option=SHARED, stop=self._stop)
 
     @property
@@ -224,7 +225,9 @@ class HarnessModel(TemplateLM):
 
     def _write(self, prompts: Sequence[Example], wish: Wish) -> Iterator[str]:
         """The response to every prompt, in order."""
-        inference = Inference(self._model, max_new_tokens=wish.max_new_tokens, stop=wish.stop)
+        shape = (wish.stop, wish.max_new_tokens)
+        if shape not in self._writers:
+            self._writers[shape] = Inference(self._model, max_new_tokens=wish.max_new_tokens, stop=wish.stop)
 
         def text(ids: np.ndarray) -> tuple[str, bool]:
             """What is said, and whether it was cut."""
@@ -238,7 +241,7 @@ class HarnessModel(TemplateLM):
         block = BLOCK * self._layout.batch_size
         for start in range(0, len(prompts), block):
             part = prompts[start : start + block]
-            for ids in completions(inference, self._params, part, self._layout, ended):
+            for ids in completions(self._writers[shape], self._params, part, self._layout, ended):
                 yield text(ids)[0]
 
 

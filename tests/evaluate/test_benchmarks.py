@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("lm_eval")
 from launch.evaluate import SUITES, suite_file
-from merit_jax.evaluate.benchmarks import Benchmark, load_tasks, read_suite
+from merit_jax.evaluate.benchmarks import Benchmark, _harness_tasks, load_tasks, read_suite
 
 TASK = """
 task: {name}
@@ -36,9 +36,7 @@ def test_a_suite_says_what_is_asked_and_what_counts(tmp_path):
 
 
 def test_the_papers_text_benchmarks_are_named_and_known_to_the_harness():
-    from lm_eval.tasks import TaskManager
-
-    suite, known = read_suite(suite_file("paper_text")), TaskManager()
+    suite, known = read_suite(suite_file("paper_text")), _harness_tasks()
     assert len(suite.benchmarks) == 8
     assert {benchmark.name for benchmark in suite.benchmarks} <= {*known.all_subtasks, *known.all_groups}
 

@@ -92,7 +92,8 @@ def test_greedy_responses_are_those_of_uncached_decoding(model, params):
 def test_a_response_is_greedy_where_decoding_would_have_written_it(model, params):
     inference = Inference(model, max_new_tokens=ROOM, stop=(STOP,))
     likeliest = [np.array(greedy(params, prompt, stop=-1)[:2], np.int32) for prompt in PROMPTS[:2]]
-    responses = [*likeliest, likeliest[0][:1], likeliest[0] + np.array([0, 1], np.int32), likeliest[1][::-1]]
+    wrong = [(likeliest[0] + [0, 1]) % VOCAB, (likeliest[1] + [1, 0]) % VOCAB]
+    responses = [*likeliest, likeliest[0][:1], *wrong]
     read = read_all(inference, params, PROMPTS[:2], 16, 2)
     scored = inference.score(params, read, np.array([0, 1, 0, 0, 1], np.int32), responses)
     assert scored.greedy.tolist() == [True, True, True, False, False]
