@@ -55,7 +55,7 @@ def merge_folders(
         raise ValueError(f"--method={method} needs the training data of each model; it can be had in launch.run only")
     check_free(Path(out))
     theta0, thetas = open_models(base, models)
-    merge = merger.prepare(theta0, thetas, weights, options, is_matrix=theta0.is_matrix)
+    merge = merger.prepare(theta0, thetas, weights, options, linear_maps=theta0.linear_map)
     yaml = recipe(method, merge.options, base, models, merge.weights, theta0.dtypes)
     extra = {
         **folder_card(base, models, method, merge.weights, merge.options),

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -50,12 +51,12 @@ class StoredTensors:
         """One tensor."""
         return self._folder.read(path).astype(_read_as(self._folder.specs[path]), copy=False)
 
-    def is_matrix(self, path: str, spec: jax.ShapeDtypeStruct) -> bool:
-        """Whether a tensor is the matrix of a linear map: two axes, called weight, no embedding, no copy of one."""
+    def linear_map(self, path: str, spec: jax.ShapeDtypeStruct) -> Literal["out_in"] | None:
+        """The layout of the matrix of a linear map: two axes, called weight, no embedding or copy of one; else None."""
         text = self._folder.config.get("text_config") or {}
         tied = self._folder.config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
         table = _TABLE.search(path) or (tied and _UNEMBEDDING.search(path))
-        return len(spec.shape) == 2 and path.endswith(".weight") and not table
+        return "out_in" if len(spec.shape) == 2 and path.endswith(".weight") and not table else None
 
     def export(
         self,

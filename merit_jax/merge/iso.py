@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from merit_jax.merge.average import scaled_average
-from merit_jax.merge.parameter import Parameter, moved, task_vectors, total
+from merit_jax.merge.parameter import Layout, Parameter, moved, task_vectors, total
 from merit_jax.merge.spectral import Svd, concatenated, orthogonalised, per_matrix, svd, truncated
 from merit_jax.types import Array
 
@@ -32,7 +32,8 @@ def iso_cts(
 ) -> Array:
     """`θ_0 + α s̄ U⊥ V⊥ᵀ` for matrices: a common subspace and one for each task, all directions alike (Alg. 2).
 
-    The top directions of `Δ = Σ_k Δ_k` are the common space; each task adds the top directions of `Δ_k − U_c U_cᵀ Δ_k`.
+    With matrices [out, in], the paper's layout: the top directions of `Δ = Σ_k Δ_k` are the common space, and each task adds
+    the top directions of `Δ_k − U_c U_cᵀ Δ_k`. U_c spans outputs; matrices stored [in, out] are transposed before.
     Both sides are made orthogonal as in TSV-M and every direction gets s̄, the mean of their min(m, n) singular values. The
     sum takes no weights. Vectors are moved by α towards their average by `weights`. One branch gets a flat spectrum too.
 
@@ -44,7 +45,8 @@ def iso_cts(
     if not parameter.matrix:
         return scaled_average(parameter, weights, scale)
     own = own_directions(min(parameter.base.shape[-2:]), len(weights), common_fraction)
-    return moved(parameter.base, _common_and_own(list(task_vectors(parameter)), own), scale)
+    vectors = [_outputs_first(vector, parameter.matrix) for vector in task_vectors(parameter)]
+    return moved(parameter.base, _outputs_first(_common_and_own(vectors, own), parameter.matrix), scale)
 
 
 def own_directions(rank: int, tasks: int, common_fraction: int | float) -> int:
@@ -73,6 +75,11 @@ def _common_and_own(vectors: list[Float[Array, "*l m n"]], own: int) -> Float[Ar
     return per_matrix(one, vectors)
 
 
+def _outputs_first(matrix: Array, layout: Layout) -> Array:
+    """A matrix as [..., out, in]; of such a matrix, the one that is stored."""
+    return jnp.swapaxes(matrix, -1, -2) if layout == "in_out" else matrix
+
+
 def _outside(common: Svd, task: Float[Array, "m n"]) -> Float[Array, "m n"]:
-    """The task's matrix without what lies in the common left space."""
+    """The task's matrix [out, in] without what lies in the common space of outputs."""
     return task - common.left @ (common.left.T @ task)

@@ -11,11 +11,11 @@ import numpy as np
 from merit_jax import tree
 from merit_jax.merge import checks
 from merit_jax.merge.options import settle
-from merit_jax.merge.parameter import Parameter, named_kernel, task_vector
+from merit_jax.merge.parameter import Layout, Parameter, named_kernel, task_vector
 from merit_jax.types import Array, LeafReader, Params
 
-IsMatrix = Callable[[str, jax.ShapeDtypeStruct], bool]
-"""(path, shape and dtype) -> whether the parameter is a linear map, or a stack of them along its leading axes."""
+LinearMaps = Callable[[str, jax.ShapeDtypeStruct], Layout | None]
+"""(path, shape and dtype) -> layout of a linear map, or of a stack of them along the leading axes; None for all else."""
 
 
 class Merger(NamedTuple):
@@ -73,7 +73,7 @@ class Merger(NamedTuple):
         options: Mapping[str, Any],
         *,
         fishers: Sequence[LeafReader] = (),
-        is_matrix: IsMatrix = named_kernel,
+        linear_maps: LinearMaps = named_kernel,
     ) -> "Merge":
         """Checks all that can be checked before a parameter is read, and makes the operator's first pass.
 
@@ -83,7 +83,7 @@ class Merger(NamedTuple):
             weights: Non-negative, summing to one, in the order of `branches`.
             options: The operator's own.
             fishers: Diagonal Fisher information of each branch, for operators that ask for it.
-            is_matrix: Which parameters methods on matrices work on.
+            linear_maps: Which parameters methods on matrices work on.
 
         Raises:
             ValueError: Trees, shapes or dtypes differ, weights or options are wrong, there are too few branches, Fisher
@@ -101,7 +101,7 @@ class Merger(NamedTuple):
         checks.same_tree(trained, held)
         if self.fisher:
             checks.fishers(trained, [fisher.paths() for fisher in fishers], len(branches))
-        merge = Merge(self, base, tuple(branches), values, settings, tuple(fishers), trained, is_matrix)
+        merge = Merge(self, base, tuple(branches), values, settings, tuple(fishers), trained, linear_maps)
         found = self.survey(merge.vectors, len(branches), settings) if self.survey else None
         return dataclasses.replace(merge, survey=found)
 
@@ -118,7 +118,7 @@ class Merge:
         options: Every option of the operator.
         fishers: Fisher information of each branch, or nothing.
         trained: The parameters that the branches hold.
-        is_matrix: Which of them are linear maps.
+        linear_maps: Which of them are linear maps.
         survey: What the first pass found.
     """
 
@@ -129,7 +129,7 @@ class Merge:
     options: Mapping[str, Any]
     fishers: tuple[LeafReader, ...]
     trained: Mapping[str, jax.ShapeDtypeStruct]
-    is_matrix: IsMatrix
+    linear_maps: LinearMaps
     survey: Any = None
 
     def value(self, path: str) -> Array:
@@ -146,7 +146,7 @@ class Merge:
             path,
             base,
             (self._leaf(path, k) for k in range(len(self.branches))),
-            self.is_matrix(path, self.trained[path]),
+            self.linear_maps(path, self.trained[path]),
             self.survey,
             (checks.fisher(path, k, fisher.read(path)) for k, fisher in enumerate(self.fishers)),
         )

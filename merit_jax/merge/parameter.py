@@ -1,13 +1,16 @@
 """What an operator gets to see of one parameter, and the parts that operators share."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from merit_jax.types import Array
+
+Layout = Literal["in_out", "out_in"]
+"""How a linear map is stored: `x W` with W [in, out], as in Flax, or `x Wᵀ` with W [out, in], as in PyTorch."""
 
 
 class Parameter(NamedTuple):
@@ -17,8 +20,8 @@ class Parameter(NamedTuple):
         path: Its name.
         base: Its value in theta0.
         leaves: Its value in each branch, in order, read as it is asked for; can be gone through once.
-        matrix: Whether it is a linear map, or a stack of them along the leading axes; otherwise methods on matrices
-            take it as a vector.
+        matrix: The layout of its last two axes if it is a linear map, or a stack of them along the leading axes; otherwise
+            None, and methods on matrices take it as a vector.
         survey: What the operator's first pass over all parameters found, if it makes one.
         fishers: Its diagonal Fisher information in each branch, like `leaves`, if the operator asks for it.
     """
@@ -26,14 +29,14 @@ class Parameter(NamedTuple):
     path: str
     base: Array
     leaves: Iterable[Array]
-    matrix: bool = False
+    matrix: Layout | None = None
     survey: Any = None
     fishers: Iterable[Array] = ()
 
 
-def named_kernel(path: str, spec: jax.ShapeDtypeStruct) -> bool:
-    """Whether a parameter of our models is a linear map: a leaf called "kernel", [in, out] or [layers, in, out]."""
-    return path.rpartition("/")[2] == "kernel" and len(spec.shape) >= 2
+def named_kernel(path: str, spec: jax.ShapeDtypeStruct) -> Layout | None:
+    """The linear maps of our models: leaves called "kernel", [in, out] or [layers, in, out]."""
+    return "in_out" if path.rpartition("/")[2] == "kernel" and len(spec.shape) >= 2 else None
 
 
 def task_vector(base: Array, leaf: Array) -> Array:

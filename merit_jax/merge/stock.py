@@ -19,7 +19,7 @@ def model_stock(parameter: Parameter, weights: Sequence[float]) -> Array:
     uniform, as in the paper. c is cut to 0..1, so that branches which disagree on average give theta0; the cosine with a task
     vector of zero is 0. Defined for two branches and more.
     """
-    return moved(parameter.base, _stock(list(task_vectors(parameter)), parameter.matrix))
+    return moved(parameter.base, _stock(list(task_vectors(parameter)), bool(parameter.matrix)))
 
 
 @partial(jax.jit, static_argnums=1)

@@ -1,4 +1,4 @@
-"""The merge operators as their papers state them, in plain float64 numpy, for one matrix [m, n] of every branch."""
+"""The merge operators as their papers state them, in plain float64 numpy, for one matrix [out, in] of every branch."""
 
 import numpy as np
 

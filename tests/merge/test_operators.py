@@ -47,8 +47,28 @@ def test_matrix_methods_equal_the_paper_layer_by_layer(name):
         base, taus = vectors(path)
         layers = [slice(None)] if base.ndim == 2 else range(models.LAYERS)
         for layer in layers:
-            expected = base[layer] + equation([tau[layer] for tau in taus], **options)
+            expected = base[layer] + equation([tau[layer].T for tau in taus], **options).T
             np.testing.assert_allclose(found[path][layer], expected, atol=5e-6)
+
+
+@pytest.mark.parametrize("name", ON_MATRICES)
+def test_a_matrix_is_merged_alike_in_both_layouts(name):
+    base, *branches = (_Transposed(params) for params in (models.theta0(), *models.branches()))
+    merge = MERGERS[name].prepare(base, branches, models.WEIGHTS, ON_MATRICES[name][1], linear_maps=lambda *_: "out_in")
+    np.testing.assert_allclose(merge.value("head").T, merged(name, **ON_MATRICES[name][1])["head/kernel"], atol=5e-6)
+
+
+class _Transposed:
+    """The unstacked matrix of a model, stored [out, in]."""
+
+    def __init__(self, params):
+        self.leaf = tree.flatten(params)["head/kernel"].T
+
+    def paths(self):
+        return {"head": jax.ShapeDtypeStruct(self.leaf.shape, self.leaf.dtype)}
+
+    def read(self, path):
+        return self.leaf
 
 
 @pytest.mark.parametrize("name", ON_MATRICES)

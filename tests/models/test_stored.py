@@ -88,7 +88,7 @@ def test_a_value_beyond_its_type_is_refused_and_nothing_is_left(tmp_path):
 )
 def test_matrices_are_those_of_linear_maps(tmp_path, key, config, shape, matrix):
     found = StoredTensors(odd(tmp_path / "odd", config, **{key: np.zeros(shape, np.float32)}))
-    assert found.is_matrix(key, found.paths()[key]) == matrix
+    assert (found.linear_map(key, found.paths()[key]) == "out_in") == matrix
 
 
 def test_what_is_no_folder_of_safetensors_is_refused(tmp_path):
