@@ -39,7 +39,7 @@ flags.DEFINE_integer("max_shard_bytes", MAX_SHARD_BYTES, "Size of a weight file 
 def merge_folders(
     base: str,
     models: Sequence[str],
-    weights: Sequence[float],
+    weights: Sequence[float] | None,
     method: str,
     options: Mapping[str, Any],
     out: str,
@@ -48,14 +48,20 @@ def merge_folders(
     """Writes the merge of Hugging Face folders, holding one tensor of each at a time.
 
     Raises:
-        ValueError: A folder is damaged, models differ in tensors, shapes or vocabulary, or weights or options are wrong.
+        ValueError: A folder is damaged, models differ in tensors, shapes or vocabulary, weights or options are wrong, or
+            there are weights (not None) for a method that takes none.
     """
     merger = lookup(MERGERS, method, "method")
     if merger.fisher:
         raise ValueError(f"--method={method} needs the training data of each model; it can be had in launch.run only")
     check_free(Path(out))
     theta0, thetas = open_models(base, models)
-    merge = merger.prepare(theta0, thetas, weights, options, linear_maps=theta0.linear_map)
+    known = weights if weights is not None else [1 / len(models)] * len(models)
+    merge = merger.prepare(theta0, thetas, known, options, linear_maps=theta0.linear_map)
+    if weights is not None and not merger.weighted(merge.options):
+        raise ValueError(
+            f"--weights make no difference to --method={method} with options {json.dumps(merge.options)}; leave them out"
+        )
     yaml = recipe(method, merge.options, base, models, merge.weights, theta0.dtypes)
     extra = {
         **folder_card(base, models, method, merge.weights, merge.options),
@@ -87,14 +93,14 @@ def open_models(base: str, models: Sequence[str]) -> tuple[StoredTensors, list[S
     return theta0, thetas
 
 
-def parse_weights(given: Sequence[str] | None, count: int) -> list[float]:
-    """The weights of `--weights`; uniform ones where the flag is left out.
+def parse_weights(given: Sequence[str] | None) -> list[float] | None:
+    """The weights of `--weights`, if it is given.
 
     Raises:
         ValueError: One is no number.
     """
     if given is None:
-        return [1 / count] * count
+        return None
     try:
         return [float(weight) for weight in given]
     except ValueError:
@@ -118,7 +124,7 @@ def parse_options(text: str) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> None:
     """Merges."""
-    weights, options = parse_weights(FLAGS.weights, len(FLAGS.models)), parse_options(FLAGS.options)
+    weights, options = parse_weights(FLAGS.weights), parse_options(FLAGS.options)
     merge_folders(FLAGS.base, FLAGS.models, weights, FLAGS.method, options, FLAGS.out, FLAGS.max_shard_bytes)
     log.info("merged %d models into %s", len(FLAGS.models), FLAGS.out)
 

@@ -25,10 +25,16 @@ def changed(path, alter, source=FOLDER / "a"):
 
 def test_a_merge_is_made_as_the_command_line_says(tmp_path):
     given = [f"--base={BASE}", f"--models={','.join(FOLDERS[:2])}"]
-    ties = ["--method=ties", '--options={"density": 0.5}', "--weights=0.25,0.75", "--max_shard_bytes=9000"]
+    ties = [
+        "--method=ties",
+        '--options={"density": 0.5, "weighted_mean": true}',
+        "--weights=0.25,0.75",
+        "--max_shard_bytes=9000",
+    ]
     mistakes = {
         "merge weights must sum to one": ["--weights=1,1", "--out=c"],
         "got 1 weights for 2 branches": ["--weights=1", "--out=c"],
+        "--weights make no difference to --method=ties": ["--weights=0.5,0.5", "--method=ties", "--out=c"],
         "--weights=a,b: expected a number for each model": ["--weights=a,b", "--out=c"],
         "unknown method 'nonsense'; known:": ["--method=nonsense", "--out=c"],
         "--options={scale}: not JSON": ["--options={scale}", "--out=c"],

@@ -4,6 +4,9 @@ An operator is a function of one parameter's values, in a file here, with an ent
 pairs of models only (SLERP), or that need activations (RegMean), are not among them: see `docs/merging.md`.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from merit_jax.merge import arithmetic, average, dare, iso, star, stock, ties, tsv
 from merit_jax.merge import fisher as fisher_weighted
 from merit_jax.merge.average import token_weights
@@ -11,19 +14,24 @@ from merit_jax.merge.leaves import OrbaxLeaves, OverlayLeaves, TreeLeaves
 from merit_jax.merge.merger import Merger
 from merit_jax.merge.stream import merge_streamed
 
+
+def _unweighted(options: Mapping[str, Any]) -> bool:
+    return False
+
+
 MERGERS: dict[str, Merger] = {
     "token_weighted": Merger(average.token_weighted),
-    "uniform": Merger(average.uniform),
-    "interpolate": Merger(average.interpolate),
-    "task_arithmetic": Merger(arithmetic.task_arithmetic),
-    "ties": Merger(ties.ties, survey=ties.thresholds),
+    "uniform": Merger(average.uniform, weighted=_unweighted),
+    "interpolate": Merger(average.interpolate, weighted=_unweighted),
+    "task_arithmetic": Merger(arithmetic.task_arithmetic, weighted=_unweighted),
+    "ties": Merger(ties.ties, survey=ties.thresholds, weighted=ties.weighted),
     "dare_linear": Merger(dare.dare_linear),
-    "dare_ties": Merger(dare.dare_ties),
+    "dare_ties": Merger(dare.dare_ties, weighted=ties.weighted),
     "star": Merger(star.star),
     "tsv_m": Merger(tsv.tsv_m),
     "iso_c": Merger(iso.iso_c),
     "iso_cts": Merger(iso.iso_cts),
-    "model_stock": Merger(stock.model_stock, least=2),
+    "model_stock": Merger(stock.model_stock, weighted=_unweighted, least=2),
     "fisher": Merger(fisher_weighted.fisher, fisher=True),
 }
 """Name of a merge operator -> the operator: `MERGERS[name](theta0, [theta_1, ...], weights, **options) -> params`."""

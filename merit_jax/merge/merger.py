@@ -27,12 +27,14 @@ class Merger(NamedTuple):
         survey: A first pass over all parameters, `(vectors, branches, options) -> Parameter.survey`, for operators that
             need a statistic of whole task vectors. `vectors(k)` starts a pass over branch k's task vectors, one
             parameter at a time; `options` has every option of the operator.
+        weighted: Of all its options: whether the weights make a difference.
         fisher: Whether the operator asks for each branch's Fisher information.
         least: Fewest branches that the method is defined for.
     """
 
     leaf: Callable[..., Array]
     survey: Callable[..., Any] | None = None
+    weighted: Callable[[Mapping[str, Any]], bool] = lambda options: True
     fisher: bool = False
     least: int = 1
 

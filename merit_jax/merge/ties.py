@@ -51,6 +51,11 @@ def thresholds(
     return tuple(magnitude_threshold(partial(vectors, k), options["density"]) for k in range(branches))
 
 
+def weighted(options: Mapping[str, Any]) -> bool:
+    """Whether weights make a difference with these options."""
+    return options["weighted_election"] or options["weighted_mean"]
+
+
 def consensus(
     vectors: Iterable[Array], weights: Sequence[float], *, weighted_election: bool, weighted_mean: bool
 ) -> Array:

@@ -14,7 +14,7 @@ class Case(NamedTuple):
 
     method: str
     models: tuple[str, ...]
-    weights: tuple[float, ...]
+    weights: tuple[float, ...] | None
     options: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -25,7 +25,7 @@ CASES = {
     "linear2": Case("token_weighted", MODELS[:2], TWO),
     "linear4": Case("token_weighted", MODELS, FOUR),
     "ties2": Case("ties", MODELS[:2], TWO, {**WEIGHTED, "density": 0.5, "scale": 0.8}),
-    "ties4": Case("ties", MODELS, FOUR, {"trim_scope": "tensor"}),
-    "task_arithmetic4": Case("task_arithmetic", MODELS, FOUR),
-    "model_stock4": Case("model_stock", MODELS, FOUR),
+    "ties4": Case("ties", MODELS, None, {"trim_scope": "tensor"}),
+    "task_arithmetic4": Case("task_arithmetic", MODELS, None),
+    "model_stock4": Case("model_stock", MODELS, None),
 }
