@@ -1,8 +1,8 @@
 """Draws what a run's artifacts say; needs matplotlib (`pip install merit-jax[figures]`)."""
 
 import importlib.util
-import itertools
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,7 +35,7 @@ def draw_frontier(workdir: Workdir) -> epath.Path | None:
 
 
 def draw_mean_frontier(path: epath.Path, results: Mapping[str, Result], retention: float) -> epath.Path | None:
-    """Draws the mean frontier of each method's runs, if there are any.
+    """Draws the mean frontier of each method's runs, if there are any; of many methods, each in a panel beside joint training.
 
     Returns:
         The picture's path; None if there is no frontier, or no matplotlib to draw it with.
@@ -59,11 +59,53 @@ def _can_draw() -> bool:
 def _draw(path: epath.Path, base: Point, lines: Mapping[str, Sequence[Point]], retention: float) -> epath.Path:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.4 if len(lines) > len(COLOURS) else 6.4, 4.6), layout="constrained")
-    plot_frontier(figure.add_subplot(), base, lines, retention)
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    if len(lines) <= len(COLOURS):
+        plot_frontier(figure.add_subplot(), base, lines, retention)
+    else:
+        plot_panels(figure, base, lines, retention)
     with path.open("wb") as file:
         figure.savefig(file, format="png", dpi=150)
     return path
+
+
+def plot_panels(figure: Any, base: Point, lines: Mapping[str, Sequence[Point]], retention: float) -> None:
+    """Draws each method's frontier in a panel of its own, with joint training's in grey, if it is among them.
+
+    Args:
+        figure: Of matplotlib; gets the size that the panels need.
+        base: (0, retained, skill) of theta0.
+        lines: Label -> (scale, retained, skill) of each scale.
+        retention: Share of theta0's retained score that counts as kept.
+    """
+    across = math.ceil(math.sqrt(len(lines)))
+    down = math.ceil(len(lines) / across)
+    figure.set_size_inches(2.1 * across, 0.4 + 1.7 * down)
+    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat
+    joint = next((points for label, points in lines.items() if label.split()[0] == "joint"), None)
+    _, most, _ = np.max([base, *(point for points in lines.values() for point in points)], axis=0)
+    for axes, (label, points) in zip(panels, lines.items(), strict=False):
+        axes.axvspan(0, 100 * retention * base[1], color="#f2f2f2", zorder=0)
+        if joint:
+            _plot_line(axes, joint, "#bbbbbb", 1)
+        _plot_line(axes, points, COLOURS[0], 1.4)
+        axes.plot(100 * base[1], 100 * base[2], "k*", markersize=8, zorder=5)
+        axes.set_title(label, fontsize=7)
+        axes.set_xlim(0, min(100, 120 * most))
+        axes.tick_params(labelsize=6)
+    for axes in panels[len(lines) :]:
+        axes.set_visible(False)
+    figure.supxlabel(f"retained: open-ended suites (%); grey: less than {retention:.0%} of theta0's", fontsize=8)
+    figure.supylabel("skill (%)", fontsize=8)
+
+
+def _plot_line(axes: Any, points: Sequence[Point], colour: str, width: float, label: str | None = None) -> None:
+    """A method's frontier in per cent, with a large dot at scale 1."""
+    scales, *scores = zip(*points, strict=True)
+    x, y = ([100 * value for value in values] for values in scores)
+    axes.plot(x, y, "o-", color=colour, markersize=2 * width, lw=width, label=label)
+    for place in [place for place, scale in enumerate(scales) if scale == 1]:
+        axes.plot(x[place], y[place], "o", color=colour, markersize=5 * width, zorder=4)
 
 
 def plot_frontier(axes: Any, base: Point, lines: Mapping[str, Sequence[Point]], retention: float) -> None:
@@ -79,16 +121,11 @@ def plot_frontier(axes: Any, base: Point, lines: Mapping[str, Sequence[Point]], 
     axes.axvspan(0, floor, color="#f2f2f2", zorder=0)
     note = f"less than {retention:.0%} of theta0 retained"
     axes.annotate(note, (floor - 1, 0.02), xycoords=("data", "axes fraction"), ha="right", fontsize=7, color="#888")
-    for colour, (label, points) in zip(itertools.cycle(COLOURS), lines.items(), strict=False):
-        scales, retained, skill = zip(*points, strict=True)
-        x, y = ([100 * value for value in values] for values in (retained, skill))
-        axes.plot(x, y, "o-", color=colour, markersize=3, lw=1.2, label=label)
-        for place in [place for place, scale in enumerate(scales) if scale == 1]:
-            axes.plot(x[place], y[place], "o", color=colour, markersize=8, zorder=4)
+    for colour, (label, points) in zip(COLOURS, lines.items(), strict=False):
+        _plot_line(axes, points, colour, 1.4, label)
     axes.plot(100 * base[1], 100 * base[2], "k*", markersize=11, label="theta0", zorder=5)
     most = max(retained for points in [[base], *lines.values()] for _, retained, _ in points)
     axes.set_xlim(0, min(100, 120 * most))
     axes.set_xlabel("retained: open-ended suites (%)")
     axes.set_ylabel("skill: suites that the mixture teaches (%)")
-    beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if len(lines) > len(COLOURS) else {}
-    axes.legend(fontsize=7, frameon=False, **beside)
+    axes.legend(fontsize=7, frameon=False)

@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from launch.figures import draw_frontier, plot_frontier
+from launch.figures import draw_frontier, plot_frontier, plot_panels
 from merit_jax.workdir import Workdir
 
 BASE = (0.0, 0.8, 0.3)
@@ -41,6 +41,20 @@ def test_a_line_a_method_with_a_large_dot_where_it_is_not_scaled():
         assert drawn in lines
         assert [drawn[-1]] in lines
     assert axes.get_legend_handles_labels()[1] == ["joint", "merged", "theta0"]
+
+
+def test_of_many_methods_each_has_a_panel_beside_joint_training():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    many = {**LINES, **{f"random{k} (3 runs)": LINES["merged"] for k in range(2, 11)}}
+    plot_panels(figure, BASE, many, retention=0.95)
+    shown = {axes.get_title(): axes for axes in figure.get_axes() if axes.get_visible()}
+    assert list(shown) == list(many)
+    for label, axes in shown.items():
+        drawn = [line.get_xydata().tolist() for line in axes.get_lines()]
+        for points in (many[label], many["joint"]):
+            assert [
+                [pytest.approx(100 * retained), pytest.approx(100 * skill)] for _, retained, skill in points
+            ] in drawn
 
 
 def test_without_a_frontier_nothing_is_drawn(workdir):
