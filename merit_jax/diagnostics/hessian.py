@@ -136,7 +136,7 @@ def _mean(objective: Objective, measure: Callable, zero: Any, *arguments: Leaves
 @lru_cache(maxsize=16)
 def _accumulator(loss_fn: LossFn, average: str, measure: Callable) -> Callable:
     """A compiled `(state, frozen, batch, *arguments) -> state`."""
-    totals = lookup(AVERAGES, average, "the average")
+    totals = lookup(AVERAGES, average, "average")
 
     @partial(jax.jit, donate_argnums=0)
     def add(state: tuple[Any, Array], frozen: Leaves, batch: Batch, *arguments: Leaves) -> tuple[Any, Array]:
