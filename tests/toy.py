@@ -9,6 +9,7 @@ And one small network whose Hessian can be written out.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ from merit_jax import tree
 from merit_jax.diagnostics.hessian import Objective
 from merit_jax.train.optimizer import make_optimizer
 from merit_jax.train.step import init_state, make_step
-from merit_jax.types import Batch, LossFn
+from merit_jax.types import Batch
 
 VOCAB, ROWS, COLUMNS = 17, 4, 6
 FEATURES = np.random.default_rng(0).normal(size=(VOCAB, ROWS * COLUMNS + COLUMNS)).astype(np.float32)
@@ -65,41 +66,47 @@ class Quadratic(NamedTuple):
     Attributes:
         H: Hessian of every dataset's loss, [d, d].
         optima: theta*_t, [T, d].
-        loss_fn: The `LossFn` of rows whose target is their dataset's number.
     """
 
     H: np.ndarray
     optima: np.ndarray
-    loss_fn: LossFn
+
+    @property
+    def frozen(self) -> dict:
+        """The mixture itself, as parameters that are not trained."""
+        return {"fixed/H": jnp.asarray(self.H), "fixed/optima": jnp.asarray(self.optima)}
 
     def batch(self, datasets: Sequence[int]) -> Batch:
         """One example per entry of `datasets`, of two supervised tokens."""
         targets = np.repeat(np.asarray(datasets, np.int32)[:, None], 2, axis=1)
         return batch(targets, np.ones(targets.shape))
 
-    def objective(self, datasets: Sequence[int] | None = None, **options) -> Objective:
+    def objective(self, datasets: Sequence[int] | None = None) -> Objective:
         """The mean loss of some datasets; None: of all."""
         chosen = range(len(self.optima)) if datasets is None else datasets
-        return Objective(self.loss_fn, {}, [self.batch(chosen)], **options)
+        return Objective(quadratic_loss, self.frozen, [self.batch(chosen)])
 
     def trained(self, theta: np.ndarray, datasets: Sequence[int], rate: float) -> dict:
         """The leaves after one step of the project's SGD on these datasets."""
-        optimizer = make_optimizer("sgd", b1=0.0)
+        optimizer, step = sgd_step()
         rows = jax.tree.map(lambda x: x[None], self.batch(datasets))
-        return make_step(self.loss_fn, optimizer)(init_state(leaves(theta), optimizer), {}, rows, rate)[0].leaves
+        return step(init_state(leaves(theta), optimizer), self.frozen, rows, rate)[0].leaves
 
 
-def quadratic(H: np.ndarray, optima: np.ndarray) -> Quadratic:
-    """The mixture of these optima in bowls of this Hessian."""
+def quadratic_loss(params: dict, batch: Batch) -> tuple:
+    """The `LossFn` of a `Quadratic`, for rows whose targets are their dataset's number."""
+    theta = jnp.concatenate([params["head"], params["tail"]])
+    offset = theta - params["fixed"]["optima"].astype(theta.dtype)[batch.targets[:, 0]]
+    each = jnp.einsum("bi,ij,bj->b", offset, params["fixed"]["H"].astype(theta.dtype), offset) / 2
+    tokens = batch.weights.sum(axis=-1)
+    return each * tokens, tokens
 
-    def loss_fn(params: dict, batch: Batch) -> tuple:
-        theta = jnp.concatenate([params["head"], params["tail"]])
-        offset = theta - jnp.asarray(optima, theta.dtype)[batch.targets[:, 0]]
-        each = jnp.einsum("bi,ij,bj->b", offset, jnp.asarray(H, theta.dtype), offset) / 2
-        tokens = batch.weights.sum(axis=-1)
-        return each * tokens, tokens
 
-    return Quadratic(H, optima, loss_fn)
+@cache
+def sgd_step() -> tuple:
+    """Plain SGD on quadratic mixtures."""
+    optimizer = make_optimizer("sgd", b1=0.0)
+    return optimizer, make_step(quadratic_loss, optimizer)
 
 
 def leaves(theta: np.ndarray) -> dict:
@@ -131,6 +138,11 @@ class Network:
 
     def unembed(self, params: dict, hidden: jax.Array) -> jax.Array:
         return hidden @ params["embedding"].T
+
+    def init_cache(self, *_):
+        raise NotImplementedError("it generates nothing")
+
+    prefill = decode = init_cache
 
     def params(self, seed: int = 0, dtype: type = np.float64) -> dict:
         rng = np.random.default_rng(seed)

@@ -91,7 +91,7 @@ def along(objective: Objective, leaves: Leaves, direction: Leaves) -> Along:
     Raises:
         ValueError: The batches have no supervised token, or the average is unknown.
     """
-    return _mean(objective, _along, Along(*jnp.zeros(3)), leaves, direction)
+    return _mean(objective, _along, Along(*(jnp.zeros(()) for _ in Along._fields)), leaves, direction)
 
 
 Scalar = Callable[[Leaves], tuple[Array, Array]]

@@ -96,7 +96,7 @@ def test_the_z_score_counts_standard_deviations_of_the_null_hypothesis():
 
 def test_the_protocol_gives_what_dense_linear_algebra_gives():
     H, G = toy.random_hessian(0, 12), gradients()
-    objective = toy.quadratic(H, np.zeros((1, 12))).objective()
+    objective = toy.Quadratic(H, np.zeros((1, 12))).objective()
     at = toy.leaves(np.zeros(12, np.float32))
     found = hessian_alignment(
         lambda v: hessian.product(objective, at, v),

@@ -54,7 +54,7 @@ def test_merges_elsewhere_than_the_mean_have_a_first_order_term():
 
 def test_weights_that_do_not_fit_the_branches_are_refused():
     leaves = toy.leaves(np.zeros(2, np.float32))
-    objective = toy.quadratic(np.eye(2), np.zeros((1, 2))).objective()
+    objective = toy.Quadratic(np.eye(2), np.zeros((1, 2))).objective()
     with pytest.raises(ValueError, match=r"sum to 0.9; expected 1"):
         merging_gain(objective, leaves, [leaves, leaves], [0.5, 0.4])
     with pytest.raises(ValueError, match="got 2 branches and 1 weights"):

@@ -87,12 +87,12 @@ def test_the_expansion_along_a_direction_has_the_loss_its_slope_and_its_curvatur
 @pytest.mark.usefixtures("x64")
 def test_averages_over_examples_and_over_tokens_weigh_rows_differently():
     """Two quadratic datasets, one of them with three times the tokens."""
-    toys = toy.quadratic(np.diag([2.0, 1.0]), np.array([[0.0, 0.0], [4.0, 0.0]]))
+    toys = toy.Quadratic(np.diag([2.0, 1.0]), np.array([[0.0, 0.0], [4.0, 0.0]]))
     rows = toys.batch([0, 1])
     longer = rows._replace(weights=np.array([[1, 0], [1, 1]], np.float32) * np.array([[1], [1.5]], np.float32))
     at = toy.leaves(np.zeros(2))
     for average, share in (("example", 1 / 2), ("token", 3 / 4)):
-        objective = Objective(toys.loss_fn, {}, [longer], average)
+        objective = toys.objective()._replace(batches=[longer], average=average)
         np.testing.assert_allclose(hessian.loss(objective, at), share * 16)
         np.testing.assert_allclose(toy.vector(hessian.gradient(objective, at)), [share * -8, 0])
 

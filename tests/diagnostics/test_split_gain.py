@@ -1,7 +1,5 @@
 """Curvature between gradients and the predicted gain of partitions, against matrices written out."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 
@@ -27,7 +25,7 @@ def test_curvature_between_gradients_is_that_of_the_matrices_written_out():
 def test_a_stride_estimates_it_from_a_part_of_the_entries():
     """Equal entries: a third of them, times three, is all of them."""
     trees = [toy.leaves(np.full(10, value, np.float32)) for value in (1, 2)]
-    thin = partial(lambda leaves: np.asarray(leaves["tail"])[::3])
+    thin = lambda leaves: np.asarray(leaves["tail"])[::3]  # noqa: E731
     M = gradient_curvature(lambda v: v, trees, [thin(each) for each in trees], thin, scale=3.0)
     np.testing.assert_allclose(M, [[9, 18], [18, 36]])
 

@@ -3,10 +3,9 @@
 from itertools import combinations
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from merit_jax import conflict
+from merit_jax import conflict, tree
 from merit_jax.diagnostics import hessian
 from merit_jax.diagnostics.split_gain import gradient_curvature, split_gain
 from merit_jax.gradients import dataset_gradients, make_reduction
@@ -36,14 +35,15 @@ class Mixture(NamedTuple):
     def pca_split(self) -> np.ndarray:
         """MERIT's split into two: dataset gradients, cosines, the first axis, the median."""
         batches = [[self.toy.batch([t])] for t in range(len(self.M))]
-        G = dataset_gradients(self.toy.loss_fn, self.theta0, batches, reduction="stride", stride=1)
+        params = tree.join(self.theta0, self.toy.frozen)
+        G = dataset_gradients(toy.quadratic_loss, params, batches, trainable=("head", "tail"), stride=1)
         scores = conflict.principal_axes(conflict.cosine_similarity(G), 1).scores
         return PARTITIONERS["median_split"](scores, [1] * len(self.M))
 
 
 def mixture(H: np.ndarray, deltas: np.ndarray) -> Mixture:
     """The mixture, its gradients and its curvature taken by the project."""
-    quadratic, theta0 = toy.quadratic(H, deltas), toy.leaves(np.zeros(len(H)))
+    quadratic, theta0 = toy.Quadratic(H, deltas), toy.leaves(np.zeros(len(H)))
     whole, keep = quadratic.objective(), make_reduction("stride", stride=1)
     trees = [hessian.gradient(quadratic.objective([t]), theta0) for t in range(len(deltas))]
     M = gradient_curvature(lambda v: hessian.product(whole, theta0, v), trees, [keep(g) for g in trees], keep)
@@ -51,7 +51,7 @@ def mixture(H: np.ndarray, deltas: np.ndarray) -> Mixture:
 
 
 def balanced_splits(tasks: int, groups: int = 2) -> np.ndarray:
-    """Every way to deal the datasets into groups of one size, the first dataset in the first group if there are two."""
+    """Every way to deal the datasets into numbered groups of one size."""
     if groups == 1:
         return np.zeros((1, tasks), np.int32)
     rows, size = [], tasks // groups
@@ -65,15 +65,10 @@ def balanced_splits(tasks: int, groups: int = 2) -> np.ndarray:
 
 
 def signs(split: np.ndarray) -> np.ndarray:
-    """s ∈ {±1}^T of a split into two."""
+    """The signs s ∈ {±1}^T of a split into two."""
     return 1 - 2 * np.asarray(split, np.float64)
 
 
 def group_members(split: np.ndarray) -> list[list[int]]:
     """The datasets of each group."""
     return [np.flatnonzero(split == k).tolist() for k in range(int(split.max()) + 1)]
-
-
-def mean_of(trees: list[dict]) -> dict:
-    """The plain mean of trees."""
-    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)

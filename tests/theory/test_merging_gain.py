@@ -29,7 +29,7 @@ def merged(theta0: np.ndarray, thetas: np.ndarray, weights: tuple[float, ...]) -
 
 
 def gain(H: np.ndarray, thetas: np.ndarray, mean: dict, weights: tuple[float, ...]):
-    mixture = toy.quadratic(H, np.random.default_rng(9).normal(size=(3, DIMENSION)))
+    mixture = toy.Quadratic(H, np.random.default_rng(9).normal(size=(3, DIMENSION)))
     return merging_gain(mixture.objective(), mean, [toy.leaves(theta) for theta in thetas], weights)
 
 
@@ -95,7 +95,7 @@ def test_equation_2_the_merged_model_is_no_farther_from_theta0_than_its_branches
 
 def test_the_toy_mixture_has_the_hessian_it_was_given():
     H = toy.random_hessian(3, DIMENSION)
-    objective = toy.quadratic(H, np.random.default_rng(0).normal(size=(4, DIMENSION))).objective()
+    objective = toy.Quadratic(H, np.random.default_rng(0).normal(size=(4, DIMENSION))).objective()
     theta0, thetas = branches(1)
     found = hessian.product(objective, toy.leaves(theta0), toy.leaves(thetas[0]))
     np.testing.assert_allclose(toy.vector(found), H @ thetas[0], rtol=1e-12)

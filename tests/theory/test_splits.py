@@ -94,7 +94,7 @@ def test_proposition_f11_the_sign_split_gains_at_least_what_the_top_eigenvalue_p
 
 
 def test_proposition_f11_promises_more_than_random_for_some_mixtures_here():
-    """So that the condition of the test above is met and not met."""
+    """So that the condition of the test above is met somewhere."""
     met = []
     for seed in range(6):
         half = np.random.default_rng(seed).normal(size=(4, 5))
