@@ -117,9 +117,7 @@ def test_devices_change_nothing_and_results_lie_as_the_leaves_do():
     np.testing.assert_array_equal(toy.vector(v), toy.vector(w))
     found = hessian.product(together, spread, w)
     np.testing.assert_allclose(toy.vector(found), toy.vector(hessian.product(alone, leaves, v)), rtol=1e-4, atol=1e-5)
-    assert {path: leaf.sharding for path, leaf in found.items()} == {
-        path: leaf.sharding for path, leaf in spread.items()
-    }
+    assert all(found[path].sharding.is_equivalent_to(spread[path].sharding, 2) for path in spread)
 
 
 def test_products_of_narrow_parameters_are_summed_in_float32():
