@@ -90,6 +90,17 @@ def axpy(scale: Any, x: Any, y: Any) -> Any:
     )
 
 
+def between(a: Any, b: Any, share: float) -> Any:
+    """`a + share · (b − a)`, computed in float32, in the dtypes of a; a leaf that both trees share is passed on as it is."""
+    return jax.tree.map(lambda x, y: x if x is y else _between(x, y, share), a, b)
+
+
+@jax.jit
+def _between(x: Array, y: Array, share: float | Array) -> Array:
+    start = x.astype(jnp.float32)
+    return (start + share * (y.astype(jnp.float32) - start)).astype(x.dtype)
+
+
 @jax.jit
 def _checksum(leaf: Array) -> UInt32[Array, "2"]:
     """Two position-dependent sums over the bits of a leaf: exact in any order, so the same on any sharding."""
