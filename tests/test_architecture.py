@@ -22,6 +22,7 @@ LAYERS = [
     ["train"],
     ["merge"],
     ["evaluate"],
+    ["diagnostics"],
     ["run"],
     ["stages.mixture"],
     ["stages.gradients"],

@@ -1,1 +1,1 @@
-"""Why a split and merge works or does not: pure functions of a loss, parameters and batches (MERIT §4, App. F)."""
+"""What a checkpoint, a mixture and a merge look like from inside the loss: pure functions of losses, parameters and batches."""
