@@ -96,14 +96,14 @@ def axpy(scale: Any, x: Any, y: Any) -> Any:
 
 
 def between(a: Any, b: Any, share: float) -> Any:
-    """`a + share · (b − a)`, computed in float32, in the dtypes of a; a leaf that both trees share is passed on as it is."""
+    """`a + share · (b − a)`, computed in float32 or wider, in the dtypes of a; a leaf that is the same array in both stays it."""
     return jax.tree.map(lambda x, y: x if x is y else _between(x, y, share), a, b)
 
 
 @jax.jit
 def _between(x: Array, y: Array, share: float | Array) -> Array:
-    start = x.astype(jnp.float32)
-    return (start + share * (y.astype(jnp.float32) - start)).astype(x.dtype)
+    start = x.astype(accurate(x))
+    return (start + share * (y.astype(accurate(y)) - start)).astype(x.dtype)
 
 
 @jax.jit
