@@ -22,6 +22,15 @@ from jaxtyping import install_import_hook
 install_import_hook(["merit_jax", "models"], "beartype.beartype")
 
 
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Float64 in JAX, in this test alone: what is compiled inside is kept apart from the rest."""
+    import jax
+
+    with jax.enable_x64(True):
+        yield
+
+
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A cache of compiled programs, so that runs of equal shapes compile once in a session."""

@@ -91,7 +91,7 @@ def along(objective: Objective, leaves: Leaves, direction: Leaves) -> Along:
     Raises:
         ValueError: The batches have no supervised token, or the average is unknown.
     """
-    return _mean(objective, _along, Along(*jnp.zeros(3)), leaves, direction)
+    return _mean(objective, _along, Along(*(jnp.zeros(()) for _ in Along._fields)), leaves, direction)
 
 
 Scalar = Callable[[Leaves], tuple[Array, Array]]
@@ -136,7 +136,7 @@ def _mean(objective: Objective, measure: Callable, zero: Any, *arguments: Leaves
 @lru_cache(maxsize=16)
 def _accumulator(loss_fn: LossFn, average: str, measure: Callable) -> Callable:
     """A compiled `(state, frozen, batch, *arguments) -> state`."""
-    totals = lookup(AVERAGES, average, "the average")
+    totals = lookup(AVERAGES, average, "average")
 
     @partial(jax.jit, donate_argnums=0)
     def add(state: tuple[Any, Array], frozen: Leaves, batch: Batch, *arguments: Leaves) -> tuple[Any, Array]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -129,7 +129,7 @@ def _without(vector: Leaves, q: Leaves) -> Leaves:
 
 
 @jax.jit
-def _scaled(vector: Leaves, scale: float) -> Leaves:
+def _scaled(vector: Leaves, scale: Any) -> Leaves:
     return jax.tree.map(lambda x: x.astype(tree.accurate(x)) * jnp.asarray(scale, tree.accurate(x)), vector)
 
 

@@ -157,4 +157,5 @@ def partition_gain(
     drawn = split_gain(M, splits, sizes, **options)
     best = int(np.argmax(drawn.gain))
     top = SplitGain(*(values[best : best + 1] for values in drawn))
-    return PartitionGain(chosen, drawn, top, splits[best], float(np.mean(drawn.gain < chosen.gain[0])))
+    below = (drawn.gain < chosen.gain) & ~np.isclose(drawn.gain, chosen.gain)
+    return PartitionGain(chosen, drawn, top, splits[best], float(np.mean(below)))
