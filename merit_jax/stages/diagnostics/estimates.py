@@ -17,8 +17,6 @@ from merit_jax.types import Batch
 
 log = logging.getLogger("merit_jax")
 
-GRADIENTS = "gradients"
-
 
 def calibration_task(run: Run) -> Task:
     """Agreement of gradients of samples, against their size; datasets too small for two blocks are left out."""
@@ -52,7 +50,7 @@ def calibration_task(run: Run) -> Task:
     settings = {key: list(cfg[key]) if key == "calibration_sizes" else cfg[key] for key in keys}
     return Task(
         {**Sample(run, cfg.calibration_examples).inputs, **settings, **_reduction(run)},
-        (Work(sum(map(len, large.values())), GRADIENTS, cfg.calibration_block),),
+        (Work(sum(map(len, large.values())), "gradients", cfg.calibration_block),),
         measure,
     )
 
@@ -84,7 +82,7 @@ def sketch_task(run: Run) -> Task:
     settings = {"strides": list(cfg.strides), "widths": list(cfg.widths), "average": options.average}
     return Task(
         {**sample.inputs, **settings},
-        (Work(len(chosen), f"{GRADIENTS} of a dataset", round(sample.count / len(chosen))),),
+        (Work(1, f"gradient of each of {len(chosen)} datasets", sample.count),),
         measure,
     )
 

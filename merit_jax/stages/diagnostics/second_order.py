@@ -86,7 +86,7 @@ def split_gain_task(run: Run) -> Task:
             "splits": cfg.splits,
         },
         (
-            Work(len(run.names), "gradients of a dataset", round(own.count / len(run.names))),
+            Work(1, f"gradient of each of {len(run.names)} datasets", own.count),
             Work(len(run.names), PRODUCTS, sample.count),
         ),
         measure,
@@ -119,7 +119,10 @@ def curvature_task(run: Run) -> Task:
     settings = {key: cfg[key] for key in ("iterations", "eigenvectors")}
     return Task(
         {**sample.inputs, **settings, "average": run.config.gradients.average},
-        (Work(cfg.iterations, PRODUCTS, sample.count), Work(1, "gradient of each dataset", sample.count)),
+        (
+            Work(cfg.iterations, PRODUCTS, sample.count),
+            Work(1, f"gradient of each of {len(names)} datasets", sample.count),
+        ),
         measure,
     )
 

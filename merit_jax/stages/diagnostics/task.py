@@ -30,7 +30,8 @@ class Work(NamedTuple):
     examples: int
 
     def __str__(self) -> str:
-        return f"{self.count:,} {self.unit} over {self.examples:,} examples each"
+        each = " each" if self.count > 1 else ""
+        return f"{self.count:,} {self.unit} over {self.examples:,} examples{each}"
 
 
 class Task(NamedTuple):
