@@ -96,9 +96,7 @@ def split_gain_task(run: Run) -> Task:
 def curvature_task(run: Run) -> Task:
     """How conflict directions lie to the Hessian's leading eigenvectors, at theta0 (MERIT App. F.3)."""
     cfg = run.config.diagnostics
-    if not run.workdir.conflict.exists():
-        raise NotPossible("there are no similarities: run launch.run --stages=gradients,conflict")
-    names = [run.names[i] for i in quadrant_tasks(load_conflict(run)[0])]
+    names = _quadrants(run)
     sample = Sample(run, cfg.curvature_examples, names)
 
     def measure(tick: Tick) -> HessianAlignment:
@@ -125,6 +123,22 @@ def curvature_task(run: Run) -> Task:
         ),
         measure,
     )
+
+
+def _quadrants(run: Run) -> list[str]:
+    """The datasets that stand for the conflict.
+
+    Raises:
+        NotPossible: There are no similarities, or they have fewer than two axes.
+    """
+    if not run.workdir.conflict.exists():
+        raise NotPossible("there are no similarities: run launch.run --stages=gradients,conflict")
+    similarity, _ = load_conflict(run)
+    if len(similarity) < 3:
+        raise NotPossible(
+            f"the alignment needs two axes of conflict, so 3 datasets or more; this run has {len(similarity)}"
+        )
+    return [run.names[i] for i in quadrant_tasks(similarity)]
 
 
 def _groups(run: Run) -> np.ndarray:

@@ -110,7 +110,7 @@ class Models(Mapping[str, Params]):
     def __init__(self, run: Run, readers: Mapping[str, LeafReader]):
         self._run, self._readers = run, readers
         self._shardings = tree.flatten(run.shardings)
-        self._trained, self._frozen = (list(part) for part in tree.split(self._shardings, run.config.train.trainable))
+        self._trained = trained_paths(run)
 
     def __getitem__(self, name: str) -> Params:
         return tree.join(self.leaves(name), self.frozen)
@@ -128,7 +128,8 @@ class Models(Mapping[str, Params]):
     @cached_property
     def frozen(self) -> Leaves:
         """theta0's other leaves."""
-        return self._place(self._run.theta0.leaves(), self._frozen)
+        fixed = [path for path in self._shardings if path not in set(self._trained)]
+        return self._place(self._run.theta0.leaves(), fixed)
 
     def place(self, leaves: Leaves) -> Leaves:
         """Host arrays like some of the parameters, where those lie."""
@@ -145,4 +146,4 @@ def theta0(run: Run) -> Models:
 
 def trained_paths(run: Run) -> list[str]:
     """Names of the trainable leaves."""
-    return list(tree.split(run.theta0.abstract, run.config.train.trainable)[0])
+    return tree.matching(tree.flatten(run.theta0.abstract), run.config.train.trainable)
