@@ -94,7 +94,7 @@ def displacement(
     return Displacement(tuple(models), distances, cosines, identity, ratio)
 
 
-def parallel_axis(G: Float[np.ndarray, "k+1 k+1"], weights: Float[np.ndarray, " k"]) -> ParallelAxis:
+def parallel_axis(G: Float[np.ndarray, "m m"], weights: Float[np.ndarray, " k"]) -> ParallelAxis:
     """Both sides of MERIT Eq. 11, each from its own entries of G.
 
     Args:
