@@ -91,7 +91,7 @@ def test_every_artifact_says_what_it_was_made_from_and_how_long_it_took(diagnose
     for name in DIAGNOSTICS:
         content = json.loads(diagnosed.workdir.diagnostic(name).read_text())
         assert list(content) == ["inputs", "result", "seconds"], name
-        assert content["seconds"] > 0
+        assert content["seconds"] >= 0
     assert set(result(diagnosed, "connectivity")) == {"alphas", "paths", "barrier"}
 
 
