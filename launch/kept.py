@@ -23,9 +23,10 @@ def settled(flag: flags.FlagHolder, workdir: epath.PathLike) -> ConfigDict:
     Raises:
         ValueError: The workdir keeps none, or one with keys that configs/common.py does not have.
     """
-    if not flags.FLAGS[flag.name].using_default_value:
+    given = flags.FLAGS[flag.name]
+    if config_flags.get_config_filename(given) != common.__file__:
         return cli.as_config(flag)
-    return read(workdir, config_flags.get_override_values(flags.FLAGS[flag.name]))
+    return read(workdir, config_flags.get_override_values(given))
 
 
 def read(workdir: epath.PathLike, changes: Mapping[str, Any] | None = None) -> ConfigDict:
