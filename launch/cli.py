@@ -1,6 +1,7 @@
 """What all commands share: flags, logging, several processes, and errors a user can act on."""
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -23,8 +24,18 @@ flags.DEFINE_string(
 )
 
 
-def define_config() -> flags.FlagHolder:
-    """The flag `--config=FILE.py:ARG`, with `--config.KEY=VALUE` for any key of configs/common.py."""
+_left_out: dict[str, str] = {}
+"""Flag -> its value where it is left out. A default would not do: overrides are known once a config has been given."""
+
+
+def define_config(left_out: str | None = None) -> flags.FlagHolder:
+    """The flag `--config=FILE.py:ARG`, with `--config.KEY=VALUE` for any key of configs/common.py.
+
+    Args:
+        left_out: The config where none is given; None: there is none.
+    """
+    if left_out is not None:
+        _left_out["config"] = left_out
     return config_flags.DEFINE_config_file("config", None, "A file of configs/, with an arg string after a colon.")
 
 
@@ -46,8 +57,13 @@ def is_first_process() -> bool:
 
 def _parse(argv: Sequence[str]) -> list[str]:
     """Parses flags; what a config file or an override does wrong is one line, not a traceback."""
+    added = [
+        f"--{name}={value}"
+        for name, value in _left_out.items()
+        if not any(re.match(rf"--?{name}(=|$)", word) for word in argv)
+    ]
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS([argv[0], *added, *argv[1:]])
     except flags.Error as error:
         _fail(f"{_without_trace(error)}\nRun with --help for the flags.")
     except (AttributeError, KeyError) as error:

@@ -7,7 +7,6 @@ python -m launch.run --config=configs/smollm2_bigbench.py:merit2d --workdir=DIR 
 from collections.abc import Sequence
 
 from absl import flags
-from etils import epath
 from ml_collections import ConfigDict
 
 from launch import basin, cli, wire
@@ -36,18 +35,22 @@ def run_all(config: ConfigDict, workdir: str, stages: Sequence[str], *, overwrit
     if stages:
         run_stages(run, stages)
     else:
+        run_stages(run, ["mixture"])
+        if not run.workdir.config.exists():
+            _keep(run)
         run_stages(run, [name for name in STAGES if name != "evaluate"])
         models = {**make(run, baselines), MERGED: run.workdir}
         timed(run, "evaluate", lambda: evaluate(run, models))
         timed(run, "frontier", lambda: frontier(run, models))
-    run.on_first_process(lambda: _keep(run.workdir.config, config.to_json_best_effort(indent=2) + "\n"))
+    _keep(run)
     return run
 
 
-def _keep(path: epath.Path, text: str) -> None:
-    """Writes the text if it is not there already."""
+def _keep(run: Run) -> None:
+    """Writes the config into the workdir if it is not there already, for commands that look at the run later."""
+    path, text = run.workdir.config, run.config.to_json_best_effort(indent=2) + "\n"
     if not path.exists() or path.read_text() != text:
-        write_text(path, text)
+        run.on_first_process(lambda: write_text(path, text))
 
 
 def baselines_of(run: Run) -> Comparison:
@@ -56,7 +59,7 @@ def baselines_of(run: Run) -> Comparison:
     Raises:
         ValueError: A baseline is unknown, or the WiSE control comes without a joint run that it interpolates to.
     """
-    return compare(run.config, run.config.baselines, run.workdir.root / "baselines", own=run.workdir.root)
+    return compare(run.config, run.config.baselines, run.workdir.baselines, own=run.workdir.root)
 
 
 def main(argv: Sequence[str]) -> None:

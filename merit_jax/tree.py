@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -53,16 +53,27 @@ def split(params: Params, trainable: Sequence[str]) -> tuple[Leaves, Leaves]:
         ValueError: A pattern matches no path.
     """
     flat = flatten(params)
-    for pattern in trainable:
-        if not any(re.search(pattern, path) for path in flat):
-            raise ValueError(f"trainable pattern {pattern!r} matches no parameter; the paths are: {', '.join(flat)}")
-    chosen = {path for path in flat if any(re.search(pattern, path) for pattern in trainable)}
-    if not chosen:
-        raise ValueError("no trainable pattern given: nothing would be trained; use ('.*',) for every parameter")
+    chosen = set(matching(flat, trainable))
     return (
         {path: leaf for path, leaf in flat.items() if path in chosen},
         {path: leaf for path, leaf in flat.items() if path not in chosen},
     )
+
+
+def matching(paths: Iterable[str], trainable: Sequence[str]) -> list[str]:
+    """The path names in which one of the regular expressions is found, in order.
+
+    Raises:
+        ValueError: A pattern matches no path.
+    """
+    known = list(paths)
+    for pattern in trainable:
+        if not any(re.search(pattern, path) for path in known):
+            raise ValueError(f"trainable pattern {pattern!r} matches no parameter; the paths are: {', '.join(known)}")
+    chosen = [path for path in known if any(re.search(pattern, path) for pattern in trainable)]
+    if not chosen:
+        raise ValueError("no trainable pattern given: nothing would be trained; use ('.*',) for every parameter")
+    return chosen
 
 
 def join(trainable: Leaves, frozen: Leaves) -> dict[str, Any]:
@@ -93,6 +104,17 @@ def axpy(scale: Any, x: Any, y: Any) -> Any:
         x,
         y,
     )
+
+
+def between(a: Any, b: Any, share: float) -> Any:
+    """`a + share · (b − a)`, computed in float32 or wider, in the dtypes of a; a leaf that is the same array in both stays it."""
+    return jax.tree.map(lambda x, y: x if x is y else _between(x, y, share), a, b)
+
+
+@jax.jit
+def _between(x: Array, y: Array, share: float | Array) -> Array:
+    start = x.astype(accurate(x))
+    return (start + share * (y.astype(accurate(y)) - start)).astype(x.dtype)
 
 
 @jax.jit

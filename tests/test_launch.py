@@ -149,6 +149,36 @@ def test_scores_are_log_likelihoods_in_the_order_of_the_file(finished, tmp_path)
     assert completed == results
 
 
+def test_diagnose_reads_the_config_that_the_run_keeps(finished, tmp_path):
+    run = world.copied(finished, tmp_path)
+    kept = run.config.to_json_best_effort()
+    (tmp_path / "finished" / "config.json").write_text(kept)
+    workdir, only = f"--workdir={tmp_path}/finished", "--only=gradient_norms,displacement"
+    nothing, points = "--only=nonsense", "--config.diagnostics.points=2"
+    lines = [
+        [workdir, only],
+        [workdir, only],
+        [workdir, nothing],
+        [f"--workdir={tmp_path}"],
+        [workdir, points, "--only=connectivity"],
+        [workdir, "--config.diagnostics.sigmas=(0.0,)", "--only=perturbation"],
+        [workdir, "--config.nonsense=1"],
+    ]
+    first, again, unknown, nowhere, few, zero, key = commands(tmp_path, "diagnose", lines)
+    assert [line[0] for line in (first, again, unknown, nowhere, few, zero, key)] == [0, 0, 1, 1, 1, 1, 1], first
+    assert "displacement: no loss evaluations" in first[2]
+    assert "took" not in again[2]
+    for output in (first[1], again[1]):
+        assert "coefficient of variation" in output
+        assert "from theta0: branch 0" in output
+    assert "known: calibration, connectivity" in unknown[2]
+    assert f"{tmp_path}/config.json is missing" in nowhere[2]
+    assert "2 points a line; expected at least 3" in few[2]
+    assert "diagnostics.sigmas = (0.0,)" in zero[2]
+    assert "nonsense" in key[2]
+    assert not any("Traceback" in line[2] for line in (unknown, nowhere, few, zero, key))
+
+
 def test_validate_lists_bad_rows_and_fails(finished, tmp_path):
     good, bad = {"inputs": "q", "targets": "a"}, {"inputs": "q"}
     world.write_rows(tmp_path / "a.train.jsonl", [good, bad, good, {**good, "targets": ""}])

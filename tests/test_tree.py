@@ -56,6 +56,16 @@ def test_axpy_keeps_the_dtypes_of_y():
     np.testing.assert_allclose(result["a"], 0.5 * params(0)["a"] + params(1)["a"], rtol=1e-6)
 
 
+def test_between_is_a_point_of_the_line_and_keeps_what_is_shared():
+    a, b = params(0), params(1)
+    b["a"] = a["a"]
+    result = tree.between(a, b, 0.25)
+    expected = 0.75 * np.float64(a["b"]["y"]) + 0.25 * np.float64(b["b"]["y"])
+    np.testing.assert_allclose(result["b"]["y"], expected, atol=1e-6)
+    assert result["b"]["x"].dtype == jnp.bfloat16
+    assert result["a"] is a["a"]
+
+
 @pytest.mark.parametrize("path", ["a", "b/x", "b/y"])
 def test_a_fingerprint_sees_one_changed_entry_and_two_swapped_ones(path):
     def edited(change):
