@@ -202,4 +202,25 @@ def get_config() -> ConfigDict:
     c.frontier.max_records = 0  # records per suite; 0: all
     c.frontier.retention = 0.95  # skill is reported where this share of theta0's retained score is kept
 
+    c.diagnostics = ConfigDict()
+    c.diagnostics.joint = ""  # workdir of a joint run to compare with; empty: baselines/joint of this run, if there
+    c.diagnostics.examples = 20  # training examples per dataset on which losses are taken; held in the host's memory
+    c.diagnostics.points = 21  # of each line between two models, ends included (paper: 21)
+    c.diagnostics.sigmas = (0.01, 0.05, 0.1)  # standard deviations of weight noise, rising (paper: these)
+    c.diagnostics.draws = 5  # noise vectors
+    c.diagnostics.grid = 15  # points of the loss surface along each axis
+    c.diagnostics.margin = 0.25  # room around the models on the surface, as a share of their extent
+    c.diagnostics.calibration_examples = 200  # per dataset, whose gradient the samples are compared with (paper: 1000)
+    c.diagnostics.calibration_block = 10  # examples whose gradient is taken together and drawn together
+    c.diagnostics.calibration_sizes = (10, 20, 50, 100, 150, 200)  # n, multiples of the block
+    c.diagnostics.bootstrap = 200  # samples of each size, and random halvings
+    c.diagnostics.reliability = 0.9  # for which the number of examples needed is told
+    c.diagnostics.sketch_datasets = 12  # whose whole gradients are held together, drawn by seed; 0: all
+    c.diagnostics.strides = (5, 25, 125)  # strides compared with the whole gradient
+    c.diagnostics.widths = (2**14, 2**18)  # widths of the sketch compared with it
+    c.diagnostics.curvature_examples = 50  # of each of four datasets (paper: 50)
+    c.diagnostics.iterations = 50  # of Lanczos (paper: 50)
+    c.diagnostics.eigenvectors = 10  # of the Hessian (paper: 10)
+    c.diagnostics.splits = 1000  # random splits beside the chosen one
+
     return c.lock()

@@ -23,9 +23,9 @@ flags.DEFINE_string(
 )
 
 
-def define_config() -> flags.FlagHolder:
+def define_config(default: str | None = None) -> flags.FlagHolder:
     """The flag `--config=FILE.py:ARG`, with `--config.KEY=VALUE` for any key of configs/common.py."""
-    return config_flags.DEFINE_config_file("config", None, "A file of configs/, with an arg string after a colon.")
+    return config_flags.DEFINE_config_file("config", default, "A file of configs/, with an arg string after a colon.")
 
 
 def start(main: Callable[[Sequence[str]], int | None]) -> None:

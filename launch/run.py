@@ -33,6 +33,9 @@ def run_all(config: ConfigDict, workdir: str, stages: Sequence[str], *, overwrit
     config = basin.settle(config, workdir, overwrite=overwrite)
     run = wire.open_run(config, workdir, overwrite=overwrite)
     baselines = baselines_of(run)
+    text = config.to_json_best_effort(indent=2) + "\n"
+    if not run.workdir.config.exists():
+        run.on_first_process(lambda: write_text(run.workdir.config, text))
     if stages:
         run_stages(run, stages)
     else:
@@ -40,7 +43,7 @@ def run_all(config: ConfigDict, workdir: str, stages: Sequence[str], *, overwrit
         models = {**make(run, baselines), MERGED: run.workdir}
         timed(run, "evaluate", lambda: evaluate(run, models))
         timed(run, "frontier", lambda: frontier(run, models))
-    run.on_first_process(lambda: _keep(run.workdir.config, config.to_json_best_effort(indent=2) + "\n"))
+    run.on_first_process(lambda: _keep(run.workdir.config, text))
     return run
 
 
@@ -56,7 +59,7 @@ def baselines_of(run: Run) -> Comparison:
     Raises:
         ValueError: A baseline is unknown, or the WiSE control comes without a joint run that it interpolates to.
     """
-    return compare(run.config, run.config.baselines, run.workdir.root / "baselines", own=run.workdir.root)
+    return compare(run.config, run.config.baselines, run.workdir.baselines, own=run.workdir.root)
 
 
 def main(argv: Sequence[str]) -> None:

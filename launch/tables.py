@@ -2,13 +2,14 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from launch.findings import findings
 from merit_jax.workdir import Workdir, read_json
 
 console = Console(width=None if sys.stdout.isatty() else 140)
@@ -99,6 +100,16 @@ def print_frontier(workdir: Workdir) -> None:
     table.add_row(
         f"skill at {share:.0%}", *("none" if skill is None else f"{100 * skill:.1f}" for skill in skills), style="bold"
     )
+    console.print(table)
+
+
+def print_findings(workdir: Workdir, impossible: Mapping[str, str]) -> None:
+    """What the diagnostics found, and which are not possible yet."""
+    table = Table("diagnostic", "found", title="Diagnostics", title_justify="left", show_lines=True)
+    for name, text in findings(workdir).items():
+        table.add_row(name, escape(text))
+    for name, reason in impossible.items():
+        table.add_row(f"[dim]{name}", f"[dim]not possible yet: {escape(reason)}")
     console.print(table)
 
 

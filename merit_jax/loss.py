@@ -75,7 +75,8 @@ def chunked_sum(
 
     chunks = tuple(map(in_chunks, (hidden, targets, weights)))
     first = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in chunks]
-    nothing = jnp.zeros(jax.eval_shape(measure, *first).shape, jnp.float32)
+    like = jax.eval_shape(measure, *first)
+    nothing = jnp.zeros(like.shape, like.dtype)
 
     def add(total: Array, part: tuple[Array, Array, Array]) -> tuple[Array, None]:
         here = jax.lax.cond(part[2].any(), jax.checkpoint(measure), lambda *_: nothing, *part)
@@ -85,7 +86,7 @@ def chunked_sum(
 
 
 def token_nll(logits: Float[Array, "*b v"], targets: Int32[Array, "*b"]) -> Float[Array, "*b"]:
-    """`-log softmax(logits)[target]` in float32 nats."""
-    logits = logits.astype(jnp.float32)
+    """`-log softmax(logits)[target]` in nats, in float32 or the logits' own wider type."""
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits, axis=-1) - chosen

@@ -1,4 +1,4 @@
-"""Pytree algebra in float32, path names, and fingerprints of parameters."""
+"""Pytree algebra in float32 or wider, path names, and fingerprints of parameters."""
 
 import hashlib
 import re
@@ -70,24 +70,40 @@ def join(trainable: Leaves, frozen: Leaves) -> dict[str, Any]:
     return unflatten(dict(sorted({**trainable, **frozen}.items())))
 
 
+def accurate(*leaves: Array) -> Any:
+    """The dtype to compute in: float32, or that of a leaf that is wider."""
+    return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in leaves))
+
+
 def dot(a: Any, b: Any) -> Float[Array, ""]:
-    """⟨a, b⟩ over all leaves, accumulated in float32."""
-    products = jax.tree.map(lambda x, y: jnp.vdot(x.astype(jnp.float32), y.astype(jnp.float32)), a, b)
+    """⟨a, b⟩ over all leaves, accumulated in float32 or the leaves' own wider type."""
+    products = jax.tree.map(lambda x, y: jnp.vdot(x.astype(accurate(x)), y.astype(accurate(y))), a, b)
     return jax.tree.reduce(jnp.add, products, jnp.float32(0))
 
 
 def norm(a: Any) -> Float[Array, ""]:
-    """‖a‖₂ over all leaves, accumulated in float32."""
+    """‖a‖₂ over all leaves, accumulated in float32 or the leaves' own wider type."""
     return jnp.sqrt(dot(a, a))
 
 
 def axpy(scale: Any, x: Any, y: Any) -> Any:
-    """`scale · x + y`, computed in float32, in the dtypes of y."""
+    """`scale · x + y`, computed in float32 or wider, in the dtypes of y."""
     return jax.tree.map(
-        lambda x, y: (scale * x.astype(jnp.float32) + y.astype(jnp.float32)).astype(y.dtype),
+        lambda x, y: (scale * x.astype(accurate(x)) + y.astype(accurate(y))).astype(y.dtype),
         x,
         y,
     )
+
+
+def between(a: Any, b: Any, share: float) -> Any:
+    """`a + share · (b − a)`, computed in float32 or wider, in the dtypes of a; a leaf that is the same array in both stays it."""
+    return jax.tree.map(lambda x, y: x if x is y else _between(x, y, share), a, b)
+
+
+@jax.jit
+def _between(x: Array, y: Array, share: float | Array) -> Array:
+    start = x.astype(accurate(x))
+    return (start + share * (y.astype(accurate(y)) - start)).astype(x.dtype)
 
 
 @jax.jit

@@ -83,6 +83,10 @@ class Workdir:
         """The directory of branch `index`: `checkpoints/`, `metrics.jsonl`, `done.json`."""
         return self.root / "branches" / str(index)
 
+    def branch_metrics(self, index: int) -> epath.Path:
+        """A line of JSON every few steps of branch `index`."""
+        return self.branch(index) / "metrics.jsonl"
+
     def branch_done(self, index: int) -> epath.Path:
         """Written when a branch is finished: steps, tokens, inputs."""
         return self.branch(index) / "done.json"
@@ -124,6 +128,15 @@ class Workdir:
     def frontier(self) -> epath.Path:
         """Retained score and skill of every model as its task vector is scaled."""
         return self.root / "frontier.json"
+
+    def diagnostic(self, name: str) -> epath.Path:
+        """What a diagnostic found: its inputs, result and seconds."""
+        return self.root / "diagnostics" / f"{name}.json"
+
+    @property
+    def baselines(self) -> epath.Path:
+        """Workdirs of the methods that the run is compared with."""
+        return self.root / "baselines"
 
     @property
     def times(self) -> epath.Path:

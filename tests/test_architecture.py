@@ -22,6 +22,7 @@ LAYERS = [
     ["train"],
     ["merge"],
     ["evaluate"],
+    ["diagnostics"],
     ["run"],
     ["stages.mixture"],
     ["stages.gradients"],
@@ -33,6 +34,8 @@ LAYERS = [
     ["stages.candidates"],
     ["stages.evaluate"],
     ["stages.frontier"],
+    ["stages.diagnostics"],
+    ["stages.diagnose"],
     ["pipeline", "report"],
 ]
 """merit_jax from the bottom up: a module imports lower layers and its own package only."""

@@ -33,7 +33,7 @@ def estimate_gradients(run: Run) -> bool:
     rows = gradient_rows(
         run.loss_fn,
         run.params,
-        [_batches(run, dataset) for dataset in missing],
+        [calibration_batches(run, dataset) for dataset in missing],
         trainable=run.config.train.trainable,
         average=cfg.average,
         reduce=reduce,
@@ -105,7 +105,7 @@ def _inputs(run: Run) -> dict[str, Any]:
     }
 
 
-def _batches(run: Run, dataset: Dataset) -> Iterator[Batch]:
+def calibration_batches(run: Run, dataset: Dataset) -> Iterator[Batch]:
     """The calibration examples of a dataset, in fixed shapes; images are read as the batches are asked for."""
     cfg = run.config.gradients
     batches = bucketed_batches(

@@ -32,9 +32,9 @@ def merge(run: Run) -> bool:
     Raises:
         ValueError: A branch is missing, unfinished, or was made from another theta0, data or configuration.
     """
-    cfg, source = run.config.merge, _source(run)
+    cfg, source = run.config.merge, source_of_branches(run)
     merger = lookup(MERGERS, cfg.method, "merge.method")
-    branches = _finished(source)
+    branches = finished_branches(source)
     readers = [OrbaxLeaves(params_directory(source.workdir.branch(k) / "checkpoints")) for k in range(len(branches))]
     inputs = {
         "theta0": run.theta0_fingerprint,
@@ -109,7 +109,7 @@ def export(run: Run) -> bool:
     return True
 
 
-def _finished(run: Run) -> list[dict[str, Any]]:
+def finished_branches(run: Run) -> list[dict[str, Any]]:
     """The `done.json` of every branch, after checking that it belongs to this run."""
     found = []
     for index, branch in enumerate(load_plan(run).branches):
@@ -123,7 +123,7 @@ def _finished(run: Run) -> list[dict[str, Any]]:
     return found
 
 
-def _source(run: Run) -> Run:
+def source_of_branches(run: Run) -> Run:
     """The run whose branches are merged: this one, unless `merge.branches` names another's workdir."""
     other = run.config.merge.branches
     return run.beside(run.config, Workdir.at(other)) if other else run

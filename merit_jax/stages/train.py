@@ -49,6 +49,7 @@ def train_branch(run: Run, index: int) -> bool:
         frozen,
         batches,
         make_schedule(cfg.schedule, cfg.learning_rate, cfg.warmup, batches.steps),
+        theta0=leaves,
         directory=run.workdir.branch(index),
         mesh=run.mesh,
         inputs=fingerprint(inputs),

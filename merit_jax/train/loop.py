@@ -10,12 +10,14 @@ import numpy as np
 import optax
 from etils import epath
 from jax.sharding import Mesh
+from jaxtyping import Float
 
+from merit_jax import tree
 from merit_jax.progress import bar
 from merit_jax.sharding import place_batch
 from merit_jax.train.checkpoint import Checkpoints, Progress
 from merit_jax.train.step import StepMetrics, TrainState, TrainStep
-from merit_jax.types import Batch, Leaves
+from merit_jax.types import Array, Batch, Leaves
 from merit_jax.workdir import write_text
 
 
@@ -50,6 +52,7 @@ def fine_tune(
     loader: Loader,
     schedule: optax.Schedule,
     *,
+    theta0: Leaves,
     directory: epath.PathLike,
     mesh: Mesh,
     inputs: str,
@@ -69,6 +72,7 @@ def fine_tune(
         frozen: The other leaves of theta0.
         loader: The branch's data.
         schedule: Learning rate at a step.
+        theta0: Where the branch starts: its trainable leaves, in arrays of their own (the step consumes the state's).
         directory: The branch's directory, for `checkpoints/` and `metrics.jsonl`.
         mesh: Devices of this branch.
         inputs: Fingerprint of all that the branch is made from.
@@ -84,7 +88,7 @@ def fine_tune(
     checkpoints = Checkpoints(directory / "checkpoints")
     iterator = loader.iterator()
     state, start, tokens = _resume(checkpoints, state, iterator, loader.steps, inputs)
-    log = _MetricsLog(directory / "metrics.jsonl", start, log_every)
+    log = _MetricsLog(directory / "metrics.jsonl", start, log_every, theta0)
     began = time.monotonic()
     with bar(loader.steps, description, "step", initial=start) as progress:
         for index in range(start, loader.steps):
@@ -94,7 +98,7 @@ def fine_tune(
             placed = place_batch(in_micro_batches(batch, micro_batches), mesh, leading=1)
             state, metrics = step(state, frozen, placed, np.float32(schedule(index)))
             tokens += int(batch.weights.sum(dtype=np.float64))
-            log.add(index, metrics, last=index == loader.steps - 1)
+            log.add(index, metrics, state.leaves, last=index == loader.steps - 1)
             progress.set_postfix(log.latest, refresh=False)
             progress.update()
     if start < loader.steps or checkpoints.latest() is None:
@@ -135,19 +139,25 @@ def _get_state(iterator: Any) -> Any:
     return json.loads(state) if isinstance(state, bytes | str) else state
 
 
+@jax.jit
+def _distance(leaves: Leaves, theta0: Leaves) -> Float[Array, ""]:
+    """‖θ − θ0‖₂."""
+    return tree.norm(tree.axpy(-1.0, theta0, leaves))
+
+
 class _MetricsLog:
     """Appends to `metrics.jsonl`; lines after the step that a run resumes from are dropped, for they come again."""
 
-    def __init__(self, path: epath.Path, start: int, every: int) -> None:
+    def __init__(self, path: epath.Path, start: int, every: int, theta0: Leaves) -> None:
         self.latest: dict[str, float] = {}
-        self._path, self._every = path, every
+        self._path, self._every, self._theta0 = path, every, theta0
         self._since = time.monotonic()
         self._pending: list[StepMetrics] = []
         lines = path.read_text().splitlines() if path.exists() else []
         self._lines = [line for line in lines if json.loads(line)["step"] <= start]
 
-    def add(self, index: int, metrics: StepMetrics, *, last: bool) -> None:
-        """Takes one step's metrics, and writes a line every few steps."""
+    def add(self, index: int, metrics: StepMetrics, leaves: Leaves, *, last: bool) -> None:
+        """Takes one step's metrics, and writes a line every few steps, with the distance that the step has got to."""
         self._pending.append(metrics)
         if not last and (index + 1) % self._every:
             return
@@ -158,6 +168,7 @@ class _MetricsLog:
             "step": index + 1,
             "loss": round(float(sum(m.nll for m in host)) / max(tokens, 1), 6),
             "gradient_norm": round(float(host[-1].gradient_norm), 6),
+            "displacement": round(float(_distance(leaves, self._theta0)), 6),
             "tokens": int(tokens),
             "tokens_per_second": round(tokens / max(now - self._since, 1e-9), 2),
         }

@@ -4,6 +4,7 @@ import json
 
 import grain
 import jax
+import numpy as np
 import pytest
 
 from merit_jax import sharding, tree
@@ -47,6 +48,7 @@ def train(directory, die_at=None, inputs="a", every=2, log_every=2):
 
     state = init_state(leaves, optimizer, sharding.of_optimizer(optimizer, leaves, mesh))
     options = {
+        "theta0": leaves,
         "directory": directory,
         "mesh": mesh,
         "inputs": inputs,
@@ -97,6 +99,13 @@ def test_the_logged_loss_is_per_token(tmp_path):
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     nll, tokens = toy.loss(toy.params(), toy.random_batch(0, rows=8))
     assert line["loss"] == pytest.approx(float(nll.sum() / tokens.sum()), abs=1e-5)
+
+
+def test_the_log_says_how_far_each_step_is_from_theta0(undisturbed):
+    lines = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
+    moved = np.linalg.norm(result(undisturbed).astype(np.float64) - toy.params()["dense"]["kernel"])
+    assert lines[-1]["displacement"] == pytest.approx(moved, abs=1e-5)
+    assert 0 < lines[0]["displacement"] != lines[-1]["displacement"]
 
 
 def test_a_branch_from_other_inputs_is_refused(undisturbed):

@@ -1,0 +1,51 @@
+"""The config that a run keeps in its workdir, for commands that look at runs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+from etils import epath
+from ml_collections import ConfigDict, config_flags
+
+from configs import common
+from launch import cli
+from merit_jax.workdir import Workdir, absolute, read_json
+
+
+def define_config() -> flags.FlagHolder:
+    """The flag `--config`, which may be left out; `--config.KEY=VALUE` then changes a key of the workdir's own config."""
+    return cli.define_config(common.__file__)
+
+
+def settled(flag: flags.FlagHolder, workdir: epath.PathLike) -> ConfigDict:
+    """The config given, or the one that the workdir keeps with the keys given.
+
+    Raises:
+        ValueError: The workdir keeps none, or one with keys that configs/common.py does not have.
+    """
+    if not flags.FLAGS[flag.name].using_default_value:
+        return cli.as_config(flag)
+    return read(workdir, config_flags.get_override_values(flags.FLAGS[flag.name]))
+
+
+def read(workdir: epath.PathLike, changes: Mapping[str, Any] | None = None) -> ConfigDict:
+    """The config that a workdir keeps; keys that it lacks have their defaults.
+
+    Args:
+        workdir: The run's directory.
+        changes: Key, as "diagnostics.points", -> value.
+
+    Raises:
+        ValueError: There is none, or one with unknown keys or values of another type.
+    """
+    root = absolute(workdir)
+    path = Workdir(root, root).config
+    if not path.exists():
+        raise ValueError(f"{path} is missing: {root} is no run's workdir, or give its --config")
+    config = common.get_config()
+    try:
+        config.update(read_json(path))
+        config.update_from_flattened_dict(changes or {})
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path}: {error.args[0]}; give the run's --config") from None
+    return config

@@ -1,0 +1,161 @@
+"""Do datasets disagree along the directions in which the loss curves most? Hessian-PCA alignment (MERIT App. F.3)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from merit_jax import conflict, tree
+from merit_jax.diagnostics.lanczos import Basis, Operator, gaussian, lanczos, overlaps, ritz
+from merit_jax.types import Array, Leaves
+
+
+class Alignment(NamedTuple):
+    """How far one subspace lies inside another, and how far random directions would.
+
+    Attributes:
+        cosines: |cos| between conflict direction i and Hessian eigenvector j.
+        angles: Principal angles between the two subspaces, degrees, smallest first.
+        largest: The largest |cos|.
+        mean_top: Mean over directions of each one's largest |cos|.
+        random_mean: What `mean_top` is on average for as many Gaussian directions.
+        random_std: Its standard deviation then.
+        z_score: `(mean_top − random_mean) / random_std`.
+    """
+
+    cosines: Float[np.ndarray, "r k"]
+    angles: Float[np.ndarray, " a"]
+    largest: float
+    mean_top: float
+    random_mean: float
+    random_std: float
+    z_score: float
+
+
+class HessianAlignment(NamedTuple):
+    """The alignment protocol's outcome.
+
+    Attributes:
+        eigenvalues: Largest eigenvalues of the Hessian.
+        residuals: How far, at most, each is from a true one.
+        dimension: Parameters varied, d.
+        raw: Alignment of the principal directions of the gradients.
+        centred: The same after subtracting their mean.
+    """
+
+    eigenvalues: Float[np.ndarray, " k"]
+    residuals: Float[np.ndarray, " k"]
+    dimension: int
+    raw: Alignment
+    centred: Alignment
+
+
+def quadrant_tasks(C: Float[Array, "t t"]) -> Int[np.ndarray, " n"]:
+    """The datasets that stand for the conflict: in each sign quadrant of (PC1, PC2), the one farthest from the origin.
+
+    The axes are those of the double-centred similarity. A quadrant without a dataset has no part, so there may be fewer than
+    four; ties go to the lowest index.
+
+    Returns:
+        Indices, by quadrant: (+, +), (+, −), (−, +), (−, −).
+
+    Raises:
+        ValueError: The similarity has fewer than two principal axes.
+    """
+    scores = np.asarray(conflict.principal_axes(C, 2, "double").scores)
+    distance = np.linalg.norm(scores, axis=1)
+    quadrant = 2 * (scores[:, 0] < 0) + (scores[:, 1] < 0)
+    return np.array([np.argmax(np.where(quadrant == q, distance, -1)) for q in range(4) if (quadrant == q).any()])
+
+
+def hessian_alignment(
+    product: Operator,
+    gradients: Sequence[Leaves],
+    *,
+    iterations: int = 50,
+    eigenvectors: int = 10,
+    draws: int = 10_000,
+    seed: int = 0,
+    basis: Basis | None = None,
+) -> HessianAlignment:
+    """Alignment of the leading conflict directions with the leading Hessian eigenvectors (MERIT App. F.3).
+
+    The conflict directions are the top three principal directions of the gradients, and never more than one fewer than
+    there are gradients. No eigenvector is ever formed: what is needed are its products with the gradients.
+
+    Costs `iterations` Hessian-vector products, one pass over the basis beyond Lanczos' own, and memory for the gradients
+    and three trees more, besides the basis.
+
+    Args:
+        product: v -> ∇²L(θ) v on the examples of all tasks together, see `hessian.product`.
+        gradients: One per task at the same θ, two or more; the paper's four, see `quadrant_tasks`.
+        iterations: Of Lanczos.
+        eigenvectors: How many, counted from the largest eigenvalue.
+        draws: Gaussian sets of directions behind the z-score.
+        seed: Of Lanczos' start vector and of those directions.
+        basis: Keeps Lanczos' vectors, see `lanczos.Basis`.
+
+    Raises:
+        ValueError: Fewer than two gradients, or they span too few directions.
+    """
+    if len(gradients) < 2:
+        raise ValueError(f"conflict is between two tasks or more; got the gradients of {len(gradients)}")
+    dimension = sum(leaf.size for leaf in gradients[0].values())
+    K = np.array([[float(tree.dot(a, b)) for b in gradients] for a in gradients])
+    krylov = lanczos(product, gaussian(gradients[0], seed), iterations, basis)
+    pairs = ritz(krylov, eigenvectors)
+    products = pairs.weights.T @ overlaps(krylov.basis, list(gradients))
+    aligned = [
+        alignment((products @ conflict_directions(K, centred=centred)).T, dimension, draws=draws, seed=seed)
+        for centred in (False, True)
+    ]
+    return HessianAlignment(pairs.values, pairs.residuals, dimension, *aligned)
+
+
+def conflict_directions(K: Float[np.ndarray, "n n"], *, centred: bool, count: int = 3) -> Float[np.ndarray, "n r"]:
+    """Leading principal directions of gradients, as weights: column i makes the unit vector `Σ_t a_ti g_t`.
+
+    With `K = G Gᵀ`, or `J K J` (`J = I − 11ᵀ/n`), `K v = λ v` gives `a = v / √λ`, and the directions are orthonormal.
+
+    Args:
+        K: ⟨g_i, g_j⟩.
+        centred: Whether the mean gradient is subtracted.
+        count: At most this many, and at most n − 1.
+
+    Raises:
+        ValueError: The gradients span fewer directions.
+    """
+    J = np.eye(len(K)) - 1 / len(K)
+    values, vectors = np.linalg.eigh(J @ K @ J if centred else K)
+    count = min(count, len(K) - 1)
+    values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
+    if values[-1] <= 1e-6 * np.trace(K):  # the squared rounding error of float32 gradients is far below
+        raise ValueError(
+            f"the {len(K)} gradients span fewer than {count} directions (eigenvalues {values}); choose other tasks"
+        )
+    return vectors / np.sqrt(values)
+
+
+def alignment(cosines: Float[np.ndarray, "r k"], dimension: int, *, draws: int = 10_000, seed: int = 0) -> Alignment:
+    """Principal angles and z-score from the cosines between r orthonormal directions and k orthonormal eigenvectors.
+
+    The null hypothesis is r independent Gaussian vectors in d dimensions. A Gaussian vector's cosines with k orthonormal
+    ones are `a / √(|a|² + χ²_{d−k})`, a ∈ R^k standard normal, so it is sampled without drawing a vector of d entries.
+    """
+    size = np.abs(cosines)
+    inside = np.clip(np.linalg.svd(cosines, compute_uv=False), 0, 1)
+    random = _random_top(draws, *cosines.shape, dimension, seed)
+    mean, std, found = float(random.mean()), float(random.std(ddof=1)), float(size.max(axis=1).mean())
+    return Alignment(
+        size, np.degrees(np.arccos(inside)), float(size.max()), found, mean, std, float((found - mean) / std)
+    )
+
+
+def _random_top(draws: int, r: int, k: int, dimension: int, seed: int) -> Float[np.ndarray, " draws"]:
+    """`mean_top` of r Gaussian directions against k fixed ones."""
+    rng = np.random.default_rng(seed)
+    inside = rng.standard_normal((draws, r, k)) ** 2
+    outside = 2 * rng.standard_gamma((dimension - k) / 2, (draws, r))
+    squares = inside.max(axis=-1) / (inside.sum(axis=-1) + outside)
+    return np.sqrt(squares).mean(axis=1)

@@ -1,0 +1,63 @@
+"""Tasks that look at parameters and gradients alone, without any loss evaluation."""
+
+import json
+from collections.abc import Iterator
+
+from merit_jax.diagnostics.displacement import Displacement, Trajectory, displacement
+from merit_jax.diagnostics.gradient_norms import gradient_norms
+from merit_jax.run import Run
+from merit_jax.stages import gradients
+from merit_jax.stages.diagnostics.task import NotPossible, Task, Tick
+from merit_jax.stages.diagnostics.trained import Trained, trained
+from merit_jax.workdir import read_json
+
+
+def displacement_task(run: Run) -> Task:
+    """Distances from theta0, and between task vectors; along training where the logs have them."""
+    found = trained(run)
+
+    def measure(tick: Tick) -> Displacement:
+        result = displacement(run.theta0.leaves(), found.branches, found.weights, found.merged, found.joint)
+        return result._replace(trajectories=tuple(_trajectories(found)))
+
+    return Task({"theta0": run.theta0_fingerprint, **found.inputs}, (), measure)
+
+
+def _trajectories(found: Trained) -> Iterator[Trajectory]:
+    """What the logs of the branches and of joint training say."""
+    for name, home in found.homes.items():
+        log = home / "metrics.jsonl"
+        if not log.exists():
+            continue
+        done = read_json(home / "done.json")
+        lines = [line for line in map(json.loads, log.read_text().splitlines()) if "displacement" in line]
+        if lines:
+            steps = [line["step"] for line in lines]
+            passes = done["inputs"]["train"]["epochs"] / done["steps"]
+            yield Trajectory(name, steps, [step * passes for step in steps], [line["displacement"] for line in lines])
+
+
+def gradient_norms_task(run: Run) -> Task:
+    """How alike the norms of the stored gradients are."""
+    index = stored_gradients(run)
+    return Task(
+        {"gradients": index["inputs"], "datasets": run.digests()},
+        (),
+        lambda tick: gradient_norms(run.names, gradients.gradient_norms(run)),
+    )
+
+
+def stored_gradients(run: Run) -> dict:
+    """The index of the gradient store, which has every dataset.
+
+    Raises:
+        NotPossible: It lacks some.
+    """
+    index = gradients.gradient_index(run)
+    missing = [name for name in run.names if name not in index["datasets"]]
+    if missing:
+        raise NotPossible(
+            f"the gradients of {len(missing)} of {len(run.names)} datasets are missing ({', '.join(missing[:3])}"
+            f"{', ...' if len(missing) > 3 else ''}): run launch.run --stages=gradients"
+        )
+    return index
