@@ -12,7 +12,7 @@ from tests import world
 
 REPOSITORY = Path(__file__).parents[1]
 NOTEBOOK = REPOSITORY / "launch/merit_colab.ipynb"
-SMALL = {"SHARE": 0.04, "SUITE_ROWS": 8, "CALIBRATION": 4, "SCALES": (1.0,)}
+SMALL = {"DATASETS": ("color_*", "count_*"), "SHARE": 0.04, "SUITE_ROWS": 8, "CALIBRATION": 4, "SCALES": (1.0,)}
 ALIKE = re.compile(r"(largest difference from the stage|distance between the two): (\S+)")
 
 
@@ -58,6 +58,7 @@ def test_every_cell_runs(tmp_path):
             "MIXTURE": world.mixture(tmp_path / "data"),
             "WORKDIR": str(tmp_path / "mine"),
             "LENGTH": 96,
+            "RATE": 1e-3,
         },
     }
     done = execute(given, tmp_path)
