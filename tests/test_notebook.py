@@ -12,7 +12,14 @@ from tests import world
 
 REPOSITORY = Path(__file__).parents[1]
 NOTEBOOK = REPOSITORY / "launch/merit_colab.ipynb"
-SMALL = {"DATASETS": ("color_*", "count_*"), "SHARE": 0.04, "SUITE_ROWS": 8, "CALIBRATION": 4, "SCALES": (1.0,)}
+SMALL = {
+    "DATASETS": ("color_*", "count_*"),
+    "SHARE": 0.04,
+    "SUITE_ROWS": 8,
+    "CALIBRATION": 4,
+    "POINTS": 3,
+    "SCALES": (1.0,),
+}
 ALIKE = re.compile(r"(largest difference from the stage|distance between the two): (\S+)")
 
 
