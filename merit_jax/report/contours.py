@@ -38,9 +38,7 @@ def _crossings(x: Array, y: Array, z: Array, level: float, row: int) -> Iterator
             yield [*one, *other]
 
 
-def density(
-    points: Float[Array, "n 2"], x: Float[Array, " w"], y: Float[Array, " h"]
-) -> Float[np.ndarray, "h w"]:
+def density(points: Float[Array, "n 2"], x: Float[Array, " w"], y: Float[Array, " h"]) -> Float[np.ndarray, "h w"]:
     """Gaussian kernel density estimate on a grid, its bandwidth by Scott's rule: std · n^(-1/6) along each axis.
 
     Args:

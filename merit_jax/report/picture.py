@@ -49,8 +49,8 @@ def _chart(axes: Any, chart: Chart) -> None:
     (left, right), (low, high) = extents(chart)
     axes.set_xlim(left, right)
     axes.set_ylim(*((high, low) if chart.y.names else (low, high)))
-    for axis, drawn, (low, high) in ((chart.x, axes.xaxis, (left, right)), (chart.y, axes.yaxis, (low, high))):
-        _ticks(axes, axis, drawn, low, high)
+    for axis, drawn, ends in ((chart.x, axes.xaxis, (left, right)), (chart.y, axes.yaxis, (low, high))):
+        _ticks(axes, axis, drawn, *ends)
     axes.grid(color="#e6e8eb", lw=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -121,6 +121,6 @@ def _matrix(axes: Any, matrix: Matrix) -> None:
         axes.axhline(start, color="#444", lw=0.6)
         axes.axvline(start, color="#444", lw=0.6)
     if groups:
-        middles = (starts + [*starts[1:], size]) / 2
+        middles = (starts + np.append(starts[1:], size)) / 2
         axes.set_xticks(middles, [f"branch {group}" for group in groups], fontsize=7)
         axes.set_yticks(middles, [f"{group}" for group in groups], fontsize=7)

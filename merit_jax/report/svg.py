@@ -39,7 +39,7 @@ class Frame(NamedTuple):
 
 def draw(chart: Chart) -> str:
     """The figure as an `<svg>` element that takes its colours from the page."""
-    return f'{_open(chart.title, chart.height)}{"".join(_parts(chart))}</svg>'
+    return f"{_open(chart.title, chart.height)}{''.join(_parts(chart))}</svg>"
 
 
 def standalone(svg: str, title: str) -> str:
