@@ -15,6 +15,7 @@ DIAGNOSTICS = (
     "perturbation",
     "surface",
     "gain",
+    "split_gain",
     "calibration",
     "sketch",
     "gradient_norms",
@@ -76,6 +77,7 @@ class Artifacts(NamedTuple):
         retained: Patterns of the suites of old skills.
         frontier: `frontier.json`.
         times: Stage -> seconds.
+        diagnosed: Diagnostic -> seconds.
         projection: Model -> cosines of its way from theta0 with every dataset's descent direction.
         diagnostics: Name -> result.
         versions: Package -> version.
@@ -95,6 +97,7 @@ class Artifacts(NamedTuple):
     retained: Sequence[str]
     frontier: Mapping[str, Any] | None
     times: Mapping[str, float]
+    diagnosed: Mapping[str, float]
     projection: Mapping[str, Sequence[float]]
     diagnostics: Mapping[str, Mapping[str, Any]]
     versions: Mapping[str, str]
@@ -135,6 +138,7 @@ def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:
     """
     if not any(path.exists() for path in (workdir.mixture, workdir.partition, workdir.conflict, workdir.config)):
         raise ValueError(f"{workdir.root} holds no run: expected mixture.json, conflict.npz or partition.json in it")
+    diagnostics = _diagnostics(workdir.root / "diagnostics")
     evaluation, partition = _json(workdir.evaluation) or {}, _json(workdir.partition) or {}
     card = _json(workdir.merged_hf / "merit.json") or {}
     return Artifacts(
@@ -153,8 +157,9 @@ def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:
         retained=evaluation.get("inputs", {}).get("evaluate", {}).get("retained", ()),
         frontier=_json(workdir.frontier),
         times=_json(workdir.times) or {},
+        diagnosed={name: content["seconds"] for name, content in diagnostics.items()},
         projection=(_json(workdir.root / "projection.json") or {}).get("cosines", {}),
-        diagnostics=_diagnostics(workdir.root / "diagnostics"),
+        diagnostics={name: content["result"] for name, content in diagnostics.items()},
         versions=card.get("versions", {}),
         fingerprint=(_json(workdir.theta0) or {}).get("fingerprint", ""),
     )
@@ -183,4 +188,4 @@ def _lines(path: epath.Path) -> tuple[Mapping[str, Any], ...]:
 
 def _diagnostics(folder: epath.Path) -> dict[str, Mapping[str, Any]]:
     paths = {name: folder / f"{name}.json" for name in DIAGNOSTICS}
-    return {name: read_json(path)["result"] for name, path in paths.items() if path.exists()}
+    return {name: read_json(path) for name, path in paths.items() if path.exists()}

@@ -14,9 +14,10 @@ NEGATIVE, POSITIVE = (0, 114, 178), (213, 94, 0)
 
 
 def limit_of(values: Float[Array, "t t"]) -> float:
-    """The largest magnitude off the diagonal, which gets the full colour."""
-    off = np.abs(np.asarray(values))[~np.eye(len(values), dtype=bool)]
-    return float(off.max()) if off.size and off.max() > 0 else 1.0
+    """The magnitude that gets the full colour: that of the largest 2 % off the diagonal, so that few do not pale the rest."""
+    off = np.abs(np.asarray(values, np.float64))[~np.eye(len(values), dtype=bool)]
+    limit = float(np.quantile(off, 0.98)) if off.size else 0.0
+    return limit if limit > 0 else 1.0
 
 
 def paint(values: Float[Array, "t t"]) -> UInt8[np.ndarray, "t t 4"]:
@@ -25,6 +26,12 @@ def paint(values: Float[Array, "t t"]) -> UInt8[np.ndarray, "t t 4"]:
     strength = np.clip(np.abs(values) / limit_of(values), 0, 1)
     rgb = np.where((values < 0)[..., None], NEGATIVE, POSITIVE)
     return np.concatenate([rgb, np.rint(255 * strength)[..., None]], axis=-1).astype(np.uint8)
+
+
+def shade(share: float) -> tuple[str, float]:
+    """(colour, opacity) of a share of the full colour, in -1..1."""
+    red, green, blue = NEGATIVE if share < 0 else POSITIVE
+    return f"#{red:02x}{green:02x}{blue:02x}", abs(share)
 
 
 def data_uri(pixels: UInt8[np.ndarray, "h w 4"]) -> str:

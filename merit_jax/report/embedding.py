@@ -6,6 +6,9 @@ from sklearn.manifold import TSNE
 
 from merit_jax.types import Array
 
+MOST_EXACT = 300
+"""Datasets up to which all pairs are computed; Barnes and Hut's approximation is faster for more."""
+
 FEWEST = 5
 """Datasets below which neighbourhoods say nothing."""
 
@@ -26,5 +29,6 @@ def embed(similarity: Float[Array, "t t"], start: Float[Array, "t 2"]) -> Float[
     start = np.asarray(start, np.float64)
     start = (1e-4 * start / max(float(start[:, 0].std()), 1e-12)).astype(np.float32)
     perplexity = min(PERPLEXITY, (len(C) - 1) / 3)
-    tsne = TSNE(perplexity=perplexity, metric="precomputed", init=start, random_state=0)
+    method = "exact" if len(C) <= MOST_EXACT else "barnes_hut"
+    tsne = TSNE(perplexity=perplexity, metric="precomputed", init=start, random_state=0, method=method)
     return np.asarray(tsne.fit_transform(distance), np.float64)

@@ -32,7 +32,9 @@ def style(artifacts: Artifacts, name: str) -> tuple[Colour, str]:
 def called(artifacts: Artifacts, name: str) -> str:
     """What a model is called in the report."""
     method = artifacts.config["method"] if artifacts.config else ""
-    return {BASE: "theta0", MERGED: f"merged ({method})" if method else MERGED}.get(name, name)
+    known = {BASE: "theta0", MERGED: f"merged ({method})" if method else MERGED}
+    spec, _, overrides = name.partition(":")
+    return known.get(name, f"{spec} ({overrides.replace(',', ', ')})" if overrides else spec)
 
 
 def part_of(artifacts: Artifacts) -> str:

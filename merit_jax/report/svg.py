@@ -10,6 +10,7 @@ from html import escape
 from importlib import resources
 from typing import NamedTuple
 
+from merit_jax.report.cells import limit_of, shade
 from merit_jax.report.charts import Axis, Chart, Colour, Line, Matrix, Points
 from merit_jax.report.scales import Scale, extents, number, ticks
 from merit_jax.report.svg_marks import draw_mark, glyph
@@ -157,7 +158,7 @@ def draw_matrix(matrix: Matrix, image: str) -> str:
     cell = MATRIX / size
     at = partial("{:.2f}".format)
     parts = [
-        _open(matrix.title, offset + MATRIX + 8),
+        _open(matrix.title, offset + MATRIX + 28),
         f'<image class="cells mark" href="{image}" x="{offset}" y="{offset}" width="{MATRIX}" height="{MATRIX}" '
         f'preserveAspectRatio="none"><title>{escape(matrix.title)}</title></image>',
     ]
@@ -171,4 +172,15 @@ def draw_matrix(matrix: Matrix, image: str) -> str:
             f'<text class="tick" x="{at(middle)}" y="{offset - 12}" text-anchor="middle">{group}</text>',
             f'<path class="parting" d="M{offset} {at(end)}h{MATRIX}M{at(end)} {offset}v{MATRIX}"/>',
         ]
-    return "".join([*parts, '<rect class="cursor" width="0" height="0"/>', "</svg>"])
+    return "".join([*parts, *_key(limit_of(matrix.values)), '<rect class="cursor" width="0" height="0"/>', "</svg>"])
+
+
+def _key(limit: float, steps: int = 20) -> Iterator[str]:
+    """What the colours mean: from -limit to limit, below the matrix."""
+    width, left, top = 8, 30 + (MATRIX - 20 * 8) / 2, 30 + MATRIX + 10
+    for step in range(steps):
+        colour, opacity = shade((2 * step + 1) / steps - 1)
+        box = f'x="{left + step * width}" y="{top}" width="{width}" height="9"'
+        yield f'<rect {box} fill="{colour}" fill-opacity="{opacity:.2f}"/>'
+    yield f'<text class="tick" x="{left - 6}" y="{top + 8}" text-anchor="end">≤ {number(-limit, 2)}</text>'
+    yield f'<text class="tick" x="{left + steps * width + 6}" y="{top + 8}">≥ {number(limit, 2)}</text>'

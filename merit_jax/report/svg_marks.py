@@ -58,9 +58,7 @@ def _points(mark: Points, x: Scale, y: Scale) -> str:
         place, title = f"translate({x(a):.1f} {y(b):.1f})", f"<title>{escape(tip)}</title>"
         parts.append(f'<path class="dot mark c-{mark.colour}" d="{outline}" transform="{place}">{title}</path>')
         if mark.named:
-            right = x(a) < (x.start + x.end) / 2
-            anchor, shift = ("start", mark.size + 4) if right else ("end", -mark.size - 4)
-            text = f'<text class="name" x="{x(a) + shift:.1f}" y="{y(b) + 4:.1f}" text-anchor="{anchor}">'
+            text = f'<text class="name" x="{x(a):.1f}" y="{y(b) - mark.size - 5:.1f}" text-anchor="middle">'
             parts.append(f"{text}{escape(tip)}</text>")
     return "".join(parts)
 
@@ -112,5 +110,5 @@ def _span(mark: Span, x: Scale, y: Scale) -> str:
     left, right = (min(max(x(value), x.start), x.end) for value in (mark.low, mark.high))
     top, bottom = sorted((y.start, y.end))
     box = f'x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}"'
-    words = f'<text class="note" x="{left + 5:.1f}" y="{top + 14:.1f}">{escape(mark.label)}</text>'
+    words = f'<text class="note" x="{right - 5:.1f}" y="{bottom - 7:.1f}" text-anchor="end">{escape(mark.label)}</text>'
     return f'<rect class="span" {box}/>{words}'

@@ -42,10 +42,11 @@ def _in_words(found: Conflict) -> str:
     off = found.similarity[~np.eye(len(found.names), dtype=bool)]
     at = np.unravel_index(np.argmin(found.similarity), found.similarity.shape)
     one, other = (found.names[i] for i in at)
+    negative, held = 100 * np.mean(off < 0), 100 * found.explained.sum()
     return (
-        f"Cosines of the {len(found.names)} datasets' gradients at theta0: mean {off.mean():.2f}, {np.mean(off < 0):.0%} of the "
-        f"pairs negative; furthest apart are {one} and {other} ({found.similarity[at]:.2f}). The first "
-        f"{len(found.explained)} conflict axes hold {found.explained.sum():.0%} of the variance."
+        f"Cosines of the {len(found.names)} datasets' gradients at theta0: mean {off.mean():.2f}, {negative:.0f} % of the pairs "
+        f"negative; furthest apart are {one} and {other} ({found.similarity[at]:.2f}). The first {len(found.explained)} conflict "
+        f"axes hold {held:.0f} % of the variance."
     )
 
 
@@ -69,7 +70,7 @@ def heat_map(artifacts: Artifacts, found: Conflict) -> Matrix:
 def axes_chart(artifacts: Artifacts, found: Conflict, first: int, second: int) -> Chart:
     """Datasets along two conflict axes; where models have been projected, their ways from theta0 too."""
     title = f"Datasets on conflict axes {first + 1} and {second + 1}"
-    x, y = (Axis(f"axis {i + 1} ({found.explained[i]:.0%} of the variance)") for i in (first, second))
+    x, y = (Axis(f"axis {i + 1} ({100 * found.explained[i]:.0f} % of the variance)") for i in (first, second))
     scores = found.scores[:, [first, second]]
     marks = [
         Rule(0.0, "x"),
@@ -107,7 +108,7 @@ def tsne_chart(artifacts: Artifacts, found: Conflict) -> Chart:
     """Datasets by t-SNE of their cosine distances, with contours of their density."""
     places = embed(found.similarity, found.scores[:, :2])
     low, high = places.min(axis=0), places.max(axis=0)
-    x, y = (np.linspace(a - 0.15 * (b - a), b + 0.15 * (b - a), GRID) for a, b in zip(low, high, strict=True))
+    x, y = (np.linspace(a - 0.3 * (b - a), b + 0.3 * (b - a), GRID) for a, b in zip(low, high, strict=True))
     height = density(places, x, y)
     shares = (0.15, 0.35, 0.55, 0.75, 0.95)
     lines = [

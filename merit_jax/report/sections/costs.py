@@ -28,6 +28,7 @@ def costs(artifacts: Artifacts) -> Section:
     )
     rows = [[name, f"{seconds:,.2f}"] for name, seconds in artifacts.times.items()]
     rows.append(["all", f"{sum(artifacts.times.values()):,.2f}"])
+    rows += [[f"diagnostic {name}", f"{seconds:,.2f}"] for name, seconds in artifacts.diagnosed.items()]
     return Section("costs", "Cost and time", (chart, Table("Stages", ["stage", "seconds"], rows, folded=True)))
 
 

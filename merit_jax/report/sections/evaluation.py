@@ -17,7 +17,6 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
     if artifacts.models:
         for place, (title, scores) in enumerate(means(artifacts).items()):
             yield score_chart(artifacts, ("scores", "retained", "skill")[place], title, scores)
-        yield score_table(artifacts)
     else:
         yield Missing("Scores of theta0, the baselines and the merged model", artifacts.run_command())
     if artifacts.frontier:
@@ -25,6 +24,8 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
     else:
         command = artifacts.run_command() + " --config.frontier.scales='(0.5, 1.0, 2.0)'"
         yield Missing("The frontier between what is retained and what is learnt (it needs evaluate.suites)", command)
+    if artifacts.models:
+        yield score_table(artifacts)
 
 
 def score_chart(artifacts: Artifacts, name: str, title: str, scores: Mapping[str, Score]) -> Chart:
@@ -102,8 +103,7 @@ def frontier_chart(artifacts: Artifacts) -> Chart:
         "What is retained against what is learnt",
         Axis("retained: suites of old skills (%)", low=0),
         Axis("skill: suites that the mixture teaches (%)"),
-        (Span(0, 100 * retention * base[1], f"less than {retention:.0%} retained"), *lines, *dots, start),
+        (Span(0, 100 * retention * base[1], f"less than {100 * retention:g} % retained"), *lines, *dots, start),
         "Each line scales a model's way from theta0 (the star) by λ; the large mark is λ = 1. Up and to the right is better.",
-        height=380,
-        wide=True,
+        height=330,
     )

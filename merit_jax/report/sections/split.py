@@ -1,4 +1,4 @@
-"""Which dataset went where, with samples and tokens."""
+"""Which dataset went where, with samples and tokens, and how the branches are weighed."""
 
 from collections.abc import Iterator
 
@@ -11,13 +11,18 @@ from merit_jax.report.parts import Cell, Missing, Part, Section, Table
 
 def split(artifacts: Artifacts) -> Section:
     """The branches and their datasets."""
-    return Section("split", "Which dataset went where", tuple(_parts(artifacts)))
+    return Section("split", "Which dataset went where, and what it weighs", tuple(_parts(artifacts)))
 
 
 def _parts(artifacts: Artifacts) -> Iterator[Part]:
     if artifacts.branches:
         yield branch_table(artifacts)
         yield token_chart(artifacts)
+        yield (
+            weights_chart(artifacts)
+            if artifacts.merge
+            else Missing("Weights of the merge", artifacts.run_command("merge"))
+        )
     else:
         yield Missing("The branches and their datasets", artifacts.run_command("partition"))
     if artifacts.datasets:
@@ -55,6 +60,20 @@ def token_chart(artifacts: Artifacts) -> Chart:
         (Bars(tokens, [f"{count:,}" for count in tokens], [look(index)[0] for index in range(len(tokens))]),),
         "The split balances samples; a token-weighted merge then weighs each branch by its tokens.",
         height=90 + 30 * len(tokens),
+    )
+
+
+def weights_chart(artifacts: Artifacts) -> Chart:
+    """w_k of the merge."""
+    weights = artifacts.merge["weights"]
+    return Chart(
+        "weights",
+        "Weights of the merge",
+        Axis("weight", low=0),
+        Axis("", names=tuple(f"branch {index}" for index in range(len(weights)))),
+        (Bars(weights, [f"{weight:.3f}" for weight in weights], [look(index)[0] for index in range(len(weights))]),),
+        f"Operator: {artifacts.merge['method']}. Each weight is the branch's share of all supervised tokens trained on.",
+        height=90 + 30 * len(weights),
     )
 
 

@@ -12,7 +12,7 @@ def summary(artifacts: Artifacts) -> Section:
     tiles = tuple(_tiles(artifacts))
     parts: list[Part] = [Text(about(artifacts)), *([Tiles(tiles)] if tiles else [])]
     if artifacts.models:
-        parts += [Text(sentence) for sentence in verdicts(artifacts)]
+        parts += [Text("\n".join(verdicts(artifacts)))]
     else:
         parts.append(Missing("Scores of the models", artifacts.run_command()))
     return Section("summary", artifacts.title, tuple(parts))
@@ -39,14 +39,16 @@ def _tiles(artifacts: Artifacts) -> Iterator[Tile]:
         others = [other for other in scores if other not in (BASE, MERGED)]
         rival = max(others, key=lambda other: scores[other].value) if others else None
         note = f"theta0 {scores[BASE].value:.1f}" if name == MERGED and BASE in scores else ""
-        note += f"{', ' * bool(note)}{rival} {scores[rival].value:.1f}" if rival else ""
+        note += f"{', ' * bool(note)}{called(artifacts, rival)} {scores[rival].value:.1f}" if rival else ""
         yield Tile(f"{scores[name].value:.1f} %", f"{called(artifacts, name)}, {title.partition(':')[0]}", note)
     if (kept := kept_skill(artifacts)).get(MERGED) is not None:
         share = artifacts.frontier["inputs"]["frontier"]["retention"]
         others = {name: value for name, value in kept.items() if name not in (BASE, MERGED) and value is not None}
         rival = max(others, key=others.get, default=None)
         yield Tile(
-            f"{kept[MERGED]:.1f} %", f"skill at {share:.0%} retention", f"{rival} {others[rival]:.1f}" if rival else ""
+            f"{kept[MERGED]:.1f} %",
+            f"skill at {100 * share:g} % retention",
+            f"{called(artifacts, rival)} {others[rival]:.1f}" if rival else "",
         )
     if artifacts.merge:
         distance = artifacts.merge["displacement"]["merged"]
@@ -90,4 +92,4 @@ def verdicts(artifacts: Artifacts) -> Iterator[str]:
         share = artifacts.frontier["inputs"]["frontier"]["retention"]
         order = sorted(kept, key=lambda name: kept[name], reverse=True)
         listed = ", ".join(f"{called(artifacts, name)} {kept[name]:.1f} %" for name in order)
-        yield f"Skill at {share:.0%} retention, the number to compare methods by: {listed}."
+        yield f"Skill at {100 * share:g} % retention, the number to compare methods by: {listed}."

@@ -1,16 +1,16 @@
-"""How the branches were trained, and how they were weighed."""
+"""How the branches were trained."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from merit_jax.report.artifacts import Artifacts
-from merit_jax.report.charts import Axis, Bars, Chart, Line, Mark, look
+from merit_jax.report.charts import Axis, Chart, Line, Mark, look
 from merit_jax.report.parts import Missing, Part, Section, Table
 
 
 def training(artifacts: Artifacts) -> Section:
-    """Curves of all branches, and the weights of the merge."""
-    return Section("training", "Training and merging", tuple(_parts(artifacts)))
+    """Curves of all branches."""
+    return Section("training", "Training", tuple(_parts(artifacts)))
 
 
 def _parts(artifacts: Artifacts) -> Iterator[Part]:
@@ -20,10 +20,6 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
         yield branch_table(artifacts)
     else:
         yield Missing("Training curves of the branches", artifacts.run_command("train"))
-    if artifacts.merge:
-        yield weights_chart(artifacts)
-    else:
-        yield Missing("Merge weights", artifacts.run_command("merge"))
 
 
 def _curves(artifacts: Artifacts, key: str, title: str, unit: str) -> Chart:
@@ -59,17 +55,3 @@ def branch_table(artifacts: Artifacts) -> Table:
             ]
         )
     return Table("Branches", ["", "steps", "tokens trained on", "last loss", "seconds"], rows)
-
-
-def weights_chart(artifacts: Artifacts) -> Chart:
-    """w_k of the merge."""
-    weights = artifacts.merge["weights"]
-    return Chart(
-        "weights",
-        "Weights of the merge",
-        Axis("weight", low=0),
-        Axis("", names=tuple(f"branch {index}" for index in range(len(weights)))),
-        (Bars(weights, [f"{weight:.3f}" for weight in weights], [look(index)[0] for index in range(len(weights))]),),
-        f"Operator: {artifacts.merge['method']}. Each weight is the branch's share of all supervised tokens trained on.",
-        height=90 + 30 * len(weights),
-    )
