@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from merit_jax.report.charts import Number
 from merit_jax.workdir import Workdir, read_arrays, read_json
 
 DIAGNOSTICS = (
@@ -67,6 +68,7 @@ class Artifacts(NamedTuple):
         folder: As the user wrote it.
         config: `config.json`.
         datasets: Name -> samples, tokens, ...
+        digests: Dataset -> sha256 of its files.
         norms: Dataset -> ‖g_t‖.
         conflict: Similarities and axes.
         split: `partition.method`, as it was carried out.
@@ -87,7 +89,8 @@ class Artifacts(NamedTuple):
     folder: str
     config: Mapping[str, Any] | None
     datasets: Mapping[str, Mapping[str, Any]]
-    norms: Mapping[str, float]
+    digests: Mapping[str, str]
+    norms: Mapping[str, Number]
     conflict: Conflict | None
     split: str
     branches: tuple[Branch, ...]
@@ -96,9 +99,9 @@ class Artifacts(NamedTuple):
     models: Mapping[str, Mapping[str, Any]]
     retained: Sequence[str]
     frontier: Mapping[str, Any] | None
-    times: Mapping[str, float]
-    diagnosed: Mapping[str, float]
-    projection: Mapping[str, Sequence[float]]
+    times: Mapping[str, Number]
+    diagnosed: Mapping[str, Number]
+    projection: Mapping[str, Sequence[Number]]
     diagnostics: Mapping[str, Mapping[str, Any]]
     versions: Mapping[str, str]
     fingerprint: str
@@ -138,13 +141,15 @@ def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:
     """
     if not any(path.exists() for path in (workdir.mixture, workdir.partition, workdir.conflict, workdir.config)):
         raise ValueError(f"{workdir.root} holds no run: expected mixture.json, conflict.npz or partition.json in it")
+    mixture = _json(workdir.mixture) or {}
     diagnostics = _diagnostics(workdir.root / "diagnostics")
     evaluation, partition = _json(workdir.evaluation) or {}, _json(workdir.partition) or {}
     card = _json(workdir.merged_hf / "merit.json") or {}
     return Artifacts(
         folder=folder,
         config=_json(workdir.config),
-        datasets=(_json(workdir.mixture) or {}).get("datasets", {}),
+        datasets=mixture.get("datasets", {}),
+        digests=mixture.get("inputs", {}).get("datasets", {}),
         norms={
             name: entry["norm"] for name, entry in (_json(workdir.gradient_index) or {}).get("datasets", {}).items()
         },

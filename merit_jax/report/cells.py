@@ -7,13 +7,14 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from merit_jax.report.charts import Number
 from merit_jax.types import Array
 
 NEGATIVE, POSITIVE = (0, 114, 178), (213, 94, 0)
 """Blue and vermilion of Okabe & Ito: told apart by colour-blind readers."""
 
 
-def limit_of(values: Float[Array, "t t"]) -> float:
+def limit_of(values: Float[Array, "t t"]) -> Number:
     """The magnitude that gets the full colour: that of the largest 2 % off the diagonal, so that few do not pale the rest."""
     off = np.abs(np.asarray(values, np.float64))[~np.eye(len(values), dtype=bool)]
     limit = float(np.quantile(off, 0.98)) if off.size else 0.0
@@ -28,7 +29,7 @@ def paint(values: Float[Array, "t t"]) -> UInt8[np.ndarray, "t t 4"]:
     return np.concatenate([rgb, np.rint(255 * strength)[..., None]], axis=-1).astype(np.uint8)
 
 
-def shade(share: float) -> tuple[str, float]:
+def shade(share: Number) -> tuple[str, Number]:
     """(colour, opacity) of a share of the full colour, in -1..1."""
     red, green, blue = NEGATIVE if share < 0 else POSITIVE
     return f"#{red:02x}{green:02x}{blue:02x}", abs(share)

@@ -14,7 +14,9 @@ SHAPES = ("circle", "square", "triangle", "diamond")
 Colour = int | str
 """Place in the palette, or "ink", "muted"."""
 
-Values = Sequence[float]
+Number = float | int
+
+Values = Sequence[Number]
 
 
 class Axis(NamedTuple):
@@ -30,8 +32,8 @@ class Axis(NamedTuple):
 
     label: str
     names: tuple[str, ...] = ()
-    low: float | None = None
-    high: float | None = None
+    low: Number | None = None
+    high: Number | None = None
     log: bool = False
 
 
@@ -56,7 +58,7 @@ class Points(NamedTuple):
     colour: Colour = 0
     label: str = ""
     shape: str = "circle"
-    size: float = 4.5
+    size: Number = 4.5
     error: Values = ()
     named: bool = False
 
@@ -107,15 +109,15 @@ class Bars(NamedTuple):
 class Span(NamedTuple):
     """A grey range of the x axis, with a word on what it is."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
     label: str
 
 
 class Rule(NamedTuple):
     """A thin line across the figure, at one value of the "x" or "y" axis."""
 
-    at: float
+    at: Number
     axis: str = "x"
 
 
@@ -130,7 +132,7 @@ class Contour(NamedTuple):
 
     segments: np.ndarray
     colour: Colour = "muted"
-    strength: float = 1.0
+    strength: Number = 1.0
 
 
 Mark = Points | Line | Band | Bars | Span | Rule | Contour

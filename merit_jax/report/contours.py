@@ -5,28 +5,31 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from merit_jax.report.charts import Number
 from merit_jax.types import Array
 
 
 def segments(
-    x: Float[Array, " w"], y: Float[Array, " h"], z: Float[Array, "h w"], level: float
+    x: Float[Array, " w"], y: Float[Array, " h"], z: Float[Array, "h w"], level: Number
 ) -> Float[np.ndarray, "n 4"]:
     """Short pieces (x0, y0, x1, y1) of the line z = level, where z is interpolated linearly along the edges of the grid.
 
     Args:
         x: Columns, ascending.
         y: Rows, ascending.
-        z: Height at (y, x).
+        z: Height at (y, x); lines end where it is NaN.
         level: Height of the line.
     """
     found = [piece for row in range(len(y) - 1) for piece in _crossings(x, y, z, level, row)]
-    return np.array(found, np.float64).reshape(-1, 4)
+    pieces = np.array(found, np.float64).reshape(-1, 4)
+    return pieces[np.isfinite(pieces).all(axis=1)]
 
 
-def _crossings(x: Array, y: Array, z: Array, level: float, row: int) -> Iterator[list[float]]:
+def _crossings(x: Array, y: Array, z: Array, level: Number, row: int) -> Iterator[list[Number]]:
     """The pieces in one row of cells: each cell's edges are crossed 0, 2 or 4 times, paired in order around it."""
     above = z >= level
-    mixed = above[row, :-1] + above[row, 1:] + 0 + above[row + 1, :-1] + above[row + 1, 1:]
+    corners = above[row : row + 2].astype(int)
+    mixed = corners[:, :-1].sum(axis=0) + corners[:, 1:].sum(axis=0)
     for column in np.flatnonzero((mixed > 0) & (mixed < 4)):
         corners = [(row, column), (row, column + 1), (row + 1, column + 1), (row + 1, column)]
         crossed = []
@@ -54,6 +57,7 @@ def density(points: Float[Array, "n 2"], x: Float[Array, " w"], y: Float[Array, 
     return along @ across.T / (len(points) * 2 * np.pi * width.prod())
 
 
-def levels(z: Float[Array, "h w"], shares: Sequence[float]) -> list[float]:
+def levels(z: Float[Array, "h w"], shares: Sequence[Number]) -> list[Number]:
     """Heights at shares of the way from the lowest to the highest."""
-    return [float(z.min() + share * (z.max() - z.min())) for share in shares]
+    low, high = float(np.nanmin(z)), float(np.nanmax(z))
+    return [low + share * (high - low) for share in shares]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from merit_jax.evaluate.statistics import standard_error
 from merit_jax.report.artifacts import Artifacts
-from merit_jax.report.charts import Colour, look
+from merit_jax.report.charts import Colour, Number, look
 
 BASE, MERGED = "base", "merged"
 
@@ -14,8 +14,8 @@ BASE, MERGED = "base", "merged"
 class Score(NamedTuple):
     """A mean accuracy in per cent and its standard error, at most."""
 
-    value: float
-    error: float
+    value: Number
+    error: Number
 
 
 def style(artifacts: Artifacts, name: str) -> tuple[Colour, str]:
@@ -33,8 +33,9 @@ def called(artifacts: Artifacts, name: str) -> str:
     """What a model is called in the report."""
     method = artifacts.config["method"] if artifacts.config else ""
     known = {BASE: "theta0", MERGED: f"merged ({method})" if method else MERGED}
-    spec, _, overrides = name.partition(":")
-    return known.get(name, f"{spec} ({overrides.replace(',', ', ')})" if overrides else spec)
+    method, _, overrides = name.partition(":")
+    keys = ", ".join(override.partition(".")[2] or override for override in overrides.split(","))
+    return known.get(name, f"{method} ({keys})" if overrides else method)
 
 
 def part_of(artifacts: Artifacts) -> str:

@@ -7,7 +7,21 @@ import numpy as np
 from etils import epath
 
 from merit_jax.report.cells import paint
-from merit_jax.report.charts import Axis, Band, Bars, Chart, Colour, Contour, Figure, Line, Matrix, Points, Rule, Span
+from merit_jax.report.charts import (
+    Axis,
+    Band,
+    Bars,
+    Chart,
+    Colour,
+    Contour,
+    Figure,
+    Line,
+    Matrix,
+    Number,
+    Points,
+    Rule,
+    Span,
+)
 from merit_jax.report.scales import extents, number, ticks
 from merit_jax.report.svg import WIDTH, labels, shortened
 
@@ -58,7 +72,7 @@ def _chart(axes: Any, chart: Chart) -> None:
         axes.legend(fontsize=7, frameon=False, ncols=2)
 
 
-def _ticks(axes: Any, axis: Axis, drawn: Any, low: float, high: float) -> None:
+def _ticks(axes: Any, axis: Axis, drawn: Any, low: Number, high: Number) -> None:
     drawn.set_label_text(_plain(axis.label), fontsize=8)
     if axis.log:
         getattr(axes, f"set_{drawn.axis_name}scale")("log")
@@ -67,7 +81,7 @@ def _ticks(axes: Any, axis: Axis, drawn: Any, low: float, high: float) -> None:
     drawn.set_ticks([], minor=True)
 
 
-def _numbers(axis: Axis, low: float, high: float) -> tuple[list[float], list[str]]:
+def _numbers(axis: Axis, low: Number, high: Number) -> tuple[list[Number], list[str]]:
     places = ticks(low, high, log=axis.log)
     return places, [number(place) for place in places]
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from merit_jax.report.charts import Axis, Band, Bars, Chart, Contour, Line, Mark, Points, Rule, Span
+from merit_jax.report.charts import Axis, Band, Bars, Chart, Contour, Line, Mark, Number, Points, Rule, Span
 
 MARGIN = 0.06
 """Share of the values' range that is left free on each side."""
@@ -21,19 +21,19 @@ class Scale(NamedTuple):
         log: Whether it is logarithmic.
     """
 
-    low: float
-    high: float
-    start: float
-    end: float
+    low: Number
+    high: Number
+    start: Number
+    end: Number
     log: bool = False
 
-    def __call__(self, value: float) -> float:
+    def __call__(self, value: Number) -> Number:
         """The pixel of a value."""
         low, high, value = (math.log10(v) for v in (self.low, self.high, value)) if self.log else (*self[:2], value)
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
 
-def span(axis: Axis, values: Iterable[float]) -> tuple[float, float]:
+def span(axis: Axis, values: Iterable[Number]) -> tuple[Number, Number]:
     """(low, high) of an axis that shows all finite values, with some room around them; of a log axis, all positive ones."""
     if axis.names:
         return -0.5, len(axis.names) - 0.5
@@ -49,7 +49,7 @@ def span(axis: Axis, values: Iterable[float]) -> tuple[float, float]:
     )
 
 
-def ticks(low: float, high: float, *, log: bool = False, most: int = 6) -> list[float]:
+def ticks(low: Number, high: Number, *, log: bool = False, most: int = 6) -> list[Number]:
     """Round numbers within a range: steps of 1, 2 or 5 times a power of ten; of a log range, the powers."""
     if log:
         powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
@@ -60,14 +60,14 @@ def ticks(low: float, high: float, *, log: bool = False, most: int = 6) -> list[
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _steps(least: float) -> Iterator[float]:
+def _steps(least: Number) -> Iterator[Number]:
     power = math.floor(math.log10(least))
     while True:
         yield from (factor * 10.0**power for factor in (1, 2, 5))
         power += 1
 
 
-def number(value: float, digits: int = 3) -> str:
+def number(value: Number, digits: int = 3) -> str:
     """A number in a few significant digits, whole ones with commas."""
     if not math.isfinite(value):
         return str(value)
@@ -78,7 +78,7 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.0f}" if 10**digits <= abs(value) < 1e7 else f"{value:.{digits - 1}g}"
 
 
-def extents(chart: Chart) -> tuple[tuple[float, float], tuple[float, float]]:
+def extents(chart: Chart) -> tuple[tuple[Number, Number], tuple[Number, Number]]:
     """What both axes span: ((low, high) of x, of y)."""
     found = [_values(mark) for mark in chart.marks]
     return (
@@ -87,7 +87,7 @@ def extents(chart: Chart) -> tuple[tuple[float, float], tuple[float, float]]:
     )
 
 
-def _values(mark: Mark) -> tuple[list[float], list[float]]:
+def _values(mark: Mark) -> tuple[list[Number], list[Number]]:
     """The x and y values that a mark needs room for."""
     match mark:
         case Points(x=x, y=y, error=error):

@@ -11,7 +11,7 @@ from importlib import resources
 from typing import NamedTuple
 
 from merit_jax.report.cells import limit_of, shade
-from merit_jax.report.charts import Axis, Chart, Colour, Line, Matrix, Points
+from merit_jax.report.charts import Axis, Chart, Colour, Line, Matrix, Number, Points
 from merit_jax.report.scales import Scale, extents, number, ticks
 from merit_jax.report.svg_marks import draw_mark, glyph
 
@@ -35,7 +35,7 @@ class Frame(NamedTuple):
 
     x: Scale
     y: Scale
-    top: float
+    top: Number
 
 
 def draw(chart: Chart) -> str:
@@ -76,7 +76,7 @@ def _frame(chart: Chart) -> Frame:
     return Frame(Scale(left, right, start, WIDTH - 12, chart.x.log), y, top)
 
 
-def labels(axis: Axis, low: float, high: float) -> list[tuple[float, str]]:
+def labels(axis: Axis, low: Number, high: Number) -> list[tuple[Number, str]]:
     """(value, text) of each tick."""
     if axis.names:
         return [(place, shortened(name)) for place, name in enumerate(axis.names)]
@@ -84,8 +84,8 @@ def labels(axis: Axis, low: float, high: float) -> list[tuple[float, str]]:
 
 
 def shortened(name: str, most: int = 24) -> str:
-    """A name that fits beside an axis."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+    """A name that fits beside an axis: of a long one its beginning and its end."""
+    return name if len(name) <= most else f"{name[: most - 10]}…{name[-9:]}"
 
 
 def _axes(chart: Chart, frame: Frame) -> Iterator[str]:
@@ -129,7 +129,7 @@ def legend_lines(chart: Chart) -> list[list[Entry]]:
     return lines
 
 
-def _legend_width(entry: Entry) -> float:
+def _legend_width(entry: Entry) -> Number:
     return 28 + CHARACTER * len(entry.label)
 
 
@@ -175,7 +175,7 @@ def draw_matrix(matrix: Matrix, image: str) -> str:
     return "".join([*parts, *_key(limit_of(matrix.values)), '<rect class="cursor" width="0" height="0"/>', "</svg>"])
 
 
-def _key(limit: float, steps: int = 20) -> Iterator[str]:
+def _key(limit: Number, steps: int = 20) -> Iterator[str]:
     """What the colours mean: from -limit to limit, below the matrix."""
     width, left, top = 8, 30 + (MATRIX - 20 * 8) / 2, 30 + MATRIX + 10
     for step in range(steps):

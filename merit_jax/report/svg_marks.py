@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 
-from merit_jax.report.charts import Band, Bars, Contour, Line, Mark, Points, Rule, Span
+from merit_jax.report.charts import Band, Bars, Contour, Line, Mark, Number, Points, Rule, Span
 from merit_jax.report.scales import Scale
 
 
@@ -32,7 +32,7 @@ def draw_mark(mark: Mark, x: Scale, y: Scale) -> str:
             return f'<path class="contour c-{mark.colour}" stroke-opacity="{mark.strength:.2f}" d="{d}"/>'
 
 
-def glyph(shape: str, r: float) -> str:
+def glyph(shape: str, r: Number) -> str:
     """The outline of a shape about the origin, of an area like that of a circle of radius r."""
     if shape == "circle":
         return f"M{-r} 0a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0Z"
@@ -45,7 +45,7 @@ def glyph(shape: str, r: float) -> str:
     return "M" + "L".join(f"{r * a:.2f} {r * b:.2f}" for a, b in corners) + "Z"
 
 
-def _polar(length: float, angle: float) -> tuple[float, float]:
+def _polar(length: Number, angle: Number) -> tuple[Number, Number]:
     return length * math.cos(angle), length * math.sin(angle)
 
 
@@ -76,18 +76,18 @@ def _line(mark: Line, x: Scale, y: Scale) -> str:
     return "".join(parts)
 
 
-def _finite(mark: Line, x: Scale, y: Scale) -> list[list[tuple[float, float]]]:
+def _finite(mark: Line, x: Scale, y: Scale) -> list[list[tuple[Number, Number]]]:
     """The pieces of a line between values that cannot be drawn."""
     points = list(zip(mark.x, mark.y, strict=True))
     bad = [i for i, (a, b) in enumerate(points) if not _drawable(a, x) or not _drawable(b, y)]
     return [points[i + 1 : j] for i, j in pairwise([-1, *bad, len(points)]) if j > i + 1]
 
 
-def _drawable(value: float, scale: Scale) -> bool:
+def _drawable(value: Number, scale: Scale) -> bool:
     return math.isfinite(value) and (value > 0 or not scale.log)
 
 
-def _path(points: Sequence[tuple[float, float]], x: Scale, y: Scale) -> str:
+def _path(points: Sequence[tuple[Number, Number]], x: Scale, y: Scale) -> str:
     return "M" + "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in points)
 
 
@@ -95,6 +95,8 @@ def _bars(mark: Bars, x: Scale, y: Scale) -> str:
     thick = 0.62 * abs(y(1) - y(0))
     zero, parts = x(0), []
     for place, (value, tip, colour) in enumerate(zip(mark.values, mark.tips, mark.colours, strict=True)):
+        if not math.isfinite(value):
+            continue
         start, length = min(zero, x(value)), abs(x(value) - zero)
         box = f'x="{start:.1f}" y="{y(place) - thick / 2:.1f}" width="{max(length, 0.5):.1f}" height="{thick:.1f}"'
         parts.append(f'<rect class="bar mark c-{colour}" {box}><title>{escape(tip)}</title></rect>')

@@ -34,8 +34,11 @@ def write(root: Path, *, diagnostics: bool = True) -> Path:
         "train": {"learning_rate": 1e-4},
     }
     _json(root / "config.json", settings | {"partition": {"method": "median_split"}})
-    entry = {"samples": 50, "tokens": 500, "digest": "0" * 64}
-    _json(root / "mixture.json", {"inputs": {}, "datasets": {name: entry for name in NAMES}})
+    entry = {"samples": 50, "tokens": 500}
+    _json(
+        root / "mixture.json",
+        {"inputs": {"datasets": dict.fromkeys(NAMES, "0" * 64)}, "datasets": dict.fromkeys(NAMES, entry)},
+    )
     norms = {name: {"norm": 1.0 + i} for i, name in enumerate(NAMES)}
     _json(root / "gradients" / "index.json", {"inputs": {}, "datasets": norms})
     _conflict(root / "conflict.npz", rng)

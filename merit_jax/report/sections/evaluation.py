@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from merit_jax.report.artifacts import Artifacts
-from merit_jax.report.charts import Axis, Chart, Line, Points, Span
+from merit_jax.report.charts import Axis, Chart, Line, Number, Points, Span
 from merit_jax.report.models import BASE, Score, called, means, part_of, style
 from merit_jax.report.parts import Cell, Missing, Part, Section, Table
 
@@ -64,7 +64,7 @@ def score_table(artifacts: Artifacts) -> Table:
     return Table("Accuracy in per cent, best bold; losses in nats per supervised token", header, rows)
 
 
-def _best(values: list[float]) -> list[Cell]:
+def _best(values: list[Number]) -> list[Cell]:
     texts = [f"{value:.1f}" for value in values]
     top = max(map(float, texts))
     return [Cell(text, best=float(text) == top) for text in texts]

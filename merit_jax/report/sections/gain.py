@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from merit_jax.report.artifacts import Artifacts
-from merit_jax.report.charts import Axis, Bars, Chart, Colour, Mark, Points, look
+from merit_jax.report.charts import Axis, Bars, Chart, Colour, Mark, Number, Points, look
 from merit_jax.report.parts import Missing, Part, Section, Table, Text
+from merit_jax.report.values import floats, text
 
 
 def gain(artifacts: Artifacts) -> Section:
@@ -30,15 +31,15 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
 
 def _in_words(result: Mapping[str, Any]) -> str:
     return (
-        f"The branches' mean loss is {result['mean_branch_loss']:.3f} and the merged model's {result['merged_loss']:.3f} nats "
-        f"per token: a gain of {result['obtained']:.3f}, against {result['predicted']:.3f} by the quadratic theory (Thm 3.1). A "
+        f"The branches' mean loss is {text(result['mean_branch_loss'])} and the merged model's {text(result['merged_loss'])} nats "
+        f"per token: a gain of {text(result['obtained'])}, against {text(result['predicted'])} by the quadratic theory (Thm 3.1). A "
         "split can raise the gain by making its branches worse, so compare splits by the merged loss."
     )
 
 
 def loss_chart(result: Mapping[str, Any]) -> Chart:
     """Loss of each branch, of their mean and of the merged model, on the same examples."""
-    values = [*result["branch_losses"], result["mean_branch_loss"], result["merged_loss"]]
+    values = floats([*result["branch_losses"], result["mean_branch_loss"], result["merged_loss"]])
     branches = len(result["branch_losses"])
     names = [*(f"branch {index}" for index in range(branches)), "mean of branches", "merged"]
     colours: list[Colour] = [*(look(index)[0] for index in range(branches)), "muted", "ink"]
@@ -71,7 +72,7 @@ def split_chart(result: Mapping[str, Any]) -> Chart:
     )
 
 
-def _splits(found: Mapping[str, Any], name: str, key: str, colour: Colour, shape: str, size: float) -> Points:
+def _splits(found: Mapping[str, Any], name: str, key: str, colour: Colour, shape: str, size: Number) -> Points:
     """Splits of one kind: gain against one of the losses whose difference it is."""
     rows = list(zip(found["gain"], found[key], strict=True))
     tips = [f"{name}, {key}\ngain {gain:.4g}, loss {loss:.4g} nats" for gain, loss in rows]
@@ -89,5 +90,5 @@ def split_table(result: Mapping[str, Any]) -> Table:
     return Table(caption, ["split", "gain", "branches", "merged"], rows)
 
 
-def _mean(values: list[float]) -> float:
+def _mean(values: list[Number]) -> Number:
     return sum(values) / len(values)

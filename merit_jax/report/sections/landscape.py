@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from merit_jax.report.artifacts import Artifacts
-from merit_jax.report.charts import Axis, Band, Bars, Chart, Colour, Contour, Line, Mark, Points, look
+from merit_jax.report.charts import Axis, Band, Bars, Chart, Colour, Contour, Line, Mark, Number, Points, look
 from merit_jax.report.contours import levels, segments
 from merit_jax.report.models import MERGED, called, style
 from merit_jax.report.parts import Missing, Part, Section, Table, Text
 from merit_jax.report.scales import number
+from merit_jax.report.values import floats, text
 
 SHOWN = 12
 """Paths that get a colour and a place in the legend; further ones are grey."""
@@ -45,10 +46,10 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
 
 
 def _barriers(result: Mapping[str, Any]) -> str:
-    count, highest = len(result["paths"]), result["barrier"]
-    zero = sum(path["barrier"] < 0.0005 for path in result["paths"])
+    barriers = floats([path["barrier"] for path in result["paths"]])
+    count, zero = len(barriers), sum(barrier < 0.0005 for barrier in barriers)
     return (
-        f"Loss barriers on {count} straight lines between models: highest {highest:.3f} nats per token; {zero} of {count} are "
+        f"Loss barriers on {count} straight lines between models: highest {text(result['barrier'])} nats per token; {zero} of {count} are "
         "zero to three decimals. The paper finds none at 3B: a merge-ready theta0 keeps its branches in one valley."
     )
 
@@ -61,8 +62,8 @@ def connectivity_chart(artifacts: Artifacts, result: Mapping[str, Any]) -> Chart
         whole = MERGED in (path["start"], path["end"])
         colour: Colour = look(place)[0] if place < SHOWN else "muted"
         pairs = zip(result["alphas"], path["losses"], strict=True)
-        tips = [f"{ends}\nα = {a:.2f}: {_text(loss)} nats\nbarrier {_text(path['barrier'])}" for a, loss in pairs]
-        line = Line(result["alphas"], _floats(path["losses"]), tips, colour, ends if place < SHOWN else "", not whole)
+        tips = [f"{ends}\nα = {a:.2f}: {text(loss)} nats\nbarrier {text(path['barrier'])}" for a, loss in pairs]
+        line = Line(result["alphas"], floats(path["losses"]), tips, colour, ends if place < SHOWN else "", not whole)
         marks.append(line)
     x, y = Axis("α, share of the way", low=0, high=1), Axis("nats per supervised token")
     note = "No hump on a line: both ends lie in one valley. Dashed: between branches; full: to the merged model."
@@ -72,7 +73,7 @@ def connectivity_chart(artifacts: Artifacts, result: Mapping[str, Any]) -> Chart
 def displacement_chart(artifacts: Artifacts) -> Chart:
     """Distance of every model and branch from theta0."""
     recorded = artifacts.merge["displacement"]
-    found: dict[str, float] = {called(artifacts, MERGED): recorded["merged"]}
+    found: dict[str, Number] = {called(artifacts, MERGED): recorded["merged"]}
     colours: list[Colour] = [style(artifacts, MERGED)[0]]
     for index, distance in enumerate(recorded["branches"]):
         found[f"branch {index}"] = distance
@@ -98,7 +99,7 @@ def trajectory_chart(artifacts: Artifacts, trajectories: Sequence[Mapping[str, A
     for place, entry in enumerate(trajectories):
         dashed, label = entry["name"] == "joint", entry["name"]
         colour = "muted" if dashed else look(place)[0]
-        marks.append(Line(entry["steps"], _floats(entry["distances"]), (), colour, label, dashed))
+        marks.append(Line(entry["steps"], floats(entry["distances"]), (), colour, label, dashed))
     x, y = Axis("step"), Axis("‖θ − θ0‖₂", low=0)
     return Chart("trajectory", "Distance from theta0 along training", x, y, tuple(marks))
 
@@ -106,7 +107,7 @@ def trajectory_chart(artifacts: Artifacts, trajectories: Sequence[Mapping[str, A
 def cosine_table(artifacts: Artifacts, result: Mapping[str, Any]) -> Table:
     """Cosine of each pair of task vectors; Eq. 11 in the caption."""
     names, identity = result["names"], result["parallel_axis"]
-    rows = [[name, *(_text(value, 2) for value in row)] for name, row in zip(names, result["cosines"], strict=True)]
+    rows = [[name, *(text(value, 2) for value in row)] for name, row in zip(names, result["cosines"], strict=True)]
     caption = "Cosines between task vectors θ − θ0."
     if identity:
         caption += (
@@ -122,11 +123,11 @@ def perturbation_chart(artifacts: Artifacts, result: Mapping[str, Any]) -> Chart
     marks: list[Mark] = []
     for entry in result["models"]:
         colour, sigmas = style(artifacts, entry["name"])[0], [0.0, *result["sigmas"]]
-        mean, std = np.array([0.0, *_floats(entry["mean"])]), np.nan_to_num([0.0, *_floats(entry["std"])])
-        marks.append(Band(sigmas, (mean - std).tolist(), (mean + std).tolist(), colour))
-        pairs = zip(sigmas, mean, std, strict=True)
-        tips = [f"{entry['name']}, σ = {s:g}\n+{m:.3f} ± {d:.3f} nats" for s, m, d in pairs]
-        marks.append(Line(sigmas, mean.tolist(), tips, colour, entry["name"]))
+        rows = zip(sigmas, [0.0, *floats(entry["mean"])], np.nan_to_num([0.0, *floats(entry["std"])]), strict=True)
+        at, mean, std = np.array([row for row in rows if np.isfinite(row[1])]).T
+        marks.append(Band(at.tolist(), (mean - std).tolist(), (mean + std).tolist(), colour))
+        tips = [f"{entry['name']}, σ = {s:g}\n+{m:.3f} ± {d:.3f} nats" for s, m, d in zip(at, mean, std, strict=True)]
+        marks.append(Line(at.tolist(), mean.tolist(), tips, colour, entry["name"]))
     x, y = Axis("σ of Gaussian noise on every weight", low=0), Axis("rise of the loss, nats per token")
     note = "Flatter is better. Band: standard deviation over draws of the noise."
     return Chart("perturbation", "Rise of the loss under weight noise", x, y, tuple(marks), note)
@@ -135,7 +136,7 @@ def perturbation_chart(artifacts: Artifacts, result: Mapping[str, Any]) -> Chart
 def flatness_table(artifacts: Artifacts, result: Mapping[str, Any]) -> Table:
     """Loss without noise, and the area under its rise."""
     rows = [
-        [called(artifacts, entry["name"]), _text(entry["loss"]), *map(_text, entry["mean"]), _text(entry["auc"], 5)]
+        [called(artifacts, entry["name"]), text(entry["loss"]), *map(text, entry["mean"]), text(entry["auc"], 5)]
         for entry in result["models"]
     ]
     header = ["model", "loss", *(f"rise at σ = {sigma:g}" for sigma in result["sigmas"]), "flatness AUC"]
@@ -164,11 +165,3 @@ def surface_chart(artifacts: Artifacts, result: Mapping[str, Any]) -> Chart:
     note = f"Lines of equal loss, {low:.2f} to {high:.2f} nats per token, closer together near the bottom."
     axes = Axis("towards the merged model, ‖·‖₂"), Axis("across, where the branches differ most")
     return Chart("surface", "Loss on a plane through theta0", *axes, tuple(marks), note, height=340)
-
-
-def _floats(values: Sequence[float | None]) -> list[float]:
-    return [float("nan") if value is None else float(value) for value in values]
-
-
-def _text(value: float | None, decimals: int = 3) -> str:
-    return "" if value is None else f"{value:.{decimals}f}"

@@ -1,8 +1,7 @@
 """What the run was made from: settings, fingerprints, versions."""
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from merit_jax.report.artifacts import Artifacts
 from merit_jax.report.parts import Missing, Part, Section, Table, Verbatim
@@ -15,7 +14,7 @@ def provenance(artifacts: Artifacts) -> Section:
 
 def _parts(artifacts: Artifacts) -> Iterator[Part]:
     rows = [["theta0", artifacts.fingerprint]] if artifacts.fingerprint else []
-    rows += [[f"dataset {name}", digest] for name, digest in _digests(artifacts).items()]
+    rows += [[f"dataset {name}", digest] for name, digest in artifacts.digests.items()]
     if rows:
         yield Table("Fingerprints (sha256)", ["of", "value"], rows, words=(1,), folded=True)
     if artifacts.versions:
@@ -29,7 +28,3 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
         yield Verbatim("Configuration", json.dumps(artifacts.config, indent=2))
     else:
         yield Missing("The configuration", artifacts.run_command())
-
-
-def _digests(artifacts: Artifacts) -> Mapping[str, Any]:
-    return {name: entry["digest"] for name, entry in artifacts.datasets.items() if "digest" in entry}

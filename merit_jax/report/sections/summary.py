@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 
 from merit_jax.report.artifacts import Artifacts
+from merit_jax.report.charts import Number
 from merit_jax.report.models import BASE, MERGED, called, means
 from merit_jax.report.parts import Missing, Part, Section, Text, Tile, Tiles
+from merit_jax.report.values import text as written
 
 
 def summary(artifacts: Artifacts) -> Section:
@@ -56,18 +58,18 @@ def _tiles(artifacts: Artifacts) -> Iterator[Tile]:
         note = f"joint {joint:.2f}, {joint / distance:.2f} times as far" if joint and distance else ""
         yield Tile(f"{distance:.2f}", "distance of merged from theta0", note)
     if barriers := artifacts.diagnostics.get("connectivity"):
-        yield Tile(f"{barriers['barrier']:.3f}", "highest loss barrier, nats/token", f"{len(barriers['paths'])} paths")
+        yield Tile(written(barriers["barrier"]), "highest loss barrier, nats/token", f"{len(barriers['paths'])} paths")
     if artifacts.times:
         yield Tile(duration(sum(artifacts.times.values())), "in all stages", "baselines and evaluation included")
 
 
-def kept_skill(artifacts: Artifacts) -> dict[str, float | None]:
+def kept_skill(artifacts: Artifacts) -> dict[str, Number | None]:
     """Model -> skill at retention in per cent; None where no scale retains enough."""
     found = artifacts.frontier["models"] if artifacts.frontier else {}
     return {name: None if entry["skill"] is None else 100 * entry["skill"] for name, entry in found.items()}
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: Number) -> str:
     """Seconds as a person says them."""
     if seconds < 100:
         return f"{seconds:.0f} s"

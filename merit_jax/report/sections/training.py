@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from merit_jax.report.artifacts import Artifacts
-from merit_jax.report.charts import Axis, Chart, Line, Mark, look
+from merit_jax.report.charts import Axis, Chart, Line, Mark, Number, look
 from merit_jax.report.parts import Missing, Part, Section, Table
 
 
@@ -36,7 +36,7 @@ def _curves(artifacts: Artifacts, key: str, title: str, unit: str) -> Chart:
     return Chart(f"training_{key}", title, Axis("step"), Axis(unit, low=0), tuple(marks), note)
 
 
-def _along(log: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
+def _along(log: Sequence[Mapping[str, Any]], key: str) -> tuple[list[Number], list[Number]]:
     return [line["step"] for line in log], [line[key] for line in log]
 
 
