@@ -163,7 +163,7 @@ def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:
         frontier=_json(workdir.frontier),
         times=_json(workdir.times) or {},
         diagnosed={name: content["seconds"] for name, content in diagnostics.items()},
-        projection=(_json(workdir.root / "projection.json") or {}).get("cosines", {}),
+        projection=(_json(workdir.projection) or {}).get("cosines", {}),
         diagnostics={name: content["result"] for name, content in diagnostics.items()},
         versions=card.get("versions", {}),
         fingerprint=(_json(workdir.theta0) or {}).get("fingerprint", ""),

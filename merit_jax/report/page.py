@@ -36,7 +36,7 @@ def write_report(workdir: Workdir, folder: str) -> epath.Path:
     """
     artifacts = read_artifacts(workdir, folder)
     sections = [section(artifacts) for section in SECTIONS]
-    path = workdir.root / "report.html"
+    path = workdir.report
     for figure in figures(sections):
         _write_figure(workdir.root / "figures", figure)
     if find_spec("matplotlib") is None:

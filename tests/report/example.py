@@ -50,6 +50,8 @@ def write(root: Path, *, diagnostics: bool = True) -> Path:
     record = {"inputs": {}, "method": "token_weighted", "weights": [0.1, 0.2, 0.3, 0.4], "displacement": distances}
     _json(root / "merged" / "merge.json", record)
     _json(root / "merged" / "hf" / "merit.json", {"inputs": {}, "versions": {"jax": "0.10.2"}})
+    ways = {"base": [0.0] * 8, "merged": [0.2] * 8, "branch 0": [0.1 * i for i in range(8)]}
+    _json(root / "projection.json", {"inputs": {}, "cosines": ways})
     _json(root / "theta0.json", {"inputs": {}, "fingerprint": "f" * 64})
     _json(root / "evaluation.json", evaluation())
     points = {name: [[0.0, 0.7, 0.3]] for name in MODELS}

@@ -80,7 +80,7 @@ def axes_chart(artifacts: Artifacts, found: Conflict, first: int, second: int) -
     ]
     note = "Branches are cut at the sample-weighted median of each axis." if artifacts.split == "median_split" else ""
     if artifacts.projection:
-        note += " Stars: where theta0 and the models lie, by the cosine of their way from theta0 with each dataset's descent."
+        note += " Stars: theta0 and the models, by the cosine of their way from theta0 with each dataset's descent."
     return Chart(f"axes{first + 1}{second + 1}", title, x, y, tuple(marks), note.strip(), height=330)
 
 
@@ -100,8 +100,9 @@ def _models(artifacts: Artifacts, found: Conflict, first: int, second: int) -> I
     """theta0 and models as stars, at `(c − c̄) V` for the row c of their cosines."""
     for name, cosines in artifacts.projection.items():
         x, y = ((np.asarray(cosines) - found.similarity.mean(axis=0)) @ found.components)[[first, second]].tolist()
-        colour = {BASE: "ink", MERGED: "ink"}.get(name, "muted")
-        yield Points([x], [y], [called(artifacts, name)], colour, shape="star", size=5.5, named=True)
+        branch = name.removeprefix("branch ")
+        colour = look(int(branch))[0] if branch.isdigit() else "ink"
+        yield Points([x], [y], [called(artifacts, name)], colour, shape="star", size=6.0, named=name in (BASE, MERGED))
 
 
 def tsne_chart(artifacts: Artifacts, found: Conflict) -> Chart:

@@ -49,7 +49,8 @@ def _barriers(result: Mapping[str, Any]) -> str:
     barriers = floats([path["barrier"] for path in result["paths"]])
     count, zero = len(barriers), sum(barrier < 0.0005 for barrier in barriers)
     return (
-        f"Loss barriers on {count} straight lines between models: highest {text(result['barrier'])} nats per token; {zero} of {count} are "
+        f"Loss barriers on {count} straight lines between models: highest {text(result['barrier'])} nats per token;"
+        f" {zero} of {count} are "
         "zero to three decimals. The paper finds none at 3B: a merge-ready theta0 keeps its branches in one valley."
     )
 
