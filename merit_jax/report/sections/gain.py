@@ -33,8 +33,8 @@ def _in_words(result: Mapping[str, Any]) -> str:
     branches, merged = text(result["mean_branch_loss"]), text(result["merged_loss"])
     return (
         f"The branches' mean loss is {branches} and the merged model's {merged} nats per token: a gain of "
-        f"{text(result['obtained'])}, against {text(result['predicted'])} by the quadratic theory (Thm 3.1). A split can raise the "
-        "gain by making its branches worse, so compare splits by the merged loss."
+        f"{text(result['obtained'])}, against {text(result['predicted'])} by the quadratic theory (Thm 3.1)."
+        " A split can raise the gain by making its branches worse, so compare splits by the merged loss."
     )
 
 
