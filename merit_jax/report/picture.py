@@ -117,7 +117,8 @@ def _points(axes: Any, mark: Points) -> None:
     area = (mark.size * 1.9) ** 2 * (1.6 if mark.shape == "star" else 1) / math.pi
     if mark.error:
         axes.errorbar(mark.x, mark.y, xerr=mark.error, fmt="none", ecolor=colour, lw=1.4)
-    axes.scatter(mark.x, mark.y, area, colour, MARKERS[mark.shape], label=_label(mark.label), zorder=3)
+    style = {"marker": MARKERS[mark.shape], "label": _label(mark.label), "zorder": 3}
+    axes.scatter(mark.x, mark.y, s=area, c=colour, **style)
     for x, y, tip in zip(mark.x, mark.y, mark.tips if mark.named else (), strict=False):
         axes.annotate(_plain(tip), (x, y), (5, 3), textcoords="offset points", fontsize=7)
 

@@ -122,7 +122,7 @@ def test_cells_are_blue_below_zero_orange_above_and_the_papers_colour_at_zero():
 
 def test_points_lie_where_the_axes_say_and_say_their_names():
     root = ElementTree.fromstring(draw(CHART))
-    ticks_of = {text.text: float(text.get("x")) for text in root.iter("text") if text.get("text-anchor") == "middle"}
+    ticks_of = {text.text: float(text.get("x")) for text in root.iter("text") if text.get("class") == "tick"}
     marks = [mark for mark in root.iter("path") if "mark" in mark.get("class")]
     at = [float(re.match(r"translate\((\S+)", mark.get("transform"))[1]) for mark in marks]
     assert at == [pytest.approx(ticks_of["1"], abs=0.1), pytest.approx(ticks_of["3"], abs=0.1)]

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from importlib.util import find_spec
 from xml.etree import ElementTree
 
 import pytest
@@ -169,10 +170,15 @@ def test_a_real_run_is_reported(finished, tmp_path, monkeypatch):
 
 
 def test_the_command_says_where_the_page_is_and_what_is_wrong(written, tmp_path):
-    good, bad = commands(tmp_path, "report", [[f"--workdir={written}"], [f"--workdir={tmp_path}/absent"]])
-    assert good[0] == 0
-    assert f"Report: {written}/report.html" in good[1].replace("\n", "")
-    assert {path.stem for path in (written / "figures").glob("*.png")} in (FIGURES, set())
+    half = tmp_path / "half"
+    half.mkdir()
+    shutil.copy(written / "partition.json", half)
+    good, bad = commands(tmp_path, "report", [[f"--workdir={half}"], [f"--workdir={tmp_path}/absent"]])
+    assert good[0] == 0, good[2]
+    assert f"Report: {half}/report.html" in good[1].replace("\n", "")
+    assert "branch 3" in (half / "report.html").read_text()
+    drawn = {path.name for path in (half / "figures").iterdir()}
+    assert drawn == ({"tokens.svg", "tokens.png"} if find_spec("matplotlib") else {"tokens.svg"})
     assert bad[0] == 1
     assert "no such directory" in bad[2]
 
@@ -191,7 +197,7 @@ press(document.querySelector("#figure-conflict svg"), "Escape");
 document.body.dataset.hidden = tip.hidden;
 const flat = [...document.querySelectorAll("figure.plot svg")].filter((svg) => svg.getBoundingClientRect().height < 80);
 document.body.dataset.flat = flat.length;
-document.body.dataset.wide = document.documentElement.scrollWidth - innerWidth;
+document.body.dataset.wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
 </script>"""
 
 
