@@ -100,7 +100,7 @@ def _values(mark: Mark) -> tuple[list[Number], list[Number]]:
         case Bars(values=values):
             return [0.0, *values], []
         case Contour(segments=segments):
-            return [*segments[:, [0, 2]].ravel()], [*segments[:, [1, 3]].ravel()]
+            return segments[:, [0, 2]].ravel().tolist(), segments[:, [1, 3]].ravel().tolist()
         case Rule(at=at, axis=axis):
             return ([at], []) if axis == "x" else ([], [at])
         case Span(low=low, high=high):
