@@ -10,7 +10,7 @@ from merit_jax.run import Run
 from merit_jax.stages.gradients import load_gradients
 from merit_jax.train.checkpoint import params_directory
 from merit_jax.types import LeafReader
-from merit_jax.workdir import is_current, read_inputs, read_json, write_json
+from merit_jax.workdir import fingerprint, is_current, read_inputs, read_json, write_json
 
 
 def project(run: Run) -> bool:
@@ -23,11 +23,7 @@ def project(run: Run) -> bool:
     branches = range(len(read_json(record)["weights"]))
     if not found.conflict.exists() or not all(found.branch_done(k).exists() for k in branches):
         return False
-    inputs = {
-        "merge": read_json(record)["inputs"],
-        "conflict": read_inputs(found.conflict)["gradients"],
-        "names": run.names,
-    }
+    inputs = {"merge": read_json(record)["inputs"], "conflict": fingerprint(read_inputs(found.conflict))}
     if is_current(found.projection, inputs, overwrite=run.overwrite):
         return False
     trained = [OrbaxLeaves(params_directory(found.branch(k) / "checkpoints")) for k in branches]
