@@ -69,7 +69,7 @@ def _chart(axes: Any, chart: Chart) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=7, frameon=False, ncols=2)
+        axes.figure.legend(loc="outside lower center", fontsize=7, frameon=False, ncols=3)
 
 
 def _ticks(axes: Any, axis: Axis, drawn: Any, low: Number, high: Number) -> None:

@@ -80,7 +80,7 @@ def axes_chart(artifacts: Artifacts, found: Conflict, first: int, second: int) -
     ]
     note = "Branches are cut at the sample-weighted median of each axis." if artifacts.split == "median_split" else ""
     if artifacts.projection:
-        note += " Stars: theta0 and the models, by the cosine of their way from theta0 with each dataset's descent."
+        note += " Black: theta0 and the merged model; stars: the branches, by the cosines of their ways with the datasets' descents."
     return Chart(f"axes{first + 1}{second + 1}", title, x, y, tuple(marks), note.strip(), height=330)
 
 
@@ -97,12 +97,14 @@ def _points(artifacts: Artifacts, names: Sequence[str], places: np.ndarray) -> I
 
 
 def _models(artifacts: Artifacts, found: Conflict, first: int, second: int) -> Iterator[Mark]:
-    """theta0 and models as stars, at `(c − c̄) V` for the row c of their cosines."""
+    """theta0, branches (stars of their colour) and merged model (a diamond), at `(c − c̄) V` for the row c of their cosines."""
     for name, cosines in artifacts.projection.items():
         x, y = ((np.asarray(cosines) - found.similarity.mean(axis=0)) @ found.components)[[first, second]].tolist()
         branch = name.removeprefix("branch ")
         colour = look(int(branch))[0] if branch.isdigit() else "ink"
-        yield Points([x], [y], [called(artifacts, name)], colour, shape="star", size=6.0, named=name in (BASE, MERGED))
+        label = called(artifacts, name) if name in (BASE, MERGED) else ""
+        shape = "diamond" if name == MERGED else "star"
+        yield Points([x], [y], [called(artifacts, name)], colour, label, shape, size=6.0)
 
 
 def tsne_chart(artifacts: Artifacts, found: Conflict) -> Chart:
