@@ -80,7 +80,7 @@ def axes_chart(artifacts: Artifacts, found: Conflict, first: int, second: int) -
     ]
     note = "Branches are cut at the sample-weighted median of each axis." if artifacts.split == "median_split" else ""
     if artifacts.projection:
-        note += " Black: theta0 and the merged model; stars: the branches, by the cosines of their ways with the datasets' descents."
+        note += " Black: theta0 and the merged model; stars: branches, by the cosines of their ways with each descent."
     return Chart(f"axes{first + 1}{second + 1}", title, x, y, tuple(marks), note.strip(), height=330)
 
 
