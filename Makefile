@@ -13,6 +13,7 @@ TORCH := torch==2.13.0
 quickstart: $(VENV)/.base
 	$(BIN)/python -m examples.shapes.make --out=runs/shapes --parts mixture suites
 	$(BIN)/python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
+	$(BIN)/python -m launch.report --workdir=runs/quickstart
 
 # The quickstart's starting checkpoint, which is shipped, made again from nothing: runs/theta0.
 BASIN := runs/quickstart-basin/basin/3_quickstart_stage3/merged/hf
@@ -24,6 +25,7 @@ theta0: $(VENV)/.base
 
 quickstart-text: $(VENV)/.base
 	$(BIN)/python -m launch.run --config=configs/quickstart_text.py --workdir=runs/quickstart-text
+	$(BIN)/python -m launch.report --workdir=runs/quickstart-text
 
 test: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -1,6 +1,5 @@
 """Prints what a run's artifacts say."""
 
-import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from launch.findings import findings
+from merit_jax.evaluate.statistics import standard_error
 from merit_jax.workdir import Workdir, read_json
 
 console = Console(width=None if sys.stdout.isatty() else 140)
@@ -74,12 +74,6 @@ def _loss_and_accuracy(scores: dict[str, Any]) -> str:
 
 def _accuracy(scores: dict[str, Any]) -> str:
     return f"{100 * scores['accuracy']:.1f}"
-
-
-def standard_error(scores: list[dict]) -> float:
-    """Of the mean accuracy over datasets, at most: from the binomial error of each."""
-    variances = [s["accuracy"] * (1 - s["accuracy"]) / s["records"] for s in scores]
-    return math.sqrt(sum(variances)) / len(variances)
 
 
 def print_frontier(workdir: Workdir) -> None:

@@ -13,6 +13,7 @@ from merit_jax.stages.gradients import estimate_gradients
 from merit_jax.stages.merge import export, merge
 from merit_jax.stages.mixture import describe_mixture
 from merit_jax.stages.partition import divide, needs_conflict
+from merit_jax.stages.project import project
 from merit_jax.stages.train import train_all
 from merit_jax.workdir import read_json, write_json
 
@@ -25,6 +26,7 @@ STAGES = {
     "partition": divide,  # step 3: K groups, halved along each axis at the sample-weighted median
     "train": train_all,  # step 4: theta_k from theta0 on group k, alone
     "merge": merge,  # step 5: sum_k w_k theta_k with w_k = N_k / sum_j N_j
+    "project": project,  # where the models went, among the datasets on the conflict axes
     "export": export,  # the merged model as a Hugging Face folder
     "evaluate": evaluate,  # base, baselines and merged on held-out records
 }
@@ -45,7 +47,7 @@ def run_stages(run: Run, stages: Sequence[str] = ()) -> bool:
     """
     for name in stages:
         lookup(STAGES, name, "stage")
-    skipped = () if needs_conflict(run) else ("gradients", "conflict")
+    skipped = () if needs_conflict(run) else ("gradients", "conflict", "project")
     chosen = [name for name in STAGES if (not stages or name in stages) and name not in skipped]
     worked = [timed(run, name, partial(STAGES[name], run)) for name in chosen]
     return any(worked)

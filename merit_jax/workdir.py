@@ -120,6 +120,16 @@ class Workdir:
         return self.merged / "merge.json"
 
     @property
+    def projection(self) -> epath.Path:
+        """Where the models lie among the datasets."""
+        return self.root / "projection.json"
+
+    @property
+    def report(self) -> epath.Path:
+        """The page that shows the run."""
+        return self.root / "report.html"
+
+    @property
     def evaluation(self) -> epath.Path:
         """Scores of every model, per dataset."""
         return self.root / "evaluation.json"

@@ -30,7 +30,7 @@ LAYERS = [
     ["stages.partition"],
     ["card", "stages.train"],
     ["stages.fisher"],
-    ["stages.adopt", "stages.merge"],
+    ["stages.adopt", "stages.merge", "stages.project"],
     ["stages.candidates"],
     ["stages.evaluate"],
     ["stages.frontier"],

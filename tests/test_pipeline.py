@@ -37,7 +37,7 @@ def test_every_artifact_is_there(finished):
     root = Path(finished.workdir.root)
     found = {path.relative_to(root).parts[0] for path in root.rglob("*")}
     artifacts = {"theta0.json", "mixture.json", "conflict.npz", "partition.json", "evaluation.json", "times.json"}
-    assert found == artifacts | {"tokens", "gradients", "branches", "merged"}
+    assert found == artifacts | {"projection.json", "tokens", "gradients", "branches", "merged"}
     assert not [path for path in root.rglob("*") if "tmp" in path.name]
     assert len(list((root / "gradients").glob("*.npy"))) == len(finished.names) == 6
     for k in range(4):

@@ -1,8 +1,9 @@
 """Means and deviations over runs, and whether one method beats another seed by seed."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -65,3 +66,13 @@ def paired(ours: Mapping[int, int | float], theirs: Mapping[int, int | float]) -
             warnings.simplefilter("ignore", UserWarning)  # of small samples, where its p-value is exact
             p = float(stats.wilcoxon(differences, alternative="greater").pvalue)
     return Paired(float(np.mean(differences)), len(seeds), p)
+
+
+def standard_error(scores: Sequence[Mapping[str, Any]]) -> float:
+    """Of the mean accuracy over sets of records, at most: from the binomial error of each.
+
+    Args:
+        scores: `Scores` as JSON values, at least one.
+    """
+    variances = [score["accuracy"] * (1 - score["accuracy"]) / score["records"] for score in scores]
+    return math.sqrt(sum(variances)) / len(variances)

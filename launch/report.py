@@ -1,0 +1,33 @@
+"""Writes a run's report: one self-contained page, and its figures as files.
+
+python -m launch.report --workdir=runs/quickstart
+
+The run may be half finished: a section without data says which command makes it. PNG files of the figures need matplotlib
+(`pip install 'merit-jax[figures]'`); the page and the SVG files do not.
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from launch import cli
+from launch.tables import print_text
+from merit_jax.report.page import write_report
+from merit_jax.workdir import Workdir, absolute
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Writes the report and says where it is."""
+    root = absolute(FLAGS.workdir)
+    if not root.is_dir():
+        raise ValueError(f"--workdir={FLAGS.workdir}: no such directory; give the directory of a run")
+    path = write_report(Workdir(root, root), FLAGS.workdir)
+    if cli.is_first_process():
+        print_text(f"Report: {path}")
+
+
+if __name__ == "__main__":
+    cli.start(main)
