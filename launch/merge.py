@@ -19,6 +19,7 @@ from launch import cli
 from merit_jax.merge import MERGERS, checks
 from merit_jax.merge.folder_card import folder_card
 from merit_jax.merge.mergekit import recipe
+from merit_jax.merge.options import settle
 from merit_jax.progress import bar
 from merit_jax.registry import lookup
 from models.folder import MAX_SHARD_BYTES, check_free
@@ -54,14 +55,15 @@ def merge_folders(
     merger = lookup(MERGERS, method, "method")
     if merger.fisher:
         raise ValueError(f"--method={method} needs the training data of each model; it can be had in launch.run only")
+    settings = settle(merger.leaf, options)
+    if weights is not None and not merger.weighted(settings):
+        raise ValueError(
+            f"--weights make no difference to --method={method} with options {json.dumps(settings)}; leave them out"
+        )
     check_free(Path(out))
     theta0, thetas = open_models(base, models)
     known = weights if weights is not None else [1 / len(models)] * len(models)
-    merge = merger.prepare(theta0, thetas, known, options, linear_maps=theta0.linear_map)
-    if weights is not None and not merger.weighted(merge.options):
-        raise ValueError(
-            f"--weights make no difference to --method={method} with options {json.dumps(merge.options)}; leave them out"
-        )
+    merge = merger.prepare(theta0, thetas, known, settings, linear_maps=theta0.linear_map)
     yaml = recipe(method, merge.options, base, models, merge.weights, theta0.dtypes)
     extra = {
         **folder_card(base, models, method, merge.weights, merge.options),
