@@ -23,13 +23,32 @@ flags.DEFINE_string(
 )
 
 
-def define_config() -> flags.FlagHolder:
+def define_config() -> None:
     """The flag `--config=FILE.py:ARG`, with `--config.KEY=VALUE` for any key of configs/common.py."""
-    return config_flags.DEFINE_config_file("config", None, "A file of configs/, with an arg string after a colon.")
+    config_flags.DEFINE_config_file("config", None, "A file of configs/, with an arg string after a colon.")
 
 
-def start(main: Callable[[Sequence[str]], int | None]) -> None:
-    """Runs a command; a ValueError is printed without its traceback and ends with exit code 1."""
+def config() -> ConfigDict:
+    """The resolved config of `--config`.
+
+    Raises:
+        ValueError: The flag was not given.
+    """
+    if FLAGS.config is None:
+        raise ValueError("--config is missing; for example --config=configs/quickstart.py")
+    return FLAGS.config
+
+
+def start(main: Callable[[Sequence[str]], int | None], define_flags: Callable[[], None]) -> None:
+    """Runs a command; a ValueError is printed without its traceback and ends with exit code 1.
+
+    Flags belong to the process, so a command defines its own only when it is run: its module can be imported beside any other.
+
+    Args:
+        main: The command.
+        define_flags: Defines its flags.
+    """
+    define_flags()
     app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
 
 
@@ -112,14 +131,3 @@ def _explicit(text: str) -> tuple[str, int, int]:
         case [address, processes, index] if processes.isdigit() and index.isdigit() and int(index) < int(processes):
             return address, int(processes), int(index)
     raise ValueError(f'--distributed={text}: expected "auto" or "HOST:PORT,PROCESSES,INDEX" with INDEX from 0')
-
-
-def as_config(flag: flags.FlagHolder) -> ConfigDict:
-    """The resolved config.
-
-    Raises:
-        ValueError: The flag was not given.
-    """
-    if flag.value is None:
-        raise ValueError("--config is missing; for example --config=configs/quickstart.py")
-    return flag.value

@@ -28,13 +28,6 @@ from models.stored import StoredTensors, check_vocabularies
 log = logging.getLogger("merit_jax")
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("base", None, "Folder of the model that the others were fine-tuned from.", required=True)
-flags.DEFINE_list("models", None, "Folders of the fine-tuned models, with commas between.", required=True)
-flags.DEFINE_list("weights", None, "A weight for each model, with sum 1; left out: the same for all.")
-flags.DEFINE_string("method", "token_weighted", f"One of {', '.join(MERGERS)}; token_weighted is the weighted average.")
-flags.DEFINE_string("options", "{}", "Options of the method, a JSON object.")
-flags.DEFINE_string("out", None, "Folder to make.", required=True)
-flags.DEFINE_integer("max_shard_bytes", MAX_SHARD_BYTES, "Size of a weight file before a new one.", lower_bound=1)
 
 
 def merge_folders(
@@ -124,6 +117,19 @@ def parse_options(text: str) -> dict[str, Any]:
     return options
 
 
+def define_flags() -> None:
+    """What the command can be told."""
+    flags.DEFINE_string("base", None, "Folder of the model that the others were fine-tuned from.", required=True)
+    flags.DEFINE_list("models", None, "Folders of the fine-tuned models, with commas between.", required=True)
+    flags.DEFINE_list("weights", None, "A weight for each model, with sum 1; left out: the same for all.")
+    flags.DEFINE_string(
+        "method", "token_weighted", f"One of {', '.join(MERGERS)}; token_weighted is the weighted average."
+    )
+    flags.DEFINE_string("options", "{}", "Options of the method, a JSON object.")
+    flags.DEFINE_string("out", None, "Folder to make.", required=True)
+    flags.DEFINE_integer("max_shard_bytes", MAX_SHARD_BYTES, "Size of a weight file before a new one.", lower_bound=1)
+
+
 def main(argv: Sequence[str]) -> None:
     """Merges."""
     weights, options = parse_weights(FLAGS.weights), parse_options(FLAGS.options)
@@ -132,4 +138,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.start(main, define_flags)

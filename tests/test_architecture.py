@@ -125,6 +125,12 @@ def test_flags_and_prints_stay_in_launch(path):
     assert not names & {"print", "FLAGS", "flags"}
 
 
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.parent.name == "launch" and p.stem != "cli"], ids=module_of)
+def test_a_command_defines_its_flags_when_it_is_run(path):
+    calls = [ast.unparse(node) for node in ast.parse(path.read_text()).body if not isinstance(node, ast.FunctionDef)]
+    assert not [call for call in calls if "flags.DEFINE" in call or "define_config" in call]
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
 def test_files_and_functions_are_small(path):
     text = path.read_text()
