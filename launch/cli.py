@@ -24,24 +24,36 @@ flags.DEFINE_string(
 )
 
 
-_left_out: dict[str, str] = {}
-"""Flag -> its value where it is left out. A default would not do: overrides are known once a config has been given."""
+def define_config() -> None:
+    """The flag `--config=FILE.py:ARG`, with `--config.KEY=VALUE` for any key of configs/common.py."""
+    config_flags.DEFINE_config_file("config", None, "A file of configs/, with an arg string after a colon.")
 
 
-def define_config(left_out: str | None = None) -> flags.FlagHolder:
-    """The flag `--config=FILE.py:ARG`, with `--config.KEY=VALUE` for any key of configs/common.py.
+def config() -> ConfigDict:
+    """The resolved config of `--config`.
+
+    Raises:
+        ValueError: The flag was not given.
+    """
+    if FLAGS.config is None:
+        raise ValueError("--config is missing; for example --config=configs/quickstart.py")
+    return FLAGS.config
+
+
+def start(
+    main: Callable[[Sequence[str]], int | None], define_flags: Callable[[], None], default_config: str | None = None
+) -> None:
+    """Runs a command; a ValueError is printed without its traceback and ends with exit code 1.
+
+    Flags belong to the process, so a command defines its own only when it is run: its module can be imported beside any other.
 
     Args:
-        left_out: The config where none is given; None: there is none.
+        main: The command.
+        define_flags: Defines its flags.
+        default_config: The config where none is given. (A flag's own default comes too late for `--config.KEY=VALUE`.)
     """
-    if left_out is not None:
-        _left_out["config"] = left_out
-    return config_flags.DEFINE_config_file("config", None, "A file of configs/, with an arg string after a colon.")
-
-
-def start(main: Callable[[Sequence[str]], int | None]) -> None:
-    """Runs a command; a ValueError is printed without its traceback and ends with exit code 1."""
-    app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
+    define_flags()
+    app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse(_with_config(argv, default_config)))
 
 
 def refuse_arguments(argv: Sequence[str]) -> None:
@@ -55,15 +67,16 @@ def is_first_process() -> bool:
     return jax.process_index() == 0
 
 
+def _with_config(argv: Sequence[str], default: str | None) -> list[str]:
+    """The command line, with `--config` in it if it has a default."""
+    given = any(re.match(r"--?config(=|$)", word) for word in argv)
+    return list(argv) if given or default is None else [argv[0], f"--config={default}", *argv[1:]]
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
     """Parses flags; what a config file or an override does wrong is one line, not a traceback."""
-    added = [
-        f"--{name}={value}"
-        for name, value in _left_out.items()
-        if not any(re.match(rf"--?{name}(=|$)", word) for word in argv)
-    ]
     try:
-        return flags.FLAGS([argv[0], *added, *argv[1:]])
+        return flags.FLAGS(argv)
     except flags.Error as error:
         _fail(f"{_without_trace(error)}\nRun with --help for the flags.")
     except (AttributeError, KeyError) as error:
@@ -128,14 +141,3 @@ def _explicit(text: str) -> tuple[str, int, int]:
         case [address, processes, index] if processes.isdigit() and index.isdigit() and int(index) < int(processes):
             return address, int(processes), int(index)
     raise ValueError(f'--distributed={text}: expected "auto" or "HOST:PORT,PROCESSES,INDEX" with INDEX from 0')
-
-
-def as_config(flag: flags.FlagHolder) -> ConfigDict:
-    """The resolved config.
-
-    Raises:
-        ValueError: The flag was not given.
-    """
-    if flag.value is None:
-        raise ValueError("--config is missing; for example --config=configs/quickstart.py")
-    return flag.value

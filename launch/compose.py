@@ -12,15 +12,22 @@ from launch import cli
 from models import compose
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("out", None, "Folder to make.", required=True)
-flags.DEFINE_string(
-    "like", None, "Folder with config.json, tokenizer and image processor; weights in it are not read.", required=True
-)
-flags.DEFINE_string("vision", None, "Vision-language checkpoint whose vision tower goes in.")
-flags.DEFINE_string("projector", None, "Vision-language checkpoint whose projector goes in.")
-flags.DEFINE_string("text", None, "Text checkpoint (folder or .gguf file) whose decoder goes in.")
-flags.DEFINE_integer("seed", 0, "Of the random parts.")
-flags.DEFINE_string("dtype", "float32", "Type of the tensors: float32, bfloat16 or float16.")
+
+
+def define_flags() -> None:
+    """What the command can be told."""
+    flags.DEFINE_string("out", None, "Folder to make.", required=True)
+    flags.DEFINE_string(
+        "like",
+        None,
+        "Folder with config.json, tokenizer and image processor; weights in it are not read.",
+        required=True,
+    )
+    flags.DEFINE_string("vision", None, "Vision-language checkpoint whose vision tower goes in.")
+    flags.DEFINE_string("projector", None, "Vision-language checkpoint whose projector goes in.")
+    flags.DEFINE_string("text", None, "Text checkpoint (folder or .gguf file) whose decoder goes in.")
+    flags.DEFINE_integer("seed", 0, "Of the random parts.")
+    flags.DEFINE_string("dtype", "float32", "Type of the tensors: float32, bfloat16 or float16.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -29,4 +36,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.start(main, define_flags)

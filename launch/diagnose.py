@@ -15,15 +15,19 @@ from launch.tables import print_findings
 from merit_jax.stages.diagnose import DIAGNOSTICS, diagnose
 
 FLAGS = flags.FLAGS
-CONFIG = kept.define_config()
-flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
-flags.DEFINE_list("only", [], f"Diagnostics to make, of {', '.join(DIAGNOSTICS)}; empty: all that are possible.")
-flags.DEFINE_bool("overwrite", False, "Make diagnostics again whose inputs have changed, instead of refusing.")
+
+
+def define_flags() -> None:
+    """What the command can be told."""
+    cli.define_config()
+    flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+    flags.DEFINE_list("only", [], f"Diagnostics to make, of {', '.join(DIAGNOSTICS)}; empty: all that are possible.")
+    flags.DEFINE_bool("overwrite", False, "Make diagnostics again whose inputs have changed, instead of refusing.")
 
 
 def main(argv: Sequence[str]) -> None:
     """Measures, then prints what has been found so far."""
-    config = basin.settle(kept.settled(CONFIG, FLAGS.workdir), FLAGS.workdir)
+    config = basin.settle(kept.config(FLAGS.workdir), FLAGS.workdir)
     run = wire.open_run(config, FLAGS.workdir, overwrite=FLAGS.overwrite)
     outcome = diagnose(run, FLAGS.only)
     if cli.is_first_process():
@@ -31,4 +35,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.start(main, define_flags, kept.DEFAULT)

@@ -33,16 +33,6 @@ SUITES = Path(configs.__file__).parent / "suites"
 log = logging.getLogger("merit_jax")
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model", None, "Hugging Face folder, .gguf file or name of a shipped model.", required=True)
-flags.DEFINE_string("suite", None, "Name of a suite in configs/suites/, or a file like them.", required=True)
-flags.DEFINE_list("tasks", [], "Some of the suite's tasks; empty: all.")
-flags.DEFINE_integer("limit", None, "Records of each task, the first ones; left out: all.", lower_bound=1)
-flags.DEFINE_string("out", None, "Folder for `results.json` and the samples; left out: the table alone.")
-flags.DEFINE_bool("chat", False, "Wrap prompts in the model's chat template.")
-flags.DEFINE_bool("run_code", False, "Allow tasks that run code which the model writes.")
-flags.DEFINE_integer("max_length", None, "Tokens of a text; left out: as the checkpoint says.", lower_bound=2)
-flags.DEFINE_integer("batch_size", 8, "Texts per forward pass.", lower_bound=1)
-flags.DEFINE_string("dtype", "auto", 'Of computation: "float32", "bfloat16" or "auto".')
 
 
 def suite_file(name: str) -> Path:
@@ -115,6 +105,20 @@ def print_report(report: "Report") -> None:
     Console().print(table)
 
 
+def define_flags() -> None:
+    """What the command can be told."""
+    flags.DEFINE_string("model", None, "Hugging Face folder, .gguf file or name of a shipped model.", required=True)
+    flags.DEFINE_string("suite", None, "Name of a suite in configs/suites/, or a file like them.", required=True)
+    flags.DEFINE_list("tasks", [], "Some of the suite's tasks; empty: all.")
+    flags.DEFINE_integer("limit", None, "Records of each task, the first ones; left out: all.", lower_bound=1)
+    flags.DEFINE_string("out", None, "Folder for `results.json` and the samples; left out: the table alone.")
+    flags.DEFINE_bool("chat", False, "Wrap prompts in the model's chat template.")
+    flags.DEFINE_bool("run_code", False, "Allow tasks that run code which the model writes.")
+    flags.DEFINE_integer("max_length", None, "Tokens of a text; left out: as the checkpoint says.", lower_bound=2)
+    flags.DEFINE_integer("batch_size", 8, "Texts per forward pass.", lower_bound=1)
+    flags.DEFINE_string("dtype", "auto", 'Of computation: "float32", "bfloat16" or "auto".')
+
+
 def main(argv: Sequence[str]) -> None:
     """Reads the suite, then the model, then asks."""
     try:
@@ -132,4 +136,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.start(main, define_flags)

@@ -20,15 +20,6 @@ from launch.tables import print_text
 from merit_jax.report.tables import MARKDOWN, tables
 
 FLAGS = flags.FLAGS
-CONFIG = cli.define_config()
-flags.DEFINE_string("root", None, "Directory of the experiment.", required=True)
-flags.DEFINE_string(
-    "methods", "", "Methods with one budget, as in config.baselines; empty: those and the config's own."
-)
-flags.DEFINE_string("controls", "", "Methods that are meant to have another budget, such as joint:train.epochs=2.")
-flags.DEFINE_list("seeds", ["0"], "Values of config.seed.")
-flags.DEFINE_integer("partitions", 1, "Partitions of each random split, per seed.", lower_bound=1)
-flags.DEFINE_bool("overwrite", False, "Make artifacts again whose inputs have changed, instead of refusing.")
 
 
 def _seeds(texts: Sequence[str]) -> tuple[int, ...]:
@@ -37,9 +28,22 @@ def _seeds(texts: Sequence[str]) -> tuple[int, ...]:
     return tuple(map(int, texts))
 
 
+def define_flags() -> None:
+    """What the command can be told."""
+    cli.define_config()
+    flags.DEFINE_string("root", None, "Directory of the experiment.", required=True)
+    flags.DEFINE_string(
+        "methods", "", "Methods with one budget, as in config.baselines; empty: those and the config's own."
+    )
+    flags.DEFINE_string("controls", "", "Methods that are meant to have another budget, such as joint:train.epochs=2.")
+    flags.DEFINE_list("seeds", ["0"], "Values of config.seed.")
+    flags.DEFINE_integer("partitions", 1, "Partitions of each random split, per seed.", lower_bound=1)
+    flags.DEFINE_bool("overwrite", False, "Make artifacts again whose inputs have changed, instead of refusing.")
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs the experiment and prints its tables."""
-    config = cli.as_config(CONFIG)
+    config = cli.config()
     methods = listed(FLAGS.methods) or [*config.baselines, config.method]
     controls = tuple(expanded(listed(FLAGS.controls), FLAGS.partitions))
     methods = (*expanded(methods, FLAGS.partitions), *controls)
@@ -50,4 +54,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.start(main, define_flags)

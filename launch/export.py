@@ -17,10 +17,6 @@ from merit_jax.train.checkpoint import params_directory
 from merit_jax.types import LeafReader
 
 FLAGS = flags.FLAGS
-CONFIG = cli.define_config()
-flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
-flags.DEFINE_string("out", None, "Folder to make.", required=True)
-flags.DEFINE_integer("branch", None, "Number of a branch, from 0; left out: the merged model.")
 
 
 def leaves_of(run: Run, branch: int | None) -> LeafReader:
@@ -31,12 +27,20 @@ def leaves_of(run: Run, branch: int | None) -> LeafReader:
     return OverlayLeaves(run.theta0.leaves(), trained)
 
 
+def define_flags() -> None:
+    """What the command can be told."""
+    cli.define_config()
+    flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+    flags.DEFINE_string("out", None, "Folder to make.", required=True)
+    flags.DEFINE_integer("branch", None, "Number of a branch, from 0; left out: the merged model.")
+
+
 def main(argv: Sequence[str]) -> None:
     """Exports one checkpoint."""
-    run = wire.open_run(basin.settle(cli.as_config(CONFIG), FLAGS.workdir), FLAGS.workdir)
+    run = wire.open_run(basin.settle(cli.config(), FLAGS.workdir), FLAGS.workdir)
     card = merged_card(run) if FLAGS.branch is None else branch_card(run, FLAGS.branch)
     run.theta0.export(leaves_of(run, FLAGS.branch).read, epath.Path(FLAGS.out), card)
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.start(main, define_flags)

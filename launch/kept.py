@@ -11,21 +11,19 @@ from configs import common
 from launch import cli
 from merit_jax.workdir import Workdir, absolute, read_json
 
-
-def define_config() -> flags.FlagHolder:
-    """The flag `--config`, which may be left out; `--config.KEY=VALUE` then changes a key of the workdir's own config."""
-    return cli.define_config(common.__file__)
+DEFAULT = common.__file__
+"""For `cli.start`: `--config` may be left out, and `--config.KEY=VALUE` then changes a key of the workdir's own config."""
 
 
-def settled(flag: flags.FlagHolder, workdir: epath.PathLike) -> ConfigDict:
+def config(workdir: epath.PathLike) -> ConfigDict:
     """The config given, or the one that the workdir keeps with the keys given.
 
     Raises:
         ValueError: The workdir keeps none, or one with keys that configs/common.py does not have.
     """
-    given = flags.FLAGS[flag.name]
-    if config_flags.get_config_filename(given) != common.__file__:
-        return cli.as_config(flag)
+    given = flags.FLAGS["config"]
+    if config_flags.get_config_filename(given) != DEFAULT:
+        return cli.config()
     return read(workdir, config_flags.get_override_values(given))
 
 

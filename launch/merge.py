@@ -19,6 +19,7 @@ from launch import cli
 from merit_jax.merge import MERGERS, checks
 from merit_jax.merge.folder_card import folder_card
 from merit_jax.merge.mergekit import recipe
+from merit_jax.merge.options import settle
 from merit_jax.progress import bar
 from merit_jax.registry import lookup
 from models.folder import MAX_SHARD_BYTES, check_free
@@ -27,13 +28,6 @@ from models.stored import StoredTensors, check_vocabularies
 log = logging.getLogger("merit_jax")
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("base", None, "Folder of the model that the others were fine-tuned from.", required=True)
-flags.DEFINE_list("models", None, "Folders of the fine-tuned models, with commas between.", required=True)
-flags.DEFINE_list("weights", None, "A weight for each model, with sum 1; left out: the same for all.")
-flags.DEFINE_string("method", "token_weighted", f"One of {', '.join(MERGERS)}; token_weighted is the weighted average.")
-flags.DEFINE_string("options", "{}", "Options of the method, a JSON object.")
-flags.DEFINE_string("out", None, "Folder to make.", required=True)
-flags.DEFINE_integer("max_shard_bytes", MAX_SHARD_BYTES, "Size of a weight file before a new one.", lower_bound=1)
 
 
 def merge_folders(
@@ -54,14 +48,15 @@ def merge_folders(
     merger = lookup(MERGERS, method, "method")
     if merger.fisher:
         raise ValueError(f"--method={method} needs the training data of each model; it can be had in launch.run only")
+    settings = settle(merger.leaf, options)
+    if weights is not None and not merger.weighted(settings):
+        raise ValueError(
+            f"--weights make no difference to --method={method} with options {json.dumps(settings)}; leave them out"
+        )
     check_free(Path(out))
     theta0, thetas = open_models(base, models)
     known = weights if weights is not None else [1 / len(models)] * len(models)
-    merge = merger.prepare(theta0, thetas, known, options, linear_maps=theta0.linear_map)
-    if weights is not None and not merger.weighted(merge.options):
-        raise ValueError(
-            f"--weights make no difference to --method={method} with options {json.dumps(merge.options)}; leave them out"
-        )
+    merge = merger.prepare(theta0, thetas, known, settings, linear_maps=theta0.linear_map)
     yaml = recipe(method, merge.options, base, models, merge.weights, theta0.dtypes)
     extra = {
         **folder_card(base, models, method, merge.weights, merge.options),
@@ -122,6 +117,19 @@ def parse_options(text: str) -> dict[str, Any]:
     return options
 
 
+def define_flags() -> None:
+    """What the command can be told."""
+    flags.DEFINE_string("base", None, "Folder of the model that the others were fine-tuned from.", required=True)
+    flags.DEFINE_list("models", None, "Folders of the fine-tuned models, with commas between.", required=True)
+    flags.DEFINE_list("weights", None, "A weight for each model, with sum 1; left out: the same for all.")
+    flags.DEFINE_string(
+        "method", "token_weighted", f"One of {', '.join(MERGERS)}; token_weighted is the weighted average."
+    )
+    flags.DEFINE_string("options", "{}", "Options of the method, a JSON object.")
+    flags.DEFINE_string("out", None, "Folder to make.", required=True)
+    flags.DEFINE_integer("max_shard_bytes", MAX_SHARD_BYTES, "Size of a weight file before a new one.", lower_bound=1)
+
+
 def main(argv: Sequence[str]) -> None:
     """Merges."""
     weights, options = parse_weights(FLAGS.weights), parse_options(FLAGS.options)
@@ -130,4 +138,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.start(main, define_flags)

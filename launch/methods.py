@@ -136,13 +136,18 @@ def prepare(run: Run, comparison: Comparison) -> dict[str, Run]:
     return runs
 
 
-def make(run: Run, comparison: Comparison) -> dict[str, Workdir]:
+def make(run: Run, comparison: Comparison, runs: Mapping[str, Run] | None = None) -> dict[str, Workdir]:
     """Trains and merges what is not finished; a branch that several methods have in common is trained once.
+
+    Args:
+        run: Where what all methods share lies.
+        comparison: The methods.
+        runs: What `prepare` gave for them; None: it is called here.
 
     Returns:
         Method -> workdir of its merged model, in the order of `comparison`.
     """
-    runs = prepare(run, comparison)
+    runs = prepare(run, comparison) if runs is None else runs
     everyone = [run.workdir, *(other.workdir for other in runs.values())]
     for spec, training in runs.items():
         timed(run, f"training {spec}", partial(_train, training, everyone))

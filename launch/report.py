@@ -16,7 +16,11 @@ from merit_jax.report.page import write_report
 from merit_jax.workdir import Workdir, absolute
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+
+
+def define_flags() -> None:
+    """What the command can be told."""
+    flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -30,4 +34,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.start(main, define_flags)

@@ -21,10 +21,6 @@ from merit_jax.stages.frontier import frontier
 from merit_jax.workdir import write_text
 
 FLAGS = flags.FLAGS
-CONFIG = cli.define_config()
-flags.DEFINE_string("workdir", None, "Directory of the run's artifacts.", required=True)
-flags.DEFINE_list("stages", [], f"Stages to run, of {', '.join(STAGES)}; empty: all.")
-flags.DEFINE_bool("overwrite", False, "Make artifacts again whose inputs have changed, instead of refusing.")
 
 
 def run_all(config: ConfigDict, workdir: str, stages: Sequence[str], *, overwrite: bool) -> Run:
@@ -62,9 +58,17 @@ def baselines_of(run: Run) -> Comparison:
     return compare(run.config, run.config.baselines, run.workdir.baselines, own=run.workdir.root)
 
 
+def define_flags() -> None:
+    """What the command can be told."""
+    cli.define_config()
+    flags.DEFINE_string("workdir", None, "Directory of the run's artifacts.", required=True)
+    flags.DEFINE_list("stages", [], f"Stages to run, of {', '.join(STAGES)}; empty: all.")
+    flags.DEFINE_bool("overwrite", False, "Make artifacts again whose inputs have changed, instead of refusing.")
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs, then prints what came out."""
-    run = run_all(cli.as_config(CONFIG), FLAGS.workdir, FLAGS.stages, overwrite=FLAGS.overwrite)
+    run = run_all(cli.config(), FLAGS.workdir, FLAGS.stages, overwrite=FLAGS.overwrite)
     if cli.is_first_process():
         print_partition(run.workdir)
         print_evaluation(run.workdir)
@@ -74,4 +78,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.start(main, define_flags)

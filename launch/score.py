@@ -27,16 +27,6 @@ BLOCK = 64
 """Batches that are read before their lines are written."""
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model", None, "Hugging Face folder, .gguf file or name of a shipped model.", required=True)
-flags.DEFINE_string("data", None, "File of records (.jsonl, .json, .parquet).", required=True)
-flags.DEFINE_string(
-    "format", None, "Record format: flan, alpaca, sharegpt, messages; left out: seen from the first row."
-)
-flags.DEFINE_bool("generate", False, "Also write the greedy response to each prompt.")
-flags.DEFINE_integer("max_new_tokens", 64, "Tokens of a response.", lower_bound=1)
-flags.DEFINE_integer("max_length", 2048, "Tokens of an example; longer ones are an error.", lower_bound=2)
-flags.DEFINE_integer("batch_size", 8, "Examples per forward pass.", lower_bound=1)
-flags.DEFINE_string("dtype", "auto", 'Of computation: "float32", "bfloat16" or "auto".')
 
 
 def lines(records: Sequence[Record]) -> Iterator[dict]:
@@ -58,6 +48,20 @@ def lines(records: Sequence[Record]) -> Iterator[dict]:
         yield from scores
 
 
+def define_flags() -> None:
+    """What the command can be told."""
+    flags.DEFINE_string("model", None, "Hugging Face folder, .gguf file or name of a shipped model.", required=True)
+    flags.DEFINE_string("data", None, "File of records (.jsonl, .json, .parquet).", required=True)
+    flags.DEFINE_string(
+        "format", None, "Record format: flan, alpaca, sharegpt, messages; left out: seen from the first row."
+    )
+    flags.DEFINE_bool("generate", False, "Also write the greedy response to each prompt.")
+    flags.DEFINE_integer("max_new_tokens", 64, "Tokens of a response.", lower_bound=1)
+    flags.DEFINE_integer("max_length", 2048, "Tokens of an example; longer ones are an error.", lower_bound=2)
+    flags.DEFINE_integer("batch_size", 8, "Examples per forward pass.", lower_bound=1)
+    flags.DEFINE_string("dtype", "auto", 'Of computation: "float32", "bfloat16" or "auto".')
+
+
 def main(argv: Sequence[str]) -> None:
     """Prints the lines."""
     for line in lines(read_records(FLAGS.data, FLAGS.format)):
@@ -66,4 +70,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.start(main, define_flags)

@@ -55,8 +55,9 @@ def run_experiment(
         folder, seeded = root / f"seed-{seed}", _seeded(config, seed)
         run = run.beside(seeded, Workdir.at(folder)) if run else wire.open_run(seeded, folder, overwrite=overwrite)
         comparison = compare(seeded, experiment.methods, folder / "methods")
-        check_tokens(_tokens(prepare(run, comparison), comparison, experiment.controls))
-        workdirs = make(run, comparison)
+        runs = prepare(run, comparison)
+        check_tokens(_tokens(runs, comparison, experiment.controls))
+        workdirs = make(run, comparison, runs)
         timed(run, "evaluate", lambda run=run, workdirs=workdirs: evaluate(run, workdirs))
         timed(run, "frontier", lambda run=run, workdirs=workdirs: frontier(run, workdirs))
         found += [(label(outcome.variant), outcome) for outcome in outcomes(run, comparison)]

@@ -21,17 +21,6 @@ from merit_jax.types import Dataset, Image, ImageReader, Record
 from models.processor import load_processor
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("mixture", None, "Manifest (.json, .yaml) or a glob where each file is a dataset.", required=True)
-flags.DEFINE_string(
-    "tokenizer",
-    None,
-    "Hugging Face folder (of a vision-language model: with its image settings), .gguf file, or smollm2-135m-instruct.",
-    required=True,
-)
-flags.DEFINE_list("include", [], "Names or patterns of the datasets to read; empty: all.")
-flags.DEFINE_integer("max_length", 2048, "Tokens of an example; longer ones are cut and counted.", lower_bound=2)
-flags.DEFINE_integer("max_bad", 50, "Bad records to print; all are counted.", lower_bound=0)
-flags.DEFINE_integer("seed", 0, "Seed of held-out splits.")
 
 COLUMNS = ("rows", "held out", "images", "supervised", "tokens", "truncated")
 
@@ -144,9 +133,36 @@ def table(counts: Sequence[Counts]) -> Table:
     return result
 
 
-def main(_: Sequence[str]) -> int:
-    """Prints the table and the bad records; 1 if there are any."""
+def print_findings(counts: Sequence[Counts], errors: Sequence[ValueError], max_bad: int) -> None:
+    """The table, then the first errors and how many there are."""
     console = Console(soft_wrap=True)
+    console.print(table(counts))
+    for error in errors[:max_bad]:
+        console.print(str(error), style="red", markup=False, highlight=False)
+    if errors:
+        shown = f", {max_bad} shown" if len(errors) > max_bad else ""
+        console.print(f"{len(errors)} bad records, images or files{shown}")
+
+
+def define_flags() -> None:
+    """What the command can be told."""
+    flags.DEFINE_string(
+        "mixture", None, "Manifest (.json, .yaml) or a glob where each file is a dataset.", required=True
+    )
+    flags.DEFINE_string(
+        "tokenizer",
+        None,
+        "Hugging Face folder (of a vision-language model: with its image settings), .gguf file, or smollm2-135m-instruct.",
+        required=True,
+    )
+    flags.DEFINE_list("include", [], "Names or patterns of the datasets to read; empty: all.")
+    flags.DEFINE_integer("max_length", 2048, "Tokens of an example; longer ones are cut and counted.", lower_bound=2)
+    flags.DEFINE_integer("max_bad", 50, "Bad records to print; all are counted.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "Seed of held-out splits.")
+
+
+def main(_: Sequence[str]) -> int:
+    """Prints what was found; 1 if anything is bad."""
     processor = load_processor(wire.resolve(FLAGS.tokenizer))
     counts, errors = validate(
         FLAGS.mixture,
@@ -156,14 +172,9 @@ def main(_: Sequence[str]) -> int:
         seed=FLAGS.seed,
         reader=processor.images,
     )
-    console.print(table(counts))
-    for error in errors[: FLAGS.max_bad]:
-        console.print(str(error), style="red", markup=False, highlight=False)
-    if errors:
-        shown = f", {FLAGS.max_bad} shown" if len(errors) > FLAGS.max_bad else ""
-        console.print(f"{len(errors)} bad records, images or files{shown}")
+    print_findings(counts, errors, FLAGS.max_bad)
     return 1 if errors else 0
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.start(main, define_flags)

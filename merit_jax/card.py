@@ -1,13 +1,10 @@
 """The model card of a merged model: what it is made of, and enough to make it again."""
 
 import json
-import platform
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
 
-import yaml
-
+from merit_jax.model_card import cell, folder_name, header, listed, versions
 from merit_jax.run import Run
 from merit_jax.stages.partition import load_plan
 from merit_jax.workdir import read_json
@@ -51,7 +48,7 @@ def branch_card(run: Run, index: int) -> dict[str, str]:
 
 
 def _base(run: Run) -> str:
-    return run.config.model.path.rstrip("/").rsplit("/", 1)[-1]
+    return folder_name(run.config.model.path)
 
 
 def _record(run: Run) -> dict[str, Any]:
@@ -61,18 +58,14 @@ def _record(run: Run) -> dict[str, Any]:
         "theta0": run.theta0_fingerprint,
         "partition": load_plan(run).to_dict(),
         "config": json.loads(run.config.to_json()),
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+        "versions": versions(PACKAGES),
     }
 
 
 def _files(run: Run, record: Mapping[str, Any], story: str, settings: str, body: str) -> dict[str, str]:
     base = _base(run)
-    header = yaml.safe_dump(
-        {"base_model": base, "library_name": "transformers", "tags": ["merit", "merge"], "datasets": run.names}
-    )
-    versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
     readme = f"""---
-{header}---
+{header(base, datasets=run.names)}---
 # {base}, fine-tuned by MERIT
 
 {story}
@@ -83,7 +76,7 @@ def _files(run: Run, record: Mapping[str, Any], story: str, settings: str, body:
 
 {body}
 
-Versions: {versions}.
+Versions: {listed(record["versions"])}.
 
 `merit.json` beside this file has the whole configuration, the partition and the weights in full precision.
 """
@@ -100,5 +93,5 @@ def _branch_table(record: Mapping[str, Any]) -> str:
 
 
 def _share(dataset: str, part: int, parts: int) -> str:
-    name = dataset.replace("|", "\\|")
+    name = cell(dataset)
     return name if parts == 1 else f"{name} ({part + 1} of {parts})"

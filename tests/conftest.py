@@ -57,3 +57,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory, compiled: str):
     run = world.run(tmp_path_factory.mktemp("world"), "finished")
     run_stages(run)
     return run
+
+
+@pytest.fixture(scope="module")
+def one_device() -> Iterator[None]:
+    """Lets every run of a module that asks for this have one device."""
+    from merit_jax import sharding
+    from tests import world
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "make_mesh", world.one_device_mesh)
+        yield

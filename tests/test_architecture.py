@@ -11,7 +11,7 @@ PACKAGES = ("merit_jax", "models", "configs", "launch")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 LAYERS = [
-    ["types", "registry", "seeds", "progress"],
+    ["types", "registry", "seeds", "progress", "model_card"],
     ["workdir", "tree"],
     ["sharding", "loss"],
     ["data"],
@@ -126,6 +126,12 @@ def test_flags_and_prints_stay_in_launch(path):
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert not names & {"print", "FLAGS", "flags"}
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.parent.name == "launch" and p.stem != "cli"], ids=module_of)
+def test_a_command_defines_its_flags_when_it_is_run(path):
+    calls = [ast.unparse(node) for node in ast.parse(path.read_text()).body if not isinstance(node, ast.FunctionDef)]
+    assert not [call for call in calls if "flags.DEFINE" in call or "define_config" in call]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)

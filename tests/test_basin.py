@@ -4,16 +4,15 @@ import json
 import shutil
 from pathlib import Path
 
-import jax
 import pytest
-from jax.sharding import AxisType
 
 import tests.models.tiny_tiles as tiny_tiles
 from configs import common
 from launch import basin
-from merit_jax import sharding
 from merit_jax.stages import train
 from tests import world
+
+pytestmark = pytest.mark.usefixtures("one_device")
 
 STAGE = """
 from pathlib import Path
@@ -56,15 +55,6 @@ def stages(root):
         files[-1].write_text(STAGE.format(root=str(root), trainable=trainable))
     asked = {"basin.rebuild": True, "basin.start": str(like), "basin.stages": tuple(map(str, files))}
     return config(root, "merit1d", **asked)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """Runs on one device, which compiles in less time than eight."""
-    axes = {"axis_types": (AxisType.Auto,) * 3, "devices": jax.devices()[:1]}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding, "make_mesh", lambda **_: jax.make_mesh((1, 1, 1), sharding.MESH_AXES, **axes))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 
 from launch import methods, study
 from merit_jax import sharding
@@ -20,17 +18,10 @@ from tests.test_baselines import SUITES, suites
 from tests.test_launch import commands
 from tests.test_launch import config as config_file
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 LISTED = ("joint", "soup2", "random2", "merit1d", "merit1d:merge.method=uniform", "wise")
 EXPERIMENT = study.Experiment((*study.expanded(LISTED, 2),), (), (0, 1))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """Runs on one device, which compiles in less time than eight."""
-    axes = {"axis_types": (AxisType.Auto,) * 3, "devices": jax.devices()[:1]}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding, "make_mesh", lambda **_: jax.make_mesh((1, 1, 1), sharding.MESH_AXES, **axes))
-        yield
 
 
 def config(root, **changes):
@@ -39,7 +30,7 @@ def config(root, **changes):
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory, compiled):
+def done(tmp_path_factory, compiled, one_device):
     """(folder of the world, root of the finished experiment, its results); not to be written to."""
     folder = tmp_path_factory.mktemp("experiment")
     suites(folder / "suites")

@@ -19,19 +19,18 @@ from tests import world
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPT = """
-import importlib, json, os, sys, warnings
-from launch import cli
+import importlib, json, os, runpy, sys, warnings
 
 warnings.simplefilter("ignore")  # forked before any thread of XLA's starts
 name, lines = sys.argv[1], json.loads(sys.argv[2])
-module = importlib.import_module("launch." + name)
+importlib.import_module("launch." + name)
 for number, line in enumerate(lines):
     child = os.fork()
     if not child:
         for descriptor, kind in ((1, "out"), (2, "err")):
             os.dup2(os.open(f"{number}.{kind}", os.O_WRONLY | os.O_CREAT, 0o600), descriptor)
         sys.argv = [name, *line]
-        cli.start(module.main)
+        runpy.run_module("launch." + name, run_name="__main__")
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 """Runs command lines one after the other, each in a process of its own, for the price of importing once."""
@@ -182,11 +181,11 @@ def test_diagnose_reads_the_config_that_the_run_keeps(finished, tmp_path):
 def test_validate_lists_bad_rows_and_fails(finished, tmp_path):
     good, bad = {"inputs": "q", "targets": "a"}, {"inputs": "q"}
     world.write_rows(tmp_path / "a.train.jsonl", [good, bad, good, {**good, "targets": ""}])
-    model = Path(finished.workdir.root).parent / "theta0"
-    given = [f"--tokenizer={model}"]
-    lines = [[*given, "--mixture=*.train.jsonl"], [*given, "--mixture=none*.jsonl"]]
-    (code, output, _), (empty, _, error) = commands(tmp_path, "validate", lines)
-    assert (code, empty) == (1, 1)
+    world.write_rows(tmp_path / "b.train.jsonl", [good])
+    given = [f"--tokenizer={Path(finished.workdir.root).parent / 'theta0'}", "--mixture=*.train.jsonl"]
+    lines = [given, [*given, "--include=b"], [*given, "--mixture=none*.jsonl"]]
+    (code, output, _), (fine, _, _), (empty, _, error) = commands(tmp_path, "validate", lines)
+    assert (code, fine, empty) == (1, 0, 1)
     assert all(f"a.train.jsonl:{row}" in output for row in (2, 4))
     assert "2 bad records" in output
     assert "none*.jsonl" in error

@@ -126,3 +126,8 @@ def test_transformers_loads_the_folder(tmp_path):
     assert not report["unexpected_keys"]
     norm = StoredTensors(tmp_path / "out").read("model.norm.weight")
     np.testing.assert_array_equal(peer.model.norm.weight.detach().numpy(), norm)
+
+
+def test_weights_that_make_no_difference_are_refused_before_a_model_is_read(tmp_path):
+    with pytest.raises(ValueError, match="make no difference to --method=ties"):
+        merge_folders("nowhere", ["none"], [1.0], "ties", {}, str(tmp_path / "out"))
