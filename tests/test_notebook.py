@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,16 @@ from tests import world
 REPOSITORY = Path(__file__).parents[1]
 NOTEBOOK = REPOSITORY / "launch/merit_colab.ipynb"
 SMALL = {
-    "DATASETS": ("color_*", "count_*"),
+    "DATASETS": ("color_*", "count_word"),
     "SHARE": 0.04,
-    "SUITE_ROWS": 8,
+    "SUITE_ROWS": 4,
     "CALIBRATION": 4,
+    "BATCH": 4,
+    "BUCKETS": (96,),
     "POINTS": 3,
     "SCALES": (1.0,),
 }
+DIAGNOSTICS = {"connectivity", "displacement", "gain"}
 ALIKE = re.compile(r"(largest difference from the stage|distance between the two): (\S+)")
 
 
@@ -51,7 +55,9 @@ def test_every_picture_comes_after_words_on_what_to_look_at():
 
 
 def test_links_lead_to_files():
-    for link in re.findall(r"\]\((\.\./[^)#]+)", "".join(map(source, cells("markdown")))):
+    links = set(re.findall(r"\]\((\.\./[^)#]+)", "".join(map(source, cells("markdown")))))
+    assert links >= {f"../docs/{name}.md" for name in ("diagnostics", "report", "own_data", "results")}
+    for link in links:
         assert (NOTEBOOK.parent / link).exists(), link
 
 
@@ -65,6 +71,7 @@ def test_every_cell_runs(tmp_path):
             "MIXTURE": world.mixture(tmp_path / "data"),
             "WORKDIR": str(tmp_path / "mine"),
             "LENGTH": 96,
+            "SHORTER": (),
             "RATE": 1e-3,
         },
     }
@@ -76,7 +83,10 @@ def test_every_cell_runs(tmp_path):
     assert [float(value) < 1e-4 for _, value in ALIKE.findall(text)] == [True, True], text
     models = json.loads((tmp_path / "notebook/run/evaluation.json").read_text())["models"]
     assert list(models) == ["base", "joint", "merged"]
+    assert {file.stem for file in (tmp_path / "notebook/run/diagnostics").iterdir()} == DIAGNOSTICS
+    assert any("report.html" in output.get("text", "") for cell in done for output in cell.get("outputs", ()))
     for run in ("notebook/run", "mine"):
+        assert "<svg" in (tmp_path / run / "report.html").read_text()
         assert (tmp_path / run / "merged/hf/model.safetensors").exists()
         assert len(json.loads((tmp_path / run / "partition.json").read_text())["branches"]) == 4
 
@@ -90,6 +100,17 @@ def execute(given: dict[str, dict], folder: Path) -> list[dict]:
             cell.source += "".join(f"\n{name} = {value!r}" for name, value in given.pop(tag).items())
     assert not given
     fast = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": fast, "IPYTHONDIR": str(folder / "ipython")}
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": fast, "HF_HUB_OFFLINE": "1"}
+    env |= {"IPYTHONDIR": str(folder / "ipython"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     client = nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(NOTEBOOK.parent)}})
+    use_own_kernel(client)
     return client.execute(env=env).cells
+
+
+def use_own_kernel(client) -> None:
+    """Gives a client the kernel of this very interpreter, whichever kernels are installed for the user or the system."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    manager = client.create_kernel_manager()
+    manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
+    assert manager.kernel_spec.argv[0] == sys.executable
