@@ -23,7 +23,7 @@ SMALL = {
     "POINTS": 3,
     "SCALES": (1.0,),
 }
-DIAGNOSTICS = {"connectivity", "displacement", "gain"}
+DIAGNOSTICS = {"connectivity", "displacement"}
 ALIKE = re.compile(r"(largest difference from the stage|distance between the two): (\S+)")
 
 
