@@ -36,6 +36,7 @@ def get_config(method: str = "merit2d"):
         c.evaluate.retained = ("describe", "converse")
         c.frontier.scales = (0.5, 1.0, 2.0)
         c.frontier.max_records = 60
+        c.diagnostics.examples = 5
     return common.with_method(c, method)
 
 

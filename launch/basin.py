@@ -15,8 +15,9 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from launch import wire
+from merit_jax.artifact import is_current, write_json
 from merit_jax.pipeline import run_stages
-from merit_jax.workdir import absolute, is_current, write_json
+from merit_jax.workdir import absolute
 from models import compose
 
 STAGES = ("mixture", "partition", "train", "merge", "export")

@@ -20,8 +20,8 @@ from rich.table import Table
 import configs
 from launch import cli, wire
 from merit_jax import sharding
+from merit_jax.artifact import write_json, write_text
 from merit_jax.evaluate.layout import Layout, doubling_buckets
-from merit_jax.workdir import write_json, write_text
 from models.generation import read_generation
 from models.tokenizer import load_tokenizer
 

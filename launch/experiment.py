@@ -6,7 +6,8 @@ python -m launch.experiment --config=configs/quickstart.py --root=runs/compariso
 
 Each seed has a folder under the root, each method one under `seed-<n>/methods/`. Started again it carries on where it was
 stopped; with more methods or seeds it trains only those. `results.json`, `results.md`, `results.tex` and `frontier.png` cover
-the seeds that are finished.
+the seeds that are finished. With --diagnose=gain, `gains.json` and `gains.png` set the gain of every merge beside what theory
+predicts.
 """
 
 import re
@@ -38,6 +39,9 @@ def define_flags() -> None:
     flags.DEFINE_string("controls", "", "Methods that are meant to have another budget, such as joint:train.epochs=2.")
     flags.DEFINE_list("seeds", ["0"], "Values of config.seed.")
     flags.DEFINE_integer("partitions", 1, "Partitions of each random split, per seed.", lower_bound=1)
+    flags.DEFINE_list(
+        "diagnose", [], "Diagnostics of every method (docs/diagnostics.md); of gain, a picture over all methods."
+    )
     flags.DEFINE_bool("overwrite", False, "Make artifacts again whose inputs have changed, instead of refusing.")
 
 
@@ -47,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
     methods = listed(FLAGS.methods) or [*config.baselines, config.method]
     controls = tuple(expanded(listed(FLAGS.controls), FLAGS.partitions))
     methods = (*expanded(methods, FLAGS.partitions), *controls)
-    experiment = Experiment(methods, controls, _seeds(FLAGS.seeds))
+    experiment = Experiment(methods, controls, _seeds(FLAGS.seeds), tuple(FLAGS.diagnose))
     results = run_experiment(config, FLAGS.root, experiment, overwrite=FLAGS.overwrite)
     if cli.is_first_process():
         print_text(tables(results, config.frontier.retention, MARKDOWN))

@@ -1,6 +1,7 @@
 """Draws what a run's artifacts say; needs matplotlib (`pip install merit-jax[figures]`)."""
 
 import importlib.util
+import itertools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from configs.common import parse
+from launch.gains import Gain
+from merit_jax.artifact import read_json
 from merit_jax.report.results import Result
-from merit_jax.workdir import Workdir, read_json
+from merit_jax.workdir import Workdir
 
 log = logging.getLogger("merit_jax")
 
@@ -49,9 +53,57 @@ def draw_mean_frontier(path: epath.Path, results: Mapping[str, Result], retentio
     return _draw(path, base, {titles[name]: points for name, points in means.items()}, retention)
 
 
+def draw_gains(path: epath.Path, found: Sequence[Gain]) -> epath.Path | None:
+    """Draws the merging gains of methods: obtained against predicted, and the merged model's loss against the gain.
+
+    Returns:
+        The picture's path; None if there are no gains, or no matplotlib to draw them with.
+    """
+    if not found or not _can_draw():
+        return None
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 4.0), layout="constrained")
+    plot_gains(*figure.subplots(1, 2), found)
+    with path.open("wb") as file:
+        figure.savefig(file, format="png", dpi=150)
+    return path
+
+
+def plot_gains(predictions: Any, losses: Any, found: Sequence[Gain]) -> None:
+    """Draws every merge as a dot: its colour is the split, its form the learning rate.
+
+    Args:
+        predictions: Axes of matplotlib for obtained against predicted gain, logarithmic, with the diagonal where they are equal.
+        losses: Axes for the merged model's loss against the obtained gain.
+        found: The gains; those that are not positive have no place on the logarithmic axes.
+    """
+    splits = list(dict.fromkeys(parse(gain.method)[0] for gain in found))
+    rates = sorted({gain.learning_rate for gain in found})
+    for split, colour in zip(splits, itertools.cycle(COLOURS)):
+        for rate, form in zip(rates, itertools.cycle("osD^vP")):
+            own = [g for g in found if parse(g.method)[0] == split and g.learning_rate == rate]
+            style = {"color": colour, "marker": form, "s": 22, "alpha": 0.8, "linewidths": 0}
+            predictions.scatter([g.predicted for g in own], [g.obtained for g in own], **style)
+            losses.scatter([g.obtained for g in own], [g.merged for g in own], **style)
+    positive = [value for g in found for value in (g.predicted, g.obtained) if value > 0]
+    if positive:
+        ends = (min(positive) / 1.3, max(positive) * 1.3)
+        predictions.plot(ends, ends, color="#888", lw=1, zorder=0)
+        predictions.set(xscale="log", yscale="log")
+        losses.set(xscale="log")
+    predictions.set(xlabel="predicted gain (nats, from the Hessian)", ylabel="obtained gain (nats)")
+    losses.set(xlabel="obtained gain (nats)", ylabel="loss of the merged model (nats)")
+    for split, colour in zip(splits, itertools.cycle(COLOURS)):
+        losses.scatter([], [], color=colour, marker="o", s=22, label=split)
+    for rate, form in zip(rates, itertools.cycle("osD^vP")):
+        losses.scatter([], [], color="#444", marker=form, s=22, label=f"{rate:g}")
+    losses.legend(fontsize=7, frameon=False, title="split, learning rate", title_fontsize=7)
+
+
 def _can_draw() -> bool:
     if importlib.util.find_spec("matplotlib") is None:
-        log.info("no picture of the frontier: install matplotlib (pip install 'merit-jax[figures]') and run again")
+        log.info("no picture: install matplotlib (pip install 'merit-jax[figures]') and run again")
         return False
     return True
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from merit_jax.artifact import read_json
 from merit_jax.stages.diagnose import DIAGNOSTICS
-from merit_jax.workdir import Workdir, read_json
+from merit_jax.workdir import Workdir
 
 Result = Mapping[str, Any]
 

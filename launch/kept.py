@@ -9,7 +9,8 @@ from ml_collections import ConfigDict, config_flags
 
 from configs import common
 from launch import cli
-from merit_jax.workdir import Workdir, absolute, read_json
+from merit_jax.artifact import read_json
+from merit_jax.workdir import Workdir, absolute
 
 DEFAULT = common.__file__
 """For `cli.start`: `--config` may be left out, and `--config.KEY=VALUE` then changes a key of the workdir's own config."""

@@ -9,6 +9,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs.common import parse, variant
+from merit_jax.artifact import fingerprint
 from merit_jax.merge import MERGERS
 from merit_jax.merge.options import settle
 from merit_jax.pipeline import run_stages, timed
@@ -16,7 +17,7 @@ from merit_jax.registry import lookup
 from merit_jax.run import Run
 from merit_jax.stages.adopt import adopt
 from merit_jax.stages.merge import given_options
-from merit_jax.workdir import Workdir, absolute, fingerprint
+from merit_jax.workdir import Workdir, absolute
 
 PREPARATION = ("mixture", "gradients", "conflict", "partition")
 """What comes before training."""

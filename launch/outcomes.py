@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from launch.methods import BASE, Comparison
+from merit_jax.artifact import read_json
 from merit_jax.report.results import Outcome
 from merit_jax.run import Run
 from merit_jax.stages.partition import BY_CONFLICT
-from merit_jax.workdir import Workdir, absolute, read_json
+from merit_jax.workdir import Workdir, absolute
 
 SHARED_STAGES = ("gradients", "conflict")
 """Stages that one method of a seed does for all that look at gradients."""

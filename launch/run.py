@@ -13,12 +13,12 @@ from launch import basin, cli, wire
 from launch.figures import draw_frontier
 from launch.methods import Comparison, compare, make
 from launch.tables import print_evaluation, print_frontier, print_partition, print_times
+from merit_jax.artifact import write_text
 from merit_jax.pipeline import STAGES, run_stages, timed
 from merit_jax.run import Run
 from merit_jax.stages.candidates import MERGED
 from merit_jax.stages.evaluate import evaluate
 from merit_jax.stages.frontier import frontier
-from merit_jax.workdir import write_text
 
 FLAGS = flags.FLAGS
 

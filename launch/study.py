@@ -1,6 +1,7 @@
 """An experiment: methods over seeds, each thing that several need made once, and the tables of what came out."""
 
 import copy
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -11,17 +12,24 @@ from ml_collections import ConfigDict
 from configs.common import parse
 from launch import basin, wire
 from launch.budgets import budget, check_budgets, check_tokens, copies
-from launch.figures import draw_mean_frontier
+from launch.figures import draw_gains, draw_mean_frontier
+from launch.gains import Gain, gains
+from launch.gains import to_json as gains_to_json
 from launch.methods import BASE, Comparison, compare, make, prepare, spell
 from launch.outcomes import outcomes
+from merit_jax.artifact import write_json, write_text
 from merit_jax.pipeline import timed
+from merit_jax.registry import lookup
 from merit_jax.report.results import Plan, Result, summarise, to_json
 from merit_jax.report.tables import LATEX, MARKDOWN, tables
 from merit_jax.run import Run
+from merit_jax.stages.diagnose import DIAGNOSTICS, diagnose
 from merit_jax.stages.evaluate import evaluate
 from merit_jax.stages.frontier import frontier
 from merit_jax.stages.partition import load_plan
-from merit_jax.workdir import Workdir, absolute, write_json, write_text
+from merit_jax.workdir import Workdir, absolute
+
+log = logging.getLogger("merit_jax")
 
 
 class Experiment(NamedTuple):
@@ -31,11 +39,13 @@ class Experiment(NamedTuple):
         methods: As they were asked for, random ones once per partition; those of one budget, then the controls.
         controls: Those with another budget.
         seeds: Values of `config.seed`.
+        diagnostics: To be made of every method that has enough for them.
     """
 
     methods: tuple[str, ...]
     controls: tuple[str, ...]
     seeds: tuple[int, ...]
+    diagnostics: tuple[str, ...] = ()
 
 
 def run_experiment(
@@ -46,11 +56,13 @@ def run_experiment(
     Raises:
         ValueError: A method is unknown or lacks what it needs, or budgets differ: before anything is done.
     """
+    for name in experiment.diagnostics:
+        lookup(DIAGNOSTICS, name, "--diagnose")
     root = absolute(root)
     planned = compare(config, experiment.methods, root)
     check_budgets({name: task.config for name, task in planned.merged.items()}, experiment.controls)
     config = basin.settle(config, root, overwrite=overwrite)
-    run, found, results = None, [], {}
+    run, found, gained, results = None, [], [], {}
     for seed in experiment.seeds:
         folder, seeded = root / f"seed-{seed}", _seeded(config, seed)
         run = run.beside(seeded, Workdir.at(folder)) if run else wire.open_run(seeded, folder, overwrite=overwrite)
@@ -58,11 +70,13 @@ def run_experiment(
         runs = prepare(run, comparison)
         check_tokens(_tokens(runs, comparison, experiment.controls))
         workdirs = make(run, comparison, runs)
+        _diagnose(run, comparison, workdirs, experiment.diagnostics)
         timed(run, "evaluate", lambda run=run, workdirs=workdirs: evaluate(run, workdirs))
         timed(run, "frontier", lambda run=run, workdirs=workdirs: frontier(run, workdirs))
         found += [(label(outcome.variant), outcome) for outcome in outcomes(run, comparison)]
+        gained += gains(seed, comparison)
         results = summarise(plans(comparison, experiment.controls), found)
-        _write(run, root, results)
+        _write(run, root, results, gained)
     return results
 
 
@@ -122,7 +136,14 @@ def _tokens(runs: Mapping[str, Run], comparison: Comparison, controls: Sequence[
     }
 
 
-def _write(run: Run, root: epath.Path, results: dict[str, Result]) -> None:
+def _diagnose(run: Run, comparison: Comparison, workdirs: Mapping[str, Workdir], names: Sequence[str]) -> None:
+    """Asks every method why it came out as it did, as far as it has enough for that."""
+    for spec, task in comparison.merged.items() if names else ():
+        log.info("diagnosing %s", spec)
+        diagnose(run.beside(task.config, workdirs[spec]), names, strict=False)
+
+
+def _write(run: Run, root: epath.Path, results: dict[str, Result], gained: Sequence[Gain]) -> None:
     retention = run.config.frontier.retention
     seeds = sorted({outcome.seed for outcome in results[BASE].outcomes})
     about = {"config": run.config.method, "seeds": seeds, "retention": retention}
@@ -133,5 +154,8 @@ def _write(run: Run, root: epath.Path, results: dict[str, Result]) -> None:
         write_text(root / "results.md", tables(results, retention, MARKDOWN) + "\n")
         write_text(root / "results.tex", tables(results, retention, LATEX) + "\n")
         draw_mean_frontier(root / "frontier.png", results, retention)
+        if gained:
+            write_json(root / "gains.json", gains_to_json(gained))
+            draw_gains(root / "gains.png", gained)
 
     run.on_first_process(write)

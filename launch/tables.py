@@ -9,8 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from launch.findings import findings
+from merit_jax.artifact import read_json
 from merit_jax.evaluate.statistics import standard_error
-from merit_jax.workdir import Workdir, read_json
+from merit_jax.workdir import Workdir
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 

@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from merit_jax.artifact import read_json
 from merit_jax.model_card import cell, folder_name, header, listed, versions
 from merit_jax.run import Run
 from merit_jax.stages.partition import load_plan
-from merit_jax.workdir import read_json
 
 PACKAGES = ("merit-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 

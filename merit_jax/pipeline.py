@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from merit_jax.artifact import read_json, write_json
 from merit_jax.registry import lookup
 from merit_jax.run import Run
 from merit_jax.stages.conflict import measure_conflict
@@ -15,7 +16,6 @@ from merit_jax.stages.mixture import describe_mixture
 from merit_jax.stages.partition import divide, needs_conflict
 from merit_jax.stages.project import project
 from merit_jax.stages.train import train_all
-from merit_jax.workdir import read_json, write_json
 
 log = logging.getLogger("merit_jax")
 

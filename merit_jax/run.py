@@ -13,13 +13,14 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from merit_jax import sharding, tree
+from merit_jax.artifact import is_current, read_json, write_json
 from merit_jax.data.chat import tokenizer_digest
 from merit_jax.data.mixture import load_mixture
 from merit_jax.loss import next_token_loss
 from merit_jax.train.optimizer import make_optimizer
 from merit_jax.train.step import TrainStep, make_step
 from merit_jax.types import Batch, Dataset, ImageReader, LeafReader, LossFn, Model, Params
-from merit_jax.workdir import Workdir, is_current, read_json, write_json
+from merit_jax.workdir import Workdir
 
 log = logging.getLogger("merit_jax")
 

@@ -12,7 +12,7 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 
 LAYERS = [
     ["types", "registry", "seeds", "progress", "model_card"],
-    ["workdir", "tree"],
+    ["artifact", "workdir", "tree"],
     ["sharding", "loss"],
     ["data"],
     ["gradients", "fisher"],

@@ -11,11 +11,12 @@ import pytest
 from configs.common import variant
 from launch import methods
 from launch import run as command
+from merit_jax.artifact import read_json
 from merit_jax.data.batching import Space, calibration_examples, fill_row, stack
 from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.stages.evaluate import evaluate
 from merit_jax.stages.frontier import frontier
-from merit_jax.workdir import Workdir, read_json
+from merit_jax.workdir import Workdir
 from tests import world
 
 BASELINES = ("joint:train.epochs=2,train.weight_decay=0.1", "wise", "merit1d")

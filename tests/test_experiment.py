@@ -21,7 +21,7 @@ from tests.test_launch import config as config_file
 pytestmark = pytest.mark.usefixtures("one_device")
 
 LISTED = ("joint", "soup2", "random2", "merit1d", "merit1d:merge.method=uniform", "wise")
-EXPERIMENT = study.Experiment((*study.expanded(LISTED, 2),), (), (0, 1))
+EXPERIMENT = study.Experiment((*study.expanded(LISTED, 2),), (), (0, 1), ("gain",))
 
 
 def config(root, **changes):
@@ -56,8 +56,29 @@ def test_theta0_gradients_and_similarities_are_shared_by_the_methods_of_a_seed(d
     for seed in (0, 1):
         assert (root / f"seed-{seed}" / "conflict.npz").exists()
         shared = {path.name for path in method(root, "merit1d", seed).iterdir()}
-        assert shared == {"mixture.json", "partition.json", "branches", "merged", "times.json"}
-    assert {path.name for path in method(root, "merit1d:merge.method=uniform").iterdir()} == {"merged", "times.json"}
+        assert shared == {"mixture.json", "partition.json", "branches", "merged", "times.json", "diagnostics"}
+    own = {path.name for path in method(root, "merit1d:merge.method=uniform").iterdir()}
+    assert own == {"merged", "times.json", "diagnostics"}
+
+
+def test_every_merge_is_asked_for_its_gain(done):
+    _, root, _ = done
+    found = read(root / "gains.json")
+    merges = ["soup2", "random2", "random2:partition.seed=1", "merit1d", "merit1d:merge.method=uniform"]
+    assert [(gain["seed"], gain["method"]) for gain in found["gains"]] == [(s, m) for s in (0, 1) for m in merges]
+    for gain in found["gains"]:
+        own = read(method(root, gain["method"], gain["seed"]) / "diagnostics" / "gain.json")["result"]
+        assert (gain["obtained"], gain["merged"]) == (own["obtained"], own["merged_loss"])
+        assert gain["obtained"] == pytest.approx(gain["branches"] - gain["merged"])
+    assert -1 <= found["obtained with predicted"]["all"]["spearman"] <= 1
+    assert (root / "gains.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_unknown_diagnostic_is_refused_before_anything_is_done(tmp_path):
+    experiment = EXPERIMENT._replace(diagnostics=("gains",))
+    with pytest.raises(ValueError, match="unknown --diagnose 'gains'; known: calibration"):
+        study.run_experiment(config(tmp_path), tmp_path / "root", experiment, overwrite=False)
+    assert not (tmp_path / "root").exists()
 
 
 def test_a_soup_has_the_joint_run_in_it_and_another_order_beside_it(done):

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from launch import wire
+from merit_jax.artifact import read_arrays, read_json
 from merit_jax.merge.leaves import OrbaxLeaves, OverlayLeaves
 from merit_jax.pipeline import run_stages
 from merit_jax.train.checkpoint import params_directory
-from merit_jax.workdir import Workdir, read_arrays, read_json
+from merit_jax.workdir import Workdir
 from models import load_pretrained
 from tests import world
 

@@ -3,7 +3,8 @@
 import pytest
 
 from launch import tables
-from merit_jax.workdir import Workdir, write_json
+from merit_jax.artifact import write_json
+from merit_jax.workdir import Workdir
 
 
 @pytest.fixture

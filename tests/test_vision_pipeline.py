@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from merit_jax import tree
+from merit_jax.artifact import read_json
 from merit_jax.data.batching import Space, calibration_examples, fill_row
 from merit_jax.data.chat import encode
 from merit_jax.data.mixture import read_records
@@ -18,7 +19,7 @@ from merit_jax.pipeline import run_stages
 from merit_jax.stages.gradients import load_gradients
 from merit_jax.stages.train import train_branch
 from merit_jax.train.checkpoint import params_directory
-from merit_jax.workdir import Workdir, read_json
+from merit_jax.workdir import Workdir
 from models import load_pretrained
 from models.processor import load_processor
 from tests import world

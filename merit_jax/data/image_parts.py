@@ -15,9 +15,9 @@ from typing import Any
 
 from etils import epath
 
+from merit_jax.artifact import write_bytes
 from merit_jax.data.fields import string
 from merit_jax.types import Image, Record
-from merit_jax.workdir import write_bytes
 
 MARKER = "<image>"
 PLACE = re.compile(r"\n?<image>\n?")

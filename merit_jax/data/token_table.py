@@ -8,8 +8,8 @@ import numpy as np
 from etils import epath
 from jaxtyping import Bool, Int32, Int64
 
+from merit_jax.artifact import write_array, write_text
 from merit_jax.types import Example, Image
-from merit_jax.workdir import write_array, write_text
 
 ARRAYS = ("tokens", "supervised", "truncated", "offsets")
 IMAGES = "images.json"

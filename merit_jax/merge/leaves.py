@@ -9,9 +9,10 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from merit_jax import tree
+from merit_jax.artifact import whole_checkpoint
 from merit_jax.merge import checks
 from merit_jax.types import LeafReader, Params
-from merit_jax.workdir import absolute, whole_checkpoint
+from merit_jax.workdir import absolute
 
 LOCAL = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 """Process 0 reads and writes alone: no barrier that other processes would have to reach."""

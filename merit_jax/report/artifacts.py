@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from merit_jax.artifact import read_arrays, read_json
 from merit_jax.report.charts import Number
-from merit_jax.workdir import Workdir, read_arrays, read_json
+from merit_jax.workdir import Workdir
 
 DIAGNOSTICS = (
     "connectivity",

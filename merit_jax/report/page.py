@@ -10,13 +10,14 @@ from etils import epath
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from merit_jax.artifact import write_text
 from merit_jax.report.artifacts import read_artifacts
 from merit_jax.report.cells import data_uri, packed, paint
 from merit_jax.report.charts import Chart, Figure, Matrix
 from merit_jax.report.parts import Section
 from merit_jax.report.sections import SECTIONS
 from merit_jax.report.svg import draw, draw_matrix, standalone
-from merit_jax.workdir import Workdir, write_text
+from merit_jax.workdir import Workdir
 
 log = logging.getLogger("merit_jax")
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from etils import epath
 
+from merit_jax.artifact import fingerprint, read_inputs
 from merit_jax.run import Run
 from merit_jax.stages.partition import load_plan
 from merit_jax.stages.train import branch_inputs
-from merit_jax.workdir import Workdir, fingerprint, read_inputs
+from merit_jax.workdir import Workdir
 
 log = logging.getLogger("merit_jax")
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from merit_jax.artifact import read_json
 from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.run import Run
 from merit_jax.types import LeafReader, Params
-from merit_jax.workdir import Workdir, read_json
+from merit_jax.workdir import Workdir
 
 BASE, MERGED = "base", "merged"
 

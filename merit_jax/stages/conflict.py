@@ -8,9 +8,9 @@ import numpy as np
 from etils import epath
 
 from merit_jax import conflict
+from merit_jax.artifact import is_current, read_arrays, read_inputs, write_arrays
 from merit_jax.run import Run
 from merit_jax.stages.gradients import gradient_index, load_gradients
-from merit_jax.workdir import is_current, read_arrays, read_inputs, write_arrays
 
 AXES = 3
 """Principal axes kept at least, if there are so many; the split uses the first log2 K of them."""

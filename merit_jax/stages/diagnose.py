@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from merit_jax.artifact import is_current, write_json
 from merit_jax.progress import bar
 from merit_jax.registry import lookup
 from merit_jax.run import Run
@@ -13,7 +14,6 @@ from merit_jax.stages.diagnostics.geometry import displacement_task, gradient_no
 from merit_jax.stages.diagnostics.landscape import connectivity_task, perturbation_task, surface_task
 from merit_jax.stages.diagnostics.second_order import curvature_task, gain_task, split_gain_task
 from merit_jax.stages.diagnostics.task import NotPossible, Task, as_json
-from merit_jax.workdir import is_current, write_json
 
 log = logging.getLogger("merit_jax")
 
@@ -45,12 +45,13 @@ class Outcome(NamedTuple):
     impossible: dict[str, str]
 
 
-def diagnose(run: Run, only: Sequence[str] = ()) -> Outcome:
+def diagnose(run: Run, only: Sequence[str] = (), *, strict: bool = True) -> Outcome:
     """Measures what is not measured yet.
 
     Args:
         run: The run; it may be half-finished.
         only: Names of diagnostics; empty: all that the run has enough for.
+        strict: Refuses what is asked for by name and not possible.
 
     Raises:
         ValueError: A name is unknown, a diagnostic asked for by name is not possible, or one was made from other inputs.
@@ -58,7 +59,7 @@ def diagnose(run: Run, only: Sequence[str] = ()) -> Outcome:
     for name in only:
         lookup(DIAGNOSTICS, name, "diagnostic")
     tasks, impossible = _plan(run, [name for name in DIAGNOSTICS if not only or name in only])
-    if only and impossible:
+    if strict and only and impossible:
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in impossible.items()))
     for name, reason in impossible.items():
         log.warning("%s is not possible yet: %s", name, reason)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from merit_jax.artifact import is_current, read_json, write_json
 from merit_jax.data.batching import calibration_examples
 from merit_jax.evaluate.exam import Exam, Papers
 from merit_jax.evaluate.layout import Layout
@@ -16,7 +17,7 @@ from merit_jax.progress import bar
 from merit_jax.run import Run
 from merit_jax.stages.candidates import Candidate, candidates
 from merit_jax.types import Params
-from merit_jax.workdir import Workdir, is_current, read_json, write_json
+from merit_jax.workdir import Workdir
 
 log = logging.getLogger("merit_jax")
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from merit_jax import sharding
+from merit_jax.artifact import fingerprint, is_current, write_json
 from merit_jax.data.batching import bucketed_batches, calibration_examples
 from merit_jax.fisher import diagonal_fisher
 from merit_jax.merge.leaves import OrbaxLeaves, OverlayLeaves, TreeLeaves
@@ -13,7 +14,6 @@ from merit_jax.stages.partition import load_plan
 from merit_jax.stages.train import branch_inputs
 from merit_jax.train.checkpoint import params_directory
 from merit_jax.types import Batch, Branch, Leaves
-from merit_jax.workdir import fingerprint, is_current, write_json
 
 
 def estimate_fisher(run: Run, index: int) -> bool:

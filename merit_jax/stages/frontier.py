@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from merit_jax import tree
+from merit_jax.artifact import is_current, read_json, write_json
 from merit_jax.evaluate.exam import Exam
 from merit_jax.evaluate.frontier import Point, skill_at
 from merit_jax.evaluate.suites import kinds, suite_digests
@@ -13,7 +14,7 @@ from merit_jax.run import Run
 from merit_jax.stages.candidates import BASE, Candidate, candidates
 from merit_jax.stages.evaluate import exam, suites
 from merit_jax.types import Params
-from merit_jax.workdir import Workdir, is_current, read_json, write_json
+from merit_jax.workdir import Workdir
 
 log = logging.getLogger("merit_jax")
 

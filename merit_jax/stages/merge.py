@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from merit_jax.artifact import fingerprint, is_current, read_json, write_json, write_text
 from merit_jax.card import merged_card
 from merit_jax.merge import MERGERS, checks, token_weights
 from merit_jax.merge.leaves import OrbaxLeaves, distance
@@ -17,7 +18,7 @@ from merit_jax.stages.fisher import estimate_fisher, fisher_leaves
 from merit_jax.stages.partition import load_plan
 from merit_jax.stages.train import branch_inputs
 from merit_jax.train.checkpoint import params_directory
-from merit_jax.workdir import Workdir, fingerprint, is_current, read_json, write_json, write_text
+from merit_jax.workdir import Workdir
 
 FOR_MERGEKIT = """For mergekit, run in the workdir that holds the branches. It reads Hugging Face folders: write each branch with
 python -m launch.export --branch=K --out=branches/K/hf; "theta0", where it is named, is the folder of model.path."""

@@ -1,7 +1,7 @@
 """`mixture.json`: what there is to train on."""
 
+from merit_jax.artifact import is_current, write_json
 from merit_jax.run import Run
-from merit_jax.workdir import is_current, write_json
 
 
 def describe_mixture(run: Run) -> bool:

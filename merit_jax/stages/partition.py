@@ -3,6 +3,7 @@
 import numpy as np
 
 from merit_jax import conflict
+from merit_jax.artifact import fingerprint, is_current, read_inputs, read_json, write_json
 from merit_jax.branches import SHARINGS, Plan, from_groups, plan
 from merit_jax.partition import PARTITIONERS
 from merit_jax.registry import lookup
@@ -11,7 +12,6 @@ from merit_jax.seeds import fold
 from merit_jax.stages.conflict import load_conflict
 from merit_jax.stages.gradients import gradient_norms
 from merit_jax.types import Branch
-from merit_jax.workdir import fingerprint, is_current, read_inputs, read_json, write_json
 
 BY_CONFLICT = ("median_split", "kmeans", "conflict_induced")
 """Partitioners that look at the datasets' gradients; the others need neither gradients nor similarities."""

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from merit_jax.artifact import fingerprint, is_current, read_inputs, read_json, write_json
 from merit_jax.gradients import Reduction, make_reduction
 from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.run import Run
 from merit_jax.stages.gradients import load_gradients
 from merit_jax.train.checkpoint import params_directory
 from merit_jax.types import LeafReader
-from merit_jax.workdir import fingerprint, is_current, read_inputs, read_json, write_json
 
 
 def project(run: Run) -> bool:

@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 from merit_jax import sharding, tree
+from merit_jax.artifact import fingerprint, is_current, write_json
 from merit_jax.data.batching import TrainingBatches, training_batches
 from merit_jax.run import Run
 from merit_jax.stages.partition import load_plan
@@ -11,7 +12,6 @@ from merit_jax.train.loop import fine_tune
 from merit_jax.train.optimizer import make_schedule
 from merit_jax.train.step import init_state
 from merit_jax.types import Branch
-from merit_jax.workdir import fingerprint, is_current, write_json
 
 log = logging.getLogger("merit_jax")
 

@@ -7,9 +7,10 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from merit_jax import tree
+from merit_jax.artifact import whole_checkpoint
 from merit_jax.train.step import TrainState
 from merit_jax.types import Leaves
-from merit_jax.workdir import absolute, whole_checkpoint
+from merit_jax.workdir import absolute
 
 PARAMS, OPTIMIZER, PROGRESS = "params", "optimizer", "progress"
 

@@ -13,12 +13,12 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from merit_jax import tree
+from merit_jax.artifact import write_text
 from merit_jax.progress import bar
 from merit_jax.sharding import place_batch
 from merit_jax.train.checkpoint import Checkpoints, Progress
 from merit_jax.train.step import StepMetrics, TrainState, TrainStep
 from merit_jax.types import Array, Batch, Leaves
-from merit_jax.workdir import write_text
 
 
 @runtime_checkable

@@ -9,10 +9,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from merit_jax.artifact import read_json, write_json
 from merit_jax.pipeline import run_stages
 from merit_jax.stages.train import train_branch
 from merit_jax.train.checkpoint import params_directory
-from merit_jax.workdir import read_json, write_json
 from tests import world
 
 

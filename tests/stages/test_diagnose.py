@@ -8,13 +8,14 @@ import jax
 import numpy as np
 import pytest
 
+from merit_jax.artifact import read_json
 from merit_jax.data.batching import bucketed_batches, calibration_examples
 from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.pipeline import run_stages
 from merit_jax.stages import diagnose as module
 from merit_jax.stages.diagnose import DIAGNOSTICS, diagnose
 from merit_jax.stages.diagnostics.task import as_json
-from merit_jax.workdir import Workdir, read_json
+from merit_jax.workdir import Workdir
 from tests import world
 
 SMALL = {

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from merit_jax import tree
+from merit_jax.artifact import read_json
 from merit_jax.data.batching import bucketed_batches, calibration_examples
 from merit_jax.data.epochs import share_indices
 from merit_jax.merge.leaves import OrbaxLeaves
@@ -15,7 +16,6 @@ from merit_jax.stages.fisher import fisher_leaves
 from merit_jax.stages.partition import load_plan
 from merit_jax.train.checkpoint import params_directory
 from merit_jax.types import Share
-from merit_jax.workdir import read_json
 from tests import world
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from merit_jax import conflict
+from merit_jax.artifact import fingerprint, read_arrays, read_json, write_json
 from merit_jax.pipeline import run_stages
 from merit_jax.stages.gradients import load_gradients
-from merit_jax.workdir import fingerprint, read_arrays, read_json, write_json
 from tests import world
 
 FIVE = sorted(name for name in list(world.TASKS)[:6] if name != "length")

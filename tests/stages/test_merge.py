@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import yaml
 
+from merit_jax.artifact import read_json
 from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.pipeline import run_stages
 from merit_jax.stages.merge import _options
 from merit_jax.train.checkpoint import params_directory
-from merit_jax.workdir import Workdir, read_json
+from merit_jax.workdir import Workdir
 from tests import world
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from merit_jax.artifact import read_json
 from merit_jax.partition import PARTITIONERS
 from merit_jax.pipeline import run_stages
 from merit_jax.seeds import fold
 from merit_jax.stages.gradients import load_gradients
 from merit_jax.stages.partition import load_plan
-from merit_jax.workdir import Workdir, read_json
+from merit_jax.workdir import Workdir
 from tests import world
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from merit_jax.artifact import read_json
 from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.stages.gradients import load_gradients
 from merit_jax.stages.project import project
-from merit_jax.workdir import read_json
 from tests import world
 
 

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Iterator
 
+from merit_jax.artifact import read_json
 from merit_jax.diagnostics.displacement import Displacement, Trajectory, displacement
 from merit_jax.diagnostics.gradient_norms import gradient_norms
 from merit_jax.run import Run
 from merit_jax.stages import gradients
 from merit_jax.stages.diagnostics.task import NotPossible, Task, Tick
 from merit_jax.stages.diagnostics.trained import Trained, trained
-from merit_jax.workdir import read_json
 
 
 def displacement_task(run: Run) -> Task:

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from merit_jax import sharding, tree
+from merit_jax.artifact import fingerprint, read_json
 from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.run import Run
 from merit_jax.stages.diagnostics.task import NotPossible
@@ -12,7 +13,7 @@ from merit_jax.stages.merge import finished_branches, source_of_branches
 from merit_jax.stages.partition import load_plan
 from merit_jax.train.checkpoint import params_directory
 from merit_jax.types import LeafReader, Leaves, Params
-from merit_jax.workdir import Workdir, absolute, fingerprint, read_json
+from merit_jax.workdir import Workdir, absolute
 
 MERGED, JOINT, THETA0 = "merged", "joint", "theta0"
 

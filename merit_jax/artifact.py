@@ -1,0 +1,162 @@
+"""How an artifact is written, whole or not at all; how it is read, and what it remembers of what it was made from."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+INPUTS = "inputs"
+"""Key under which an artifact records what it was made from."""
+
+_NOTHING = object()
+"""The value of a key that is not there."""
+
+
+def fingerprint(value: Any) -> str:
+    """sha256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def is_current(path: epath.Path, inputs: Mapping[str, Any], *, overwrite: bool) -> bool:
+    """Whether an artifact exists and was made from just these inputs.
+
+    Args:
+        path: A `.json` or `.npz` artifact that records its inputs.
+        inputs: What it would be made from now.
+        overwrite: Treat an artifact made from other inputs as absent.
+
+    Raises:
+        ValueError: It was made from other inputs; the difference is named.
+    """
+    if not path.exists():
+        return False
+    recorded = read_inputs(path)
+    if recorded == json.loads(json.dumps(inputs)):
+        return True
+    if overwrite:
+        return False
+    changes = "; ".join(differences(recorded, json.loads(json.dumps(inputs))))
+    raise ValueError(
+        f"{path} was made from other inputs: {changes}. Use another --workdir, or --overwrite to make it again from these"
+    )
+
+
+def differences(old: Any, new: Any, most: int = 5) -> list[str]:
+    """At most `most` lines "key: old -> new" for JSON values that differ, and how many more there are."""
+    found = list(_changes(old, new, ""))
+    return found if len(found) <= most else [*found[:most], f"and {len(found) - most} more"]
+
+
+def _changes(old: Any, new: Any, path: str) -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _changes(old.get(key, _NOTHING), new.get(key, _NOTHING), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield f"{path}: {_brief(old)} -> {_brief(new)}"
+
+
+def _brief(value: Any) -> str:
+    text = "nothing" if value is _NOTHING else json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_inputs(path: epath.Path) -> Mapping[str, Any]:
+    """What an artifact was made from.
+
+    Raises:
+        ValueError: It is missing, damaged, or does not say.
+    """
+    content = read_arrays(path) if path.suffix == ".npz" else read_json(path)
+    if not isinstance(content, Mapping) or INPUTS not in content:
+        raise ValueError(f"{path} does not say what it was made from; delete it and run its stage again")
+    return json.loads(str(content[INPUTS])) if path.suffix == ".npz" else content[INPUTS]
+
+
+def read_json(path: epath.Path) -> Any:
+    """A JSON artifact.
+
+    Raises:
+        ValueError: It is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; run the stage that writes it first") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); delete it and run its stage again") from None
+
+
+def read_arrays(path: epath.Path) -> dict[str, np.ndarray]:
+    """An .npz artifact.
+
+    Raises:
+        ValueError: It is missing or damaged.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            return dict(file)
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; run the stage that writes it first") from None
+    except Exception as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it and run its stage again") from None
+
+
+@contextlib.contextmanager
+def whole_checkpoint(directory: epath.PathLike) -> Iterator[None]:
+    """Names the Orbax checkpoint that is being read in the error of one that is damaged."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).partition(" [tensorstore_spec")[0]
+        raise ValueError(f"{directory} is damaged ({reason}); delete it and make it again") from None
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+    """Writes a JSON artifact, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: epath.Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    _write(path, lambda file: file.write(text.encode()))
+
+
+def write_bytes(path: epath.Path, data: bytes) -> None:
+    """Writes a file of bytes, whole or not at all."""
+    _write(path, lambda file: file.write(data))
+
+
+def write_array(path: epath.Path, array: np.ndarray) -> None:
+    """Writes an .npy file, whole or not at all."""
+    _write(path, lambda file: np.save(file, array, allow_pickle=False))
+
+
+def write_arrays(path: epath.Path, inputs: Mapping[str, Any], **arrays: Any) -> None:
+    """Writes an .npz artifact with its inputs, whole or not at all."""
+    _write(path, lambda file: np.savez(file, **{INPUTS: json.dumps(inputs)}, **arrays))
+
+
+def _write(path: epath.Path, fill: Callable[[Any], Any]) -> None:
+    """Fills a temporary neighbour of `path` and renames it; an error of the system gets the name of the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            fill(file)
+            file.flush()
+            if isinstance(file, io.BufferedIOBase):
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            reason = error.strerror or f"cannot be written ({error}); is the disk full?"
+            raise OSError(f"{path}: {reason}") from error
+        raise
