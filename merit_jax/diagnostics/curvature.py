@@ -38,7 +38,7 @@ class HessianAlignment(NamedTuple):
 
     Attributes:
         eigenvalues: Largest eigenvalues of the Hessian.
-        residuals: How far, at most, each is from a true one.
+        residuals: How far, at most, each is from a true one, but for rounding (see `lanczos.Ritz`).
         dimension: Parameters varied, d.
         raw: Alignment of the principal directions of the gradients.
         centred: The same after subtracting their mean.

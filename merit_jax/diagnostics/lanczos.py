@@ -47,7 +47,8 @@ class Ritz(NamedTuple):
     Attributes:
         values: Eigenvalues of T.
         weights: Column i makes the i-th eigenvector of A, `Σ_j weights[j, i] q_j`; orthonormal columns.
-        residuals: ‖A y − λ y‖ of each pair: some eigenvalue of A is at most this far from λ.
+        residuals: ‖A y − λ y‖ of each pair in exact arithmetic: some eigenvalue of A is at most this far from λ. A product's own
+            rounding, about 1e-7 of the largest eigenvalue in float32, comes on top.
     """
 
     values: Float[np.ndarray, " k"]
