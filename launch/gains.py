@@ -36,14 +36,14 @@ class Correlation(NamedTuple):
     """Between two columns of gains.
 
     Attributes:
+        merges: Rows.
         pearson: Correlation of the values.
         spearman: Correlation of their ranks.
-        p: Of the rank correlation, two-sided.
     """
 
+    merges: int
     pearson: float
     spearman: float
-    p: float
 
 
 def gains(seed: int, comparison: Comparison) -> list[Gain]:
@@ -63,8 +63,7 @@ def correlation(x: Sequence[float], y: Sequence[float]) -> Correlation | None:
     """Correlation of two columns; None for fewer than three rows or a constant column."""
     if len(x) < 3 or len(set(x)) == 1 or len(set(y)) == 1:
         return None
-    ranks = stats.spearmanr(x, y)
-    return Correlation(float(stats.pearsonr(x, y)[0]), float(ranks[0]), float(ranks[1]))
+    return Correlation(len(x), float(stats.pearsonr(x, y)[0]), float(stats.spearmanr(x, y)[0]))
 
 
 def to_json(found: Sequence[Gain]) -> dict[str, Any]:
