@@ -65,9 +65,7 @@ def draw_gains(path: epath.Path, found: Sequence[Gain]) -> epath.Path | None:
 
     figure = Figure(figsize=(8.4, 4.0), layout="constrained")
     plot_gains(*figure.subplots(1, 2), found)
-    with path.open("wb") as file:
-        figure.savefig(file, format="png", dpi=150)
-    return path
+    return _save(figure, path)
 
 
 def plot_gains(predictions: Any, losses: Any, found: Sequence[Gain]) -> None:
@@ -116,6 +114,10 @@ def _draw(path: epath.Path, base: Point, lines: Mapping[str, Sequence[Point]], r
         plot_frontier(figure.add_subplot(), base, lines, retention)
     else:
         plot_panels(figure, base, lines, retention)
+    return _save(figure, path)
+
+
+def _save(figure: Any, path: epath.Path) -> epath.Path:
     with path.open("wb") as file:
         figure.savefig(file, format="png", dpi=150)
     return path
