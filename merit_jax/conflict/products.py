@@ -74,7 +74,7 @@ class _Sums:
 
     def _scale(self, block: Float[np.ndarray, "t w"], chosen: Bool[np.ndarray, " t"]) -> None:
         """Divides chosen rows by the power of two above their largest entry so far; their sums follow."""
-        for i in np.flatnonzero(chosen):
+        for i in np.flatnonzero(chosen).tolist():
             largest = np.maximum(block[i].max(), -block[i].min())
             if not np.isfinite(largest):
                 self.broken[i], block[i] = True, 0

@@ -130,7 +130,7 @@ def _row(run: Run, name: str, entry: Mapping[str, Any] | None) -> StoredRow:
 
 def _check(run: Run, rows: Sequence[StoredRow], norms: np.ndarray) -> None:
     """Holds the norms of what was read against those of what was written."""
-    for i in np.flatnonzero(~np.isclose(norms, gradient_norms(run), rtol=1e-4, atol=0)):
+    for i in np.flatnonzero(~np.isclose(norms, gradient_norms(run), rtol=1e-4, atol=0)).tolist():
         raise _other(rows[i], run.names[i])
 
 
