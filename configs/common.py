@@ -152,6 +152,9 @@ def get_config() -> ConfigDict:
     c.conflict.centring = (
         "columns"  # of its principal axes (paper), or "double": rows too, which is PCA of the gradients
     )
+    c.conflict.similarity_bytes = (
+        2**28
+    )  # that C may take (T = 8192); past it, and past the gradients, only its axes are
 
     c.partition = ConfigDict()
     c.partition.method = "median_split"  # see merit_jax.partition and merit_jax.branches

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,7 @@ def read_inputs(path: epath.Path) -> Mapping[str, Any]:
     Raises:
         ValueError: It is missing, damaged, or does not say.
     """
-    content = read_arrays(path) if path.suffix == ".npz" else read_json(path)
+    content = read_arrays(path, (INPUTS,)) if path.suffix == ".npz" else read_json(path)
     if not isinstance(content, Mapping) or INPUTS not in content:
         raise ValueError(f"{path} does not say what it was made from; delete it and run its stage again")
     return json.loads(str(content[INPUTS])) if path.suffix == ".npz" else content[INPUTS]
@@ -93,15 +93,15 @@ def read_json(path: epath.Path) -> Any:
         raise ValueError(f"{path} is not valid JSON ({error}); delete it and run its stage again") from None
 
 
-def read_arrays(path: epath.Path) -> dict[str, np.ndarray]:
-    """An .npz artifact.
+def read_arrays(path: epath.Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """An .npz artifact, or those of its arrays that are named and there.
 
     Raises:
         ValueError: It is missing or damaged.
     """
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            return dict(file)
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return {name: file[name] for name in file if names is None or name in names}
     except FileNotFoundError:
         raise ValueError(f"{path} is missing; run the stage that writes it first") from None
     except Exception as error:

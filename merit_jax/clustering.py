@@ -71,7 +71,10 @@ def conflict_induced(
     if objective not in ("within", "between"):
         raise ValueError(f"unknown objective {objective!r}; known: between, within")
     if similarity is None:
-        raise ValueError(f"conflict_induced needs the similarity matrix of its {len(samples)} datasets; got none")
+        raise ValueError(
+            f"conflict_induced needs the similarity matrix of its {len(samples)} datasets; got none (where it was too "
+            "large to keep: raise conflict.similarity_bytes, delete conflict.npz and run the conflict stage again)"
+        )
     C = np.asarray(similarity, np.float64)
     result = np.full(len(C), -1, np.int32)
     result[_seeds(C, count)] = np.arange(count)

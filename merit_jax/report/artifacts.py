@@ -31,14 +31,14 @@ class Conflict(NamedTuple):
 
     Attributes:
         names: Of the datasets.
-        similarity: C, f32[T, T].
+        similarity: C, f32[T, T]; None where it was too large to keep.
         scores: Place of every dataset along each axis, f32[T, r].
         explained: Share of the variance along each axis.
         components: The axes, f32[T, r].
     """
 
     names: tuple[str, ...]
-    similarity: np.ndarray
+    similarity: np.ndarray | None
     scores: np.ndarray
     explained: np.ndarray
     components: np.ndarray
@@ -179,7 +179,7 @@ def _conflict(path: epath.Path) -> Conflict | None:
     if not path.exists():
         return None
     arrays = read_arrays(path)
-    return Conflict(tuple(arrays["names"].tolist()), *(arrays[name] for name in Conflict._fields[1:]))
+    return Conflict(tuple(arrays["names"].tolist()), *(arrays.get(name) for name in Conflict._fields[1:]))
 
 
 def _branch(workdir: Workdir, index: int, entry: Mapping[str, Any]) -> Branch:

@@ -9,7 +9,7 @@ from merit_jax.partition import PARTITIONERS
 from merit_jax.registry import lookup
 from merit_jax.run import Run
 from merit_jax.seeds import fold
-from merit_jax.stages.conflict import load_conflict
+from merit_jax.stages.conflict import load_conflict, unit_rows
 from merit_jax.stages.gradients import gradient_norms
 from merit_jax.types import Branch
 
@@ -36,7 +36,7 @@ def divide(run: Run) -> bool:
     """
     cfg = run.config.partition
     lookup({**PARTITIONERS, **SHARINGS}, cfg.method, "partition.method")
-    representation = run.config.conflict.to_dict()
+    representation = _representation_keys(run)
     inputs = {
         "partition": {"method": cfg.method, "groups": cfg.groups, **({"seed": cfg.seed} if cfg.seed else {})},
         **({"representation": representation} if needs_conflict(run) and representation != PAPER else {}),
@@ -89,14 +89,24 @@ def _branches(run: Run) -> tuple[Branch, ...]:
     return from_groups(run.names, groups, seed)
 
 
-def _representation(run: Run, axes: int) -> tuple[np.ndarray, np.ndarray]:
+def _representation_keys(run: Run) -> dict[str, str]:
+    """The keys of `config.conflict` that decide where a dataset lies."""
+    return {key: run.config.conflict[key] for key in PAPER}
+
+
+def _representation(run: Run, axes: int) -> tuple[np.ndarray | None, np.ndarray]:
     """(similarity, scores) by `config.conflict`: the paper's from `conflict.npz`, others, or more axes, from that and norms."""
     cfg = run.config.conflict
     similarity, scores = load_conflict(run)
-    if cfg.to_dict() == PAPER and scores.shape[1] >= axes:
+    if _representation_keys(run) == PAPER and scores.shape[1] >= axes:
         return similarity, scores
     if cfg.similarity not in SIMILARITIES:
         raise ValueError(f"unknown conflict.similarity {cfg.similarity!r}; known: {', '.join(SIMILARITIES)}")
+    lengths = np.array(gradient_norms(run)) if cfg.similarity == "gram" else np.ones(len(scores))
+    if similarity is None:
+        rows = unit_rows(run)
+        rows *= (lengths / np.sqrt(np.mean(lengths**2)))[:, None]
+        return None, np.asarray(conflict.axes_of_rows(rows, max(axes, 1), cfg.centring).scores)
     if cfg.similarity == "gram":
-        similarity = np.asarray(conflict.gram(similarity, gradient_norms(run)))
+        similarity = np.asarray(conflict.gram(similarity, lengths))
     return similarity, np.asarray(conflict.principal_axes(similarity, max(axes, 1), cfg.centring).scores)

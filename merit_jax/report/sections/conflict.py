@@ -29,20 +29,29 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
         )
         return
     yield Text(_in_words(found))
-    yield heat_map(artifacts, found)
+    if found.similarity is not None:
+        yield heat_map(artifacts, found)
     for first, second in ((0, 1), (0, 2)):
         if found.scores.shape[1] > second:
             yield axes_chart(artifacts, found, first, second)
+    if found.similarity is None:
+        return
     if len(found.names) >= FEWEST and found.scores.shape[1] >= 2:
         yield tsne_chart(artifacts, found)
     yield spectrum_chart(found)
 
 
 def _in_words(found: Conflict) -> str:
+    held = 100 * found.explained.sum()
+    if found.similarity is None:
+        return (
+            f"The cosines of the {len(found.names)} datasets' gradients at theta0 were too many to keep "
+            f"(conflict.similarity_bytes). The first {len(found.explained)} conflict axes hold {held:.0f} % of their variance."
+        )
     off = found.similarity[~np.eye(len(found.names), dtype=bool)]
     at = np.unravel_index(np.argmin(found.similarity), found.similarity.shape)
     one, other = (found.names[i] for i in at)
-    negative, held = 100 * np.mean(off < 0), 100 * found.explained.sum()
+    negative = 100 * np.mean(off < 0)
     return (
         f"Cosines of the {len(found.names)} datasets' gradients at theta0: mean {off.mean():.2f}, {negative:.0f} % of the pairs "
         f"negative; furthest apart are {one} and {other} ({found.similarity[at]:.2f}). The first {len(found.explained)} conflict "
@@ -79,7 +88,7 @@ def axes_chart(artifacts: Artifacts, found: Conflict, first: int, second: int) -
         *_models(artifacts, found, first, second),
     ]
     note = "Branches are cut at the sample-weighted median of each axis." if artifacts.split == "median_split" else ""
-    if artifacts.projection:
+    if artifacts.projection and found.similarity is not None:
         note += " Black: theta0 and the merged model; stars: branches, by the cosines of their ways with each descent."
     return Chart(f"axes{first + 1}{second + 1}", title, x, y, tuple(marks), note.strip(), height=330)
 
@@ -98,6 +107,8 @@ def _points(artifacts: Artifacts, names: Sequence[str], places: np.ndarray) -> I
 
 def _models(artifacts: Artifacts, found: Conflict, first: int, second: int) -> Iterator[Mark]:
     """theta0, branches (stars of their colour) and merged model (a diamond), at `(c − c̄) V` for the row c of their cosines."""
+    if found.similarity is None:
+        return
     for name, cosines in artifacts.projection.items():
         x, y = ((np.asarray(cosines) - found.similarity.mean(axis=0)) @ found.components)[[first, second]].tolist()
         branch = name.removeprefix("branch ")

@@ -86,7 +86,8 @@ def dataset_table(artifacts: Artifacts) -> Table:
         group = groups.get(name)
         norm = f"{artifacts.norms[name]:.3g}" if name in artifacts.norms else ""
         cosines = ["", ""]
-        if found is not None and name in found.names and group is not None:
+        kept = found is not None and found.similarity is not None
+        if kept and name in found.names and group is not None:
             row = found.similarity[found.names.index(name)]
             same = np.array([groups.get(other) == group and other != name for other in found.names])
             apart = np.array([groups.get(other) != group for other in found.names])

@@ -134,6 +134,11 @@ def _quadrants(run: Run) -> list[str]:
     if not run.workdir.conflict.exists():
         raise NotPossible("there are no similarities: run launch.run --stages=gradients,conflict")
     similarity, _ = load_conflict(run)
+    if similarity is None:
+        raise NotPossible(
+            "the similarities were too many to keep: raise conflict.similarity_bytes, delete conflict.npz and run "
+            "launch.run --stages=conflict"
+        )
     if len(similarity) < 3:
         raise NotPossible(
             f"the alignment needs two axes of conflict, so 3 datasets or more; this run has {len(similarity)}"

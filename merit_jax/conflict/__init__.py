@@ -1,0 +1,42 @@
+"""Conflict between datasets: cosine similarity of gradients and its principal axes (MERIT Alg. 1, steps 1 and 2)."""
+
+from merit_jax.conflict.axes import CENTRINGS, PrincipalAxes, axes_of_rows, principal_axes
+from merit_jax.conflict.rows import StoredRow
+from merit_jax.conflict.similarity import (
+    Cosines,
+    UnitRows,
+    cosine_similarity,
+    cosines,
+    extend_similarity,
+    extended,
+    gram,
+    unit_rows,
+)
+
+__all__ = [
+    "CENTRINGS",
+    "Cosines",
+    "PrincipalAxes",
+    "StoredRow",
+    "UnitRows",
+    "axes_of_rows",
+    "cosine_similarity",
+    "cosines",
+    "extend_similarity",
+    "extended",
+    "forms_similarity",
+    "gram",
+    "principal_axes",
+    "unit_rows",
+]
+
+
+def forms_similarity(datasets: int, entries: int, limit: int) -> bool:
+    """Whether C is formed: it is small, or no larger than the gradients. Else its axes come from products with them.
+
+    Args:
+        datasets: T; C takes 4 T² bytes.
+        entries: d of each gradient; together they take 4 T d bytes.
+        limit: Bytes that C may take whatever the gradients take (`conflict.similarity_bytes`).
+    """
+    return 4 * datasets**2 <= limit or datasets <= entries

@@ -1,0 +1,187 @@
+"""Principal axes of a similarity matrix (MERIT Alg. 1, step 2), from the matrix or from the rows it is made of."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from scipy.sparse.linalg import LinearOperator, svds
+
+from merit_jax.types import Array
+
+SIGN_TOLERANCE = 1e-4
+"""Relative difference in magnitude below which two scores count as a tie when an axis gets its sign."""
+
+CENTRINGS = ("columns", "double")
+"""What is subtracted before the principal axes are taken: column means, or column and row means."""
+
+FEW = 2048
+"""Datasets up to which all singular vectors are computed; of more, only the leading ones, by Lanczos iterations."""
+
+TOLERANCE = 1e-4
+"""Of those iterations. The error of an axis is near its square, which is that of products in float32."""
+
+
+class PrincipalAxes(NamedTuple):
+    """The leading principal components of a similarity matrix.
+
+    Attributes:
+        scores: z_t, the place of dataset t along each axis.
+        explained: Fraction of the total variance along each axis.
+        components: The axes themselves, orthonormal columns.
+    """
+
+    scores: Float[Array, "t r"]
+    explained: Float[Array, " r"]
+    components: Float[Array, "t r"]
+
+
+class _Centred(NamedTuple):
+    """The centred similarity matrix M as an operator.
+
+    Attributes:
+        size: T.
+        product: v -> M v.
+        transposed: u -> Mᵀ u.
+        total: ‖M‖_F² for columns; for double centring, where M has the squared lengths of the axes, its trace.
+    """
+
+    size: int
+    product: Callable[[np.ndarray], np.ndarray]
+    transposed: Callable[[np.ndarray], np.ndarray]
+    total: float
+
+
+def principal_axes(C: Float[Array, "t t"], rank: int, centring: str = "columns") -> PrincipalAxes:
+    """The leading principal axes of a similarity matrix (MERIT Alg. 1, step 2).
+
+    "columns", the paper's: `C − 1 c̄ᵀ = U S Vᵀ`, scores `z = U_r S_r`. "double" (MERIT App. F.3), with `J = I − 11ᵀ/T`:
+    `J C J = U S Uᵀ`, scores `z = U_r S_r^½`, which are the principal components of the (unit) gradients that C compares.
+    Each axis's sign makes its score of largest magnitude positive; of several such scores (equal to within 1e-4) the first
+    decides, so rounding cannot flip an axis.
+
+    Args:
+        C: Similarity matrix, its entries of order one.
+        rank: Number of axes, r.
+        centring: "columns" or "double".
+
+    Raises:
+        ValueError: The centred matrix has fewer than `rank` axes of non-zero length, or `centring` is unknown.
+    """
+    _check(centring)
+    if len(C) > FEW:
+        return _leading(_centred_matrix(np.asarray(C, np.float32), centring), rank, centring)
+    C = jnp.asarray(C, jnp.float32)
+    centred = C - C.mean(axis=0)
+    if centring == "double":
+        centred = centred - centred.mean(axis=1, keepdims=True)
+    U, S, Vt = jnp.linalg.svd(centred, full_matrices=False)
+    # Entries of C are of order one, so rounding alone gives singular values of this size.
+    floor = jnp.maximum(S[0], 1) * len(C) * jnp.finfo(jnp.float32).eps
+    _refuse(rank, int(jnp.sum(floor < S)), len(C))
+    lengths = _lengths(S, centring)
+    return _axes(U[:, :rank], lengths[:rank], Vt[:rank].T, jnp.sum(lengths**2))
+
+
+def axes_of_rows(X: Float[Array, "t d"], rank: int, centring: str = "columns") -> PrincipalAxes:
+    """`principal_axes` of `C = X Xᵀ` without forming C, in memory and time that grow with T d and not with T².
+
+    With the rows centred, `A = X − 1 x̄ᵀ`, the centred matrix is `A Xᵀ` (columns) or `A Aᵀ` (double), so its products with
+    vectors are two products with A. Its Frobenius norm, which the explained share needs, is exact:
+    `‖A Xᵀ‖² = ‖AᵀA‖² + T ‖A x̄‖²`, from the d × d matrix `AᵀA`, or, where T is smaller, the T × T one.
+
+    Args:
+        X: The rows that C compares, unit rows for cosines.
+        rank: Number of axes, r.
+        centring: "columns" or "double".
+
+    Raises:
+        ValueError: As for `principal_axes`.
+    """
+    _check(centring)
+    return _leading(_centred_rows(np.asarray(X, np.float32), centring), rank, centring)
+
+
+def _centred_matrix(C: Float[np.ndarray, "t t"], centring: str) -> _Centred:
+    M = C - C.mean(axis=0, dtype=np.float64).astype(np.float32)
+    if centring == "double":
+        M -= M.mean(axis=1, dtype=np.float64).astype(np.float32)[:, None]
+    total = np.trace(M, dtype=np.float64) if centring == "double" else _square(M)
+    return _Centred(len(M), lambda v: M @ v, lambda u: M.T @ u, float(total))
+
+
+def _centred_rows(X: Float[np.ndarray, "t d"], centring: str) -> _Centred:
+    mean = X.mean(axis=0, dtype=np.float64).astype(np.float32)
+    A = X - mean
+    if centring == "double":
+
+        def product(v: np.ndarray) -> np.ndarray:
+            return A @ (A.T @ v)
+
+        return _Centred(len(A), product, product, _square(A))
+
+    def forward(v: np.ndarray) -> np.ndarray:
+        return A @ (A.T @ v + mean * v.sum())
+
+    def transposed(u: np.ndarray) -> np.ndarray:
+        inner = A.T @ u
+        return A @ inner + mean @ inner
+
+    smaller = A.T @ A if A.shape[1] < len(A) else A @ A.T
+    return _Centred(len(A), forward, transposed, _square(smaller) + len(A) * _square(A @ mean))
+
+
+def _leading(M: _Centred, rank: int, centring: str) -> PrincipalAxes:
+    """The leading axes by Lanczos iterations (ARPACK), whose vectors are float64 and whose products are float32."""
+
+    def flat(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda v: function(np.ravel(v).astype(np.float32)).astype(np.float64)
+
+    operator = LinearOperator((M.size, M.size), flat(M.product), flat(M.transposed), dtype=np.float64)
+    start = np.random.default_rng(0).standard_normal(M.size)
+    wanted = min(max(rank, 1), M.size - 1)
+    U, S, Vt = svds(operator, wanted, tol=TOLERANCE, v0=start)
+    U, S, Vt = U[:, ::-1], S[::-1], Vt[::-1]
+    floor = max(S[0], 1) * 8 * np.sqrt(M.size) * np.finfo(np.float32).eps
+    _refuse(rank, int(np.sum(floor < S)), M.size)
+    U, S, V = (jnp.asarray(part, jnp.float32) for part in (U, S, Vt.T))
+    return _axes(U, _lengths(S, centring), V, jnp.float32(M.total))
+
+
+def _axes(U: Float[Array, "t r"], lengths: Float[Array, " r"], V: Float[Array, "t r"], total: Array) -> PrincipalAxes:
+    """Scores with their signs, and shares of the variance."""
+    scores = U * lengths
+    sign = _signs(scores)
+    return PrincipalAxes(scores * sign, lengths**2 / total, V * sign)
+
+
+def _lengths(S: Float[Array, " k"], centring: str) -> Float[Array, " k"]:
+    """Length of the scores along each axis, from the singular values of the centred matrix."""
+    return jnp.sqrt(S) if centring == "double" else S
+
+
+def _signs(scores: Float[Array, "t r"]) -> Float[Array, " r"]:
+    """±1 per axis: the sign of the first score whose magnitude is the largest up to rounding."""
+    size = jnp.abs(scores)
+    first = jnp.argmax(size >= (1 - SIGN_TOLERANCE) * size.max(axis=0), axis=0)
+    return jnp.sign(jnp.take_along_axis(scores, first[None], axis=0)[0])
+
+
+def _square(A: Float[np.ndarray, "*n"]) -> float:
+    """‖A‖_F², summed in float64 over rows."""
+    return float(np.sum(np.vecdot(A, A), dtype=np.float64))
+
+
+def _check(centring: str) -> None:
+    if centring not in CENTRINGS:
+        raise ValueError(f"unknown centring {centring!r}; known: {', '.join(CENTRINGS)}")
+
+
+def _refuse(rank: int, exist: int, datasets: int) -> None:
+    """Refuses a rank that does not exist."""
+    if not 1 <= rank <= exist:
+        raise ValueError(
+            f"rank {rank} asked for, but the similarity of these {datasets} datasets has {exist} principal axes; "
+            f"choose a rank in 1..{exist} or give more, and more different, datasets"
+        )
