@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import configs
-from launch.wire import SHIPPED, resolve
+from launch.wire import resolve
 from merit_jax import branches, tree
 from merit_jax.data.batching import training_batches
 from merit_jax.data.mixture import load_mixture
@@ -113,9 +113,8 @@ class Plan:
             steps: Steps of joint training, where there is no mixture; 0: 1,000.
             datasets: Number of datasets, likewise; 0: 100.
         """
-        cfg, folder = self.config, Path(self.config.model.path)
-        known = cfg.model.path in SHIPPED or folder.exists()
-        if known and cfg.mixture.path and glob.glob(cfg.mixture.path):
+        cfg = self.config
+        if _is_here(cfg.model.path) and cfg.mixture.path and glob.glob(cfg.mixture.path):
             return self._read()
         source = "assumed: " + ", ".join(
             f"{number or default:,} {name}" + ("" if number else f" (give --{name})")
@@ -174,6 +173,14 @@ def open_config(path: str) -> tuple[str, DecoderConfig | VisionLanguageConfig]:
         )
     blueprint = Blueprint(folder)
     return blueprint.config_file, blueprint.model.config
+
+
+def _is_here(path: str) -> bool:
+    """Whether `config.model.path` is a checkpoint on this machine."""
+    try:
+        return resolve(path).exists()
+    except ImportError:
+        return False
 
 
 def image_room(model: DecoderConfig | VisionLanguageConfig, length: int, tokens: int) -> int:

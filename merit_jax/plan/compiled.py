@@ -2,7 +2,7 @@
 
 import os
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ class Compiled(NamedTuple):
     message: str = ""
 
 
-def devices_of(topology: Topology) -> list[jax.Device]:
+def devices_of(topology: Topology) -> list[Any]:
     """Devices to compile for: this host's for a CPU, descriptions of them for TPUs.
 
     Raises:
@@ -74,7 +74,7 @@ def _pretend(topology: Topology) -> None:
         os.environ.setdefault(key, value)
 
 
-def compile_step(task: Task, setting: Setting, devices: list[jax.Device]) -> Compiled:
+def compile_step(task: Task, setting: Setting, devices: list[Any]) -> Compiled:
     """Compiles the training step for devices and reads what it has planned.
 
     Args:

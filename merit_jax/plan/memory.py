@@ -78,7 +78,7 @@ class Saved(NamedTuple):
     others: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Estimator:
     """Estimates of one task in many settings; the model is traced once for each number of rows.
 
@@ -138,7 +138,7 @@ class Estimator:
         """Shapes of what `jax.vjp` of the loss stores for so many rows."""
         flat, loss = tree.flatten(self.task.abstract), self.task.loss(remat)
         leaves = {path: flat[path] for path in tree.matching(flat, self.task.trainable)}
-        frozen = {path: flat[path] for path in flat.keys() - leaves.keys()}
+        frozen = {path: leaf for path, leaf in flat.items() if path not in leaves}
 
         def pull(leaves: Any, frozen: Any, batch: Any) -> Any:
             return jax.vjp(lambda learning: loss(tree.join(learning, frozen), batch)[0].sum(), leaves)[1]

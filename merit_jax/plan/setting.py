@@ -100,8 +100,9 @@ def abstract_leaves(task: Task, mesh: Mesh | AbstractMesh) -> tuple[Shapes, Shap
     """Trainable and frozen leaves."""
     where = tree.flatten(sharding.of_params(mesh, task.logical_axes, task.abstract))
     shapes = {path: _placed(leaf, where[path]) for path, leaf in tree.flatten(task.abstract).items()}
-    chosen = tree.matching(shapes, task.trainable)
-    return {path: shapes[path] for path in chosen}, {path: shapes[path] for path in shapes.keys() - set(chosen)}
+    chosen = set(tree.matching(shapes, task.trainable))
+    learning = {path: leaf for path, leaf in shapes.items() if path in chosen}
+    return learning, {path: leaf for path, leaf in shapes.items() if path not in chosen}
 
 
 def abstract_state(task: Task, leaves: Shapes, mesh: Mesh | AbstractMesh) -> TrainState:

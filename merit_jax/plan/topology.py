@@ -13,7 +13,7 @@ class Chip(NamedTuple):
     Attributes:
         memory: Bytes of HBM (for a CPU: None, the host decides).
         peak: Dense bfloat16 FLOP/s (for a CPU: None).
-        link: Bytes per second that a chip can send to its neighbours in a slice or node, all links together (None: memory copies).
+        link: Bytes per second that a chip can send in its slice or node, all links together (for a CPU: None).
         axes: Axes of a TPU slice's shape; 0 for devices that are just counted.
         compiler: How libtpu calls slices of these chips; empty for others.
         accelerator: What TPU_ACCELERATOR_TYPE begins with.
@@ -39,7 +39,7 @@ CHIPS: dict[str, Chip] = {
     "h100": Chip(80 * GIB, 989e12, 450e9),
     "cpu": Chip(None, None, None),
 }
-"""Cloud TPU's and NVIDIA's data sheets: HBM, dense bfloat16 peak, and links (TPU: inter-chip interconnect; GPU: NVLink, one way)."""
+"""From the data sheets of Cloud TPU and NVIDIA: HBM, dense bfloat16 peak, inter-chip interconnect or NVLink (one way)."""
 
 
 class Topology(NamedTuple):

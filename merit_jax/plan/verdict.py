@@ -3,9 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
-import jax
+from typing import Any, NamedTuple
 
 from merit_jax.plan.compiled import Compiled, compile_step
 from merit_jax.plan.memory import Estimator, Held, Passing
@@ -69,7 +67,7 @@ class Judge:
 
     estimator: Estimator
     capacity: int
-    devices: Sequence[jax.Device] = ()
+    devices: Sequence[Any] = ()
 
     def estimate(self, setting: Setting) -> Verdict:
         """By shapes alone."""
