@@ -35,7 +35,7 @@ def candidates(asked: Setting, heads: int) -> Iterator[Setting]:
     return iter(sorted(found, key=lambda setting: _distance(setting, asked)))
 
 
-def _distance(setting: Setting, asked: Setting) -> tuple[float, ...]:
+def _distance(setting: Setting, asked: Setting) -> tuple[int, ...]:
     """Smaller is nearer, in the order of `ORDER`."""
     return (
         abs(setting.batch_size - asked.batch_size),
