@@ -79,10 +79,10 @@ def chunked_sum(
     nothing = jnp.zeros(like.shape, like.dtype)
 
     def add(total: Array, part: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        here = jax.lax.cond(part[2].any(), jax.checkpoint(measure), lambda *_: nothing, *part)
-        return total + here, None
+        return total + jax.lax.cond(part[2].any(), measure, lambda *_: nothing, *part), None
 
-    return jax.lax.scan(add, nothing, chunks)[0]
+    # The checkpoint is around the cond: inside it, the gradient would store the unembedding once for every chunk.
+    return jax.lax.scan(jax.checkpoint(add), nothing, chunks)[0]
 
 
 def token_nll(logits: Float[Array, "*b v"], targets: Int32[Array, "*b"]) -> Float[Array, "*b"]:
