@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from merit_jax import tree
-from merit_jax.types import Batch, LeafReader, Leaves, Params
+from merit_jax.types import Batch, LeafReader, Params
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
@@ -39,7 +39,16 @@ def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1) -> Mesh:
     Raises:
         ValueError: The sizes do not multiply to the number of devices.
     """
-    count = jax.device_count()
+    sizes = mesh_sizes(jax.device_count(), data, fsdp, tensor)
+    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def mesh_sizes(count: int, data: int = 1, fsdp: int = -1, tensor: int = 1) -> tuple[int, int, int]:
+    """Sizes of the mesh's axes over `count` devices; arguments as for `make_mesh`.
+
+    Raises:
+        ValueError: The sizes do not multiply to the number of devices.
+    """
     rest, remainder = divmod(count, data * tensor)
     sizes = (data, rest if fsdp == -1 else fsdp, tensor)
     if remainder or np.prod(sizes) != count:
@@ -47,10 +56,12 @@ def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1) -> Mesh:
             f"mesh data={data} x fsdp={fsdp} x tensor={tensor} does not cover {count} devices; "
             f"choose sizes whose product is {count} (fsdp=-1 takes what the others leave)"
         )
-    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    return sizes
 
 
-def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh, path: str = "?") -> PartitionSpec:
+def spec(
+    axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | AbstractMesh, path: str = "?"
+) -> PartitionSpec:
     """The partition of one parameter; a dimension that its mesh axis does not divide is kept whole.
 
     Raises:
@@ -67,7 +78,7 @@ def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh, path:
     return PartitionSpec(*fits)
 
 
-def of_params(mesh: Mesh, logical_axes: Params, abstract: Params) -> dict[str, Any]:
+def of_params(mesh: Mesh | AbstractMesh, logical_axes: Params, abstract: Params) -> dict[str, Any]:
     """Shardings of a params tree, from its tree of logical axis names and its shapes."""
     axes, shapes = tree.flatten(logical_axes), tree.flatten(abstract)
     if axes.keys() != shapes.keys():
@@ -77,7 +88,7 @@ def of_params(mesh: Mesh, logical_axes: Params, abstract: Params) -> dict[str, A
     )
 
 
-def of_optimizer(optimizer: optax.GradientTransformation, leaves: Leaves, mesh: Mesh) -> Any:
+def of_optimizer(optimizer: optax.GradientTransformation, leaves: Mapping[str, Any], mesh: Mesh | AbstractMesh) -> Any:
     """Shardings of an optimizer's state: moments lie as their parameters do, counters everywhere."""
     replicated = NamedSharding(mesh, PartitionSpec())
     state = jax.eval_shape(optimizer.init, leaves)

@@ -37,6 +37,7 @@ LAYERS = [
     ["stages.diagnostics"],
     ["stages.diagnose"],
     ["pipeline", "report"],
+    ["plan"],
 ]
 """merit_jax from the bottom up: a module imports lower layers and its own package only."""
 

@@ -5,11 +5,11 @@ import pytest
 from etils import epath
 
 from merit_jax import conflict
+from merit_jax.artifact import read_arrays
 from merit_jax.pipeline import run_stages
 from merit_jax.report.artifacts import read_artifacts
 from merit_jax.report.sections.conflict import conflict as section
 from merit_jax.stages.partition import load_plan
-from merit_jax.artifact import read_arrays
 from merit_jax.workdir import Workdir
 from tests import world
 

@@ -1,0 +1,1 @@
+"""What a run will need, from shapes alone: memory, work, storage, traffic, time and cost."""

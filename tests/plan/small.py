@@ -1,0 +1,41 @@
+"""A small model, its task and its sizes, for plans."""
+
+from typing import Any
+
+import optax
+
+from merit_jax.loss import next_token_loss
+from merit_jax.plan.architecture import Architecture, Images, Stack
+from merit_jax.plan.setting import Task, text_row
+from merit_jax.train.optimizer import make_optimizer
+from models import DecoderConfig, Model, build
+
+SIZES = {"vocab_size": 512, "hidden_size": 64, "layers": 4, "heads": 8, "kv_heads": 8, "head_dim": 8, "mlp_size": 192}
+CHUNK = 32
+
+
+def model(**changes: Any) -> Model:
+    return build(DecoderConfig(**{"family": "llama", "tied": True, **SIZES, **changes}))
+
+
+def task(length: int = 64, trainable: tuple[str, ...] = (".*",), **changes: Any) -> Task:
+    built = model(**changes)
+    return Task(
+        built.abstract,
+        built.logical_axes,
+        trainable,
+        optimizer(),
+        lambda remat: next_token_loss(model(remat=remat, **changes), CHUNK),
+        text_row(length),
+    )
+
+
+def optimizer() -> optax.GradientTransformation:
+    return make_optimizer("adamw", clip_norm=1.0)
+
+
+def architecture(**changes: Any) -> Architecture:
+    c = {**SIZES, **changes}
+    width = c["heads"] * c["head_dim"]
+    stack = Stack(c["layers"], c["hidden_size"], width, c["kv_heads"] * c["head_dim"], c["heads"], c["mlp_size"])
+    return Architecture(model(**changes).abstract, stack, c["vocab_size"], None, Images(), 4)
