@@ -17,6 +17,7 @@ from launch import cli
 from launch.blueprints import Plan
 from launch.plan_tables import print_plan
 from merit_jax import sharding
+from merit_jax.artifact import write_text
 from merit_jax.plan.compiled import devices_of
 from merit_jax.plan.memory import Estimator, Passing
 from merit_jax.plan.setting import Setting
@@ -24,7 +25,7 @@ from merit_jax.plan.stages import Data, Job, Rate, Stage, branch_steps, stages, 
 from merit_jax.plan.topology import Topology, parse_topology
 from merit_jax.plan.traffic import BetweenSlices, Traffic, between_slices, within_slice
 from merit_jax.plan.verdict import Judge, Verdict, capacity
-from merit_jax.workdir import absolute, write_text
+from merit_jax.workdir import absolute
 
 FLAGS = flags.FLAGS
 MEMORY = ("auto", "compiled", "analytic")
