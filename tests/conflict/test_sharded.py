@@ -46,4 +46,4 @@ def test_blocks_are_added_without_communication_and_one_sum_joins_them():
         for program, arguments in ((programs.add, (sums, block)), (programs.join, (sums,)))
     )
     assert "all-reduce" not in added
-    assert joined.count(" all-reduce(") == 2, "the sum, and the maximum of the exponents before it"
+    assert joined.count(" all-reduce(") == 3, "the sum's two arrays, and the maximum of the exponents before them"
