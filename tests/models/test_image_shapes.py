@@ -11,7 +11,7 @@ from models.processor import load_processor
 from tests.models import tiny_qwen_vl, tiny_tiles
 
 
-@pytest.mark.parametrize("kind", ["qwen2_5_vl", "llava", "smolvlm"])
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "clip", "smolvlm"])
 def test_shapes_are_those_of_a_row_that_a_reader_fills(tmp_path, kind):
     folder = tiny_qwen_vl.folder(tmp_path / "m") if kind == "qwen2_5_vl" else tiny_tiles.folder(tmp_path / "m", kind)
     config = read_config(folder)
