@@ -24,8 +24,15 @@ def header(base: str, **more: Any) -> str:
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """The versions of Python and of packages."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+    """The versions of Python and of packages; "source" for one that runs from its source folder without being installed."""
+
+    def version(name: str) -> str:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return "source"
+
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def listed(found: Mapping[str, str]) -> str:

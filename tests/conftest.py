@@ -31,13 +31,14 @@ def x64() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A cache of compiled programs, so that runs of equal shapes compile once in a session."""
+    """A cache of compiled programs, shared by the processes of the session: equal programs compile once."""
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
-    folder = str(tmp_path_factory.mktemp("compiled"))
+    root = tmp_path_factory.getbasetemp()
+    folder = str((root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "compiled")
     settings = {"jax_compilation_cache_dir": folder, "jax_persistent_cache_min_compile_time_secs": 0.0}
     before = {name: getattr(jax.config, name) for name in settings}
     for values in (settings, before):

@@ -84,11 +84,11 @@ class Rate(NamedTuple):
     utilisation: float
     price: float | None
 
-    def seconds(self, flops: float) -> float | None:
+    def seconds(self, flops: int | float) -> float | None:
         """Time for so much work."""
         return None if self.peak is None else flops / (self.chips * self.peak * self.utilisation)
 
-    def dollars(self, flops: float) -> float | None:
+    def dollars(self, flops: int | float) -> float | None:
         """Price of so much work."""
         seconds = self.seconds(flops)
         return None if seconds is None or self.price is None else seconds / 3600 * self.chips * self.price
