@@ -13,11 +13,11 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from benchmarks.processes import Run, measure, python
 
 METHODS = {
     "linear": ("token_weighted", {}),
@@ -53,42 +53,7 @@ ours, theirs = StoredTensors(sys.argv[1]), StoredTensors(sys.argv[2])
 assert ours.paths().keys() == theirs.paths().keys(), "the tools wrote other tensors"
 print(max(float(np.abs(ours.read(name) - theirs.read(name)).max()) for name in ours.paths()))
 """
-"""These run as processes of their own: what this one holds would count as theirs."""
-
-
-class Run(NamedTuple):
-    """One run of one tool.
-
-    Attributes:
-        seconds: Wall time.
-        peak_bytes: Largest resident memory.
-    """
-
-    seconds: float
-    peak_bytes: int
-
-
-def measure(command: list[str]) -> Run:
-    """Runs a command to its end.
-
-    Raises:
-        RuntimeError: It failed.
-    """
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    error = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{error.decode()[-3000:]}")
-    return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
-
-
-def python(code: str, *arguments: Any) -> str:
-    """Standard output of a piece of Python in a process of its own."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+"""Pieces of Python that run as processes of their own."""
 
 
 def checkpoints(options: argparse.Namespace) -> tuple[Path, list[Path]]:
