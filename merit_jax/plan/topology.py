@@ -37,6 +37,7 @@ CHIPS: dict[str, Chip] = {
     "v6e": Chip(32 * GIB, 918e12, 400e9, 2, "v6e", "v6e"),
     "a100": Chip(80 * GIB, 312e12, 300e9),
     "h100": Chip(80 * GIB, 989e12, 450e9),
+    "h200": Chip(141 * 10**9, 989e12, 450e9),
     "cpu": Chip(None, None, None),
 }
 """From the data sheets of Cloud TPU and NVIDIA: HBM, dense bfloat16 peak, inter-chip interconnect or NVLink (one way)."""
