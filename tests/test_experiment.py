@@ -25,8 +25,14 @@ EXPERIMENT = study.Experiment((*study.expanded(LISTED, 2),), (), (0, 1), ("gain"
 
 
 def config(root, **changes):
-    asked = {"evaluate.suites": str(root / "suites" / "*.jsonl"), "evaluate.retained": ("old_*",)}
-    return world.config(root, "merit1d", **{**asked, "frontier.scales": (1.0, 8.0), **changes})
+    asked = {
+        "mixture.max_held_out": 2,
+        "evaluate.suites": str(root / "suites" / "*.jsonl"),
+        "evaluate.max_suite_records": 10,
+        "evaluate.retained": ("old_*",),
+        "frontier.scales": (1.0, 8.0),
+    }
+    return world.config(root, "merit1d", **{**asked, **changes})
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from merit_jax.types import Batch
 from tests.plan import small
 
 ROOM = 2**40
-WIDE = {"hidden_size": 128, "mlp_size": 384, "vocab_size": 1024}
+WIDE = {"hidden_size": 128, "mlp_size": 384, "vocab_size": 1024, "layers": 2}
 
 
 def on_first_device(arrays) -> int:
