@@ -6,7 +6,9 @@ Parameters are random and rows are full, so neither weights nor data are needed;
 optimizer, shardings, rematerialisation. As in a run, theta0's trainable parameters are kept beside the state. Prints a table.
 """
 
+import resource
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,7 +20,7 @@ from absl import flags
 
 from launch import cli
 from launch.blueprints import Plan
-from launch.plan import setting_of
+from launch.plan import setting_of, use_cpu
 from merit_jax import sharding, tree
 from merit_jax.plan.flops import row_flops
 from merit_jax.plan.memory import Estimator
@@ -39,13 +41,13 @@ class Measured(NamedTuple):
         first: Seconds of the first step, compilation included.
         seconds: Seconds of a later step (median).
         reserved: Bytes that the compiled step reserves on a device besides its arguments.
-        peak: Largest number of bytes in use on a device; None where the backend does not tell.
+        peak: Largest number of bytes in use on a device; on CPUs the process's growth in resident memory, divided among them.
     """
 
     first: float
     seconds: float
     reserved: int
-    peak: int | None
+    peak: int
 
 
 def random_leaves(task: Task, mesh: Any) -> dict[str, jax.Array]:
@@ -74,7 +76,7 @@ def full_batch(task: Task, rows: int) -> Batch:
 
 def measure(task: Task, setting: Setting, repeats: int) -> Measured:
     """Takes steps."""
-    mesh = sharding.make_mesh(*setting.mesh)
+    mesh, before = sharding.make_mesh(*setting.mesh), peak_bytes()
     leaves, frozen = tree.split(tree.unflatten(random_leaves(task, mesh)), task.trainable)
     state = init_state(leaves, task.optimizer, sharding.of_optimizer(task.optimizer, leaves, mesh))
     host = in_micro_batches(full_batch(task, setting.batch_size), setting.micro_batches)
@@ -87,9 +89,17 @@ def measure(task: Task, setting: Setting, repeats: int) -> Measured:
         state, _ = jax.block_until_ready(compiled(state, frozen, batch, jnp.float32(1e-5)))
         seconds.append(time.perf_counter())
     took = np.diff([began, *seconds])
-    peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     reserved = compiled.memory_analysis().temp_size_in_bytes
-    return Measured(float(took[0]), statistics.median(took[1:]), reserved, peak)
+    return Measured(float(took[0]), statistics.median(took[1:]), reserved, peak_bytes() - before)
+
+
+def peak_bytes() -> int:
+    """Of a device; of the process for each device where the backend does not tell."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats is not None:
+        return stats["peak_bytes_in_use"]
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resident // jax.local_device_count()
 
 
 def report(plan: Plan, topology: Topology, setting: Setting, found: Measured) -> None:
@@ -109,9 +119,9 @@ def report(plan: Plan, topology: Topology, setting: Setting, found: Measured) ->
     }
     if topology.chip.peak:
         rows["of its bfloat16 peak"] = f"{flops / found.seconds / topology.count / topology.chip.peak:.1%}"
-    if found.peak is not None:
-        rows["largest memory in use on a device"] = f"{found.peak / GIB:.1f} GiB"
-    rows["foreseen by launch.plan --memory=analytic"] = f"{(sum(held) + passing.peak) / GIB:.1f} GiB"
+    rows["largest memory in use on a device"] = f"{found.peak / GIB:.3g} GiB"
+    rows["foreseen by launch.plan --memory=analytic"] = f"{(sum(held) + passing.peak) / GIB:.3g} GiB"
+    rows["foreseen by launch.plan --memory=compiled"] = f"{(sum(held) + found.reserved) / GIB:.3g} GiB"
     rows["temporaries that the compiled step reserves"] = f"{found.reserved / GIB:.2f} GiB"
     rows["temporaries foreseen"] = f"{passing.peak / GIB:.2f} GiB"
     print(f"{plan.where} on {topology}, {setting}\n\n| | |\n|---|---:|")
@@ -129,6 +139,8 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Measures and prints."""
     topology = parse_topology(FLAGS.topology)
+    if topology.kind == "cpu":
+        use_cpu(topology)
     plan = Plan(cli.config(), "float32" if topology.kind == "cpu" else "bfloat16")
     setting = setting_of(plan, topology)
     report(plan, topology, setting, measure(plan.task(), setting, FLAGS.repeats))
