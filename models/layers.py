@@ -1,6 +1,6 @@
-"""The parts of a decoder layer (normalisation, projection, attention with an optional cache, SwiGLU), and stacks of layers."""
+"""The parts of a decoder layer: normalisation, projection, attention with an optional cache, SwiGLU."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -126,25 +126,3 @@ class MLP(nn.Module):
         gate = Projection(c, c.mlp_size, ("embed", "mlp"), name="gate")(x)
         up = Projection(c, c.mlp_size, ("embed", "mlp"), name="up")(x)
         return Projection(c, c.hidden_size, ("mlp", "embed"), name="down")(nn.silu(gate) * up)
-
-
-def stacked(layer: type[nn.Module], config: StackConfig, length: int, in_axes: tuple[Any, ...]) -> nn.Module:
-    """`length` layers as one module with parameters stacked on a leading "layers" axis.
-
-    Args:
-        layer: Called as `layer(config)(x, *inputs) -> (x, output)`.
-        config: The config of every layer.
-        length: Number of layers.
-        in_axes: Per input: 0 if each layer has its own, stacked on a leading axis; `nn.broadcast` if all share one.
-    """
-    unroll = length if config.scan_unroll is True else min(config.scan_unroll, length)
-    stack = nn.scan(
-        nn.remat(layer, prevent_cse=unroll > 1) if config.remat else layer,
-        variable_axes={"params": 0},
-        split_rngs={"params": True},
-        in_axes=in_axes,
-        length=length,
-        unroll=unroll,
-        metadata_params={nn.PARTITION_NAME: "layers"},
-    )
-    return stack(config)
