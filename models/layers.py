@@ -72,7 +72,9 @@ class Projection(nn.Module):
         dtype, param_dtype = self.config.dtype, jnp.dtype(self.config.param_dtype)
         init = nn.with_logical_partitioning(_init_kernel, self.axes)
         kernel = self.param("kernel", init, (x.shape[-1], self.features), param_dtype)
-        y = jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=self.out_dtype)
+        tokens = x.astype(dtype).reshape(-1, x.shape[-1])
+        y = jnp.matmul(tokens, kernel.astype(dtype), preferred_element_type=self.out_dtype)
+        y = y.reshape(*x.shape[:-1], self.features)
         if not self.use_bias:
             return y
         init = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:])
