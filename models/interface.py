@@ -26,7 +26,7 @@ REMAT: Mapping[str, Callable[..., Any] | None] = {
 }
 """Name -> what is kept of a layer for the backward pass: all, its products with parameters, or its input alone."""
 
-SWITCHES = ("dtype", "param_dtype", "remat", "scan_unroll", "attention")
+SWITCHES = ("dtype", "param_dtype", "remat", "scan_unroll", "attention", "constrain")
 """Fields of `StackConfig` that change how a model is computed but not its function."""
 
 
@@ -57,6 +57,7 @@ class StackConfig:
         remat: A name of `REMAT`; what is not kept is computed again in the backward pass.
         scan_unroll: Layers per iteration of the layer loop; True for all. More is faster to run and slower to compile.
         attention: Implementation for `jax.nn.dot_product_attention`.
+        constrain: Token vectors [b, t, d] -> the same, on the devices where their rows belong; None leaves that to the compiler.
     """
 
     norm_eps: float = 1e-6
@@ -65,6 +66,7 @@ class StackConfig:
     remat: str = "none"
     scan_unroll: int = 1
     attention: str | None = None
+    constrain: Callable[[Array], Array] | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
