@@ -115,7 +115,9 @@ def get_config() -> ConfigDict:
     c.model.dtype = (
         "auto"  # of computation: "float32", "bfloat16", or "auto" = bfloat16 on accelerators. Parameters: float32
     )
-    c.model.remat = False  # recompute a layer's activations in the backward pass: less memory, about a third more time
+    c.model.remat = (
+        "none"  # kept of a layer for the backward pass: all, its products with weights ("dots"), its input ("full")
+    )
     c.model.scan_unroll = 1  # layers compiled as one body; a CPU runs faster with more of them unrolled
     c.model.attention = "xla"  # implementation given to jax.nn.dot_product_attention: "xla" or "cudnn"
 

@@ -36,7 +36,7 @@ def get_config(method: str = "joint"):
 
 def model_7b(c) -> None:
     """What the stages and the final run of the 7B model have in common; one image takes at most 784 tokens."""
-    c.model.remat = True
+    c.model.remat = "full"
     c.mixture.max_length = 2048
     c.gradients.buckets = (512, 1024, 2048)
     c.gradients.image_buckets = (256, 400, 784, 2048)

@@ -17,7 +17,7 @@ from configs import common
 def get_config(method: str = "merit2d"):
     c = common.get_config()
     c.model.path = "Qwen2.5-3B"
-    c.model.remat = True
+    c.model.remat = "full"
     c.mixture.path = "flan/*.train.jsonl"
     c.mixture.max_length = 2048
     c.train.learning_rate = 1e-5

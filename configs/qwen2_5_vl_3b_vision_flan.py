@@ -25,7 +25,7 @@ def get_config(method: str = "merit3d"):
     c = common.get_config()
     with c.unlocked():
         c.model.path = "Qwen2.5-VL-3B-Instruct"
-        c.model.remat = True
+        c.model.remat = "full"
         c.mixture.path = "vision_flan/manifest.json"
         c.mixture.max_length = 1024
         c.gradients.buckets = (512, 1024)

@@ -23,7 +23,7 @@ def get_config(method: str = "merit2d"):
     c = common.get_config()
     with c.unlocked():
         c.model.path = "SmolVLM-256M-Instruct"
-        c.model.remat = True
+        c.model.remat = "full"
         c.mixture.path = "vision_flan/manifest.json"
         c.mixture.max_length = 1536
         c.gradients.buckets = (1024, 1536)

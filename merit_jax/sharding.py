@@ -113,6 +113,32 @@ def load(leaves: LeafReader, shardings: Params) -> dict[str, Any]:
     return tree.unflatten({path: place(leaves.read(path), targets[path]) for path in leaves.paths()})
 
 
+def _row_shards(mesh: Mesh) -> int:
+    """Parts into which the rows of a batch are dealt."""
+    return int(np.prod([mesh.shape[axis] for axis in ROWS]))
+
+
+def _check_rows(rows: int, mesh: Mesh) -> None:
+    shards = _row_shards(mesh)
+    if rows % shards:
+        raise ValueError(
+            f"{rows} rows a batch cannot be dealt over data x fsdp = {shards} devices; use a multiple of {shards}"
+        )
+
+
+def own_rows(rows: int, mesh: Mesh) -> frozenset[int]:
+    """The rows of a batch that devices of this process have a part of.
+
+    They are the same for a batch in micro-batches, of which number i holds every n-th row from i.
+
+    Raises:
+        ValueError: The devices do not divide the rows.
+    """
+    _check_rows(rows, mesh)
+    parts = NamedSharding(mesh, PartitionSpec(ROWS)).addressable_devices_indices_map((rows,))
+    return frozenset(row for (part,) in parts.values() for row in range(rows)[part])
+
+
 def place_batch(batch: Batch, mesh: Mesh, leading: int = 0) -> Batch:
     """A host batch with its rows dealt over `ROWS`.
 
@@ -124,14 +150,20 @@ def place_batch(batch: Batch, mesh: Mesh, leading: int = 0) -> Batch:
     Raises:
         ValueError: The devices do not divide the rows.
     """
-    shards = int(np.prod([mesh.shape[axis] for axis in ROWS]))
-    rows = batch.tokens.shape[leading]
-    if rows % shards:
-        raise ValueError(
-            f"{rows} rows a batch cannot be dealt over data x fsdp = {shards} devices; use a multiple of {shards}"
-        )
+    _check_rows(batch.tokens.shape[leading], mesh)
     sharding = NamedSharding(mesh, PartitionSpec(*[None] * leading, ROWS))
     return jax.tree.map(lambda leaf: place(leaf, sharding), batch)
+
+
+def keep_rows(x: jax.Array, mesh: Mesh) -> jax.Array:
+    """An activation [rows, ...] with its rows dealt over `ROWS`, as those of its batch are.
+
+    Without it the compiler may deal the width of token vectors instead, as the embedding's is, and every device holds every row.
+    Rows that the devices do not divide are left to the compiler.
+    """
+    if x.shape[0] % _row_shards(mesh):
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(ROWS)))
 
 
 def to_host(array: Any) -> np.ndarray:

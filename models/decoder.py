@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from models import rope
 from models.interface import Array, DecoderConfig, KVCache
-from models.layers import MLP, Attention, Context, LayerCache, Projection, RMSNorm, stacked, write
+from models.layers import MLP, Attention, Context, LayerCache, Projection, RMSNorm, write
+from models.stack import stacked
 
 
 class Embedding(nn.Module):
@@ -57,7 +58,7 @@ class Decoder(nn.Module):
         """Names the parts."""
         c = self.config
         self.embed = Embedding(c)
-        self.layers = stacked(Layer, c, c.layers, in_axes=(nn.broadcast, 0))
+        self.layers = stacked(Layer, c, c.layers, in_axes=(nn.broadcast, 0))(c)
         self.final_norm = RMSNorm(c)
         if not c.tied:
             self.unembed = Projection(c, c.vocab_size, ("embed", "vocab"), out_dtype="float32")

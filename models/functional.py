@@ -69,7 +69,8 @@ def _functions(config: Config, module: Decoder | VisionLanguage) -> dict[str, An
 
     def run(params: Params, tokens: Int[Array, "b t"], images: Any, *args: Any) -> Any:
         def forward(module: Any) -> Any:
-            return module.run(module.vectors(tokens, images), *args)
+            x = module.vectors(tokens, images)
+            return module.run(x if text.constrain is None else text.constrain(x), *args)
 
         return module.apply({"params": params}, method=forward)
 

@@ -19,7 +19,14 @@ CACHE_ROW_AXIS = 1
 
 ATTENTION = (None, "xla", "cudnn")
 
-SWITCHES = ("dtype", "param_dtype", "remat", "scan_unroll", "attention")
+REMAT: Mapping[str, Callable[..., Any] | None] = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+"""Name -> what is kept of a layer for the backward pass: all, its products with parameters, or its input alone."""
+
+SWITCHES = ("dtype", "param_dtype", "remat", "scan_unroll", "attention", "constrain")
 """Fields of `StackConfig` that change how a model is computed but not its function."""
 
 
@@ -47,17 +54,19 @@ class StackConfig:
         norm_eps: Added to the mean square (or variance) in normalisation.
         dtype: Type of the computation.
         param_dtype: Type of the parameters.
-        remat: Recompute activations in the backward pass instead of storing them.
+        remat: A name of `REMAT`; what is not kept is computed again in the backward pass.
         scan_unroll: Layers per iteration of the layer loop; True for all. More is faster to run and slower to compile.
         attention: Implementation for `jax.nn.dot_product_attention`.
+        constrain: Token vectors [b, t, d] -> the same, on the devices where their rows belong; None leaves that to the compiler.
     """
 
     norm_eps: float = 1e-6
     dtype: Any = "float32"
     param_dtype: Any = "float32"
-    remat: bool = False
+    remat: str = "none"
     scan_unroll: int = 1
     attention: str | None = None
+    constrain: Callable[[Array], Array] | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
@@ -65,6 +74,8 @@ class StackConfig:
         self.check_positive("scan_unroll")
         if self.attention not in ATTENTION:
             raise ValueError(f"attention = {self.attention!r}: expected one of {ATTENTION}")
+        if self.remat not in REMAT:
+            raise ValueError(f"remat = {self.remat!r}: expected one of {', '.join(REMAT)}")
 
     def check_positive(self, *names: str) -> None:
         """Raises ValueError unless the fields are at least 1."""

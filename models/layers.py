@@ -1,6 +1,6 @@
-"""The parts of a decoder layer (normalisation, projection, attention with an optional cache, SwiGLU), and stacks of layers."""
+"""The parts of a decoder layer: normalisation, projection, attention with an optional cache, SwiGLU."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +72,9 @@ class Projection(nn.Module):
         dtype, param_dtype = self.config.dtype, jnp.dtype(self.config.param_dtype)
         init = nn.with_logical_partitioning(_init_kernel, self.axes)
         kernel = self.param("kernel", init, (x.shape[-1], self.features), param_dtype)
-        y = jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=self.out_dtype)
+        tokens = x.astype(dtype).reshape(-1, x.shape[-1])
+        y = jnp.matmul(tokens, kernel.astype(dtype), preferred_element_type=self.out_dtype)
+        y = y.reshape(*x.shape[:-1], self.features)
         if not self.use_bias:
             return y
         init = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:])
@@ -126,25 +128,3 @@ class MLP(nn.Module):
         gate = Projection(c, c.mlp_size, ("embed", "mlp"), name="gate")(x)
         up = Projection(c, c.mlp_size, ("embed", "mlp"), name="up")(x)
         return Projection(c, c.hidden_size, ("mlp", "embed"), name="down")(nn.silu(gate) * up)
-
-
-def stacked(layer: type[nn.Module], config: StackConfig, length: int, in_axes: tuple[Any, ...]) -> nn.Module:
-    """`length` layers as one module with parameters stacked on a leading "layers" axis.
-
-    Args:
-        layer: Called as `layer(config)(x, *inputs) -> (x, output)`.
-        config: The config of every layer.
-        length: Number of layers.
-        in_axes: Per input: 0 if each layer has its own, stacked on a leading axis; `nn.broadcast` if all share one.
-    """
-    unroll = length if config.scan_unroll is True else min(config.scan_unroll, length)
-    stack = nn.scan(
-        nn.remat(layer, prevent_cse=unroll > 1) if config.remat else layer,
-        variable_axes={"params": 0},
-        split_rngs={"params": True},
-        in_axes=in_axes,
-        length=length,
-        unroll=unroll,
-        metadata_params={nn.PARTITION_NAME: "layers"},
-    )
-    return stack(config)

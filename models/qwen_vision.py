@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from models import rope
 from models.interface import Array, StackConfig
-from models.layers import Projection, RMSNorm, stacked
+from models.layers import Projection, RMSNorm
 from models.patch_attention import attend
+from models.stack import stacked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +182,7 @@ class QwenVision(nn.Module):
         """Names the parts."""
         c = self.config
         self.patch_embed = Projection(c, c.hidden_size, (None, "embed"))
-        self.blocks = stacked(PatchBlock, c, c.layers, in_axes=(nn.broadcast, 0))
+        self.blocks = stacked(PatchBlock, c, c.layers, in_axes=(nn.broadcast, 0))(c)
 
     def __call__(self, images: PatchRows) -> Float[Array, "b p d"]:
         """Vectors of the patches, in the same order."""

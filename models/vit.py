@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from models.interface import Array, StackConfig
 from models.layers import Projection
+from models.stack import stacked
 from models.tiles import TileRows
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -175,16 +176,7 @@ class ViT(nn.Module):
         """The blocks with parameters stacked on a leading axis; all are initialised, the first `depth` are run."""
         c = self.config
         length = c.layers if self.is_initializing() else c.depth
-        unroll = max(length, 1) if c.scan_unroll is True else min(c.scan_unroll, max(length, 1))
-        stack = nn.scan(
-            nn.remat(Block, prevent_cse=unroll > 1) if c.remat else Block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=nn.broadcast,
-            length=length,
-            unroll=unroll,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )
+        stack = stacked(Block, c, length, in_axes=nn.broadcast)
         if length < c.layers:
             stack = nn.map_variables(stack, "params", lambda all: jax.tree.map(lambda leaf: leaf[:length], all))
         return stack(c, name="blocks")

@@ -37,11 +37,12 @@ FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_
 
 
 def start(command, root, workdir, *arguments, devices=1):
-    """A command of launch/ in a process of its own."""
+    """A command of launch/, or given as -c and code, in a process of its own."""
     flags = f"{FAST_COMPILE} --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", f"launch.{command}", f"--config={root}/config.py"),
+            *(sys.executable, *(("-m", f"launch.{command}") if command.isidentifier() else ("-c", command))),
+            f"--config={root}/config.py",
             *(f"--workdir={root / workdir}", f"--compilation_cache={root}/compiled", *arguments),
         ],
         cwd=REPOSITORY,
@@ -50,6 +51,16 @@ def start(command, root, workdir, *arguments, devices=1):
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+COUNTING = """
+import atexit, pathlib, runpy, sys
+from merit_jax.data import batching
+fill, read = batching.fill_row, []
+batching.fill_row = lambda examples, space: (read.append(len(examples)), fill(examples, space))[1]
+atexit.register(lambda: pathlib.Path("{note}").write_text(str(sum(map(bool, read)))))
+runpy.run_module("launch.branch", run_name="__main__")
+"""
 
 
 def wait(*processes):
@@ -154,3 +165,21 @@ def test_two_processes_give_the_same_run(root):
     arguments = [[f"--stages={STAGES}", f"--distributed={address},2,{index}"] for index in range(2)]
     wait(*(start("run", root, "two", *given, devices=2) for given in arguments))
     same_run(root, "two")
+
+
+def test_two_processes_share_the_reading_of_a_branch_and_end_like_one(root):
+    for workdir in ("single", "shared"):
+        with_partition(root, workdir)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = "{}:{}".format(*listener.getsockname())
+
+    def counting(workdir, note, *arguments):
+        return start(COUNTING.format(note=root / note), root, workdir, "--branch=0", *arguments, devices=2)
+
+    wait(counting("single", "single.txt"))
+    wait(*(counting("shared", f"{index}.txt", f"--distributed={address},2,{index}") for index in range(2)))
+    whole, *parts = (int((root / name).read_text()) for name in ("single.txt", "0.txt", "1.txt"))
+    assert sum(parts) == whole
+    assert min(parts) > 0
+    close(branch(root, "single", 0), branch(root, "shared", 0))

@@ -6,6 +6,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from merit_jax import sharding
+from merit_jax.train.loop import in_micro_batches
 from tests import toy
 
 
@@ -47,3 +48,18 @@ def test_rows_are_dealt_over_data_and_fsdp_and_come_back_whole():
 def test_rows_that_cannot_be_dealt_are_refused_with_a_number_that_can():
     with pytest.raises(ValueError, match=r"6 rows a batch .* = 4 devices; use a multiple of 4"):
         sharding.place_batch(toy.random_batch(0, rows=6), sharding.make_mesh(data=2, fsdp=2, tensor=2))
+
+
+def test_a_process_owns_the_rows_that_its_devices_hold_whatever_the_micro_batches(monkeypatch):
+    mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+    assert sharding.own_rows(8, mesh) == set(range(8))
+    theirs = set(jax.devices()[:4])
+    rows = in_micro_batches(toy.random_batch(0, rows=8)._replace(tokens=np.arange(8)[:, None]), 2).tokens
+    placed = jax.device_put(rows, jax.NamedSharding(mesh, PartitionSpec(None, sharding.ROWS)))
+    held = {int(x) for shard in placed.addressable_shards if shard.device in theirs for x in np.ravel(shard.data)}
+    monkeypatch.setattr(
+        jax.NamedSharding,
+        "addressable_devices_indices_map",
+        lambda self, shape: {d: i for d, i in self.devices_indices_map(shape).items() if d in theirs},
+    )
+    assert sharding.own_rows(8, mesh) == held == {0, 1, 2, 3}

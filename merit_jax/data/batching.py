@@ -4,7 +4,7 @@ The shift to next-token targets is made per example, before packing: tokens = id
 weights = supervised[1:].
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import grain
@@ -44,7 +44,7 @@ class Rows(Sequence):
         space: What a row has room for.
     """
 
-    def __init__(self, examples: Sequence[Example], rows: Sequence[tuple[int, ...]], space: "Space"):
+    def __init__(self, examples: Sequence[Example], rows: Sequence[tuple[int, ...]], space: Space):
         self.examples, self.rows, self.space = examples, rows, space
 
     def __len__(self) -> int:
@@ -59,13 +59,15 @@ class TrainingBatches:
 
     Attributes:
         steps: Number of batches.
-        tokens: Supervised tokens of all batches: N_k of the merge weights (MERIT Alg. 1, step 5).
+        supervised: Supervised tokens of each batch, all rows counted.
+        tokens: Their sum: N_k of the merge weights (MERIT Alg. 1, step 5).
         examples: Example visits of all batches.
     """
 
-    def __init__(self, rows: Rows, batch_size: int, tokens: int, examples: int):
-        self.steps, self.tokens, self.examples = len(rows) // batch_size, tokens, examples
-        self._rows, self._batch_size = rows, batch_size
+    def __init__(self, rows: Rows, supervised: Int64[np.ndarray, " steps"], examples: int):
+        self.steps, self.supervised = len(supervised), supervised
+        self.tokens, self.examples = int(supervised.sum()), examples
+        self._rows, self._batch_size = rows, len(rows) // len(supervised)
 
     def iterator(self) -> grain.DatasetIterator:
         """Returns a fresh Grain iterator of `Batch`es; `get_state` and `set_state` resume it exactly."""
@@ -87,6 +89,7 @@ def training_batches(
     packing: bool = True,
     reader: ImageReader | None = None,
     image_tokens: int = 0,
+    own: Collection[int] | None = None,
 ) -> TrainingBatches:
     """Plans a branch's run: every epoch visits each example of its shares exactly once, in an order of its own.
 
@@ -100,6 +103,8 @@ def training_batches(
         packing: Several examples to a row; else one.
         reader: Reads images, in Grain's worker threads; None for text.
         image_tokens: Image tokens per row; 0: as many as the row has tokens.
+        own: Places in a batch whose rows this process needs; the examples of the others are not read, and they come as padding.
+            None: all.
 
     Returns:
         The batches, their number and their exact count of supervised tokens.
@@ -124,8 +129,9 @@ def training_batches(
         )
     rows += [()] * (-len(rows) % batch_size)
     visits = np.concatenate(orders)
-    tokens = int(examples.supervised_counts[visits].sum())
-    return TrainingBatches(Rows(examples, rows, space), batch_size, tokens, len(visits))
+    counts = np.array([examples.supervised_counts[list(row)].sum() for row in rows], np.int64)
+    mine = [row if own is None or place % batch_size in own else () for place, row in enumerate(rows)]
+    return TrainingBatches(Rows(examples, mine, space), counts.reshape(-1, batch_size).sum(axis=1), len(visits))
 
 
 def bucketed_batches(

@@ -87,6 +87,7 @@ def _batches(run: Run, branch: Branch) -> TrainingBatches:
         seed=run.config.seed,
         reader=run.reader,
         image_tokens=cfg.image_tokens,
+        own=sharding.own_rows(cfg.batch_size, run.mesh),
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from etils import epath
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 from merit_jax import tree
 from merit_jax.artifact import write_text
@@ -23,12 +23,16 @@ from merit_jax.types import Array, Batch, Leaves
 
 @runtime_checkable
 class Loader(Protocol):
-    """Data of one branch: a known number of batches and an iterator whose state can be saved."""
+    """Data of one branch: a known number of batches, of tokens in each, and an iterator whose state can be saved."""
 
     steps: int
+    supervised: Sequence[int] | Int64[np.ndarray, " steps"]
 
     def iterator(self) -> Any:
-        """An iterator over host batches, leaves [rows, length], with `get_state` and `set_state`."""
+        """An iterator over host batches, leaves [rows, length], with `get_state` and `set_state`.
+
+        The rows that this process's devices have no part of need no content.
+        """
 
 
 class Finished(NamedTuple):
@@ -97,7 +101,7 @@ def fine_tune(
             batch = next(iterator)
             placed = place_batch(in_micro_batches(batch, micro_batches), mesh, leading=1)
             state, metrics = step(state, frozen, placed, np.float32(schedule(index)))
-            tokens += int(batch.weights.sum(dtype=np.float64))
+            tokens += int(loader.supervised[index])
             log.add(index, metrics, state.leaves, last=index == loader.steps - 1)
             progress.set_postfix(log.latest, refresh=False)
             progress.update()

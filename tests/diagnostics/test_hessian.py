@@ -133,7 +133,7 @@ def test_products_of_narrow_parameters_are_summed_in_float32():
 
 def test_the_decoder_has_a_symmetric_hessian_that_its_gradient_confirms():
     """Through scanned, recomputed layers and the chunked loss, in float32."""
-    model = build(tiny.config(layers=2, remat=True))
+    model = build(tiny.config(layers=2, remat="full"))
     leaves, _ = tree.split(jax.tree.map(jnp.asarray, tiny.params(model)), (".*",))
     objective = Objective(next_token_loss(model, chunk=4), {}, [NETWORK.batch(0, rows=2, length=6)])
     u, v = gaussian(leaves, 0), gaussian(leaves, 1)

@@ -32,7 +32,7 @@ def test_a_token_sees_no_later_token_and_no_padding():
     assert (tiny.logits(model, params, batch)[0, 3] != tiny.logits(model, params, other)[0, 3]).any()
 
 
-@pytest.mark.parametrize("changes", [{"remat": True}, {"scan_unroll": True, "remat": True}])
+@pytest.mark.parametrize("changes", [{"scan_unroll": True}, {"scan_unroll": True, "remat": "full"}])
 def test_switches_change_neither_the_loss_nor_its_gradient(changes):
     batch = tiny.rows(6, 3, width=6)
 
@@ -128,6 +128,7 @@ def test_a_text_model_refuses_images():
         ({"kv_heads": 4}, "not a multiple of kv_heads"),
         ({"head_dim": 5}, "must be even"),
         ({"scan_unroll": 0}, "scan_unroll = 0"),
+        ({"remat": True}, "remat = True: expected one of none, dots, full"),
     ],
 )
 def test_bad_options_are_named(changes, message):

@@ -35,8 +35,8 @@ def test_sharded_and_single_folders_give_the_same_params(tmp_path):
 
 def test_param_dtype_and_overrides_are_kept_apart(tmp_path):
     path = tiny.folder(tmp_path / "hf", weights=tiny.tensors("llama", dtype=tiny.BF16))
-    model, params = load_pretrained(path, dtype="bfloat16", remat=True)
-    assert (model.config.dtype, model.config.param_dtype, model.config.remat) == ("bfloat16", "float32", True)
+    model, params = load_pretrained(path, dtype="bfloat16", remat="full")
+    assert (model.config.dtype, model.config.param_dtype, model.config.remat) == ("bfloat16", "float32", "full")
     assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}
     _, params = load_pretrained(path, param_dtype="bfloat16")
     assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"bfloat16"}

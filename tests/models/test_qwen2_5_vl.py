@@ -116,11 +116,11 @@ def test_a_frozen_tower_has_no_backward_pass(world, monkeypatch):
 
 def test_switches_reach_all_parts_and_change_nothing(world):
     path, model, params, processor, pictures = world
-    config = read_config(path, remat=True, scan_unroll=True, dtype="bfloat16", attention="xla")
+    config = read_config(path, remat="full", scan_unroll=True, dtype="bfloat16", attention="xla")
     for part in (config.text, config.vision, config.projector):
-        assert (part.remat, part.scan_unroll, part.dtype, part.attention) == (True, True, "bfloat16", "xla")
+        assert (part.remat, part.scan_unroll, part.dtype, part.attention) == ("full", True, "bfloat16", "xla")
     rows = batch(processor, [conversation(pictures[0])], WIDTH, ROOM)
-    other = build(model.config, remat=True, scan_unroll=True)
+    other = build(model.config, remat="full", scan_unroll=True)
     np.testing.assert_allclose(tiny.logits(other, params, rows), tiny.logits(model, params, rows), atol=1e-5)
     with pytest.raises(ValueError, match=r"unknown model option 'vocab_size'.*remat"):
         build(model.config, vocab_size=3)

@@ -341,7 +341,7 @@ def test_switches_change_no_feature(opened):
     _, model, params, processor, images = opened("clip")
     batch = tiny_tiles.batch(processor, [tiny_tiles.conversation(images[0])], 40, 16)
     expected = tiny_tiles.features(model, params, batch.images)
-    other = dataclasses.replace(model, config=build(model.config, remat=True, scan_unroll=2).config)
+    other = dataclasses.replace(model, config=build(model.config, remat="full", scan_unroll=2).config)
     np.testing.assert_allclose(tiny_tiles.features(other, params, batch.images), expected, atol=1e-6)
 
 

@@ -20,6 +20,7 @@ STEPS = 7
 
 class Loader:
     steps = STEPS
+    supervised = [int(toy.random_batch(seed, rows=8).weights.sum()) for seed in range(STEPS)]  # noqa: RUF012
 
     def iterator(self):
         source = grain.MapDataset.source([toy.random_batch(seed, rows=8) for seed in range(STEPS)])

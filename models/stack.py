@@ -1,0 +1,29 @@
+"""Stacks of layers: one scan, more or less unrolled, that keeps or recomputes activations."""
+
+from typing import Any
+
+from flax import linen as nn
+
+from models.interface import REMAT, StackConfig
+
+
+def stacked(layer: type[nn.Module], config: StackConfig, length: int, in_axes: Any) -> type[nn.Module]:
+    """A module of `length` layers with parameters stacked on a leading "layers" axis.
+
+    Args:
+        layer: Called as `layer(config)(x, *inputs) -> (x, output)`.
+        config: Its `scan_unroll` and `remat`.
+        length: Number of layers.
+        in_axes: Per input: 0 if each layer has its own, stacked on a leading axis; `nn.broadcast` if all share one.
+    """
+    unroll = max(length if config.scan_unroll is True else min(config.scan_unroll, length), 1)
+    policy = REMAT[config.remat]
+    return nn.scan(
+        layer if policy is None else nn.remat(layer, prevent_cse=unroll > 1, policy=policy),
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=in_axes,
+        length=length,
+        unroll=unroll,
+        metadata_params={nn.PARTITION_NAME: "layers"},
+    )
