@@ -78,7 +78,7 @@ def bare(options: argparse.Namespace) -> Callable[[], None]:
 
 
 def transformers(options: argparse.Namespace) -> Callable[[], None]:
-    """PyTorch: loss and backward pass of each batch, every fifth entry of each leaf in our layout, and one .npy for each dataset."""
+    """PyTorch: loss and backward pass of each batch, every fifth entry of our leaves, one .npy for each dataset."""
     import numpy as np
     import torch
     from transformers import AutoModelForCausalLM

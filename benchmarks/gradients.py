@@ -3,10 +3,10 @@
     python -m benchmarks.gradients --model=smollm2 --datasets=6 --examples=8 --root=runs/gradient-benchmark
     python -m benchmarks.gradients --model=quickstart --datasets=32 --examples=60 --root=runs/gradient-benchmark
 
-All take the gradients of the same examples in the same padded batches, float32. The stage is the whole of it: it makes the batches,
-places them, adds up, reduces and writes one file for each dataset. The bare loop finds its batches on the device and keeps
-nothing. The PyTorch loop (SmolLM2 only; transformers is needed) adds up, keeps every fifth entry and writes one file for each
-dataset. Each is a process of its own, which compiles and does its loop once before; then they take turns. Prints a table;
+All take the gradients of the same examples in the same padded batches, float32. The stage is the whole of it: it makes the
+batches, places them, adds up, reduces and writes one file for each dataset. The bare loop finds its batches on the device and
+keeps nothing. The PyTorch loop (SmolLM2 only; transformers is needed) adds up, keeps every fifth entry and writes one file for
+each dataset. Each is a process of its own, which compiles and does its loop once before; then they take turns. Prints a table;
 --root/MODEL.json has every run.
 """
 

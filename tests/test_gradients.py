@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from merit_jax import sharding
-from merit_jax.gradients import (
-    _side_by_side,
-    count_sketch,
-    dataset_gradients,
-    gradient_rows,
-    make_reduction,
-    strided,
-)
+from merit_jax.gradients import _side_by_side, dataset_gradients, gradient_rows
+from merit_jax.reduction import CountSketch, Stride, make_reduction
 from tests import toy
 
 DATASETS = [[toy.random_batch(0), toy.random_batch(1)], [toy.random_batch(2)], [toy.random_batch(3, length=7)]]
@@ -95,14 +89,14 @@ def test_frozen_parameters_have_no_part_in_the_gradient():
 @pytest.mark.parametrize("stride", [2, 3, 6])
 def test_a_stride_that_divides_the_last_axis_takes_every_sth_entry(stride):
     kernel = np.arange(toy.ROWS * toy.COLUMNS, dtype=np.float32).reshape(toy.ROWS, toy.COLUMNS)
-    np.testing.assert_array_equal(strided({"k": kernel}, stride), kernel.ravel()[::stride])
+    np.testing.assert_array_equal(Stride(stride)({"k": kernel}), kernel.ravel()[::stride])
 
 
 def test_a_sketch_keeps_inner_products_within_its_stated_error():
     rng = np.random.default_rng(0)
     width, leaves = 4096, [{"a": rng.normal(size=(100, 80)), "b": rng.normal(size=500)} for _ in range(8)]
     flat = np.stack([np.concatenate([leaf["a"].ravel(), leaf["b"]]) for leaf in leaves])
-    sketches = np.stack([count_sketch(jax.tree.map(jnp.float32, leaf), width) for leaf in leaves])
+    sketches = np.stack([CountSketch(width)(jax.tree.map(jnp.float32, leaf)) for leaf in leaves])
 
     def cosines(x):
         unit = x / np.linalg.norm(x, axis=1, keepdims=True)
@@ -115,9 +109,9 @@ def test_a_sketch_keeps_inner_products_within_its_stated_error():
 
 def test_a_sketch_of_a_leaf_depends_on_its_path_alone():
     leaf, other = jnp.arange(50.0), jnp.ones(30)
-    together = count_sketch({"a": leaf, "b": other}, 64)
-    np.testing.assert_allclose(together, count_sketch({"a": leaf}, 64) + count_sketch({"b": other}, 64), rtol=1e-5)
-    assert not np.allclose(count_sketch({"c": leaf}, 64), count_sketch({"a": leaf}, 64))
+    together = CountSketch(64)({"a": leaf, "b": other})
+    np.testing.assert_allclose(together, CountSketch(64)({"a": leaf}) + CountSketch(64)({"b": other}), rtol=1e-5)
+    assert not np.allclose(CountSketch(64)({"c": leaf}), CountSketch(64)({"a": leaf}))
 
 
 def test_devices_change_nothing():

@@ -8,8 +8,9 @@ import numpy as np
 
 from merit_jax.artifact import fingerprint, is_current, read_json, write_array, write_json
 from merit_jax.data.batching import bucketed_batches, calibration_examples
-from merit_jax.gradients import checked, gradient_rows, make_reduction
+from merit_jax.gradients import checked, gradient_rows
 from merit_jax.progress import bar
+from merit_jax.reduction import make_reduction
 from merit_jax.run import Run
 from merit_jax.types import Batch, Dataset
 
