@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +87,57 @@ def gradient_rows(
             sums, counts = add(sums, counts, leaves, frozen, place(batch))
         kept = {path: to_host(part) for path, part in finish(sums, counts).items()}
         yield from (reduce.row({path: part[i] for path, part in kept.items()}, layout) for i in range(len(block)))
+
+
+class SideBySide(NamedTuple):
+    """How many datasets are differentiated together.
+
+    Attributes:
+        datasets: Their number.
+        reason: Why so many.
+    """
+
+    datasets: int
+    reason: str
+
+
+def side_by_side(
+    loss_fn: LossFn,
+    params: Params,
+    batch: Batch,
+    *,
+    trainable: Sequence[str],
+    average: str,
+    budget: int,
+    most: int,
+    place: Callable[[Batch], Batch] = lambda batch: batch,
+) -> SideBySide:
+    """As many datasets as a budget of memory allows.
+
+    Each takes its float32 sums and what the compiled step needs beside them: its gradient and its activations.
+
+    Args:
+        loss_fn: As in `dataset_gradients`.
+        params: theta0.
+        batch: One of the largest shape that will come.
+        trainable: Regular expressions over parameter paths.
+        average: "example" or "token".
+        budget: Bytes on each device.
+        most: Datasets there are.
+        place: Puts a stacked batch, leaves [1, rows, ...], on the devices.
+    """
+    leaves, frozen = tree.split(params, trainable)
+    layout = layout_of(leaves)
+    add = _accumulator(loss_fn, lookup(AVERAGES, average, "gradients.average"), 1, tuple(layout.items()))
+    sums = {
+        path: jax.ShapeDtypeStruct((1, *like.shape), jnp.float32, sharding=_stacked(like))
+        for path, like in layout.items()
+    }
+    one = place(jax.tree.map(lambda x: np.asarray(x)[None], batch))
+    memory = add.lower(sums, jax.ShapeDtypeStruct((1,), jnp.float32), leaves, frozen, one).compile().memory_analysis()
+    each = memory.output_size_in_bytes + memory.temp_size_in_bytes
+    count = min(max(1, budget // each), most)
+    return SideBySide(count, f"one takes {each:,} bytes of a device, all may take {budget:,}")
 
 
 def checked(row: Float[np.ndarray, " d"], name: str) -> Float[np.ndarray, " d"]:
