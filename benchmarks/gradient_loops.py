@@ -85,6 +85,7 @@ def transformers(options: argparse.Namespace) -> Callable[[], None]:
 
     torch.set_num_threads(options.threads)
     model = AutoModelForCausalLM.from_pretrained(options.root / "hf", dtype=torch.float32)
+    model.get_input_embeddings().padding_idx = None  # it would drop the padding token's gradient, also in the text
     layout = json.loads((options.root / "layout.json").read_text())
     tensors, out = dict(model.named_parameters()), options.root / "transformers"
     out.mkdir(exist_ok=True)
