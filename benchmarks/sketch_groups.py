@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -50,9 +51,18 @@ def similarities(run: Run, names: list[str], parts: Several) -> Iterator[np.ndar
         reduce=parts,
         place=lambda batch: run.place_batch(batch, leading=1),
     )
-    matrix = np.stack([checked(row, dataset.name) for row, dataset in zip(rows, chosen, strict=True)])
-    for part in np.split(matrix, np.cumsum(sizes)[:-1], axis=1):
-        yield np.asarray(cosine_similarity(part, names))
+    with TemporaryDirectory() as folder:
+        matrices = [
+            np.lib.format.open_memmap(f"{folder}/{k}.npy", "w+", np.float32, (len(names), size))
+            for k, size in enumerate(sizes)
+        ]
+        for index, (row, dataset) in enumerate(zip(rows, chosen, strict=True)):
+            for matrix, piece in zip(
+                matrices, np.split(checked(row, dataset.name), np.cumsum(sizes)[:-1]), strict=True
+            ):
+                matrix[index] = piece
+        for matrix in matrices:
+            yield np.asarray(cosine_similarity(matrix, names))
 
 
 def main(arguments: list[str]) -> None:

@@ -1,6 +1,7 @@
 """What is kept of a gradient: the same on any mesh, without a leaf being gathered and without large temporaries."""
 
 import re
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from merit_jax.gradients import _reducer, _stacked
 from merit_jax.reduction import CountSketch, Several, Stride, _compiled, _hash, layout_of
 from merit_jax.sharding import MESH_AXES
 
@@ -57,8 +59,6 @@ def test_a_stride_keeps_the_same_entries_on_any_mesh_and_moves_none(mesh, stride
 
 def plain_sketch(width):
     """Bucket by bucket, in float64."""
-    import zlib
-
     total = np.zeros(width)
     for path, leaf in HOST.items():
         bits = np.asarray(_hash(jnp.arange(leaf.size, dtype=jnp.uint32), zlib.crc32(path.encode())))
@@ -72,6 +72,17 @@ def test_a_sketch_is_the_same_on_any_mesh_and_only_sketches_travel(mesh):
     np.testing.assert_allclose(CountSketch(64)(leaves), plain_sketch(64), rtol=1e-5, atol=1e-5)
     moved = collectives(program(CountSketch(64), leaves).as_text())
     assert moved == ([] if np.prod(mesh) == 1 else [("all-reduce", 64)])
+
+
+@pytest.mark.parametrize("mesh", [(1, 4, 2), (1, 8, 1)])
+def test_the_means_of_a_stack_of_datasets_move_no_more(mesh):
+    layout = layout_of(cut(mesh))
+    sums = {path: jax.device_put(np.stack([leaf, leaf]), _stacked(layout[path])) for path, leaf in HOST.items()}
+    for reduction, expected in ((Stride(5), []), (CountSketch(64), [("all-reduce", 128)])):
+        finish = _reducer(reduction, tuple(layout.items()))
+        assert collectives(finish.lower(sums, jnp.full(2, 2.0)).compile().as_text()) == expected
+        second = {path: part[1] for path, part in finish(sums, jnp.array([1.0, 2.0])).items()}
+        np.testing.assert_allclose(reduction.row(second, layout), reduction(HOST) / 2, rtol=1e-5, atol=1e-5)
 
 
 def test_a_sketch_reads_a_leaf_in_blocks_whose_number_does_not_matter(monkeypatch):
