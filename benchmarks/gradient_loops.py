@@ -123,7 +123,7 @@ def prepare(options: argparse.Namespace) -> None:
     from models.llama import ROWS
 
     run = open_run(options)
-    for name in ("hf", "batches"):
+    for name in ("hf", "batches", "transformers"):
         shutil.rmtree(options.root / name, ignore_errors=True)
     export_hf(options.root / "hf", run.theta0.leaves().read, run.theta0.path, dtype="float32")
     for index, dataset in enumerate(run.datasets):

@@ -98,9 +98,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for _ in range(options.repeats):
         for loop in loops:
             seconds[loop.name].append(loop())
+            print(f"{loop.name}: {seconds[loop.name][-1]:.2f} s", file=sys.stderr, flush=True)
     peaks = {loop.name: loop.close() for loop in loops}
+    found = {"seconds": seconds, "peak_bytes": peaks}
+    (options.root / f"{options.model}.json").write_text(json.dumps(found, indent=2) + "\n")
     agreement = json.loads(once("compare", arguments)) if "transformers" in names else {}
-    return {"seconds": seconds, "peak_bytes": peaks, "agreement": agreement}
+    return {**found, "agreement": agreement}
 
 
 def lines(options: argparse.Namespace, found: dict[str, Any]) -> Iterator[str]:
@@ -143,7 +146,6 @@ def main(arguments: list[str]) -> None:
         found = measure(options)
     for line in lines(options, found):
         print(line)
-    (options.root / f"{options.model}.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
     python -m benchmarks.sketch_groups --workdir=runs/quickstart --datasets=16
 
 Takes each dataset's whole gradient once, as the run's gradient stage does, and reduces it in every way at once. Prints how alike
-the cosines are, and which datasets change their group.
+the cosines are, and which datasets change their group, however the groups are numbered.
 """
 
 import argparse
 import sys
 from collections.abc import Iterator
+from itertools import permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -65,6 +66,13 @@ def similarities(run: Run, names: list[str], parts: Several) -> Iterator[np.ndar
             yield np.asarray(cosine_similarity(matrix, names))
 
 
+def alike(groups: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The other grouping with its groups numbered so that as many datasets as can be keep their group."""
+    count = int(groups.max()) + 1
+    numberings = (np.array(numbers)[other] for numbers in permutations(range(count)))
+    return max(numberings, key=lambda numbered: int((numbered == groups).sum()))
+
+
 def main(arguments: list[str]) -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -83,9 +91,7 @@ def main(arguments: list[str]) -> None:
     print("| reduction | Pearson | largest difference | datasets in another group |\n|---|---|---|---|")
     for part, C, own in zip(parts.parts[1:], reduced, groups[1:], strict=True):
         found = fidelity(whole, C, str(part), 0, 0)
-        moved = [
-            f"{name} ({a} -> {b})" for name, a, b in zip(names, groups[0].tolist(), own.tolist(), strict=True) if a != b
-        ]
+        moved = [name for name, a, b in zip(names, groups[0], alike(groups[0], own), strict=True) if a != b]
         print(f"| {part} | {found.pearson:.6f} | {np.abs(C - whole).max():.4f} | {', '.join(moved) or 'none'} |")
     for name, group in zip(names, groups[0].tolist(), strict=True):
         print(f"{group} {name}")
