@@ -81,7 +81,7 @@ def measure(task: Task, setting: Setting, repeats: int) -> Measured:
     state = init_state(leaves, task.optimizer, sharding.of_optimizer(task.optimizer, leaves, mesh))
     host = in_micro_batches(full_batch(task, setting.batch_size), setting.micro_batches)
     batch = sharding.place_batch(host, mesh, leading=1)
-    step = make_step(task.loss(setting.remat), task.optimizer)
+    step = make_step(task.loss(setting.remat, mesh), task.optimizer)
     began = time.perf_counter()
     compiled = step.lower(state, frozen, batch, jnp.float32(1e-5)).compile()
     seconds = []

@@ -147,7 +147,8 @@ def get_config() -> ConfigDict:
     c.gradients.batch_size = 8  # examples per forward pass
     c.gradients.buckets = (64, 128, 256, 512, 1024, 2048)  # padded lengths in tokens; each is compiled once
     c.gradients.image_buckets = (0,)[:0]  # padded numbers of image tokens; empty: as many as the row has tokens
-    c.gradients.vmap = 1  # datasets differentiated side by side (each needs float32 gradients of its own)
+    c.gradients.vmap = 0  # datasets differentiated side by side; 0: as many as vmap_bytes allows
+    c.gradients.vmap_bytes = 0  # of a device that they may take; 0: a quarter of its memory (a CPU: one dataset)
 
     c.conflict = ConfigDict()
     c.conflict.similarity = "cosine"  # C of the datasets' gradients, or "gram": inner products, so that norms count

@@ -1,10 +1,12 @@
 """From a config to what a plan needs of it: the model without weights, the task, and what is known of the data."""
 
 import glob
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import configs
@@ -17,11 +19,13 @@ from merit_jax.plan.architecture import Architecture, Images, Stack
 from merit_jax.plan.flops import Row
 from merit_jax.plan.setting import Task, all_bytes, text_row
 from merit_jax.plan.stages import Data, Job, kept_coordinates
+from merit_jax.sharding import keep_rows
 from merit_jax.train.optimizer import make_optimizer
+from merit_jax.types import LossFn
 from models import build, read_config
 from models.blueprint import Blueprint
 from models.image_shapes import image_rows, image_work
-from models.interface import DecoderConfig, VisionLanguageConfig
+from models.interface import REMAT, DecoderConfig, VisionLanguageConfig
 from models.processor import load_processor
 
 ARCHITECTURES = Path(configs.__file__).parent / "architectures"
@@ -75,9 +79,15 @@ class Plan:
             self._model.logical_axes,
             tuple(train.trainable),
             make_optimizer(train.optimizer, **options),
-            lambda remat: next_token_loss(build(self._raw, remat=remat, **self._switches), self.config.loss.chunk),
+            self._loss,
             row,
+            tuple(REMAT),
         )
+
+    def _loss(self, remat: str, mesh: Mesh | None) -> LossFn:
+        constrain = None if mesh is None else partial(keep_rows, mesh=mesh)
+        model = build(self._raw, remat=remat, constrain=constrain, **self._switches)
+        return next_token_loss(model, self.config.loss.chunk)
 
     def job(self) -> Job:
         """What the stages do."""

@@ -132,14 +132,14 @@ def make(plan: Plan, topology: Topology, *, memory: str, rate: Rate, data: Data,
 
 
 def gradient_stage(plan: Plan, chosen: Setting, room: int) -> Verdict:
-    """The estimate for the gradient stage: sums and gradients of `vmap` datasets, and no optimizer."""
+    """The estimate for the gradient stage: sums and gradients of `vmap` datasets (of one where that is 0), no optimizer."""
     cfg, architecture = plan.config.gradients, plan.architecture()
     setting = chosen._replace(batch_size=cfg.batch_size, micro_batches=1)
     verdict = Judge(Estimator(plan.calibration_task(), architecture, plan.config.loss.chunk), room).estimate(setting)
     held = verdict.held._replace(optimizer=0, theta0=0)
     passing = verdict.passing
     if passing is not None:
-        several = (cfg.vmap * part for part in (2 * passing.gradients, passing.saved, passing.working, 0))
+        several = (max(cfg.vmap, 1) * part for part in (2 * passing.gradients, passing.saved, passing.working, 0))
         passing = Passing(*several)
     return verdict._replace(held=held, passing=passing)
 
@@ -154,7 +154,7 @@ def traffic_of(job: Job, setting: Setting) -> Traffic:
         fsdp=setting.fsdp,
         tensor=setting.tensor,
         micro_batches=setting.micro_batches,
-        remat=setting.remat,
+        recomputed=setting.remat == "full",
     )
 
 

@@ -1,22 +1,20 @@
 """Dataset-level gradients at theta0 (MERIT Alg. 1, step 1)."""
 
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from typing import Any
+from functools import lru_cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from merit_jax import tree
+from merit_jax.reduction import Reduction, layout_of, make_reduction
 from merit_jax.registry import lookup
 from merit_jax.sharding import to_host
 from merit_jax.types import Array, Batch, Leaves, LossFn, Params
-
-Reduction = Callable[[Leaves], Float[Array, " d"]]
-"""Gradient leaves -> the coordinates that are kept."""
 
 
 def dataset_gradients(
@@ -79,15 +77,67 @@ def gradient_rows(
         place: Puts a stacked batch, leaves [vmap, rows, ...], on the devices.
     """
     leaves, frozen = tree.split(params, trainable)
-    add = _accumulator(loss_fn, lookup(AVERAGES, average, "gradients.average"), vmap)
-    finish = jax.jit(jax.vmap(lambda total, count: reduce(jax.tree.map(lambda g: g / count, total))))
-    zeros = jax.jit(lambda leaves: jax.tree.map(lambda x: jnp.zeros((vmap, *x.shape), jnp.float32), leaves))
+    layout = layout_of(leaves)
+    add = _accumulator(loss_fn, lookup(AVERAGES, average, "gradients.average"), vmap, tuple(layout.items()))
+    finish = _reducer(reduce, tuple(layout.items()))
+    sums = {path: jnp.zeros((vmap, *like.shape), device=_stacked(like)) for path, like in layout.items()}
     for start in range(0, len(batches), vmap):
-        block = batches[start : start + vmap]
-        state = (zeros(leaves), jnp.zeros(vmap, jnp.float32))
+        block, counts = batches[start : start + vmap], jnp.zeros(vmap, jnp.float32)
         for batch in _side_by_side(block, vmap):
-            state = add(*state, leaves, frozen, place(batch))
-        yield from to_host(finish(*state))[: len(block)]
+            sums, counts = add(sums, counts, leaves, frozen, place(batch))
+        kept = {path: to_host(part) for path, part in finish(sums, counts).items()}
+        yield from (reduce.row({path: part[i] for path, part in kept.items()}, layout) for i in range(len(block)))
+
+
+class SideBySide(NamedTuple):
+    """How many datasets are differentiated together.
+
+    Attributes:
+        datasets: Their number.
+        reason: Why so many.
+    """
+
+    datasets: int
+    reason: str
+
+
+def side_by_side(
+    loss_fn: LossFn,
+    params: Params,
+    batch: Batch,
+    *,
+    trainable: Sequence[str],
+    average: str,
+    budget: int,
+    most: int,
+    place: Callable[[Batch], Batch] = lambda batch: batch,
+) -> SideBySide:
+    """As many datasets as a budget of memory allows.
+
+    Each takes its float32 sums and what the compiled step needs beside them: its gradient and its activations.
+
+    Args:
+        loss_fn: As in `dataset_gradients`.
+        params: theta0.
+        batch: One of the largest shape that will come.
+        trainable: Regular expressions over parameter paths.
+        average: "example" or "token".
+        budget: Bytes on each device.
+        most: Datasets there are.
+        place: Puts a stacked batch, leaves [1, rows, ...], on the devices.
+    """
+    leaves, frozen = tree.split(params, trainable)
+    layout = layout_of(leaves)
+    add = _accumulator(loss_fn, lookup(AVERAGES, average, "gradients.average"), 1, tuple(layout.items()))
+    sums = {
+        path: jax.ShapeDtypeStruct((1, *like.shape), jnp.float32, sharding=_stacked(like))
+        for path, like in layout.items()
+    }
+    one = place(jax.tree.map(lambda x: np.asarray(x)[None], batch))
+    memory = add.lower(sums, jax.ShapeDtypeStruct((1,), jnp.float32), leaves, frozen, one).compile().memory_analysis()
+    each = memory.output_size_in_bytes + memory.temp_size_in_bytes
+    count = min(max(1, budget // each), most)
+    return SideBySide(count, f"one takes {each:,} bytes of a device, all may take {budget:,}")
 
 
 def checked(row: Float[np.ndarray, " d"], name: str) -> Float[np.ndarray, " d"]:
@@ -111,28 +161,49 @@ AVERAGES: dict[str, Callable[[Array, Array], tuple[Array, Array]]] = {
 """(nll f32[B], tokens f32[B]) -> (summed loss, what to divide it by)."""
 
 
-def _accumulator(loss_fn: LossFn, totals: Callable[[Array, Array], tuple[Array, Array]], width: int) -> Callable:
-    """A compiled `(sums, counts, leaves, frozen, batch) -> (sums, counts)` over a stack of `width` datasets."""
+@lru_cache(maxsize=4)
+def _accumulator(
+    loss_fn: LossFn,
+    totals: Callable[[Array, Array], tuple[Array, Array]],
+    width: int,
+    layout: tuple[tuple[str, jax.ShapeDtypeStruct], ...],
+) -> Callable:
+    """A compiled `(sums, counts, leaves, frozen, batch) -> (sums, counts)` over a stack of `width` datasets.
+
+    Sums are float32, cut as their leaves, and updated where they lie. Those of a dataset without a count so far are not looked
+    at, so that what the one before has left need not be cleared.
+    """
 
     def loss(leaves: Leaves, frozen: Leaves, batch: Batch) -> tuple[Array, Array]:
         return totals(*loss_fn(tree.join(leaves, frozen), batch))
 
-    def one(leaves: Leaves, frozen: Leaves, batch: Batch) -> tuple[Leaves, Array]:
-        gradient, count = jax.grad(loss, has_aux=True)(leaves, frozen, batch)
-        return gradient, count
+    def one(sums: Leaves, count: Array, leaves: Leaves, frozen: Leaves, batch: Batch) -> tuple[Leaves, Array]:
+        gradient, more = jax.grad(loss, has_aux=True)(leaves, frozen, batch)
+        old = jax.tree.map(lambda total: jnp.where(count > 0, total, 0), sums)
+        return jax.tree.map(lambda total, g: total + g.astype(jnp.float32), old, gradient), count + more
 
-    def alone(leaves: Leaves, frozen: Leaves, batch: Batch) -> tuple[Leaves, Array]:
+    def alone(sums: Leaves, counts: Array, leaves: Leaves, frozen: Leaves, batch: Batch) -> tuple[Leaves, Array]:
         """`one` for a stack of one: under vmap the loss could not skip chunks without supervised tokens."""
-        return jax.tree.map(lambda x: x[None], one(leaves, frozen, jax.tree.map(lambda x: x[0], batch)))
+        mine = jax.tree.map(lambda x: x[0], (sums, counts, batch))
+        return jax.tree.map(lambda x: x[None], one(*mine[:2], leaves, frozen, mine[2]))
 
-    each = alone if width == 1 else jax.vmap(one, in_axes=(None, None, 0))
+    each = alone if width == 1 else jax.vmap(one, in_axes=(0, 0, None, None, 0))
+    return jax.jit(each, donate_argnums=0, out_shardings=({path: _stacked(like) for path, like in layout}, None))
 
-    @partial(jax.jit, donate_argnums=(0, 1))
-    def add(sums: Leaves, counts: Array, leaves: Leaves, frozen: Leaves, batch: Batch) -> tuple[Leaves, Array]:
-        gradients, more = each(leaves, frozen, batch)
-        return jax.tree.map(lambda total, g: total + g.astype(jnp.float32), sums, gradients), counts + more
 
-    return add
+@lru_cache(maxsize=4)
+def _reducer(reduce: Reduction, layout: tuple[tuple[str, jax.ShapeDtypeStruct], ...]) -> Callable:
+    """A compiled `(sums, counts) -> ` the kept coordinates of the means of a stack of datasets; the sums stay as they are."""
+
+    def one(sums: Leaves, count: Array) -> Leaves:
+        return jax.tree.map(lambda part: part / count, reduce.kept(sums, dict(layout)))
+
+    return jax.jit(jax.vmap(one))
+
+
+def _stacked(like: jax.ShapeDtypeStruct) -> NamedSharding | None:
+    """How a stack of leaves is cut: each as the leaf."""
+    return like.sharding and NamedSharding(like.sharding.mesh, PartitionSpec(None, *like.sharding.spec))
 
 
 def _side_by_side(block: Sequence[Iterable[Batch]], width: int) -> Iterator[Batch]:
@@ -156,39 +227,3 @@ def _side_by_side(block: Sequence[Iterable[Batch]], width: int) -> Iterator[Batc
 
 def _shape(batch: Batch) -> tuple[int, ...]:
     return tuple(size for leaf in jax.tree.leaves(batch) for size in np.shape(leaf))
-
-
-def make_reduction(name: str, *, stride: int = 5, width: int = 2**18) -> Reduction:
-    """The reduction that config key `gradients.reduction` names."""
-    makers: dict[str, Callable[[], Reduction]] = {
-        "stride": lambda: partial(strided, stride=stride),
-        "countsketch": lambda: partial(count_sketch, width=width),
-    }
-    return lookup(makers, name, "gradients.reduction")()
-
-
-def strided(leaves: Leaves, stride: int) -> Float[Array, " d"]:
-    """`x[..., ::s]` of every leaf, in path order (MERIT §4.1: s = 5). No leaf cut along other axes is gathered."""
-    return jnp.concatenate([leaves[path][..., ::stride].reshape(-1) for path in sorted(leaves)])
-
-
-def count_sketch(leaves: Leaves, width: int) -> Float[Array, " d"]:
-    """A CountSketch of all entries (Charikar et al. 2002): inner products are kept in expectation.
-
-    Bucket and sign of an entry are hashes of its leaf's path and its place in the leaf, so they depend on neither the
-    number of devices nor the other leaves. The variance of a sketched cosine is at most 2 / width.
-    """
-    total = jnp.zeros(width, jnp.float32)
-    for path in sorted(leaves):
-        bits = _hash(leaves[path].size, zlib.crc32(path.encode()))
-        sign = 1.0 - 2.0 * (bits >> 31).astype(jnp.float32)
-        total = total.at[(bits % jnp.uint32(width)).astype(jnp.int32)].add(sign * leaves[path].reshape(-1))
-    return total
-
-
-def _hash(size: int, seed: int) -> Any:
-    """uint32[size]: murmur3's finaliser of (seed, index)."""
-    x = jax.lax.iota(jnp.uint32, size) * jnp.uint32(0x9E3779B1) + jnp.uint32(seed)
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-    return x ^ (x >> 16)

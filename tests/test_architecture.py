@@ -14,7 +14,7 @@ LAYERS = [
     ["types", "registry", "seeds", "progress", "model_card"],
     ["artifact", "workdir", "tree"],
     ["sharding", "loss"],
-    ["data"],
+    ["data", "reduction"],
     ["gradients", "fisher"],
     ["conflict"],
     ["clustering", "branches"],

@@ -4,19 +4,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
-from merit_jax import sharding
+from merit_jax import sharding, tree
 from merit_jax.gradients import (
+    AVERAGES,
+    _accumulator,
     _side_by_side,
-    count_sketch,
+    _stacked,
     dataset_gradients,
     gradient_rows,
-    make_reduction,
-    strided,
+    side_by_side,
 )
+from merit_jax.reduction import CountSketch, Stride, layout_of, make_reduction
 from tests import toy
 
 DATASETS = [[toy.random_batch(0), toy.random_batch(1)], [toy.random_batch(2)], [toy.random_batch(3, length=7)]]
+AXES = {"dense": {"kernel": ("embed", "mlp"), "bias": ("mlp",)}}
 
 
 def take(**options):
@@ -95,14 +99,14 @@ def test_frozen_parameters_have_no_part_in_the_gradient():
 @pytest.mark.parametrize("stride", [2, 3, 6])
 def test_a_stride_that_divides_the_last_axis_takes_every_sth_entry(stride):
     kernel = np.arange(toy.ROWS * toy.COLUMNS, dtype=np.float32).reshape(toy.ROWS, toy.COLUMNS)
-    np.testing.assert_array_equal(strided({"k": kernel}, stride), kernel.ravel()[::stride])
+    np.testing.assert_array_equal(Stride(stride)({"k": kernel}), kernel.ravel()[::stride])
 
 
 def test_a_sketch_keeps_inner_products_within_its_stated_error():
     rng = np.random.default_rng(0)
     width, leaves = 4096, [{"a": rng.normal(size=(100, 80)), "b": rng.normal(size=500)} for _ in range(8)]
     flat = np.stack([np.concatenate([leaf["a"].ravel(), leaf["b"]]) for leaf in leaves])
-    sketches = np.stack([count_sketch(jax.tree.map(jnp.float32, leaf), width) for leaf in leaves])
+    sketches = np.stack([CountSketch(width)(jax.tree.map(jnp.float32, leaf)) for leaf in leaves])
 
     def cosines(x):
         unit = x / np.linalg.norm(x, axis=1, keepdims=True)
@@ -115,23 +119,87 @@ def test_a_sketch_keeps_inner_products_within_its_stated_error():
 
 def test_a_sketch_of_a_leaf_depends_on_its_path_alone():
     leaf, other = jnp.arange(50.0), jnp.ones(30)
-    together = count_sketch({"a": leaf, "b": other}, 64)
-    np.testing.assert_allclose(together, count_sketch({"a": leaf}, 64) + count_sketch({"b": other}, 64), rtol=1e-5)
-    assert not np.allclose(count_sketch({"c": leaf}, 64), count_sketch({"a": leaf}, 64))
+    together = CountSketch(64)({"a": leaf, "b": other})
+    np.testing.assert_allclose(together, CountSketch(64)({"a": leaf}) + CountSketch(64)({"b": other}), rtol=1e-5)
+    assert not np.allclose(CountSketch(64)({"c": leaf}), CountSketch(64)({"a": leaf}))
 
 
-def test_devices_change_nothing():
-    mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+def on_a_mesh(shape, axes):
+    """The toy parameters on the first devices, and what puts batches beside them."""
+    devices = jax.devices()[: int(np.prod(shape))]
+    mesh = jax.make_mesh(shape, sharding.MESH_AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
+    params = jax.tree.map(sharding.place, toy.params(), sharding.of_params(mesh, axes, toy.params()))
+    return params, lambda batch: sharding.place_batch(batch, mesh, leading=1)
+
+
+@pytest.mark.parametrize("reduction", ["stride", "countsketch"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 1), (2, 1, 2), (1, 4, 2), (1, 8, 1)])
+def test_devices_change_nothing(shape, reduction):
     batches = [[toy.random_batch(seed, rows=8)] for seed in range(3)]
-    reduce = make_reduction("stride", stride=1)
+    reduce = make_reduction(reduction, stride=5, width=64)
     options = {"trainable": (".*",), "average": "example", "reduce": reduce}
     alone = list(gradient_rows(toy.loss, toy.params(), batches, **options))
-    axes = {"dense": {"kernel": ("embed", "mlp"), "bias": ("mlp",)}}
-    shardings = sharding.of_params(mesh, axes, toy.params())
-    params = jax.tree.map(sharding.place, toy.params(), shardings)
-    place = lambda batch: sharding.place_batch(batch, mesh, leading=1)  # noqa: E731
-    spread = list(gradient_rows(toy.loss, params, batches, place=place, **options))
-    np.testing.assert_allclose(spread, alone, rtol=1e-5, atol=1e-6)
+    params, place = on_a_mesh(shape, AXES)
+    for vmap in (1, 2):
+        spread = list(gradient_rows(toy.loss, params, batches, place=place, vmap=vmap, **options))
+        np.testing.assert_allclose(spread, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_sums_are_cut_as_their_leaves_and_updated_where_they_lie():
+    params, place = on_a_mesh((1, 4, 2), AXES)
+    leaves, _ = tree.split(params, (".*",))
+    layout = tuple(layout_of(leaves).items())
+    add = _accumulator(toy.loss, AVERAGES["example"], 1, layout)
+    sums = {path: jnp.zeros((1, *like.shape), device=_stacked(like)) for path, like in layout}
+    batch = place(jax.tree.map(lambda x: x[None], toy.random_batch(0, rows=8)))
+    compiled = add.lower(sums, jnp.zeros(1), leaves, {}, batch).compile()
+    own = sum(4 * leaf.addressable_shards[0].data.size for leaf in leaves.values())
+    assert compiled.memory_analysis().alias_size_in_bytes == own < sum(4 * leaf.size for leaf in leaves.values())
+    found, _ = add(sums, jnp.zeros(1), leaves, {}, batch)
+    for path, leaf in leaves.items():
+        assert found[path].addressable_shards[0].data.shape[1:] == leaf.addressable_shards[0].data.shape
+
+
+def test_each_shape_is_compiled_once_for_all_datasets():
+    traced = []
+
+    def loss(params, batch):
+        traced.append(batch.tokens.shape)
+        return toy.loss(params, batch)
+
+    options = {"trainable": (".*",), "average": "example", "reduce": make_reduction("stride", stride=2)}
+    for _ in range(2):
+        batches = [[toy.random_batch(seed, length=length) for length in (5, 7)] for seed in range(4)]
+        assert len(list(gradient_rows(loss, toy.params(), batches, **options))) == 4
+    assert traced == [(4, 5), (4, 7)]
+
+
+def test_what_an_earlier_dataset_left_is_not_added():
+    loud = [jax.tree.map(lambda x: x, toy.random_batch(0))]
+    options = {"trainable": (".*",), "average": "token", "reduce": make_reduction("stride", stride=1)}
+    burst = lambda params, batch: (toy.loss(params, batch)[0] / (batch.tokens.shape[1] - 5), batch.weights.sum(-1))  # noqa: E731
+    first, second = gradient_rows(burst, toy.params(), [loud, [toy.random_batch(1, length=7)]], **options)
+    assert not np.isfinite(first).any()
+    np.testing.assert_allclose(second, toy.gradient([toy.random_batch(1, length=7)], "token") / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_a_dataset_without_batches_has_no_direction_even_after_another():
+    with pytest.raises(ValueError, match="dataset 'none': its gradient is not finite"):
+        dataset_gradients(toy.loss, toy.params(), [[toy.random_batch(0)], []], names=["some", "none"])
+
+
+def test_as_many_datasets_as_the_budget_allows_are_taken_together():
+    params, place = on_a_mesh((1, 4, 2), AXES)
+    options = {"trainable": (".*",), "average": "example", "most": 6, "place": place}
+    counts = [
+        side_by_side(toy.loss, params, toy.random_batch(0, rows=8), budget=budget, **options).datasets
+        for budget in (1, 4096, 2**30)
+    ]
+    assert counts[0] == 1 <= counts[1] <= counts[2] == 6
+    sums = sum(4 * leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(params))
+    found = side_by_side(toy.loss, params, toy.random_batch(0, rows=8), budget=10 * sums, **options)
+    assert 1 <= found.datasets <= 10
+    assert f"all may take {10 * sums:,}" in found.reason
 
 
 def test_a_dataset_without_a_direction_is_named():

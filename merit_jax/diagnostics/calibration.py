@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from merit_jax.diagnostics.resampling import bootstrap_cosines, examples_needed, gram, spearman_brown, split_half
-from merit_jax.gradients import Reduction, checked, gradient_rows
+from merit_jax.gradients import checked, gradient_rows
+from merit_jax.reduction import Reduction
 from merit_jax.types import Batch, LossFn, Params
 
 

@@ -3,15 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
 from merit_jax import tree
 from merit_jax.conflict import cosine_similarity
-from merit_jax.gradients import checked, gradient_rows, make_reduction
+from merit_jax.gradients import checked, gradient_rows
+from merit_jax.reduction import Several, layout_of, make_reduction
 from merit_jax.types import Batch, LossFn, Params
 
 
@@ -89,9 +88,9 @@ def sketch(
     reductions |= {("countsketch", w): make_reduction("countsketch", width=w) for w in widths}
     if not reductions:
         raise ValueError("neither diagnostics.strides nor diagnostics.widths says what to compare")
-    every = [make_reduction("stride", stride=1), *reductions.values()]
-    leaves, _ = tree.split(params, trainable)
-    sizes = [jax.eval_shape(reduce, leaves).shape[0] for reduce in every]
+    every = Several((make_reduction("stride", stride=1), *reductions.values()))
+    layout = layout_of(tree.split(params, trainable)[0])
+    sizes = [part.size(layout) for part in every.parts]
     parts = [np.empty((len(names), size), np.float32) for size in sizes]
     found = gradient_rows(
         loss_fn,
@@ -99,7 +98,7 @@ def sketch(
         batches,
         trainable=trainable,
         average=average,
-        reduce=lambda leaves: jnp.concatenate([reduce(leaves) for reduce in every]),
+        reduce=every,
         place=place,
     )
     for index, (row, name) in enumerate(zip(found, names, strict=True)):

@@ -8,9 +8,8 @@ from jaxtyping import Float, Int
 
 from merit_jax.clustering import Groups, Samples
 from merit_jax.diagnostics.lanczos import Operator
-from merit_jax.gradients import Reduction
 from merit_jax.partition import random
-from merit_jax.sharding import to_host
+from merit_jax.reduction import Reduction
 from merit_jax.types import Array, Leaves
 
 
@@ -74,7 +73,7 @@ def gradient_curvature(
     """
     columns = []
     for gradient in gradients:
-        image = to_host(reduce(product(gradient)))
+        image = reduce(product(gradient))
         columns.append([float(np.dot(np.asarray(row), image)) for row in rows])
     if len(columns) != len(rows):
         raise ValueError(

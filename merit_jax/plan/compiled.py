@@ -105,5 +105,5 @@ def lower_step(task: Task, setting: Setting, mesh: Mesh) -> jax.stages.Lowered:
     """The training step of a run, traced with shapes in the place of arrays."""
     leaves, frozen = abstract_leaves(task, mesh)
     rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
-    step = make_step(task.loss(setting.remat), task.optimizer)
+    step = make_step(task.loss(setting.remat, mesh), task.optimizer)
     return step.lower(abstract_state(task, leaves, mesh), frozen, abstract_batch(task, setting, mesh), rate)

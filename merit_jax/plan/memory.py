@@ -105,7 +105,7 @@ class Estimator:
         layers, row = self.architecture.decoder.layers, self.task.row
         trainable = device_bytes(abstract_leaves(self.task, abstract_mesh(setting))[0])
         sums = setting.micro_batches > 1
-        stored, whole = self.saved(setting), self.saved(setting._replace(remat=False))
+        stored, whole = self.saved(setting), self.saved(setting._replace(remat=self.task.policies[0]))
         logits = 3 * 4 * setting.rows * self.chunk * self.architecture.vocab // setting.tensor
         working = _gathered(self.task, self.architecture, setting) + max(whole.layers // layers, logits)
         return Passing(
@@ -134,9 +134,9 @@ class Estimator:
         return Saved(layers, others)
 
     @functools.cache  # noqa: B019 - lives as long as a plan
-    def _residuals(self, rows: int, remat: bool) -> list[jax.ShapeDtypeStruct]:
+    def _residuals(self, rows: int, remat: str) -> list[jax.ShapeDtypeStruct]:
         """Shapes of what `jax.vjp` of the loss stores for so many rows."""
-        flat, loss = tree.flatten(self.task.abstract), self.task.loss(remat)
+        flat, loss = tree.flatten(self.task.abstract), self.task.loss(remat, None)
         leaves = {path: flat[path] for path in tree.matching(flat, self.task.trainable)}
         frozen = {path: leaf for path, leaf in flat.items() if path not in leaves}
 

@@ -1,25 +1,26 @@
 """The nearest setting that fits, where the one that was asked for does not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from merit_jax.plan.setting import Setting
 
 ORDER = (
     "the smallest change of train.batch_size (which changes what is learnt; none first)",
     "the fewest devices on mesh.tensor",
-    "model.remat as it was",
+    "the least recomputation, model.remat",
     "the fewest train.micro_batches",
     "the fewest devices on mesh.data",
 )
 """What is given up first to last: of all settings that fit, the first in this order is the nearest."""
 
 
-def candidates(asked: Setting, heads: int) -> Iterator[Setting]:
+def candidates(asked: Setting, heads: int, policies: Sequence[str]) -> Iterator[Setting]:
     """Every setting on the same devices that a step can be laid out in, the nearest first.
 
     Args:
         asked: The setting of the config, whether it can be laid out or not.
         heads: Query heads; `mesh.tensor` divides them.
+        policies: What `model.remat` can be, from nothing recomputed to most.
     """
     devices = asked.data * asked.fsdp * asked.tensor
     found = [
@@ -29,18 +30,18 @@ def candidates(asked: Setting, heads: int) -> Iterator[Setting]:
         for data in _divisors(devices // tensor)
         for batch in _batches(asked.batch_size, devices // tensor)
         for parts in _divisors(batch)
-        for remat in sorted({asked.remat, True})
+        for remat in policies[policies.index(asked.remat) :]
         if (setting := Setting(data, devices // tensor // data, tensor, batch, parts, remat)).obstacle() is None
     ]
-    return iter(sorted(found, key=lambda setting: _distance(setting, asked)))
+    return iter(sorted(found, key=lambda setting: _distance(setting, asked, policies)))
 
 
-def _distance(setting: Setting, asked: Setting) -> tuple[int, ...]:
+def _distance(setting: Setting, asked: Setting, policies: Sequence[str]) -> tuple[int, ...]:
     """Smaller is nearer, in the order of `ORDER`."""
     return (
         abs(setting.batch_size - asked.batch_size),
         setting.tensor,
-        setting.remat != asked.remat,
+        policies.index(setting.remat),
         abs(setting.micro_batches - asked.micro_batches),
         abs(setting.data - asked.data),
     )

@@ -24,7 +24,7 @@ class Setting(NamedTuple):
         tensor: Devices that share the width of layers, `mesh.tensor`.
         batch_size: Rows of a step, `train.batch_size`.
         micro_batches: Parts of a batch, `train.micro_batches`.
-        remat: Layers are recomputed, `model.remat`.
+        remat: What of a layer is recomputed, `model.remat`.
     """
 
     data: int
@@ -32,7 +32,7 @@ class Setting(NamedTuple):
     tensor: int
     batch_size: int
     micro_batches: int
-    remat: bool
+    remat: str
 
     @property
     def mesh(self) -> tuple[int, int, int]:
@@ -69,7 +69,8 @@ class Task(NamedTuple):
         logical_axes: Tree of their logical axis names.
         trainable: Regular expressions over parameter paths.
         optimizer: The optimizer.
-        loss: remat -> the loss.
+        loss: (remat, mesh, or None where there are no devices) -> the loss.
+        policies: What `model.remat` can be, from nothing recomputed to most.
         row: Shapes and types of one row of a batch.
     """
 
@@ -77,8 +78,9 @@ class Task(NamedTuple):
     logical_axes: Any
     trainable: tuple[str, ...]
     optimizer: optax.GradientTransformation
-    loss: Callable[[bool], LossFn]
+    loss: Callable[[str, Mesh | None], LossFn]
     row: Batch
+    policies: tuple[str, ...]
 
 
 def text_row(length: int, images: Any = None) -> Batch:

@@ -16,7 +16,7 @@ class Traffic(NamedTuple):
 
 
 def within_slice(
-    *, trainable: int, whole: int, data: int, fsdp: int, tensor: int, micro_batches: int, remat: bool
+    *, trainable: int, whole: int, data: int, fsdp: int, tensor: int, micro_batches: int, recomputed: bool
 ) -> Traffic:
     """What one device of a slice sends per step for data, not counting the activations that `tensor` moves.
 
@@ -30,9 +30,9 @@ def within_slice(
         fsdp: Devices that share them.
         tensor: Devices that share the width of layers.
         micro_batches: Parts of a batch.
-        remat: Layers are recomputed.
+        recomputed: Layers are computed again, whole, in the backward pass.
     """
-    uses = (2 + remat) * micro_batches
+    uses = (2 + recomputed) * micro_batches
     gathered = uses * whole // tensor * (fsdp - 1) // fsdp
     scattered = micro_batches * trainable // tensor * (fsdp - 1) // fsdp
     reduced = micro_batches * all_reduce(trainable // (tensor * fsdp), data)

@@ -90,7 +90,7 @@ class Judge:
             tell: Called with every setting before it is compiled.
         """
         compiled = 0
-        for setting in candidates(asked, self.estimator.architecture.decoder.heads):
+        for setting in candidates(asked, self.estimator.architecture.decoder.heads, self.estimator.task.policies):
             if setting == asked or not self.estimate(setting).fits:
                 continue
             if not self.devices:

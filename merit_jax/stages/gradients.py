@@ -1,19 +1,24 @@
 """`gradients/`: one reduced gradient per dataset at theta0 (MERIT Alg. 1, step 1)."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from merit_jax.artifact import fingerprint, is_current, read_json, write_array, write_json
 from merit_jax.data.batching import bucketed_batches, calibration_examples
-from merit_jax.gradients import checked, gradient_rows, make_reduction
+from merit_jax.gradients import SideBySide, checked, gradient_rows, side_by_side
 from merit_jax.progress import bar
+from merit_jax.reduction import make_reduction
 from merit_jax.run import Run
-from merit_jax.types import Batch, Dataset
+from merit_jax.types import Batch, Dataset, Example
 
 log = logging.getLogger("merit_jax")
+
+SHARE = 4
+"""One part in so many of a device's memory is for gradients of datasets side by side."""
 
 
 def estimate_gradients(run: Run) -> bool:
@@ -30,6 +35,9 @@ def estimate_gradients(run: Run) -> bool:
         return False
     cfg = run.config.gradients
     reduce = make_reduction(cfg.reduction, stride=cfg.stride, width=cfg.width)
+    beside = datasets_at_once(run, missing)
+    log.info("gradients of %d datasets, %d at a time: %s", len(missing), beside.datasets, beside.reason)
+    index["at_once"] = beside._asdict()
     rows = gradient_rows(
         run.loss_fn,
         run.params,
@@ -37,7 +45,7 @@ def estimate_gradients(run: Run) -> bool:
         trainable=run.config.train.trainable,
         average=cfg.average,
         reduce=reduce,
-        vmap=cfg.vmap,
+        vmap=beside.datasets,
         place=lambda batch: run.place_batch(batch, leading=1),
     )
     with bar(len(missing), "gradients", "dataset") as progress:
@@ -45,6 +53,33 @@ def estimate_gradients(run: Run) -> bool:
             _store(run, index, dataset, checked(row, dataset.name))
             progress.update()
     return True
+
+
+def datasets_at_once(run: Run, datasets: Sequence[Dataset]) -> SideBySide:
+    """`gradients.vmap`, or what the memory of the devices allows; one where a device does not say how much it has."""
+    cfg = run.config.gradients
+    if cfg.vmap:
+        return SideBySide(min(cfg.vmap, len(datasets)), "gradients.vmap")
+    budget = cfg.vmap_bytes or _device_bytes() // SHARE
+    if not budget:
+        return SideBySide(1, "the device does not tell its memory; gradients.vmap_bytes would allow more")
+    samples = [calibration_examples(dataset, cfg.examples, run.config.seed) for dataset in datasets]
+    longest = max((example for sample in samples for example in sample), key=lambda example: len(example.tokens))
+    return side_by_side(
+        run.loss_fn,
+        run.params,
+        next(_batches(run, [longest])),
+        trainable=run.config.train.trainable,
+        average=cfg.average,
+        budget=budget,
+        most=len(datasets),
+        place=lambda batch: run.place_batch(batch, leading=1),
+    )
+
+
+def _device_bytes() -> int:
+    """Memory of a device; 0 where it does not tell."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)
 
 
 def load_gradients(run: Run) -> list[np.ndarray]:
@@ -107,9 +142,13 @@ def _inputs(run: Run) -> dict[str, Any]:
 
 def calibration_batches(run: Run, dataset: Dataset) -> Iterator[Batch]:
     """The calibration examples of a dataset, in fixed shapes; images are read as the batches are asked for."""
+    return _batches(run, calibration_examples(dataset, run.config.gradients.examples, run.config.seed))
+
+
+def _batches(run: Run, examples: Sequence[Example]) -> Iterator[Batch]:
     cfg = run.config.gradients
     batches = bucketed_batches(
-        calibration_examples(dataset, cfg.examples, run.config.seed),
+        examples,
         buckets=cfg.buckets,
         batch_size=cfg.batch_size,
         reader=run.reader,

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from merit_jax.artifact import fingerprint, is_current, read_inputs, read_json, write_json
-from merit_jax.gradients import Reduction, make_reduction
 from merit_jax.merge.leaves import OrbaxLeaves
+from merit_jax.reduction import Reduction, make_reduction
 from merit_jax.run import Run
 from merit_jax.stages.gradients import load_gradients
 from merit_jax.train.checkpoint import params_directory
@@ -40,7 +40,7 @@ def project(run: Run) -> bool:
 
 def _way(theta0: LeafReader, model: LeafReader, paths: Iterable[str], reduce: Reduction) -> np.ndarray:
     """The kept entries of θ0 − θ."""
-    return np.asarray(reduce({path: theta0.read(path).astype(np.float32) - model.read(path) for path in paths}))
+    return reduce({path: theta0.read(path).astype(np.float32) - model.read(path) for path in paths})
 
 
 def _cosines(way: np.ndarray, gradients: Iterable[np.ndarray]) -> list[float]:

@@ -1,7 +1,5 @@
 """Agreement of gradients of samples: closed forms, and against direct resampling."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 
@@ -13,7 +11,7 @@ from merit_jax.diagnostics.resampling import (
     spearman_brown,
     split_half,
 )
-from merit_jax.gradients import strided
+from merit_jax.reduction import Stride
 from tests import toy
 
 RNG = np.random.default_rng(0)
@@ -27,7 +25,7 @@ def cosine(a, b):
 
 
 def measure(pools, **options):
-    given = {"block": 1, "sizes": (1, 2), "draws": 30, "reduce": partial(strided, stride=1), **options}
+    given = {"block": 1, "sizes": (1, 2), "draws": 30, "reduce": Stride(1), **options}
     return calibration(toy.loss, toy.params(), pools, **given)
 
 

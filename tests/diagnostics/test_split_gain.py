@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from merit_jax.diagnostics.split_gain import gradient_curvature, partition_gain, split_gain
-from merit_jax.gradients import make_reduction
+from merit_jax.reduction import make_reduction
 from tests import toy
 
 

@@ -1,14 +1,18 @@
 """A small model, its task and its sizes, for plans."""
 
+from functools import partial
 from typing import Any
 
 import optax
+from jax.sharding import Mesh
 
 from merit_jax.loss import next_token_loss
 from merit_jax.plan.architecture import Architecture, Images, Stack
 from merit_jax.plan.setting import Task, text_row
+from merit_jax.sharding import keep_rows
 from merit_jax.train.optimizer import make_optimizer
 from models import DecoderConfig, Model, build
+from models.interface import REMAT
 
 SIZES = {"vocab_size": 512, "hidden_size": 64, "layers": 4, "heads": 8, "kv_heads": 8, "head_dim": 8, "mlp_size": 192}
 CHUNK = 32
@@ -25,9 +29,14 @@ def task(length: int = 64, trainable: tuple[str, ...] = (".*",), **changes: Any)
         built.logical_axes,
         trainable,
         optimizer(),
-        lambda remat: next_token_loss(model(remat=remat, **changes), CHUNK),
+        lambda remat, mesh: next_token_loss(model(remat=remat, constrain=constrained(mesh), **changes), CHUNK),
         text_row(length),
+        tuple(REMAT),
     )
+
+
+def constrained(mesh: Mesh | None) -> Any:
+    return None if mesh is None else partial(keep_rows, mesh=mesh)
 
 
 def optimizer() -> optax.GradientTransformation:

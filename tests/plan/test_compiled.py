@@ -19,7 +19,7 @@ def test_a_small_step_compiles_for_a_tpu_slice():
     pytest.importorskip("libtpu")
     devices = devices_of(parse_topology("v5e:2x2"))
     assert len(devices) == 4
-    found = compile_step(small.task(), Setting(1, 4, 1, 8, 1, True), devices)
+    found = compile_step(small.task(), Setting(1, 4, 1, 8, 1, "full"), devices)
     assert found.fits
     assert found.arguments > 3 * 4 * sum(leaf.size for leaf in _leaves()) / 4
     assert found.temporaries > 0

@@ -56,6 +56,18 @@ def test_a_new_dataset_costs_only_its_own_row(finished, tmp_path, compiled):
         run_stages(new, ("partition",))
 
 
+def test_datasets_side_by_side_give_the_same_rows_and_the_store_says_how_many(finished, tmp_path, compiled):
+    root = world.beside(finished, tmp_path)
+    run = world.run(root, "run", **{"gradients.vmap_bytes": 2**34})
+    run_stages(run, ("mixture", "gradients"))
+    at_once = read_json(run.workdir.gradient_index)["at_once"]
+    assert at_once["datasets"] == len(run.names)
+    assert "bytes of a device" in at_once["reason"]
+    assert read_json(finished.workdir.gradient_index)["at_once"]["datasets"] == 1
+    for row, alone in zip(load_gradients(run), load_gradients(finished), strict=True):
+        np.testing.assert_allclose(row, alone, rtol=1e-3, atol=1e-5)
+
+
 def test_the_stored_similarity_is_that_of_the_stored_gradients(finished):
     rows = np.stack(load_gradients(finished)).astype(np.float64)
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -8,8 +8,9 @@ import numpy as np
 from merit_jax import conflict, tree
 from merit_jax.diagnostics import hessian
 from merit_jax.diagnostics.split_gain import gradient_curvature, split_gain
-from merit_jax.gradients import dataset_gradients, make_reduction
+from merit_jax.gradients import dataset_gradients
 from merit_jax.partition import PARTITIONERS
+from merit_jax.reduction import make_reduction
 from tests import toy
 
 ETA = 0.05

@@ -6,7 +6,7 @@ import numpy as np
 
 from merit_jax.diagnostics.calibration import Blocks, Calibration, calibration
 from merit_jax.diagnostics.sketch import Sketch, sketch
-from merit_jax.gradients import make_reduction
+from merit_jax.reduction import make_reduction
 from merit_jax.run import Run
 from merit_jax.seeds import fold
 from merit_jax.stages.diagnostics.samples import Sample, block_batches, blocks_of

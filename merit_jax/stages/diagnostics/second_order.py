@@ -14,7 +14,7 @@ from merit_jax.diagnostics.hessian import Objective
 from merit_jax.diagnostics.lanczos import Basis
 from merit_jax.diagnostics.spill import SpilledTrees
 from merit_jax.diagnostics.split_gain import PartitionGain, gradient_curvature, partition_gain
-from merit_jax.gradients import make_reduction
+from merit_jax.reduction import make_reduction
 from merit_jax.run import Run
 from merit_jax.seeds import fold
 from merit_jax.stages.conflict import load_conflict
