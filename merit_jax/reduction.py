@@ -65,7 +65,7 @@ class Stride(Reduction):
 
     def row(self, kept: Leaves, layout: Layout) -> Float[np.ndarray, " d"]:
         """The leaves one after the other, in path order, without the padding."""
-        row, start = np.empty(self.size(layout), np.float32), 0
+        row, start = np.empty(self.size(layout), np.result_type(*(part.dtype for part in kept.values()))), 0
         for path in sorted(kept):
             part, real = to_host(kept[path]), self._real(layout[path])
             part = part if real.all() else part[..., real]

@@ -1,6 +1,6 @@
 """The merging gain of a partition before anything is trained, from the curvature between dataset gradients (MERIT §3)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,6 @@ from jaxtyping import Float, Int
 from merit_jax.clustering import Groups, Samples
 from merit_jax.diagnostics.lanczos import Operator
 from merit_jax.partition import random
-from merit_jax.reduction import Reduction
 from merit_jax.types import Array, Leaves
 
 
@@ -53,7 +52,7 @@ def gradient_curvature(
     product: Operator,
     gradients: Iterable[Leaves],
     rows: Sequence[Float[Array, " d"]],
-    reduce: Reduction,
+    reduce: Callable[[Leaves], Float[Array, " d"]],
     scale: float = 1.0,
 ) -> Float[np.ndarray, "t t"]:
     """`M_ij = g_iᵀ H g_j` (MERIT §3), by one Hessian-vector product per dataset.
