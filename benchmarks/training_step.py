@@ -66,7 +66,8 @@ def ours(options: argparse.Namespace) -> Run:
     from merit_jax.types import Batch
 
     config = common.get_config()
-    switches = {name: getattr(options, name) for name in ("remat", "scan_unroll") if getattr(options, name) is not None}
+    chosen = ((name, getattr(options, name)) for name in ("remat", "scan_unroll"))
+    switches = {name: config.model[name] if value is None else value for name, value in chosen}
     theta0 = wire.open_model(MODEL, dtype="float32", **switches)
     mesh = sharding.make_mesh()
     leaves = tree.flatten(
