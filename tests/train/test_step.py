@@ -58,10 +58,11 @@ def test_a_batch_of_padding_moves_nothing():
 def test_every_step_of_every_branch_runs_the_same_program():
     mesh, optimizer = sharding.make_mesh(), make_optimizer("adamw")
     step = make_step(toy.loss, optimizer)
-    shardings = {"dense/bias": jax.P(None), "dense/kernel": jax.P(None, None)}
+    axes = {"dense/bias": ("norm",), "dense/kernel": ("layers", "embed")}
     for seed in range(2):
         leaves = tree.flatten(toy.params())
-        leaves = {path: sharding.place(x, jax.NamedSharding(mesh, shardings[path])) for path, x in leaves.items()}
+        cut = tree.flatten(sharding.of_params(mesh, axes, leaves))
+        leaves = {path: sharding.place(leaf, cut[path]) for path, leaf in leaves.items()}
         state = init_state(leaves, optimizer, sharding.of_optimizer(optimizer, leaves, mesh))
         for _ in range(2):
             batch = in_micro_batches(toy.random_batch(seed, rows=8), 1)
