@@ -116,9 +116,9 @@ def get_config() -> ConfigDict:
         "auto"  # of computation: "float32", "bfloat16", or "auto" = bfloat16 on accelerators. Parameters: float32
     )
     c.model.remat = (
-        "none"  # kept of a layer for the backward pass: all, its products with weights ("dots"), its input ("full")
+        "dots"  # kept of a layer for the backward pass: all, its products with weights ("dots"), its input ("full")
     )
-    c.model.scan_unroll = 1  # layers compiled as one body; a CPU runs faster with more of them unrolled
+    c.model.scan_unroll = 1  # layers compiled as one body
     c.model.attention = "xla"  # implementation given to jax.nn.dot_product_attention: "xla" or "cudnn"
 
     c.basin = ConfigDict()

@@ -10,8 +10,8 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from merit_jax import sharding
 from merit_jax.run import Run
-from merit_jax.sharding import keep_rows, make_mesh
 from merit_jax.types import LeafReader
 from merit_jax.workdir import Workdir
 from models import export_hf, open_pretrained, smollm2_path
@@ -64,6 +64,6 @@ def open_model(path: str, *, dtype: str = "auto", **switches: Any) -> Pretrained
 
 def open_run(config: ConfigDict, workdir: epath.PathLike, *, overwrite: bool = False) -> Run:
     """The run of a config in a workdir."""
-    theta0 = open_model(**config.model, constrain=lambda x: keep_rows(x, make_mesh(**config.mesh)))
+    theta0 = open_model(**config.model, constrain=lambda x: sharding.keep_rows(x, sharding.make_mesh(**config.mesh)))
     tokenizer, reader = load_processor(theta0.path, theta0.model.config)
     return Run(config, Workdir.at(workdir), theta0.model, theta0, tokenizer, reader, overwrite)

@@ -64,6 +64,9 @@ def spec(
 ) -> PartitionSpec:
     """The partition of one parameter; a dimension that its mesh axis does not divide is kept whole.
 
+    It names no axis of size 1 and ends with a name, as what a compiled step returns does: its first step and its later ones then
+    run the same program.
+
     Raises:
         ValueError: A logical name is unknown, or two dimensions ask for one mesh axis.
     """
@@ -74,7 +77,10 @@ def spec(
     taken = [axis for axis in wanted if axis is not None]
     if len(set(taken)) < len(taken):
         raise ValueError(f"parameter {path}: logical axes {axes} put two dimensions on one mesh axis {tuple(wanted)}")
-    fits = [axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(wanted, shape, strict=True)]
+    sizes = [mesh.shape[axis] if axis else 1 for axis in wanted]
+    fits = [axis if n > 1 and not size % n else None for axis, n, size in zip(wanted, sizes, shape, strict=True)]
+    while fits and fits[-1] is None:
+        fits.pop()
     return PartitionSpec(*fits)
 
 

@@ -1,5 +1,6 @@
 """A tiny world: a random Llama checkpoint with a byte-level tokenizer, and datasets of a few short rows."""
 
+import dataclasses
 import json
 import random
 import shutil
@@ -108,8 +109,14 @@ def config(root: Path, method: str = "merit2d", **changes: Any) -> ConfigDict:
 def run(root: Path, workdir: str, method: str = "merit2d", *, overwrite: bool = False, **changes: Any) -> Run:
     """A run in `root/workdir`, on one device."""
     opened = wire.open_run(config(root, method, **changes), root / workdir, overwrite=overwrite)
-    vars(opened)["mesh"] = one_device_mesh()
-    return opened
+    return on_one_device(opened)
+
+
+def on_one_device(run: Run) -> Run:
+    """The same run, not yet begun, on one device."""
+    alone = dataclasses.replace(run, model=build(run.model.config, constrain=None))
+    vars(alone)["mesh"] = one_device_mesh()
+    return alone
 
 
 def one_device_mesh(**_: Any) -> Mesh:

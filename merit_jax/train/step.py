@@ -79,4 +79,7 @@ def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Train
 def init_state(leaves: Leaves, optimizer: optax.GradientTransformation, shardings: Any = None) -> TrainState:
     """A fresh state from its own copy of `leaves` (theta0 survives the donation)."""
     own = jax.tree.map(jnp.copy, leaves)
-    return TrainState(jnp.int32(0), own, jax.jit(optimizer.init, out_shardings=shardings)(own))
+    step, optimizer_state = jax.jit(
+        lambda leaves: (jnp.int32(0), optimizer.init(leaves)), out_shardings=(None, shardings)
+    )(own)
+    return TrainState(step, own, optimizer_state)

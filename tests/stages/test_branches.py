@@ -34,6 +34,11 @@ def refused(run, stage, match):
     assert stage != "merge" or not run.workdir.merge_record.exists()
 
 
+def test_all_branches_share_one_compiled_step(finished):
+    assert len(list(Path(finished.workdir.root).glob("branches/*/done.json"))) == 4
+    assert finished.train_step._cache_size() == 1
+
+
 def test_a_branch_that_is_not_there(run):
     run.workdir.branch(2).rmtree()
     refused(run, "merge", r"branch 2 is not finished .*launch\.branch --branch=2")

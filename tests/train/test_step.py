@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from merit_jax import tree
+from merit_jax import sharding, tree
 from merit_jax.train.loop import in_micro_batches
 from merit_jax.train.optimizer import make_optimizer
 from merit_jax.train.step import init_state, make_step
@@ -53,3 +53,18 @@ def test_a_batch_of_padding_moves_nothing():
     empty = toy.batch(np.zeros((4, 5), np.int32), np.zeros((4, 5)))
     before, (state, _) = take(empty)
     jax.tree.map(np.testing.assert_array_equal, before, state.leaves)
+
+
+def test_every_step_of_every_branch_runs_the_same_program():
+    mesh, optimizer = sharding.make_mesh(), make_optimizer("adamw")
+    step = make_step(toy.loss, optimizer)
+    axes = {"dense/bias": ("norm",), "dense/kernel": ("layers", "embed")}
+    for seed in range(2):
+        leaves = tree.flatten(toy.params())
+        cut = tree.flatten(sharding.of_params(mesh, axes, leaves))
+        leaves = {path: sharding.place(leaf, cut[path]) for path, leaf in leaves.items()}
+        state = init_state(leaves, optimizer, sharding.of_optimizer(optimizer, leaves, mesh))
+        for _ in range(2):
+            batch = in_micro_batches(toy.random_batch(seed, rows=8), 1)
+            state, _ = step(state, {}, sharding.place_batch(batch, mesh, leading=1), RATE)
+    assert step._cache_size() == 1
