@@ -1,9 +1,13 @@
 """Inner products of gradient rows in one pass over their coordinates, whatever their scales."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from threadpoolctl import threadpool_limits
 
 from merit_jax.conflict.rows import Rows, blocks
 
@@ -12,6 +16,10 @@ LEAST, MOST = -126, 126
 
 SAFE = (2.0**-80, 2.0**100)
 """Squared norms for which float32 products of rows neither overflow nor lose entries that count."""
+
+
+MOST_CORES = 8
+"""Cores that multiply at most: each holds a block, and memory's bandwidth ends before that."""
 
 
 class Products(NamedTuple):
@@ -34,12 +42,28 @@ def inner_products(rows: Rows, first: int = 0) -> Products:
     """Products of the rows from `first` on with all rows: float32 within a block, float64 from block to block.
 
     A row is taken as it is while its squares are `SAFE`. One that leaves this range is scaled from there on by a power of two
-    that follows its largest entry so far, and so are its sums: nothing is read twice.
+    that follows its largest entry so far, and so are its sums: nothing is read twice. Each core reads and multiplies blocks of
+    its own, so that it never waits for a reader or for the other cores.
     """
-    sums = _Sums(len(rows), first)
-    for block in blocks(rows):
-        sums.add(block)
+    cores = min(_cores(), MOST_CORES)
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
+        sums, *others = pool.map(partial(_sums, rows, first, cores), range(cores))
+    for other in others:
+        sums.join(other)
     return sums.products()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _sums(rows: Rows, first: int, cores: int, core: int) -> "_Sums":
+    """What one core adds up: of every `cores` blocks, the one numbered `core`."""
+    sums = _Sums(len(rows), first)
+    for block in blocks(rows, core, cores):
+        sums.add(block)
+    return sums
 
 
 class _Sums:
@@ -92,6 +116,15 @@ class _Sums:
             self.inner[i - self.first] *= factor
         self.squares[i] *= factor**2
         self.exponents[i] = exponent
+
+    def join(self, other: "_Sums") -> None:
+        """Adds the sums of other blocks, on the larger of both scales."""
+        for i in range(len(self.squares)):
+            self._raise(i, int(other.exponents[i]))
+            other._raise(i, int(self.exponents[i]))
+        self.inner += other.inner
+        self.squares += other.squares
+        self.broken |= other.broken
 
     def products(self) -> Products:
         """The sums."""

@@ -1,8 +1,6 @@
 """Gradient rows, on disk or in memory, read once and a block of coordinates at a time."""
 
-import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,8 +9,8 @@ from jaxtyping import Float
 
 from merit_jax.types import Array
 
-BLOCK = 2**24
-"""Entries that are read at a time (64 MiB in float32). While one block is multiplied, the next is read."""
+BLOCK = 2**23
+"""Entries that are read at a time (32 MiB in float32)."""
 
 
 @runtime_checkable
@@ -107,19 +105,16 @@ def read(rows: Rows, start: int, out: Float[np.ndarray, "t w"]) -> Float[np.ndar
     return out
 
 
-def blocks(rows: Rows) -> Iterator[Float[np.ndarray, "t w"]]:
-    """All coordinates once, in order, float32; each block may be written to, and is gone when the next is asked for."""
+def blocks(rows: Rows, first: int = 0, step: int = 1) -> Iterator[Float[np.ndarray, "t w"]]:
+    """All coordinates once, in order, float32; each block may be written to, and is gone when the next is asked for.
+
+    Args:
+        rows: The gradients.
+        first: Number of the first block that is read.
+        step: Of so many blocks one is read.
+    """
     total, width = entries(rows), block_width(rows)
-    buffers = [np.empty(len(rows) * width, np.float32) for _ in range(2)]
-
-    def fill(index: int) -> Float[np.ndarray, "t w"]:
-        here = min(width, total - index * width)
-        return read(rows, index * width, buffers[index % 2][: len(rows) * here].reshape(len(rows), here))
-
-    count = math.ceil(total / width)
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(fill, 0)
-        for index in range(1, count):
-            block, ahead = ahead.result(), reader.submit(fill, index)
-            yield block
-        yield ahead.result()
+    buffer = np.empty(len(rows) * width, np.float32)
+    for start in range(first * width, total, step * width):
+        here = min(width, total - start)
+        yield read(rows, start, buffer[: len(rows) * here].reshape(len(rows), here))
