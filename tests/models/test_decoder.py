@@ -128,7 +128,7 @@ def test_a_text_model_refuses_images():
         ({"kv_heads": 4}, "not a multiple of kv_heads"),
         ({"head_dim": 5}, "must be even"),
         ({"scan_unroll": 0}, "scan_unroll = 0"),
-        ({"remat": True}, "remat = True: expected one of none, dots, full"),
+        ({"remat": "all"}, "remat = 'all': expected one of none, dots, full"),
     ],
 )
 def test_bad_options_are_named(changes, message):

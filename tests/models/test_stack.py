@@ -24,4 +24,4 @@ def test_policies_give_one_gradient_with_less_and_less_memory():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), other, gradient)
     none, dots, full = (program.memory_analysis().temp_size_in_bytes for program in programs.values())
     assert 0.8 * none > dots
-    assert 0.5 * dots > full
+    assert 0.7 * dots > full

@@ -16,7 +16,7 @@ def test_a_topology_counts_its_chips_and_prints_as_it_is_written(text, count):
     [
         ("v5e", "expected CHIP:SHAPE"),
         ("v5e:0x8", "expected CHIP:SHAPE"),
-        ("v9:8x8", "unknown chip 'v9'; known: a100, cpu, h100, v4, v5e"),
+        ("v9:8x8", "unknown chip 'v9'; known: a100, cpu, h100, h200, v4, v5e"),
         ("v5e:4x4x4", r"v5e takes 2 number\(s\), such as v5e:4x4"),
         ("h100:2x4", r"h100 takes 1 number\(s\), such as h100:8"),
     ],
