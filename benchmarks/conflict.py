@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import Any
 
 COMMON = """
-import json, os, resource, sys, time
+import json, os, sys, time
 import numpy as np
 import jax.numpy as jnp
 from etils import epath
+from benchmarks.processes import peak_bytes as peak
 from merit_jax import conflict
 from merit_jax.conflict import rows as reading
 jnp.zeros(1).block_until_ready()
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 def finish(seconds, before, **more):
     print(json.dumps({"seconds": seconds, "peak_bytes": peak() - before, **more}))
 paths = sorted(epath.Path(sys.argv[1]).glob("*.npy"))

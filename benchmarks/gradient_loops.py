@@ -6,13 +6,14 @@ and ends with its largest resident memory in bytes.
 
 import argparse
 import json
-import resource
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmarks.processes import peak_bytes
 
 CONFIGS = {
     "smollm2": ("configs.smollm2_bigbench", {"model.scan_unroll": 30}),
@@ -186,7 +187,7 @@ def main() -> None:
         start = time.perf_counter()
         loop()
         print(time.perf_counter() - start, flush=True)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    print(peak_bytes())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Commands measured as processes of their own: what the measuring process holds would count as theirs."""
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -33,7 +34,17 @@ def measure(command: list[str]) -> Run:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{error.decode()[-3000:]}")
-    return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    return Run(seconds, _bytes(usage))
+
+
+def peak_bytes() -> int:
+    """Largest resident memory of this process."""
+    return _bytes(resource.getrusage(resource.RUSAGE_SELF))
+
+
+def _bytes(usage: resource.struct_rusage) -> int:
+    """Largest resident memory, which macOS tells in bytes and Linux in KiB."""
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def python(code: str, *arguments: Any) -> str:

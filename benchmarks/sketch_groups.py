@@ -10,15 +10,11 @@ import argparse
 import sys
 from collections.abc import Iterator
 from itertools import permutations
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from configs import common
-from launch import wire
-from merit_jax.artifact import read_json
+from launch import kept, wire
 from merit_jax.conflict import cosine_similarity, principal_axes
 from merit_jax.diagnostics.sketch import fidelity
 from merit_jax.gradients import checked, gradient_rows
@@ -27,16 +23,11 @@ from merit_jax.reduction import CountSketch, Several, Stride, layout_of
 from merit_jax.run import Run
 from merit_jax.stages.gradients import calibration_batches
 from merit_jax.tree import split
-from merit_jax.workdir import Workdir
 
 
 def open_finished(workdir: str, mixture: str) -> Run:
-    """The run of a workdir, which is only read."""
-    config = common.get_config()
-    with config.unlocked():
-        config.update(ConfigDict(read_json(Workdir.at(workdir).config)))
-        config.mixture.path = mixture or config.mixture.path
-    return wire.open_run(config, Path(workdir))
+    """The run of a workdir."""
+    return wire.open_run(kept.read(workdir, {"mixture.path": mixture} if mixture else None), workdir)
 
 
 def similarities(run: Run, names: list[str], parts: Several) -> Iterator[np.ndarray]:

@@ -6,9 +6,7 @@ Parameters are random and rows are full, so neither weights nor data are needed;
 optimizer, shardings, rematerialisation. As in a run, theta0's trainable parameters are kept beside the state. Prints a table.
 """
 
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from benchmarks import processes
 from launch import cli
 from launch.blueprints import Plan
 from launch.plan import setting_of, use_cpu
@@ -98,8 +97,7 @@ def peak_bytes() -> int:
     stats = jax.local_devices()[0].memory_stats()
     if stats is not None:
         return stats["peak_bytes_in_use"]
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return resident // jax.local_device_count()
+    return processes.peak_bytes() // jax.local_device_count()
 
 
 def report(plan: Plan, topology: Topology, setting: Setting, found: Measured) -> None:

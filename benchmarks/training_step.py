@@ -11,7 +11,6 @@ the loss at every step of both, which shows that they compute the same; --root/t
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from benchmarks.processes import peak_bytes
 
 MODEL = "smollm2-135m-instruct"
 RATE = 1e-5
@@ -140,8 +141,7 @@ def timed(advance: Callable[[], float], steps: int) -> Run:
         losses.append(advance())
         seconds.append(time.perf_counter() - start)
         cpu.append(time.process_time() - cpu_start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Run(seconds[0], seconds[1:], cpu[1:], losses, peak)
+    return Run(seconds[0], seconds[1:], cpu[1:], losses, peak_bytes())
 
 
 TOOLS = {"ours": ours, "pytorch": pytorch}
