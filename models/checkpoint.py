@@ -1,7 +1,7 @@
 """One view of every kind of base checkpoint: a config in Hugging Face terms, tensor specs, tensors one at a time."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -72,15 +72,25 @@ def read_json(file: Path) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        ValueError: The file is not there or holds something else.
+        ValueError: The file is not there or holds something else, or an object in it has a name twice.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file}: expected a JSON file: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file}: expected a JSON object, got {type(content).__name__}")
     return content
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(
+            f"{next(name for name in found if names.count(name) > 1)!r} is there twice; delete all but one"
+        )
+    return found
 
 
 def _weight_files(path: Path) -> list[Path]:
@@ -89,19 +99,19 @@ def _weight_files(path: Path) -> list[Path]:
         return [path / SINGLE]
     if not (path / INDEX).is_file():
         raise ValueError(f"{path}: neither {SINGLE} nor {INDEX} is there (only safetensors are read, never pickles)")
-    files = []
+    files, there = [], {file.name for file in path.iterdir() if file.is_file()}
     for name in sorted(set(_weight_map(path).values())):
-        if not isinstance(name, str) or Path(name).name != name:
+        if Path(name).name != name:
             raise ValueError(f"{path / INDEX}: shard {name!r} is not a file name")
-        if not (path / name).is_file():
-            raise ValueError(f"{path / INDEX}: shard {name} is missing from the folder; fetch it again")
+        if name not in there:
+            raise ValueError(f"{path / INDEX}: shard {name:.200} is missing from the folder; fetch it again")
         files.append(path / name)
     return files
 
 
 def _weight_map(path: Path) -> dict[str, Any]:
     found = read_json(path / INDEX).get("weight_map")
-    if not isinstance(found, dict) or not found:
+    if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found.values()):
         raise ValueError(f"{path / INDEX}: expected 'weight_map', from tensor names to files")
     return found
 

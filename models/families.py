@@ -29,8 +29,8 @@ def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig | VisionLa
         ValueError: The family is unknown, or the config asks for what the model does not do.
     """
     kind = raw.get("model_type")
-    if kind not in FAMILIES:
-        raise ValueError(f"{where}: model_type = {kind!r} is not supported; known families: {', '.join(FAMILIES)}")
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        raise ValueError(f"{where}: model_type = {kind!r:.80} is not supported; known families: {', '.join(FAMILIES)}")
     return FAMILIES[kind].parse(raw, where)
 
 

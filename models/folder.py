@@ -64,13 +64,30 @@ def write_folder(
 
 
 def copy_other_files(source: Path, target: Path) -> None:
-    """Copies files that are neither weights, code, nor the source's README."""
+    """Copies files that are neither weights, code, nor the source's README.
+
+    Raises:
+        ValueError: One is a link to a file elsewhere, which may be private.
+    """
     for file in sorted(source.iterdir()):
         kept = file.suffix in _COPIED or file.name.upper().startswith(_LICENCES)
         if file.is_file() and kept and not file.name.endswith(".index.json"):
+            _check_inside(file, source)
             shutil.copyfile(file, target / file.name)
-    if (source / "additional_chat_templates").is_dir():
-        shutil.copytree(source / "additional_chat_templates", target / "additional_chat_templates")
+    templates = source / "additional_chat_templates"
+    for file in sorted(templates.rglob("*.jinja")):
+        _check_inside(file, source)
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
+
+
+def _check_inside(file: Path, source: Path) -> None:
+    """Refuses a link that leaves the folder, but for the one way in which Hugging Face's cache links its files."""
+    real, base = file.resolve(), source.resolve()
+    roots = [base, *([base.parents[1] / "blobs"] if base.parent.name == "snapshots" else [])]
+    if not any(real.is_relative_to(root) for root in roots):
+        raise ValueError(f"{file} is a link to {real}, outside the folder; put the file itself there")
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:

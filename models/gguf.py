@@ -1,5 +1,6 @@
 """GGUF files of the Llama and Qwen2 architectures, seen as Hugging Face checkpoints."""
 
+import re
 from pathlib import Path
 from typing import Any, no_type_check
 
@@ -30,6 +31,9 @@ _TOP = {
     "output.weight": "lm_head.weight",
 }
 _ROPE_FACTORS = "rope_freqs.weight"
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,5}")
+_DAMAGES = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
+"""What gguf's reader does on damaged files."""
 
 
 class GGUFFile:
@@ -46,9 +50,12 @@ class GGUFFile:
     def __init__(self, path: Path):
         self.path, self.config_file = path, str(path)
         reader = open_reader(path)
-        self.metadata: dict[str, Any] = {key: field.contents() for key, field in reader.fields.items()}
+        self.metadata = _metadata(reader, path)
         extra = {tensor.name: tensor for tensor in reader.tensors if tensor.name == _ROPE_FACTORS}
-        self._tensors = {hf_name(tensor.name, path): tensor for tensor in reader.tensors if tensor.name not in extra}
+        named = [(hf_name(tensor.name, path), tensor) for tensor in reader.tensors if tensor.name not in extra]
+        self._tensors = dict(named)
+        if len(self._tensors) < len(named):
+            raise ValueError(f"{path}: two tensors have one place in the model")
         self.specs = {
             key: TensorSpec(key, np.dtype(np.float32), tuple(int(n) for n in reversed(tensor.shape)))
             for key, tensor in self._tensors.items()
@@ -74,7 +81,13 @@ class GGUFFile:
 
 
 def unpermute(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Puts the rows of each head from interleaved pairs (GGUF) into half-rotation order (Hugging Face)."""
+    """Puts the rows of each head from interleaved pairs (GGUF) into half-rotation order (Hugging Face).
+
+    Raises:
+        ValueError: The rows are no pairs of so many heads.
+    """
+    if heads < 1 or rows.shape[0] % (2 * heads):
+        raise ValueError(f"{rows.shape[0]} rows of a projection are no pairs of {heads} heads; fetch the file again")
     pairs = rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:])
     return pairs.swapaxes(1, 2).reshape(rows.shape)
 
@@ -101,8 +114,21 @@ def open_reader(path: Path) -> Any:
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     try:
-        return Reader(path)
-    except (ValueError, KeyError, IndexError, UnicodeDecodeError, OverflowError) as error:
+        with np.errstate(over="raise"):
+            return Reader(path)
+    except _DAMAGES as error:
+        raise ValueError(f"{path}: not a readable GGUF file (truncated or damaged?): {error}") from None
+
+
+def _metadata(reader: Any, path: Path) -> dict[str, Any]:
+    """GGUF key -> value.
+
+    Raises:
+        ValueError: A text is not UTF-8.
+    """
+    try:
+        return {key: field.contents() for key, field in reader.fields.items()}
+    except _DAMAGES as error:
         raise ValueError(f"{path}: not a readable GGUF file (truncated or damaged?): {error}") from None
 
 
@@ -115,7 +141,7 @@ def hf_name(name: str, path: Path) -> str:
     if name in _TOP:
         return _TOP[name]
     parts = name.split(".", 2)
-    if parts[0] == "blk" and len(parts) == 3 and parts[1].isdecimal() and parts[2] in _LAYER:
+    if parts[0] == "blk" and len(parts) == 3 and _NUMBER.fullmatch(parts[1]) and parts[2] in _LAYER:
         return f"model.layers.{int(parts[1])}.{_LAYER[parts[2]]}"
     raise ValueError(f"{path}: tensor {name!r} has no place in the supported architectures: {', '.join(ARCHITECTURES)}")
 
@@ -127,35 +153,41 @@ def _config(metadata: dict[str, Any], specs: dict[str, TensorSpec], where: str) 
         ValueError: The architecture is another one, or a key is missing.
     """
     kind = metadata.get("general.architecture")
-    if kind not in ARCHITECTURES:
-        raise ValueError(f"{where}: architecture {kind!r} is not supported; known: {', '.join(ARCHITECTURES)}")
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
+        raise ValueError(f"{where}: architecture {kind!r:.80} is not supported; known: {', '.join(ARCHITECTURES)}")
 
     def value(key: str, *default: Any) -> Any:
         if f"{kind}.{key}" not in metadata and not default:
             raise ValueError(f"{where}: metadata key {kind}.{key} is missing")
         return metadata.get(f"{kind}.{key}", *default)
 
+    def number(key: str, *default: Any) -> Any:
+        found = value(key, *default)
+        if isinstance(found, bool) or not isinstance(found, int | float):
+            raise ValueError(f"{where}: {kind}.{key} = {found!r:.80}; expected a number")
+        return found
+
     for key in ("expert_count", "attention.sliding_window"):
         if value(key, 0):
             raise ValueError(f"{where}: {kind}.{key} = {value(key)} is not supported")
     if value("rope.scaling.type", "none") != "none":
         raise ValueError(f"{where}: {kind}.rope.scaling.type = {value('rope.scaling.type')!r} is not supported")
-    heads, hidden = value("attention.head_count"), value("embedding_length")
+    heads, hidden = number("attention.head_count"), number("embedding_length")
     embedding = specs.get("model.embed_tokens.weight")
     config = {
         "architectures": [ARCHITECTURES[kind]],
         "model_type": kind,
-        "vocab_size": embedding.shape[0] if embedding else value("vocab_size"),
+        "vocab_size": embedding.shape[0] if embedding and embedding.shape else number("vocab_size"),
         "hidden_size": hidden,
-        "num_hidden_layers": value("block_count"),
+        "num_hidden_layers": number("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": value("attention.head_count_kv", heads),
-        "head_dim": value("attention.key_length", value("rope.dimension_count", hidden // heads)),
-        "intermediate_size": value("feed_forward_length"),
-        "max_position_embeddings": value("context_length"),
+        "num_key_value_heads": number("attention.head_count_kv", heads),
+        "head_dim": number("attention.key_length", number("rope.dimension_count", hidden // max(heads, 1))),
+        "intermediate_size": number("feed_forward_length"),
+        "max_position_embeddings": number("context_length"),
         "hidden_act": "silu",
-        "rms_norm_eps": _shortest(value("attention.layer_norm_rms_epsilon")),
-        "rope_theta": _shortest(value("rope.freq_base", 10000.0)),
+        "rms_norm_eps": _shortest(number("attention.layer_norm_rms_epsilon")),
+        "rope_theta": _shortest(number("rope.freq_base", 10000.0)),
         "tie_word_embeddings": "lm_head.weight" not in specs,
     }
     names = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
@@ -169,9 +201,12 @@ def _rope_scaling(divisors: np.ndarray, config: dict[str, Any], where: str) -> d
     Raises:
         ValueError: No factor gives them.
     """
+    shape = (config["head_dim"] // 2,)
+    if divisors.shape != shape:
+        raise ValueError(f"{where}: {_ROPE_FACTORS} has shape {divisors.shape}, expected {shape}")
     scaling = Llama3Scaling(_shortest(float(divisors.max())), 1.0, 4.0, 8192)
     plain = rope.frequencies(config["rope_theta"], config["head_dim"])
-    if divisors.shape != plain.shape or not np.allclose(plain / rope.stretch(plain, scaling), divisors, rtol=1e-4):
+    if not np.allclose(plain / rope.stretch(plain, scaling), divisors, rtol=1e-4):
         raise ValueError(f"{where}: {_ROPE_FACTORS} is not the RoPE scaling of Llama 3, the only kind supported")
     return {
         "rope_type": "llama3",

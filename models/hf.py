@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from models.checkpoint import Checkpoint, open_checkpoint
 from models.families import layout, parse_config
 from models.functional import Config, build, override
-from models.interface import Model, Params
+from models.interface import DecoderConfig, Model, Params, VisionLanguageConfig
 from models.keys import Layout, Place, part_of
 
 
@@ -56,6 +56,10 @@ def load_pretrained(
     return opened.model, unflatten_dict(leaves, sep="/")
 
 
+_SIZES = ("layers", "hidden_size", "heads", "head_dim", "mlp_size", "vocab_size", "grid")
+"""What a config says of its model that some tensor is at least as long as."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
     """A checkpoint whose leaves are read one at a time.
@@ -83,6 +87,7 @@ def open_pretrained(path: str | Path, *, param_dtype: Any = jnp.float32, **overr
     """A pretrained model, without its weights until they are read; arguments as for `load_pretrained`."""
     checkpoint = open_checkpoint(path)
     config = parse_config(checkpoint.config, checkpoint.config_file)
+    _check_sizes(config, checkpoint)
     model = build(override(config, {"param_dtype": param_dtype, **overrides}))
     return Pretrained(checkpoint, model, plan_of(model, checkpoint))
 
@@ -99,6 +104,24 @@ def plan_of(model: Model, checkpoint: Checkpoint) -> Layout:
         ValueError: A tensor is missing, unknown or of another shape.
     """
     return layout(model, {key: spec.shape for key, spec in checkpoint.specs.items()}, str(checkpoint.path))
+
+
+def _check_sizes(config: DecoderConfig | VisionLanguageConfig, checkpoint: Checkpoint) -> None:
+    """Refuses a config that is larger than its files, before anything of that size is made.
+
+    Raises:
+        ValueError: There are more layers than tensors, or a size is larger than that of any tensor.
+    """
+    most = max((n for spec in checkpoint.specs.values() if spec.nbytes for n in spec.shape), default=0)
+    for part in (config.text, config.vision) if isinstance(config, VisionLanguageConfig) else (config,):
+        for name in _SIZES:
+            size, limit = getattr(part, name, 0), len(checkpoint.specs) if name == "layers" else most
+            if size > limit:
+                raise ValueError(
+                    f"{checkpoint.config_file}: {name} = {size}, but the files hold {limit} "
+                    f"{'tensors' if name == 'layers' else 'at most along any axis'}; the checkpoint is incomplete, or the config "
+                    "describes another model"
+                )
 
 
 def _puts(shardings: Any, plan: Layout) -> dict[str, Callable[[np.ndarray], jax.Array]]:

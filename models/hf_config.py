@@ -5,6 +5,10 @@ from typing import Any
 
 from models.interface import DecoderConfig, Llama3Scaling
 
+LARGEST = 2**31 - 1
+"""Largest whole number of a config: sizes are numbers of rows, columns and layers."""
+_WIDEST = 1e300
+"""Largest number: more is no size of anything; infinity and NaN are beyond it."""
 _LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 
 
@@ -12,7 +16,7 @@ def expect(raw: Mapping[str, Any], key: str, allowed: Sequence[Any], where: str)
     """Raises ValueError unless `key` has one of the allowed values (None stands for absent)."""
     if raw.get(key) not in allowed:
         choices = " or ".join(repr(value) for value in allowed if value is not None)
-        raise ValueError(f"{where}: {key} = {raw[key]!r} is not supported; expected {choices or 'it absent'}")
+        raise ValueError(f"{where}: {key} = {raw.get(key)!r:.80} is not supported; expected {choices or 'it absent'}")
 
 
 def integer(raw: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
@@ -23,8 +27,8 @@ def integer(raw: Mapping[str, Any], key: str, where: str, default: int | None = 
     """
     value = raw.get(key)
     value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{where}: {key} = {value!r}; expected a whole number")
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > LARGEST:
+        raise ValueError(f"{where}: {key} = {value!r:.80}; expected a whole number, {LARGEST} at most")
     return value
 
 
@@ -36,8 +40,9 @@ def number(raw: Mapping[str, Any], key: str, where: str, default: float | None =
     """
     value = raw.get(key)
     value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{where}: {key} = {value!r}; expected a number")
+    known = not isinstance(value, bool) and isinstance(value, int | float) and -_WIDEST <= value <= _WIDEST
+    if not known:
+        raise ValueError(f"{where}: {key} = {value!r:.80}; expected a number")
     return float(value)
 
 
@@ -79,7 +84,8 @@ def parse_decoder(raw: Mapping[str, Any], family: str, where: str) -> DecoderCon
 
 def is_tied(raw: Mapping[str, Any], where: str) -> bool:
     """Whether embedding and unembedding are one: the top level decides, then a nested text_config."""
-    for level in (raw, raw.get("text_config") or {}):
+    text = raw.get("text_config") or {}
+    for level in (raw, text if isinstance(text, Mapping) else {}):
         if level.get("tie_word_embeddings") is not None:
             expect(level, "tie_word_embeddings", (True, False), where)
             return bool(level["tie_word_embeddings"])
@@ -95,7 +101,10 @@ def _refuse_unsupported(raw: Mapping[str, Any], where: str) -> None:
             raise ValueError(
                 f"{where}: sliding_window = {raw['sliding_window']!r}: windowed attention is not supported"
             )
-    for kind in raw.get("layer_types") or ():
+    kinds = raw.get("layer_types") or ()
+    if not isinstance(kinds, list | tuple):
+        raise ValueError(f"{where}: layer_types = {kinds!r:.80}; expected a list")
+    for kind in kinds:
         expect({"layer_types": kind}, "layer_types", ("full_attention",), where)
 
 
@@ -103,7 +112,7 @@ def _rope_parameters(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     """RoPE settings in one dict, from the new key (rope_parameters) or the old ones (rope_theta, rope_scaling)."""
     nested = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     if not isinstance(nested, Mapping):
-        raise ValueError(f"{where}: rope_parameters = {nested!r}; expected a dictionary")
+        raise ValueError(f"{where}: rope_parameters = {nested!r:.80}; expected a dictionary")
     merged = {"rope_theta": raw.get("rope_theta"), **nested}
     expect(merged, "partial_rotary_factor", (None, 1, 1.0), where)
     expect(raw, "partial_rotary_factor", (None, 1, 1.0), where)

@@ -21,6 +21,10 @@ from etils import epath
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from transformers import AutoImageProcessor
 
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "PCX")
+"""What is read. Pillow knows more, some of which (EPS) it hands to other programs."""
+MAX_PIXELS = 2**26
+"""Pixels of an image; one with more is refused before it is decoded."""
 QUARTER_TURNS = (5, 6, 7, 8)
 """EXIF orientations that exchange height and width."""
 KNOWN_SIZES = 2**16
@@ -38,7 +42,7 @@ def open_image(image: Mapping[str, Any]) -> Image.Image:
         image: A reference.
 
     Raises:
-        ValueError: It is missing, empty, cut off, or no image.
+        ValueError: It is missing, empty, cut off, too large, or no image.
     """
     with _opened(image) as opened:
         return ImageOps.exif_transpose(opened).convert("RGB")
@@ -51,7 +55,7 @@ def image_size(image: Mapping[str, Any]) -> tuple[int, int]:
         image: A reference.
 
     Raises:
-        ValueError: It is missing, empty, or no image.
+        ValueError: It is missing, empty, too large, or no image.
     """
     return _path_size(image["path"], _stamp(image["path"])) if "path" in image else _size(image)
 
@@ -127,15 +131,34 @@ def _opened(image: Mapping[str, Any]) -> Iterator[Image.Image]:
     """Opens an image; what fails inside the `with` block is told as a fault of the image."""
     source = _source(image)
     try:
-        with Image.open(source) as opened:
+        with Image.open(source, formats=_formats()) as opened:
+            _check_size(opened)
             yield opened
     except UnidentifiedImageError:
         raise ValueError(f"{image_name(image)}: not an image that Pillow can read; convert it to PNG or JPEG") from None
+    except (_TooLargeError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"{image_name(image)}: too large ({error}); make it smaller or delete the record") from None
     except Exception as error:  # decoders fail on damaged data in any way: OSError, SyntaxError, struct.error, ...
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(
             f"{image_name(image)}: damaged or truncated image ({reason}); replace it or delete the record"
         ) from error
+
+
+class _TooLargeError(Exception):
+    """An image has more than `MAX_PIXELS`."""
+
+
+def _check_size(opened: Image.Image) -> None:
+    if opened.width * opened.height > MAX_PIXELS:
+        raise _TooLargeError(f"{opened.width} x {opened.height} pixels, at most {MAX_PIXELS} are decoded")
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _source(image: Mapping[str, Any]) -> str | io.BytesIO:
@@ -161,7 +184,9 @@ def _stamp(path: str) -> Stamp:
         else:
             local = os.stat(path)
             stamp, folder = (local.st_size, local.st_mtime_ns), stat.S_ISDIR(local.st_mode)
-    except OSError as error:
+            if not folder and not stat.S_ISREG(local.st_mode):
+                raise OSError("it is no regular file")
+    except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         reason = "no such image" if missing else f"the image cannot be opened ({error})"
         raise ValueError(f"{path}: {reason}; correct the path or delete the record") from None
@@ -198,5 +223,7 @@ def image_processor(path: str | Path) -> Any:
     """
     try:
         return AutoImageProcessor.from_pretrained(path, backend="pil", local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (
+        Exception
+    ) as error:  # transformers fails on damaged settings in any way: OSError, KeyError, AttributeError, ...
         raise ValueError(f"{path}: the folder has no image processor that can be read: {error}") from None

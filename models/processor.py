@@ -137,7 +137,8 @@ def _vision_config(path: Path) -> Any:
     if not (path / CONFIG).is_file():
         return None
     raw = read_json(path / CONFIG)
-    if "vision_config" not in raw and not hasattr(FAMILIES.get(raw.get("model_type")), "reader"):
+    kind = raw.get("model_type")
+    if "vision_config" not in raw and not (isinstance(kind, str) and hasattr(FAMILIES.get(kind), "reader")):
         return None
     return parse_config(raw, str(path / CONFIG))
 

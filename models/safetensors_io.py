@@ -1,6 +1,7 @@
 """Safetensors files: headers and single tensors in, a stream of tensors out."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -37,7 +38,7 @@ class TensorSpec(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Size in bytes."""
-        return self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
+        return self.dtype.itemsize * math.prod(self.shape)
 
 
 def read_specs(file: Path, dtypes: Mapping[str, np.dtype] = DTYPES) -> dict[str, TensorSpec]:

@@ -53,7 +53,8 @@ class StoredTensors:
 
     def linear_map(self, path: str, spec: jax.ShapeDtypeStruct) -> Literal["out_in"] | None:
         """The layout of the matrix of a linear map: two axes, called weight, no embedding or copy of one; else None."""
-        text = self._folder.config.get("text_config") or {}
+        text = self._folder.config.get("text_config")
+        text = text if isinstance(text, Mapping) else {}
         tied = self._folder.config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
         table = _TABLE.search(path) or (tied and _UNEMBEDDING.search(path))
         return "out_in" if len(spec.shape) == 2 and path.endswith(".weight") and not table else None
@@ -123,7 +124,10 @@ def _vocabulary(folder: Path) -> dict[int, str]:
     try:
         vocabulary = content["model"]["vocab"]
         pairs = enumerate(row[0] for row in vocabulary) if isinstance(vocabulary, list) else _swapped(vocabulary)
-        return {**dict(pairs), **{token["id"]: token["content"] for token in content.get("added_tokens", ())}}
+        found = {**dict(pairs), **{token["id"]: token["content"] for token in content.get("added_tokens", ())}}
+        if not all(type(number) is int for number in found):
+            raise TypeError("an id is no whole number")
+        return found
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"{file}: expected a tokenizer with a vocabulary ({error!r})") from None
 

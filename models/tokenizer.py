@@ -38,7 +38,9 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         raise ValueError(f"{path}: expected a folder with a tokenizer or a .gguf file")
     try:
         return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except BaseException as error:  # tokenizers and transformers fail on damaged files in any way
+        if not _of_file(error):
+            raise
         raise ValueError(f"{path}: the folder has no tokenizer that can be read: {error}") from None
 
 
@@ -53,7 +55,7 @@ def from_gguf(metadata: Mapping[str, Any], where: str) -> PreTrainedTokenizerBas
         ValueError: The tokenizer is of an unknown kind, or a key is missing.
     """
     kind, split = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
-    if kind != "gpt2" or split not in SPLITS:
+    if kind != "gpt2" or not isinstance(split, str) or split not in SPLITS:
         raise ValueError(
             f"{where}: tokenizer {kind!r} with pre-tokenizer {split!r} is not supported; expected 'gpt2' with one of "
             f"{', '.join(SPLITS)}; use the Hugging Face folder of the model instead"
@@ -61,8 +63,22 @@ def from_gguf(metadata: Mapping[str, Any], where: str) -> PreTrainedTokenizerBas
     for key in ("tokens", "merges", "token_type"):
         if f"tokenizer.ggml.{key}" not in metadata:
             raise ValueError(f"{where}: metadata key tokenizer.ggml.{key} is missing")
+    try:
+        return _rebuilt(metadata, SPLITS[split])
+    except BaseException as error:  # a list of the wrong kind or length, an id beyond the tokens, ...
+        if not _of_file(error):
+            raise
+        raise ValueError(f"{where}: the tokenizer is damaged ({type(error).__name__}: {error})") from None
+
+
+def _of_file(error: BaseException) -> bool:
+    """Whether an error can come from a damaged file; a panic of the tokenizers' Rust code is no Exception."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def _rebuilt(metadata: Mapping[str, Any], split: list[PreTokenizer]) -> PreTrainedTokenizerBase:
     tokens = metadata["tokenizer.ggml.tokens"]
-    backend = _backend(tokens, metadata["tokenizer.ggml.merges"], SPLITS[split])
+    backend = _backend(tokens, metadata["tokenizer.ggml.merges"], split)
     _add_whole_tokens(backend, tokens, metadata["tokenizer.ggml.token_type"])
     ids = {name: metadata.get(f"tokenizer.ggml.{key}_token_id") for name, key in _SPECIALS.items()}
     specials = {name: tokens[number] for name, number in ids.items() if number is not None}

@@ -81,8 +81,8 @@ def alpaca(row: Row, where: str, layout: Layout) -> Record:
     name = {part: layout.columns.get(part, default) for part, default in ALPACA_COLUMNS.items()}
     messages = system(row, name["system"], where)
     history = row.get(name["history"]) or []
-    for pair in history if isinstance(history, Sequence) else [history]:
-        if not (isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+    for pair in history if isinstance(history, list | tuple) else [history]:
+        if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
             raise ValueError(
                 f"{where}: {name['history']!r} must be a list of [prompt, response] pairs, got {history!r:.80}"
             )
@@ -118,7 +118,7 @@ def cauldron(row: Row, where: str, layout: Layout) -> Record:
     for turn in turns(row, layout.columns.get("messages", "texts"), where):
         messages += [user(string(turn, "user", where)), assistant(string(turn, "assistant", where))]
     images = _images(row, _image_column(row, where, layout), where, layout)
-    return Record(conversation(front_images(messages, images), where), None, where)
+    return Record(conversation(front_images(messages, images, where), where), None, where)
 
 
 def openai(row: Row, where: str, layout: Layout) -> Record:

@@ -82,5 +82,5 @@ def _stamp(path: str) -> Stamp:
             return found.length, int(found.mtime)
         local = os.stat(path)
         return local.st_size, local.st_mtime_ns
-    except OSError:
+    except (OSError, ValueError):
         raise ValueError(f"{path}: no such file; correct the path") from None

@@ -74,11 +74,19 @@ def place_images(messages: Sequence[Mapping[str, Any]], images: Sequence[Image],
     return [{**m, "content": _split(m["content"], rest)} if m["role"] == "user" else m for m in messages]
 
 
-def front_images(messages: Sequence[Mapping[str, Any]], images: Sequence[Image]) -> list[Mapping[str, Any]]:
-    """Puts all images before the user's first text."""
+def front_images(messages: Sequence[Mapping[str, Any]], images: Sequence[Image], where: str) -> list[Mapping[str, Any]]:
+    """Puts all images before the user's first text.
+
+    Raises:
+        ValueError: There are images, and no user's turn.
+    """
     if not images:
         return list(messages)
-    first = next(index for index, message in enumerate(messages) if message["role"] == "user")
+    first = next((index for index, message in enumerate(messages) if message["role"] == "user"), None)
+    if first is None:
+        raise ValueError(
+            f"{where}: {len(images)} images and no turn of a user to put them in; add the turn or delete the row"
+        )
     content = [*images, *_text(messages[first]["content"])]
     return [{**m, "content": content} if index == first else m for index, m in enumerate(messages)]
 
@@ -174,7 +182,10 @@ def _below(value: str, root: str, where: str) -> str:
         base, path = f"{scheme}://{posixpath.normpath(folder)}", f"{other}://{posixpath.normpath(rest)}"
     else:
         base = _real(root)
-        path = os.path.realpath(os.path.join(base, value))
+        try:
+            path = os.path.realpath(os.path.join(base, value))
+        except ValueError as error:
+            raise ValueError(f"{where}: image {value!r:.80} is no path ({error}); name the file") from None
     if not path.startswith(base.rstrip("/") + "/"):
         raise ValueError(
             f"{where}: image {value!r} is {path}, outside the image root {base}; move it below, or set `image_root` in the "

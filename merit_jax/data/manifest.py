@@ -1,17 +1,16 @@
 """The list of a mixture's datasets: a JSON or YAML manifest, or a glob where each file is a dataset."""
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-import yaml
 from etils import epath
 
 from merit_jax.data.formats import FORMATS, Layout
 from merit_jax.data.groups import read_groups
+from merit_jax.data.manifest_file import load_manifest
 from merit_jax.data.sources import READERS, OnError, fail
 from merit_jax.registry import lookup
 
@@ -78,7 +77,7 @@ def read_manifest(path: str, include: Sequence[str] = (), on_error: OnError = fa
         ValueError: The path matches nothing, a name occurs twice, an included name is unknown, or an entry is unusable.
     """
     if PurePath(path).suffix in (".json", ".yaml", ".yml") and not set("*?") & set(path):
-        makers = _datasets(path, _load_manifest(path), on_error)
+        makers = _datasets(path, load_manifest(path), on_error)
         return tuple(makers[name]() for name in select(sorted(makers), include, path))
     entries = {entry.name: entry for entry in _glob(path)}
     return tuple(entries[name] for name in select(sorted(entries), include, path))
@@ -132,49 +131,6 @@ def _file_entry(file: str, files: Sequence[str]) -> Entry | None:
     return Entry(name, file, held_out_file=str(test) if test.exists() else None)
 
 
-def _load_manifest(path: str) -> Mapping[str, Any]:
-    if not epath.Path(path).is_file():
-        raise ValueError(f"{path}: no such manifest; give a .json or .yaml file, or a glob")
-    text = epath.Path(path).read_text()
-    try:
-        if path.endswith(".json"):
-            data = json.loads(text, object_pairs_hook=lambda pairs: _unique(path, pairs))
-        else:
-            data = yaml.load(text, Loader=_unique_loader(path))
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: not a readable manifest ({error}); mend the syntax") from error
-    if not isinstance(data, dict) or not data or not all(isinstance(entry, dict) for entry in data.values()):
-        raise ValueError(
-            f"{path}: expected an object {{dataset name: {{file_name: ...}}}}; to name record files, give a glob"
-        )
-    return {str(name): entry for name, entry in data.items()}
-
-
-def _unique(path: str, pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
-    keys = [key for key, _ in pairs]
-    if repeated := sorted({str(key) for key in keys if keys.count(key) > 1}):
-        raise ValueError(f"{path}: duplicate names {repeated}; rename or delete all but one")
-    return dict(pairs)
-
-
-def _unique_loader(path: str) -> type[yaml.SafeLoader]:
-    class Loader(yaml.SafeLoader):
-        """Safe loader that refuses a repeated key."""
-
-    def construct(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-        loader.flatten_mapping(node)
-        return _unique(
-            path,
-            [
-                (loader.construct_object(key, deep=True), loader.construct_object(value, deep=True))
-                for key, value in node.value
-            ],
-        )
-
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, construct)
-    return Loader
-
-
 def _datasets(path: str, data: Mapping[str, Any], on_error: OnError) -> dict[str, Callable[[], Entry]]:
     """Dataset name -> how to make its entry. Only entries with `group_by` are made, and their files read, at once."""
     makers: dict[str, Callable[[], Entry]] = {}
@@ -214,11 +170,13 @@ def _entry(path: str, name: str, data: Mapping[str, Any]) -> Entry:
     _check_names(tags, TAGS, f"{where}: tags", "")
     format_name = data.get("formatting")
     if format_name is not None:
+        if not isinstance(format_name, str):
+            raise ValueError(f"{where}: formatting is {format_name!r:.80}; expected one of {', '.join(FORMATS)}")
         lookup(FORMATS, format_name, f"formatting in {where}:")
     eval_file, root = data.get("eval_file_name"), data.get("image_root")
     group_by = data.get("group_by", "")
     if not isinstance(group_by, str) or ("group_by" in data and not group_by):
-        raise ValueError(f"{where}: group_by is {group_by!r}; expected the name of a column")
+        raise ValueError(f"{where}: group_by is {group_by!r:.80}; expected the name of a column")
     return Entry(
         name,
         _path(path, data["file_name"], where),
@@ -233,18 +191,18 @@ def _entry(path: str, name: str, data: Mapping[str, Any]) -> Entry:
 
 def _check_keys(data: Mapping[str, Any], where: str) -> None:
     if "file_name" not in data:
-        remote = [f"{key}={data[key]!r}" for key in REMOTE_KEYS if key in data]
+        remote = [f"{key}={data[key]!r:.80}" for key in REMOTE_KEYS if key in data]
         raise ValueError(
             f"{where}: no file_name{' but ' + ', '.join(remote) if remote else ''}; nothing is downloaded "
             "here: download the data and set file_name to the .jsonl, .json or .parquet file"
         )
-    if unknown := sorted(set(data) - {*REMOTE_KEYS, *OTHER_KEYS, *OUR_KEYS}):
+    if unknown := sorted(set(data) - {*REMOTE_KEYS, *OTHER_KEYS, *OUR_KEYS}, key=str):
         raise ValueError(f"{where}: unknown keys {unknown}; known: {', '.join((*OTHER_KEYS, *OUR_KEYS))}")
     if data.get("ranking"):
         raise ValueError(f"{where}: preference pairs (ranking: true) are not instruction data; leave the dataset out")
     if data.get("split", "train") != "train":
         raise ValueError(
-            f"{where}: a file has one split, 'train', got {data['split']!r}; name that split's file in file_name"
+            f"{where}: a file has one split, 'train', got {data['split']!r:.80}; name that split's file in file_name"
         )
     if data.get("eval_file_name") and data.get("held_out"):
         raise ValueError(f"{where}: both eval_file_name and held_out are set; keep one")
@@ -253,14 +211,14 @@ def _check_keys(data: Mapping[str, Any], where: str) -> None:
 def _check_names(given: Any, known: Sequence[str], where: str, reason: str) -> None:
     if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
         raise ValueError(f"{where}: expected an object of strings, got {given!r:.80}")
-    if unknown := sorted(set(given) - set(known)):
+    if unknown := sorted(set(given) - set(known), key=str):
         raise ValueError(
             f"{where}: cannot use {unknown}{' (' + reason + ')' if reason else ''}; known: {', '.join(known)}"
         )
 
 
 def _path(manifest: str, file_name: Any, where: str) -> str:
-    if not isinstance(file_name, str):
+    if not isinstance(file_name, str) or "\0" in file_name:
         raise ValueError(f"{where}: names of files and folders must be strings, got {file_name!r:.80}")
     if ".." in PurePath(file_name).parts:
         raise ValueError(f"{where}: {file_name!r} leaves the manifest's folder; move it below or give an absolute path")
@@ -273,6 +231,6 @@ def _number(data: Mapping[str, Any], key: str, where: str) -> int | float:
     fraction = key == "held_out" and isinstance(value, float) and value < 1
     if not (whole or fraction) or value < 0:
         raise ValueError(
-            f"{where}: {key} is {value!r}; expected a count{', or a fraction below 1' if key == 'held_out' else ''}"
+            f"{where}: {key} is {value!r:.80}; expected a count{', or a fraction below 1' if key == 'held_out' else ''}"
         )
     return value

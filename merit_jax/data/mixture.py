@@ -19,7 +19,7 @@ from merit_jax.seeds import fold
 from merit_jax.types import Dataset, Example, ReadReport, Record
 from merit_jax.workdir import absolute
 
-CACHE_VERSION = "2"
+CACHE_VERSION = "3"
 
 
 class Limits(NamedTuple):

@@ -1,11 +1,13 @@
 """Rows of a dataset file: JSON Lines, JSON (a list of objects) and parquet."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from etils import epath
+
+from merit_jax.artifact import file_sum
+from merit_jax.data import strict_json
 
 Row = Mapping[str, Any]
 Rows = Iterator[tuple[str, Row]]
@@ -49,13 +51,9 @@ def read_rows(path: str, on_error: OnError = fail) -> Rows:
 
 
 def file_digest(path: str) -> str:
-    """Returns the sha256 of a file's bytes, in hex."""
+    """Returns the sha256 of a data file's bytes, in hex."""
     _check_file(path)
-    digest = hashlib.sha256()
-    with epath.Path(path).open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return file_sum(epath.Path(path))
 
 
 def read_json_lines(path: str, on_error: OnError) -> Rows:
@@ -66,7 +64,7 @@ def read_json_lines(path: str, on_error: OnError) -> Rows:
             if not line.strip():
                 continue
             try:
-                yield where, _object(json.loads(_text(line, where)), where)
+                yield where, _object(strict_json.parse(_text(line, where), where), where)
             except json.JSONDecodeError as error:
                 on_error(
                     ValueError(
@@ -84,13 +82,16 @@ def read_json(path: str, on_error: OnError) -> Rows:
         yield from read_json_lines(path, on_error)
         return
     try:
-        rows = json.loads(_text(data, path))
+        rows = strict_json.parse(_text(data, path), path)
     except json.JSONDecodeError as error:
         on_error(
             ValueError(
                 f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno}); the file may be cut off"
             )
         )
+        return
+    except ValueError as error:
+        on_error(error)
         return
     for index, row in enumerate(rows):
         try:
@@ -113,7 +114,7 @@ def read_parquet(path: str, on_error: OnError) -> Rows:
                 for row in batch.to_pylist():
                     yield f"{path}[{index}]", row
                     index += 1
-    except (pyarrow.ArrowException, OSError) as error:
+    except Exception as error:  # of Arrow, of the disk, or of a value that Python cannot hold
         on_error(ValueError(f"{path}: not readable as parquet after {index} rows ({error}); the file may be cut off"))
 
 
@@ -121,7 +122,11 @@ READERS = {".jsonl": read_json_lines, ".ndjson": read_json_lines, ".json": read_
 
 
 def _check_file(path: str) -> None:
-    if not epath.Path(path).is_file():
+    try:
+        found = epath.Path(path).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        found = False
+    if not found:
         raise ValueError(f"{path}: no such file; correct the path")
 
 

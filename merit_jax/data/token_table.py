@@ -1,6 +1,6 @@
 """A list of examples as flat arrays and references to images, kept in memory or memory-mapped from a token cache."""
 
-import io
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 
@@ -8,11 +8,13 @@ import numpy as np
 from etils import epath
 from jaxtyping import Bool, Int32, Int64
 
-from merit_jax.artifact import write_array, write_text
+from merit_jax.artifact import read_array, vector_sum, write_array, write_text
 from merit_jax.types import Example, Image
 
 ARRAYS = ("tokens", "supervised", "truncated", "offsets")
 IMAGES = "images.json"
+SUMS = "checksums.json"
+"""sha256 of each array and of the images."""
 
 Reference = str | bytes
 """An image's path, or the image itself."""
@@ -88,6 +90,7 @@ def save_table(table: TokenTable, folder: epath.Path) -> None:
     for name in ARRAYS:
         if name == ARRAYS[-1]:
             write_text(folder / IMAGES, json.dumps([list(images) for images in table.images]))
+            write_text(folder / SUMS, json.dumps(_sums(table)))
         write_array(folder / f"{name}.npy", np.asarray(getattr(table, name)))
 
 
@@ -97,7 +100,7 @@ def is_saved(folder: epath.Path) -> bool:
 
 
 def load_table(folder: epath.Path) -> TokenTable:
-    """Memory-maps the arrays that `save_table` wrote; from a bucket, reads them.
+    """Memory-maps the arrays that `save_table` wrote, and reads them once for their checksums; from a bucket, reads them.
 
     Raises:
         ValueError: A file is damaged.
@@ -106,13 +109,30 @@ def load_table(folder: epath.Path) -> TokenTable:
     for name in ARRAYS:
         path = folder / f"{name}.npy"
         try:
-            if "://" in str(path):
-                arrays.append(np.load(io.BytesIO(path.read_bytes()), allow_pickle=False))
-            else:
-                arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
+            arrays.append(read_array(path))
         except (OSError, EOFError, ValueError) as error:
             raise ValueError(f"{path}: damaged token cache ({error}); delete {folder}") from error
-    return TokenTable(*arrays, _load_images(folder, rows=len(arrays[-1]) - 1))
+    table = TokenTable(*arrays, _load_images(folder, rows=arrays[-1].size - 1))
+    _check(table, folder)
+    return table
+
+
+def _sums(table: TokenTable) -> dict[str, str]:
+    """sha256 of each array and of the images."""
+    images = json.dumps([list(images) for images in table.images]).encode()
+    arrays = {name: vector_sum(np.atleast_1d(getattr(table, name))) for name in ARRAYS}
+    return {**arrays, "images": hashlib.sha256(images).hexdigest()}
+
+
+def _check(table: TokenTable, folder: epath.Path) -> None:
+    try:
+        recorded = json.loads((folder / SUMS).read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{folder / SUMS}: damaged token cache ({error}); delete {folder}") from error
+    found = _sums(table)
+    if recorded != found:
+        changed = [name for name in found if not isinstance(recorded, dict) or recorded.get(name) != found[name]]
+        raise ValueError(f"{folder}: damaged token cache ({changed} not as written); delete {folder}")
 
 
 def _load_images(folder: epath.Path, rows: int) -> list[tuple[str, ...]]:
@@ -120,7 +140,7 @@ def _load_images(folder: epath.Path, rows: int) -> list[tuple[str, ...]]:
         images = [tuple(row) for row in json.loads((folder / IMAGES).read_text())]
         if len(images) not in (0, rows):
             raise ValueError(f"{len(images)} rows, the arrays have {rows}")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{folder / IMAGES}: damaged token cache ({error}); delete {folder}") from error
     return images
 

@@ -174,7 +174,10 @@ def test_an_example_without_a_supervised_token_is_refused():
         ("{{ raise_exception('system first') }}", "system first"),
         ("{{ messages[0].content.nothing() }}", "nothing"),
         ("{{ messages[0].content + 1 }}", "concatenate"),
-        ("{% if %}", "fails on this conversation"),
+        ("{% if %}", "the chat template is damaged at line 1"),
+        ("{{ 1 / 0 }}", "fails on this conversation: division by zero"),
+        ("{{ '\\ud800' }}", "writes what is no text"),
+        ("{{ 'a' * 10**10 }}", "has a power at line 1"),
         (None, "no chat template"),
     ],
 )

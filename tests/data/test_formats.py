@@ -106,6 +106,11 @@ BAD = {
     "video": ("sharegpt", {**SHAREGPT, "videos": ["a.mp4"]}, r"f:1: the row has a 'videos' field, which is not read"),
     "facts no list": ("flan", {**FLAN, "facts": "red"}, r"f:1: field 'facts' must be null or a list of strings"),
     "no facts": ("flan", {**FLAN, "facts": []}, r"f:1: field 'facts' must be null or a list of strings that say"),
+    "images and no turn": (
+        "cauldron",
+        {"images": [{"bytes": b"x"}], "texts": []},
+        r"f:1: 1 images and no turn of a user to put them in",
+    ),
     "unknown format": ("chat", FLAN, r"unknown format in f:1: 'chat'; known: alpaca, cauldron, flan"),
     "unknown keys": (None, {"text": "Q"}, r"f:1: cannot tell the format from the keys \['text'\]; name one"),
 }
@@ -116,3 +121,9 @@ def test_a_bad_row_is_refused_with_place_and_reason(case):
     name, row, reason = BAD[case]
     with pytest.raises(ValueError, match=reason):
         to_record(name, row, "f:1")
+
+
+@pytest.mark.parametrize("history", [["hi"], "hi", ["ab", "cd"], {"a": "b"}])
+def test_a_text_is_no_pair_of_turns(history):
+    with pytest.raises(ValueError, match=r"f:1: 'history' must be a list of \[prompt, response\] pairs"):
+        to_record("alpaca", {**ALPACA, "history": history}, "f:1")

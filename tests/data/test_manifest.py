@@ -157,3 +157,54 @@ def test_a_bad_glob_is_refused(tmp_path, files, pattern, reason):
     touch(tmp_path, *files)
     with pytest.raises(ValueError, match=reason):
         read_manifest(f"{tmp_path}/{pattern}")
+
+
+DEEP = "[" * 200 + "]" * 200
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+ODD = {
+    "a name that is a list": ("m.yaml", "a: {file_name: a}\n? [1]\n: {file_name: b}\n", "unhashable"),
+    "two names that are written alike": (
+        "m.yaml",
+        "1: {file_name: a}\n'1': {file_name: b}\n",
+        r"duplicate names \['1'\]",
+    ),
+    "aliases of aliases": ("m.yaml", BOMB, "its aliases make more than"),
+    "a thing in itself": ("m.yaml", "a: &a {x: *a}\n", "nested too deeply, or in itself"),
+    "depth in YAML": ("m.yaml", f"a: {{file_name: {DEEP}}}", "nested (too deeply|more than 100 deep)"),
+    "depth in JSON": ("m.json", f'{{"a": {{"file_name": {DEEP}}}}}', "nested more than 100 deep"),
+    "endless depth": ("m.json", '{"a": ' + "[" * 100_000, "nested more than 100 deep"),
+    "no day": ("m.yaml", "a: {file_name: 2001-99-99}", "month must be in 1..12"),
+    "no time": ("m.yaml", "a: {file_name: !!timestamp x}", "not a readable manifest .*mend the value"),
+    "no truth": ("m.yaml", "a: {file_name: !!bool x}", "not a readable manifest .*mend the value"),
+    "half a character": ("m.yaml", 'a: {file_name: "\\ud800"}', "half of a surrogate pair"),
+    "half a character in JSON": ("m.json", '{"a": {"file_name": "\\ud800"}}', "half of a surrogate pair"),
+    "no number": ("m.json", '{"a": {"file_name": "a", "held_out": NaN}}', "NaN is no JSON"),
+    "endless number": ("m.json", '{"a": {"num_samples": ' + "1" * 5000 + "}}", "limit"),
+    "a key that is no text": ("m.yaml", "a: {file_name: a, 1: 2, x: 3}", r"unknown keys \[1, 'x'\]"),
+    "a column that is no text": ("m.yaml", "a: {file_name: a, columns: {1: b, c: d}}", r"cannot use \[1, 'c'\]"),
+    "formats": ("m.yaml", "a: {file_name: a, formatting: [x]}", r"formatting is \['x'\]; expected one of flan"),
+    "a name that no file can have": ("m.json", '{"a": {"file_name": "a\\u0000"}}', "must be strings"),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_a_strange_manifest_is_refused_with_path_and_reason(tmp_path, case):
+    name, text, reason = ODD[case]
+    with pytest.raises(ValueError, match=rf"{name}: .*{reason}") as caught:
+        read_manifest(manifest(tmp_path, text, name))
+    assert type(caught.value) is ValueError
+
+
+def test_invalid_utf8_in_a_manifest_is_named(tmp_path):
+    (tmp_path / "m.json").write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(ValueError, match=r"m.json: not a readable manifest \(.*utf-8"):
+        read_manifest(str(tmp_path / "m.json"))
+
+
+def test_an_anchor_may_be_used_often(tmp_path):
+    text = "base: &b {file_name: a, tags: &t {role_tag: r}}\n" + "".join(
+        f"d{i}: {{file_name: a, tags: *t}}\n" for i in range(300)
+    )
+    assert len(read_manifest(manifest(tmp_path, text, "m.yaml"))) == 301

@@ -267,3 +267,14 @@ def test_an_example_without_tokens_is_refused():
     empty = Example(np.zeros(0, np.int32), np.zeros(0, bool))
     with pytest.raises(ValueError, match="example 0 has no token"):
         as_table([empty])
+
+
+@pytest.mark.parametrize("name", ["tokens.npy", "supervised.npy", "checksums.json"])
+def test_a_cache_with_one_bit_changed_is_refused(folder, tmp_path, name):
+    load(folder, include=["a"], cache_dir=tmp_path / "cache")
+    (written,) = (tmp_path / "cache").iterdir()
+    content = bytearray((written / name).read_bytes())
+    content[-3] ^= 1
+    (written / name).write_bytes(content)
+    with pytest.raises(ValueError, match=r"damaged token cache .*; delete"):
+        load(folder, include=["a"], cache_dir=tmp_path / "cache")

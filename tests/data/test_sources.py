@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 
 import pytest
 
@@ -90,3 +91,35 @@ def test_collected_errors_do_not_stop_the_reading(tmp_path):
 
 def test_the_digest_is_the_files_sha256(tmp_path):
     assert file_digest(write(tmp_path / "a", "abc")) == hashlib.sha256(b"abc").hexdigest()
+
+
+STRANGE = {
+    "depth": (b"[" * 100_000, "nested more than 100 deep"),
+    "some depth": (b'{"a": ' + b"[" * 150 + b"]" * 150 + b"}", "nested more than 100 deep"),
+    "twice": (b'{"a": 1, "a": 2}', r"duplicate names \['a'\]"),
+    "no number": (b'{"a": NaN}', "NaN is no JSON"),
+    "endless number": (b'{"a": ' + b"1" * 5000 + b"}", "limit"),
+    "half a character": (b'{"a": "\\ud83d"}', "half of a surrogate pair at character 0"),
+}
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_a_strange_line_is_named_and_the_others_are_read(tmp_path, case):
+    line, reason = STRANGE[case]
+    path, errors = write(tmp_path / "a.jsonl", line + b"\n" + lines(ROWS).encode()), []
+    assert [row for _, row in read_rows(path, errors.append)] == ROWS
+    (error,) = errors
+    assert re.match(rf".*a.jsonl:1: .*{reason}", str(error)), error
+    with pytest.raises(ValueError, match=reason):
+        list(read_rows(write(tmp_path / "a.json", b"[" + line + b"]")))
+
+
+def test_a_whole_character_of_two_halves_is_read(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"a": "\\ud83d\\ude00"}')
+    assert [row for _, row in read_rows(path)] == [{"a": "😀"}]
+
+
+@pytest.mark.parametrize("name", ["a\0.jsonl", "x" * 5000 + ".jsonl"])
+def test_a_name_that_no_file_can_have_is_no_file(name):
+    with pytest.raises(ValueError, match="no such file"):
+        list(read_rows(name))

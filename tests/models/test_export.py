@@ -151,3 +151,25 @@ def test_transformers_loads_an_export_and_gives_the_same_logits(tmp_path, family
     batch = tiny.rows(6, width=6)
     expected = peer(input_ids=torch.from_numpy(batch.tokens).long()).logits.detach().numpy()
     np.testing.assert_allclose(tiny.logits(model, params, batch), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "additional_chat_templates/a.jinja"])
+def test_a_link_to_a_file_elsewhere_is_not_copied_into_what_others_get(tmp_path, name):
+    (tmp_path / "private").write_text("secret")
+    base = tiny.folder(tmp_path / "hf")
+    (base / name).parent.mkdir(exist_ok=True)
+    (base / name).symlink_to(tmp_path / "private")
+    with pytest.raises(ValueError, match=rf"{name} is a link to .*private, outside the folder"):
+        export_hf(tmp_path / "out", reader(load_pretrained(base)[1]), base)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_links_of_hugging_faces_cache_are_copied(tmp_path):
+    base = tiny.folder(tmp_path / "models--a--b" / "snapshots" / "1234")
+    (tmp_path / "models--a--b" / "blobs").mkdir()
+    for file in sorted(base.iterdir()):
+        blob = tmp_path / "models--a--b" / "blobs" / file.name
+        file.rename(blob)
+        file.symlink_to(blob)
+    export_hf(tmp_path / "out", reader(load_pretrained(base)[1]), base)
+    assert_same_tensors(stored(tmp_path / "out"), stored(base))

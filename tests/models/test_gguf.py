@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 
 import tests.models.tiny as tiny
 from models import Llama3Scaling, export_hf, load_pretrained, read_config, smollm2_path
-from models.gguf import hf_name
+from models.gguf import hf_name, unpermute
 
 gguf = pytest.importorskip("gguf")
 
@@ -156,3 +156,40 @@ def test_tensor_names_outside_the_tables_are_refused(tmp_path):
     for name in ("blk.x.attn_q.weight", "blk.1", "attn_q.weight", "blk.0.attn_q.weight.more"):
         with pytest.raises(ValueError, match="has no place"):
             hf_name(name, tmp_path)
+
+
+WRONG = {
+    "heads": ({"keys": {"attention.head_count": "x"}}, r"llama\.attention\.head_count = 'x'; expected a number"),
+    "no heads": ({"keys": {"attention.head_count": 0}}, "heads = 0"),
+    "layers": ({"keys": {"block_count": 2**31 - 1}}, "layers = 2147483647, but the files hold"),
+    "one place": ({"tensors": {"blk.00.attn_norm.weight": np.ones(24, np.float32)}}, "has no place"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_metadata_that_lies_is_refused(tmp_path, case):
+    options, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        load_pretrained(write(tmp_path / "model.gguf", **options))
+
+
+@pytest.mark.parametrize("heads", [0, 5])
+def test_rows_that_are_no_pairs_of_heads_are_refused(heads):
+    with pytest.raises(ValueError, match=rf"12 rows of a projection are no pairs of {heads} heads"):
+        unpermute(np.ones((12, 4)), heads)
+
+
+def test_lists_in_lists_without_end_are_refused(tmp_path):
+    nested = b"".join((9).to_bytes(4, "little") + (1).to_bytes(8, "little") for _ in range(20_000))
+    head = b"GGUF" + (3).to_bytes(4, "little") + (0).to_bytes(8, "little") + (1).to_bytes(8, "little")
+    content = head + (1).to_bytes(8, "little") + b"k" + (9).to_bytes(4, "little") + nested
+    (tmp_path / "model.gguf").write_bytes(content)
+    with pytest.raises(ValueError, match="not a readable GGUF file"):
+        load_pretrained(tmp_path / "model.gguf")
+
+
+def test_a_text_that_is_not_utf8_is_refused(tmp_path):
+    path = write(tmp_path / "model.gguf", keys={"odd": "abcdefgh"})
+    path.write_bytes(path.read_bytes().replace(b"abcdefgh", b"abc\xff\xfefgh"))
+    with pytest.raises(ValueError, match=r"model\.gguf: not a readable GGUF file"):
+        load_pretrained(path)

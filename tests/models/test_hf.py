@@ -195,3 +195,50 @@ def test_what_is_no_checkpoint_is_said_so(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(ValueError, match="only safetensors are read, never pickles"):
         load_pretrained(tmp_path)
+
+
+LIES = {
+    "layers": ({"num_hidden_layers": 2**31 - 1}, "layers = 2147483647, but the files hold [0-9]+ tensors"),
+    "head": ({"head_dim": 2**31 - 2}, "head_dim = 2147483646, but the files hold [0-9]+ at most along any axis"),
+    "more than can be": ({"num_hidden_layers": 10**30}, "num_hidden_layers = 1000.*; expected a whole number"),
+    "no number": ({"rms_norm_eps": float("nan")}, "rms_norm_eps = nan; expected a number"),
+    "endless": ({"rope_theta": float("inf")}, "rope_theta = inf; expected a number"),
+    "list of layers": ({"layer_types": 3}, "layer_types = 3; expected a list"),
+    "family": ({"model_type": ["llama"]}, r"model_type = \['llama'\] is not supported"),
+}
+
+
+@pytest.mark.parametrize("case", LIES)
+def test_a_config_that_lies_is_refused_at_once(tmp_path, case):
+    changes, reason = LIES[case]
+    path = tiny.folder(tmp_path / "hf")
+    content = {**json.loads((path / "config.json").read_text()), **changes}
+    (path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=reason):
+        load_pretrained(path)
+
+
+@pytest.mark.parametrize("files", [["a"], 3, {"x": "y"}])
+def test_an_index_whose_files_are_no_names_is_refused(tmp_path, files):
+    path = tiny.folder(tmp_path / "hf", shards=2)
+    index = path / "model.safetensors.index.json"
+    weight_map = json.loads(index.read_text())["weight_map"]
+    index.write_text(json.dumps({"weight_map": weight_map | {"lm_head.weight": files}}))
+    with pytest.raises(ValueError, match="expected 'weight_map', from tensor names to files"):
+        load_pretrained(path)
+
+
+def test_an_index_of_an_impossible_file_name_is_refused(tmp_path):
+    path = tiny.folder(tmp_path / "hf", shards=2)
+    index = path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"lm_head.weight": "a" * 300}}))
+    with pytest.raises(ValueError, match=r"shard a{200} is missing from the folder"):
+        load_pretrained(path)
+
+
+@pytest.mark.parametrize("text", ['{"model_type": "llama", "model_type": "qwen2"}', "[" * 100_000, "1" * 5000])
+def test_a_strange_config_is_refused(tmp_path, text):
+    path = tiny.folder(tmp_path / "hf")
+    (path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json: expected a JSON"):
+        load_pretrained(path)

@@ -1,9 +1,11 @@
 """Images are what transformers' `load_image` makes of them; what is no image says so; the cache keeps what was used last."""
 
 import itertools
+import os
 import pickle
 import re
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -178,3 +180,32 @@ def test_the_cache_serves_threads_and_starts_empty_in_a_copy(tmp_path):
     assert not wrong
     copy = pickle.loads(pickle.dumps(cache))
     np.testing.assert_array_equal(copy(images[0]), expected)
+
+
+def test_an_image_with_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    path = picture(tmp_path / "a.png", 40, 50)
+    monkeypatch.setattr("models.images.MAX_PIXELS", 1999)
+    for read in (open_image, image_size):
+        with pytest.raises(ValueError, match=r"a\.png: too large \(50 x 40 pixels, at most 1999 are decoded\)"):
+            read(reference(path))
+
+
+def test_a_header_that_lies_about_the_size_costs_nothing(tmp_path):
+    data = bytearray(picture(tmp_path / "a.png", 40, 40).read_bytes())
+    data[16:24] = (60_000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    with pytest.raises(ValueError, match="too large"):
+        open_image({"type": "image", "bytes": bytes(data)})
+
+
+def test_postscript_is_no_image_for_it_would_start_another_program(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.eps").read_bytes())
+    with pytest.raises(ValueError, match=r"a\.png: not an image that Pillow can read"):
+        image_size(reference(tmp_path / "a.png"))
+
+
+def test_a_pipe_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match=r"pipe\.png: the image cannot be opened \(it is no regular file\)"):
+        open_image(reference(tmp_path / "pipe.png"))
