@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -17,8 +18,10 @@ from merit_jax.artifact import write_text
 from merit_jax.progress import bar
 from merit_jax.sharding import place_batch
 from merit_jax.train.checkpoint import Checkpoints, Progress
+from merit_jax.train.notice import Told, never
 from merit_jax.train.step import StepMetrics, TrainState, TrainStep
 from merit_jax.types import Array, Batch, Leaves
+from merit_jax.unfinished import UnfinishedError
 
 
 @runtime_checkable
@@ -41,11 +44,13 @@ class Finished(NamedTuple):
     Attributes:
         steps: Optimizer steps taken.
         tokens: Supervised tokens trained on.
+        fingerprint: Of the trained parameters, by `tree.fingerprint`.
         seconds: Wall time of this call (a resumed part only counts itself).
     """
 
     steps: int
     tokens: int
+    fingerprint: str
     seconds: float
 
 
@@ -64,6 +69,7 @@ def fine_tune(
     checkpoint_every: int = 200,
     log_every: int = 10,
     description: str = "train",
+    stop: Told = never,
 ) -> Finished:
     """Trains a branch to the end of its data, from its newest checkpoint if it has one.
 
@@ -84,31 +90,43 @@ def fine_tune(
         checkpoint_every: Steps between checkpoints.
         log_every: Steps between lines of `metrics.jsonl`.
         description: Label of the progress bar.
+        stop: Whether to save and stop before a step; the same answer on every process.
 
     Raises:
         ValueError: The directory holds a branch made from other inputs.
+        UnfinishedError: It was told to stop, and what it has is saved.
     """
-    directory = epath.Path(directory)
-    checkpoints = Checkpoints(directory / "checkpoints")
-    iterator = loader.iterator()
-    state, start, tokens = _resume(checkpoints, state, iterator, loader.steps, inputs)
-    log = _MetricsLog(directory / "metrics.jsonl", start, log_every, theta0)
-    began = time.monotonic()
-    with bar(loader.steps, description, "step", initial=start) as progress:
-        for index in range(start, loader.steps):
-            if index > start and index % checkpoint_every == 0:
-                checkpoints.save(state, Progress(index, tokens, _get_state(iterator), inputs))
-            batch = next(iterator)
-            placed = place_batch(in_micro_batches(batch, micro_batches), mesh, leading=1)
-            state, metrics = step(state, frozen, placed, np.float32(schedule(index)))
+    checkpoints, iterator = Checkpoints(epath.Path(directory) / "checkpoints"), loader.iterator()
+    state, at = _resume(checkpoints, state, iterator, loader.steps, inputs)
+    log = _MetricsLog(epath.Path(directory) / "metrics.jsonl", at.step, log_every, theta0)
+    began, start, tokens = time.monotonic(), at.step, at.tokens
+    with closing(checkpoints), bar(loader.steps, description, "step", initial=start) as progress:
+        for index, told in ((index, stop(index)) for index in range(start, loader.steps)):
+            if index > start and (told or index % checkpoint_every == 0):
+                _save(checkpoints, log, state, Progress(index, tokens, _get_state(iterator), inputs))
+            if told:
+                raise UnfinishedError(f"{description}: told to stop, and saved, at step {index} of {loader.steps}")
+            batch = place_batch(in_micro_batches(next(iterator), micro_batches), mesh, leading=1)
+            state, metrics = step(state, frozen, batch, np.float32(schedule(index)))
             tokens += int(loader.supervised[index])
-            log.add(index, metrics, state.leaves, last=index == loader.steps - 1)
-            progress.set_postfix(log.latest, refresh=False)
+            progress.set_postfix(log.add(index, metrics, state.leaves, last=index == loader.steps - 1), refresh=False)
             progress.update()
-    if start < loader.steps or checkpoints.latest() is None:
-        checkpoints.save(state, Progress(loader.steps, tokens, _get_state(iterator), inputs), final=True)
-    checkpoints.close()
-    return Finished(loader.steps, tokens, time.monotonic() - began)
+        if start < loader.steps:
+            at = _seal(checkpoints, state, Progress(loader.steps, tokens, _get_state(iterator), inputs))
+    return Finished(loader.steps, tokens, at.fingerprint, time.monotonic() - began)
+
+
+def _save(checkpoints: Checkpoints, log: "_MetricsLog", state: TrainState, progress: Progress) -> None:
+    """Saves a state that training goes on from; every checkpoint ends a line of the log."""
+    log.write(progress.step, state.leaves)
+    checkpoints.save(state, progress)
+
+
+def _seal(checkpoints: Checkpoints, state: TrainState, progress: Progress) -> Progress:
+    """Saves the last state, with the fingerprint of its parameters."""
+    sealed = progress._replace(fingerprint=tree.fingerprint(state.leaves))
+    checkpoints.save(state, sealed, final=True)
+    return sealed
 
 
 def in_micro_batches(batch: Batch, parts: int) -> Batch:
@@ -121,10 +139,10 @@ def in_micro_batches(batch: Batch, parts: int) -> Batch:
 
 def _resume(
     checkpoints: Checkpoints, state: TrainState, iterator: Iterator, steps: int, inputs: str
-) -> tuple[TrainState, int, int]:
-    """The newest state, its step and its token count; `iterator` is moved to match."""
+) -> tuple[TrainState, Progress]:
+    """The newest state and where it stands; `iterator` is moved to match."""
     if checkpoints.latest() is None:
-        return state, 0, 0
+        return state, Progress(0, 0, None, inputs)
     progress = checkpoints.progress()
     if progress.inputs != inputs:
         raise ValueError(
@@ -132,9 +150,9 @@ def _resume(
             f"(fingerprint {progress.inputs[:12]}, now {inputs[:12]}); use another workdir, or --overwrite to start it again"
         )
     if progress.step == steps:
-        return state, steps, progress.tokens
+        return state, progress
     iterator.set_state(progress.data)
-    return checkpoints.restore(state), progress.step, progress.tokens
+    return checkpoints.restore(state), progress
 
 
 def _get_state(iterator: Any) -> Any:
@@ -149,27 +167,48 @@ def _distance(leaves: Leaves, theta0: Leaves) -> Float[Array, ""]:
     return tree.norm(tree.axpy(-1.0, theta0, leaves))
 
 
+def _step(line: str, path: epath.Path) -> int:
+    """The step of a line of `metrics.jsonl`.
+
+    Raises:
+        ValueError: It does not say.
+    """
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f"{path} has a damaged line ({line!r:.60}); delete the line, or the file") from None
+
+
 class _MetricsLog:
     """Appends to `metrics.jsonl`; lines after the step that a run resumes from are dropped, for they come again."""
 
     def __init__(self, path: epath.Path, start: int, every: int, theta0: Leaves) -> None:
-        self.latest: dict[str, float] = {}
+        self.latest: dict[str, int | float] = {}
         self._path, self._every, self._theta0 = path, every, theta0
         self._since = time.monotonic()
         self._pending: list[StepMetrics] = []
-        lines = path.read_text().splitlines() if path.exists() else []
-        self._lines = [line for line in lines if json.loads(line)["step"] <= start]
+        lines = path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []
+        self._lines = [line for line in lines if _step(line, path) <= start]
 
-    def add(self, index: int, metrics: StepMetrics, leaves: Leaves, *, last: bool) -> None:
-        """Takes one step's metrics, and writes a line every few steps, with the distance that the step has got to."""
+    def add(self, index: int, metrics: StepMetrics, leaves: Leaves, *, last: bool) -> dict[str, int | float]:
+        """Takes one step's metrics, and writes a line every few steps; the newest line."""
         self._pending.append(metrics)
-        if not last and (index + 1) % self._every:
+        if last or (index + 1) % self._every == 0:
+            self.write(index + 1, leaves)
+        return self.latest
+
+    def write(self, step: int, leaves: Leaves) -> None:
+        """Writes a line of the steps since the last one, up to `step`, with the distance that it has got to.
+
+        Lines that end where a checkpoint does hold each step once, also in a run that was stopped and started again.
+        """
+        if not self._pending:
             return
         host = jax.device_get(self._pending)
         now = time.monotonic()
         tokens = float(sum(m.tokens for m in host))
         self.latest = {
-            "step": index + 1,
+            "step": step,
             "loss": round(float(sum(m.nll for m in host)) / max(tokens, 1), 6),
             "gradient_norm": round(float(host[-1].gradient_norm), 6),
             "displacement": round(float(_distance(leaves, self._theta0)), 6),

@@ -6,13 +6,16 @@ import grain
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from merit_jax import sharding, tree
+from merit_jax.artifact import read_json
 from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.train.checkpoint import params_directory
 from merit_jax.train.loop import fine_tune, in_micro_batches
 from merit_jax.train.optimizer import make_optimizer, make_schedule
 from merit_jax.train.step import init_state, make_step
+from merit_jax.unfinished import UnfinishedError
 from tests import toy
 
 STEPS = 7
@@ -34,7 +37,7 @@ class KilledError(Exception):
     pass
 
 
-def train(directory, die_at=None, inputs="a", every=2, log_every=2):
+def train(directory, die_at=None, inputs="a", every=2, log_every=2, stop_at=None):
     optimizer = make_optimizer("adamw")
     mesh = sharding.make_mesh()
     leaves, frozen = tree.split(toy.params(), ["kernel"])
@@ -55,6 +58,7 @@ def train(directory, die_at=None, inputs="a", every=2, log_every=2):
         "inputs": inputs,
         "checkpoint_every": every,
         "log_every": log_every,
+        "stop": lambda index: index == stop_at,
     }
     return fine_tune(fragile, state, frozen, Loader(), make_schedule("cosine", 0.1, 0.0, STEPS), **options)
 
@@ -79,6 +83,25 @@ def test_a_killed_branch_ends_bit_equal(tmp_path, undisturbed, die_at):
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps))
     assert steps[-1] == STEPS
+
+
+@pytest.mark.parametrize("stop_at", [0, 1, 3, 6])
+def test_a_branch_told_to_stop_saves_there_and_then_ends_bit_equal(tmp_path, undisturbed, stop_at):
+    with pytest.raises(UnfinishedError, match=f"saved, at step {stop_at} of 7"):
+        train(tmp_path, stop_at=stop_at, every=100, log_every=5)
+    saved = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
+    assert saved == ([stop_at] if stop_at else [])
+    again = train(tmp_path, every=100, log_every=5)
+    assert again[:3] == (STEPS, TOKENS, train(undisturbed).fingerprint)
+    assert result(tmp_path).tobytes() == result(undisturbed).tobytes()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert sum(line["tokens"] for line in lines) == TOKENS
+    assert [line["step"] for line in lines] == sorted({5, 7} | ({stop_at} - {0}))
+
+
+def test_a_finished_branch_has_the_fingerprint_of_its_parameters(undisturbed):
+    leaves = {"dense/kernel": jax.numpy.asarray(result(undisturbed))}
+    assert train(undisturbed).fingerprint == tree.fingerprint(leaves)
 
 
 def test_a_finished_branch_is_not_trained_again(tmp_path, undisturbed):
@@ -122,3 +145,34 @@ def test_a_directory_without_a_finished_checkpoint_is_refused(tmp_path):
 def test_micro_batches_that_do_not_divide_the_batch_are_refused():
     with pytest.raises(ValueError, match=r"train.micro_batches = 3 does not divide train.batch_size = 8"):
         in_micro_batches(toy.random_batch(0, rows=8), 3)
+
+
+def test_a_damaged_checkpoint_is_not_resumed(tmp_path):
+    with pytest.raises(KilledError):
+        train(tmp_path, die_at=5)
+    file = max(
+        (file for file in (tmp_path / "checkpoints").rglob("*") if file.is_file()), key=lambda f: f.stat().st_size
+    )
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"checkpoints/4/\w+ is damaged \(since it was written, .* has changed\)"):
+        train(tmp_path)
+
+
+def test_a_run_killed_between_a_checkpoint_and_its_checksums_carries_on(tmp_path, undisturbed):
+    with pytest.raises(KilledError):
+        train(tmp_path, die_at=5)
+    (tmp_path / "checksums.json").unlink()
+    assert train(tmp_path)[:2] == (STEPS, TOKENS)
+    assert result(tmp_path).tobytes() == result(undisturbed).tobytes()
+    assert read_json(epath.Path(tmp_path / "checksums.json"))["step"] == STEPS
+
+
+def test_a_damaged_line_of_the_log_is_named(tmp_path):
+    with pytest.raises(KilledError):
+        train(tmp_path, die_at=5)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"stop": 3}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl has a damaged line"):
+        train(tmp_path)
