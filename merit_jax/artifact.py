@@ -5,8 +5,11 @@ import hashlib
 import io
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,15 @@ from etils import epath
 
 INPUTS = "inputs"
 """Key under which an artifact records what it was made from."""
+
+CHECKSUM = "sha256"
+"""Key under which a JSON artifact that records its inputs also records the fingerprint of all its other keys."""
+
+CHUNK = 1 << 22
+"""Bytes of a file that are hashed at a time."""
+
+_STORAGE = ("tensorstore", "source locations", "Error writing", "Error opening", "os_error")
+"""What tensorstore's errors say when a file cannot be written."""
 
 _NOTHING = object()
 """The value of a key that is not there."""
@@ -80,17 +92,23 @@ def read_inputs(path: epath.Path) -> Mapping[str, Any]:
 
 
 def read_json(path: epath.Path) -> Any:
-    """A JSON artifact.
+    """A JSON artifact, without its checksum.
 
     Raises:
-        ValueError: It is missing or damaged.
+        ValueError: It is missing or damaged, or was changed by hand.
     """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"{path} is missing; run the stage that writes it first") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}); delete it and run its stage again") from None
+    if isinstance(content, dict) and CHECKSUM in content and content.pop(CHECKSUM) != fingerprint(content):
+        raise ValueError(
+            f"{path} does not hold what was written (it has another {CHECKSUM} than it records); delete it and run its stage "
+            f"again, or take the key {CHECKSUM!r} out if you have changed the file yourself"
+        )
+    return content
 
 
 def read_arrays(path: epath.Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -118,8 +136,71 @@ def whole_checkpoint(directory: epath.PathLike) -> Iterator[None]:
         raise ValueError(f"{directory} is damaged ({reason}); delete it and make it again") from None
 
 
+@contextlib.contextmanager
+def written_checkpoint(directory: epath.PathLike) -> Iterator[None]:
+    """Names the Orbax checkpoint that is being written in the error of a disk that does not take it."""
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        if not isinstance(error, OSError) and not any(word in text for word in _STORAGE):
+            raise
+        reason = text.partition(" [")[0].partition("\n")[0]
+        raise OSError(f"{directory}: the checkpoint cannot be written ({reason}); is the disk full?") from None
+
+
+def file_sums(directory: epath.Path) -> dict[str, str]:
+    """sha256, in hex, of every file below a directory, by its path from there; each is read once."""
+    files = dict(sorted(_files(directory, "")))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return dict(zip(files, pool.map(file_sum, files.values()), strict=True))
+
+
+def vector_sum(vector: Any) -> str:
+    """sha256, in hex, of the bytes of a vector, or of anything with a length that gives the entries of a slice."""
+    digest = hashlib.sha256()
+    for start in range(0, len(vector), CHUNK):
+        digest.update(np.ascontiguousarray(vector[start : start + CHUNK]).data)
+    return digest.hexdigest()
+
+
+def check_sums(directory: epath.Path, recorded: Mapping[str, str]) -> None:
+    """Holds the files below a directory against what `file_sums` said when they were written.
+
+    Raises:
+        ValueError: One is missing, new, or has other bytes.
+    """
+    found = file_sums(directory)
+    for name in sorted(recorded.keys() | found.keys()):
+        if found.get(name) != recorded.get(name):
+            reason = "is missing" if name not in found else "was not there" if name not in recorded else "has changed"
+            item, _, rest = name.partition("/")
+            place, file = (directory / item, rest) if rest else (directory, item)
+            raise ValueError(f"{place} is damaged (since it was written, {file} {reason}); delete it and make it again")
+
+
+def _files(directory: epath.Path, prefix: str) -> Iterator[tuple[str, epath.Path]]:
+    for path in directory.iterdir():
+        if path.is_dir():
+            yield from _files(path, f"{prefix}{path.name}/")
+        else:
+            yield prefix + path.name, path
+
+
+def file_sum(path: epath.Path) -> str:
+    """sha256, in hex, of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 def write_json(path: epath.Path, value: Any) -> None:
-    """Writes a JSON artifact, whole or not at all."""
+    """Writes a JSON artifact, whole or not at all; with its checksum, if it records its inputs."""
+    if isinstance(value, Mapping) and INPUTS in value:
+        plain = json.loads(json.dumps({key: part for key, part in value.items() if key != CHECKSUM}))
+        value = {**plain, CHECKSUM: fingerprint(plain)}
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
@@ -135,7 +216,43 @@ def write_bytes(path: epath.Path, data: bytes) -> None:
 
 def write_array(path: epath.Path, array: np.ndarray) -> None:
     """Writes an .npy file, whole or not at all."""
-    _write(path, lambda file: np.save(file, array, allow_pickle=False))
+    _write(path, lambda file: np.save(_Writer(file), array, allow_pickle=False))
+
+
+def read_array(path: epath.Path) -> np.ndarray:
+    """What an .npy file holds: mapped into memory, or read where the file is in a bucket."""
+    if "://" in str(path):
+        return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+@contextlib.contextmanager
+def local_folder(out: epath.PathLike, last: str) -> Iterator[Path]:
+    """Where on this machine to make the folder `out`: there, or beside, to be copied when it is made if `out` is in a bucket.
+
+    Args:
+        out: The folder.
+        last: The file that shows that it is whole; it is copied after all others.
+    """
+    if "://" not in str(out):
+        yield Path(out)
+        return
+    out = epath.Path(out)
+    with tempfile.TemporaryDirectory() as above:
+        made = Path(above) / out.name
+        yield made
+        files = [path.relative_to(made) for path in made.rglob("*") if path.is_file()]
+        for name in sorted(files, key=lambda name: (str(name) == last, name)):
+            target = out / str(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            epath.Path(made / name).copy(target, overwrite=True)
+
+
+class _Writer:
+    """A file of which NumPy only sees `write`: its own way into files on disk does not notice that a disk is full."""
+
+    def __init__(self, file: Any):
+        self.write = file.write
 
 
 def write_arrays(path: epath.Path, inputs: Mapping[str, Any], **arrays: Any) -> None:

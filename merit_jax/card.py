@@ -1,13 +1,15 @@
 """The model card of a merged model: what it is made of, and enough to make it again."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from merit_jax.artifact import read_json
+from merit_jax.branches import Plan
 from merit_jax.model_card import cell, folder_name, header, listed, versions
 from merit_jax.run import Run
 from merit_jax.stages.partition import load_plan
+from merit_jax.types import Share
 
 PACKAGES = ("merit-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 
@@ -19,13 +21,23 @@ def merged_card(run: Run) -> dict[str, str]:
         `README.md`, the card with a Hugging Face header, and `merit.json`, the same for programs.
     """
     merge = read_json(run.workdir.merge_record)
-    record = {**_record(run), **{key: merge[key] for key in ("inputs", "tokens", "weights")}, "merge": merge["method"]}
+    plan, merged = load_plan(run), [k for k, weight in enumerate(merge["weights"]) if weight]
+    gaps = missing_shares(plan, merged)
+    record = {
+        **_record(run),
+        **{key: merge[key] for key in ("inputs", "tokens", "weights")},
+        "merge": merge["method"],
+        "missing": {
+            "branches": sorted(set(range(len(plan.branches))) - set(merged)),
+            "shares": [list(share) for share in gaps],
+        },
+    }
     story = (
-        f"{len(merge['weights'])} copies of `{_base(run)}` were fine-tuned apart from each other, each on its own part of\n"
+        f"{len(merged)} copies of `{_base(run)}` were fine-tuned apart from each other, each on its own part of\n"
         f"{len(run.names)} instruction datasets, and averaged once"
     )
     settings = f"Split: `{run.config.partition.method}`; merge: `{merge['method']}`; seed: {run.config.seed}."
-    return _files(run, record, story, settings, _branch_table(record))
+    return _files(run, record, story, settings, _gap_note(record, gaps) + _branch_table(record))
 
 
 def branch_card(run: Run, index: int) -> dict[str, str]:
@@ -45,6 +57,17 @@ def branch_card(run: Run, index: int) -> dict[str, str]:
     return _files(
         run, record, story, settings, f"{done['tokens']} supervised tokens in {done['steps']} steps of\n\n{datasets}"
     )
+
+
+def missing_shares(plan: Plan, merged: Collection[int]) -> list[Share]:
+    """What was to be trained on and is in none of the branches that were merged, in the plan's order.
+
+    Args:
+        plan: The partition.
+        merged: Numbers of the branches that were merged.
+    """
+    there = {share for k in merged for share in plan.branches[k].shares}
+    return [share for branch in plan.branches for share in branch.shares if share not in there]
 
 
 def _base(run: Run) -> str:
@@ -83,11 +106,22 @@ Versions: {listed(record["versions"])}.
     return {"README.md": readme, "merit.json": json.dumps(record, indent=2) + "\n"}
 
 
+def _gap_note(record: Mapping[str, Any], gaps: Sequence[Share]) -> str:
+    """What the reader of an incomplete merge must know."""
+    absent, total = record["missing"]["branches"], len(record["partition"]["branches"])
+    if not absent:
+        return ""
+    numbers = ", ".join(map(str, absent))
+    lost = f"Missing datasets: {', '.join(_share(*share) for share in gaps)}." if gaps else "No dataset is missing."
+    return f"**Incomplete**: of {total} branches (numbered from 0), {numbers} had not finished. {lost}\n\n"
+
+
 def _branch_table(record: Mapping[str, Any]) -> str:
     rows = zip(record["partition"]["branches"], record["weights"], record["tokens"], strict=True)
     lines = [
         f"| {index} | {weight:.4f} | {tokens} | {', '.join(_share(*share) for share in branch['shares'])} |"
         for index, (branch, weight, tokens) in enumerate(rows)
+        if weight
     ]
     return "\n".join(["| branch | weight | supervised tokens | datasets |", "|---|---|---|---|", *lines])
 

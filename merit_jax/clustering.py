@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int, Int32
-from sklearn.cluster import KMeans
 
 from merit_jax.types import Array
 
@@ -28,6 +27,8 @@ def kmeans(
     Raises:
         ValueError: Fewer distinct datasets than clusters.
     """
+    from sklearn.cluster import KMeans  # here, for importing it takes a second, and hardly any command needs it
+
     scores, samples = checked(scores, samples)
     count = 2 ** scores.shape[1] if groups is None else groups
     enough(len(samples), count)

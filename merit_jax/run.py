@@ -58,6 +58,7 @@ class Run:
         tokenizer: A Hugging Face tokenizer.
         reader: Reads images; None for a text model.
         overwrite: Make artifacts again whose inputs have changed, instead of refusing.
+        allow_missing: Merge the finished branches where others are not finished, instead of refusing.
     """
 
     config: Any
@@ -67,6 +68,7 @@ class Run:
     tokenizer: Any
     reader: ImageReader | None = None
     overwrite: bool = False
+    allow_missing: bool = False
 
     @cached_property
     def mesh(self) -> Mesh:

@@ -65,7 +65,7 @@ class Workdir:
         return self.root / "partition.json"
 
     def branch(self, index: int) -> epath.Path:
-        """The directory of branch `index`: `checkpoints/`, `metrics.jsonl`, `done.json`."""
+        """The directory of branch `index`: `checkpoints/`, `metrics.jsonl`, `host.json`, `done.json`."""
         return self.root / "branches" / str(index)
 
     def branch_metrics(self, index: int) -> epath.Path:
@@ -73,8 +73,20 @@ class Workdir:
         return self.branch(index) / "metrics.jsonl"
 
     def branch_done(self, index: int) -> epath.Path:
-        """Written when a branch is finished: steps, tokens, inputs."""
+        """Written when a branch is finished: steps, tokens, fingerprint of its parameters, inputs."""
         return self.branch(index) / "done.json"
+
+    def branch_host(self, index: int) -> epath.Path:
+        """Where branch `index` runs, or ran last: host, process, devices, how often it was started, its number of steps."""
+        return self.branch(index) / "host.json"
+
+    def branch_lease(self, index: int) -> epath.Path:
+        """The lease of the process that trains branch `index`; beside its directory, which is copied and removed."""
+        return self.root / "branches" / f"{index}.lease"
+
+    def branch_log(self, index: int) -> epath.Path:
+        """What the processes of branch `index` have printed, where an engine of launch.cluster starts them."""
+        return self.root / "logs" / f"branch-{index}.log"
 
     def branch_fisher(self, index: int) -> epath.Path:
         """Diagonal Fisher information of branch `index`, an Orbax tree like its parameters."""
@@ -90,6 +102,16 @@ class Workdir:
         return self.root / "merged"
 
     @property
+    def merge_lease(self) -> epath.Path:
+        """The lease of the process that merges or exports."""
+        return self.root / "merged.lease"
+
+    @property
+    def merged_next(self) -> epath.Path:
+        """A merge that late branches are being added to; it takes the place of `merged` once it is whole."""
+        return self.root / "merged.next"
+
+    @property
     def merged_params(self) -> epath.Path:
         """The merged parameters, an Orbax tree."""
         return self.merged / "params"
@@ -103,6 +125,11 @@ class Workdir:
     def merge_record(self) -> epath.Path:
         """Method, weights and tokens of the merge."""
         return self.merged / "merge.json"
+
+    @property
+    def merged_sums(self) -> epath.Path:
+        """sha256 of the files of the merged parameters."""
+        return self.merged / "checksums.json"
 
     @property
     def projection(self) -> epath.Path:

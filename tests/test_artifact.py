@@ -1,15 +1,17 @@
 """Artifacts are whole or absent, remember their inputs, and say what is wrong with them."""
 
 import errno
+import hashlib
 import io
 import os
+import resource
 
 import numpy as np
 import pytest
 from etils import epath
 
 from merit_jax import artifact
-from merit_jax.artifact import differences, is_current, read_arrays, read_json, write_arrays, write_json
+from merit_jax.artifact import differences, is_current, read_arrays, read_json, write_array, write_arrays, write_json
 
 
 @pytest.fixture
@@ -19,6 +21,17 @@ def folder(tmp_path):
 
 def full_disk(*_, **__):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_an_array_on_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
+    try:
+        with pytest.raises(OSError, match=r"a\.npy"):
+            write_array(epath.Path(tmp_path) / "a.npy", np.ones(100))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_written_value_is_read_back(folder):
@@ -128,3 +141,51 @@ def test_an_archive_without_inputs_is_named(folder):
     np.savez(folder / "a.npz", a=np.arange(3))
     with pytest.raises(ValueError, match=r"a\.npz"):
         is_current(folder / "a.npz", {}, overwrite=False)
+
+
+def test_a_json_that_was_changed_is_refused_and_one_without_a_checksum_is_taken(folder):
+    path = folder / "a.json"
+    write_json(path, {"inputs": {2: "x"}, "tokens": (1, 2.5)})
+    assert read_json(path) == {"inputs": {"2": "x"}, "tokens": [1, 2.5]}
+    text = path.read_text()
+    path.write_text(text.replace("2.5", "2.6"))
+    with pytest.raises(ValueError, match=r"a\.json does not hold what was written .*delete it and run its stage again"):
+        read_json(path)
+    path.write_text('{"inputs": {}, "tokens": 3}')
+    assert read_json(path)["tokens"] == 3
+
+
+@pytest.mark.parametrize("change", ["flip", "cut", "gone", "new"])
+def test_files_that_are_not_as_written_are_named(folder, change):
+    (folder / "d" / "e").mkdir(parents=True)
+    for name in ("a", "d/b", "d/e/c"):
+        (folder / name).write_bytes(name.encode() * 1000)
+    sums = artifact.file_sums(folder)
+    assert list(sums) == ["a", "d/b", "d/e/c"]
+    artifact.check_sums(folder, sums)
+    content, path = (folder / "d/e/c").read_bytes(), folder / "d/e/c"
+    if change == "flip":
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif change == "cut":
+        path.write_bytes(content[:-1])
+    elif change == "gone":
+        path.unlink()
+    else:
+        (folder / "d" / "e" / "f").write_bytes(b"")
+    reason = {"gone": "e/c is missing", "new": "e/f was not there"}.get(change, "e/c has changed")
+    with pytest.raises(ValueError, match=rf"{folder}/d is damaged \(since it was written, {reason}\); delete it"):
+        artifact.check_sums(folder, sums)
+
+
+def test_the_checksum_of_a_vector_is_that_of_its_bytes(monkeypatch):
+    monkeypatch.setattr(artifact, "CHUNK", 3)
+    vector = np.arange(10, dtype=np.float32)
+    assert artifact.vector_sum(vector) == hashlib.sha256(vector.tobytes()).hexdigest()
+
+
+def test_a_disk_that_takes_no_checkpoint_is_named():
+    reason = r"run/checkpoints: the checkpoint cannot be written \(.*No space left.*\); is the disk full"
+    with pytest.raises(OSError, match=reason), artifact.written_checkpoint("run/checkpoints"):
+        full_disk()
+    with pytest.raises(ValueError, match="not finite"), artifact.written_checkpoint("run/checkpoints"):
+        raise ValueError("branch 1 is not finite")

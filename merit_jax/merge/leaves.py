@@ -1,6 +1,6 @@
 """Where parameters come from, one leaf at a time: a tree in memory, an Orbax checkpoint, or one laid over another."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -91,6 +91,26 @@ class OrbaxLeaves:
         if path in self._keys:
             raise ValueError(f"{self._directory}: two leaves are called {path}")
         self._keys[path], self._specs[path] = keys, jax.ShapeDtypeStruct(node.shape, node.dtype)
+
+
+class SomeLeaves:
+    """Some of the leaves of another reader.
+
+    Args:
+        reader: All leaves.
+        paths: Path names of those wanted.
+    """
+
+    def __init__(self, reader: LeafReader, paths: Iterable[str]):
+        self._reader, self._wanted = reader, set(paths)
+
+    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Path name -> shape and dtype, sorted by name."""
+        return {path: spec for path, spec in self._reader.paths().items() if path in self._wanted}
+
+    def read(self, path: str) -> np.ndarray:
+        """The leaf of the other reader."""
+        return self._reader.read(path)
 
 
 class OverlayLeaves:

@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from merit_jax import tree
+from merit_jax.artifact import written_checkpoint
 from merit_jax.merge import checks
 from merit_jax.merge.leaves import LOCAL
 from merit_jax.merge.merger import Merger
@@ -145,5 +146,5 @@ def _write(out: epath.Path, leaves: dict[str, _Deferred]) -> None:
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, multiprocessing_options=LOCAL)
     params = tree.unflatten(leaves)
     save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), params)
-    with ocp.Checkpointer(handler, multiprocessing_options=LOCAL) as checkpointer:
+    with written_checkpoint(out), ocp.Checkpointer(handler, multiprocessing_options=LOCAL) as checkpointer:
         checkpointer.save(out, args=ocp.args.PyTreeSave(params, save_args=save_args))

@@ -33,7 +33,8 @@ def adopt(run: Run, others: Sequence[Workdir]) -> bool:
     finished = {}
     for other in others:
         for done in sorted((other.root / "branches").glob("*/done.json")):
-            finished.setdefault(fingerprint(read_inputs(done)), done.parent)
+            if done.parent.name.isdecimal():  # not a copy that was broken off
+                finished.setdefault(fingerprint(read_inputs(done)), done.parent)
     wanted = {
         index: fingerprint(branch_inputs(run, branch))
         for index, branch in enumerate(load_plan(run).branches)

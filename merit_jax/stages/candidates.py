@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from merit_jax.artifact import read_json
-from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.run import Run
+from merit_jax.stages.members import merged_leaves
 from merit_jax.types import LeafReader, Params
 from merit_jax.workdir import Workdir
 
@@ -44,7 +44,7 @@ def candidates(run: Run, merged: Mapping[str, Workdir] | None = None) -> dict[st
     for name, workdir in ({MERGED: run.workdir} if merged is None else merged).items():
         record = read_json(workdir.merge_record)
         found[name] = Candidate(
-            lambda workdir=workdir: OrbaxLeaves(workdir.merged_params),
+            lambda workdir=workdir: merged_leaves(workdir),
             record["inputs"],
             record["displacement"]["merged"],
         )

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -11,7 +13,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from merit_jax import conflict
-from merit_jax.artifact import is_current, read_arrays, read_inputs, read_json, write_arrays
+from merit_jax.artifact import is_current, read_arrays, read_inputs, read_json, vector_sum, write_arrays
 from merit_jax.conflict import StoredRow
 from merit_jax.run import Run
 from merit_jax.stages.gradients import gradient_index, gradient_norms
@@ -53,7 +55,8 @@ def stored_rows(run: Run) -> list[StoredRow]:
         ValueError: A row is missing or damaged.
     """
     entries = read_json(run.workdir.gradient_index)["datasets"]
-    return [_row(run, name, entries.get(name)) for name in run.names]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(lambda name: _row(run, name, entries.get(name)), run.names))
 
 
 def unit_rows(run: Run) -> np.ndarray:
@@ -123,7 +126,7 @@ def _row(run: Run, name: str, entry: Mapping[str, Any] | None) -> StoredRow:
         row = StoredRow(path)
     except (OSError, EOFError, ValueError) as error:
         raise ValueError(f"{path} (dataset {name!r}) is missing or damaged: {error}; delete {path.parent}") from None
-    if len(row) != entry["entries"]:
+    if len(row) != entry["entries"] or entry.get("sha256", "") not in ("", vector_sum(row)):
         raise _other(row, name)
     return row
 

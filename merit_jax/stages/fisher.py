@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from merit_jax import sharding
-from merit_jax.artifact import fingerprint, is_current, write_json
+from merit_jax.artifact import check_sums, file_sums, fingerprint, is_current, read_json, write_json
 from merit_jax.data.batching import bucketed_batches, calibration_examples
 from merit_jax.fisher import diagonal_fisher
 from merit_jax.merge.leaves import OrbaxLeaves, OverlayLeaves, TreeLeaves
@@ -46,8 +46,15 @@ def estimate_fisher(run: Run, index: int) -> bool:
 
 
 def fisher_leaves(run: Run, index: int) -> OrbaxLeaves:
-    """The Fisher information of a branch, leaf by leaf."""
-    return OrbaxLeaves(run.workdir.branch_fisher(index))
+    """The Fisher information of a branch, leaf by leaf.
+
+    Raises:
+        ValueError: It is missing, or not as it was written.
+    """
+    directory, record = run.workdir.branch_fisher(index), read_json(run.workdir.branch_fisher_record(index))
+    if "files" in record:
+        check_sums(directory, record["files"])
+    return OrbaxLeaves(directory)
 
 
 def _batches(run: Run, branch: Branch) -> Iterator[Batch]:
@@ -72,4 +79,4 @@ def _write(run: Run, index: int, inputs: dict[str, Any], leaves: Leaves) -> None
         out.rmtree()
     reader = TreeLeaves(leaves)
     write_streamed(out, reader.paths(), reader.read)
-    write_json(record, {"inputs": inputs})
+    write_json(record, {"inputs": inputs, "files": file_sums(out)})

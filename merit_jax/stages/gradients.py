@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from merit_jax.artifact import fingerprint, is_current, read_json, write_array, write_json
+from merit_jax.artifact import fingerprint, is_current, read_array, read_json, vector_sum, write_array, write_json
 from merit_jax.data.batching import bucketed_batches, calibration_examples
 from merit_jax.gradients import SideBySide, checked, gradient_rows, side_by_side
 from merit_jax.progress import bar
@@ -165,6 +165,7 @@ def _store(run: Run, index: dict[str, Any], dataset: Dataset, row: np.ndarray) -
         "digest": dataset.report.digest,
         "norm": float(np.linalg.norm(row)),
         "entries": len(row),
+        "sha256": vector_sum(row),
     }
 
     def write() -> None:
@@ -179,9 +180,9 @@ def _load(run: Run, name: str, entry: Mapping[str, Any] | None) -> np.ndarray:
         raise ValueError(f"no gradient of dataset {name!r} in {run.workdir.gradients}; run --stages=gradients first")
     path = run.workdir.gradients / entry["file"]
     try:
-        row = np.load(path, mmap_mode="r", allow_pickle=False)
+        row = read_array(path)
     except (OSError, EOFError, ValueError) as error:
         raise ValueError(f"{path} (dataset {name!r}) is missing or damaged: {error}; delete {path.parent}") from None
-    if row.shape != (entry["entries"],) or not np.isclose(np.linalg.norm(row), entry["norm"], rtol=1e-4):
+    if row.shape != (entry["entries"],) or entry.get("sha256", "") not in ("", vector_sum(row)):
         raise ValueError(f"{path} (dataset {name!r}) does not hold the gradient that was written; delete {path.parent}")
     return row

@@ -4,20 +4,29 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from merit_jax.artifact import fingerprint, is_current, read_json, write_json, write_text
+from merit_jax.artifact import file_sums, fingerprint, is_current, read_json, write_json, write_text
 from merit_jax.card import merged_card
+from merit_jax.lease import held
 from merit_jax.merge import MERGERS, checks, token_weights
 from merit_jax.merge.leaves import OrbaxLeaves, distance
 from merit_jax.merge.mergekit import recipe
+from merit_jax.merge.merger import Merger
 from merit_jax.merge.options import settle, takes
 from merit_jax.merge.stream import merge_streamed
 from merit_jax.progress import bar
 from merit_jax.registry import lookup
 from merit_jax.run import Run
 from merit_jax.stages.fisher import estimate_fisher, fisher_leaves
-from merit_jax.stages.partition import load_plan
-from merit_jax.stages.train import branch_inputs
-from merit_jax.train.checkpoint import params_directory
+from merit_jax.stages.members import (
+    Done,
+    earlier_merge,
+    finished_branches,
+    late_members,
+    members,
+    merged_leaves,
+    spread_weights,
+)
+from merit_jax.train.checkpoint import check_branch
 from merit_jax.workdir import Workdir
 
 FOR_MERGEKIT = """For mergekit, run in the workdir that holds the branches. It reads Hugging Face folders: write each branch with
@@ -29,99 +38,142 @@ def merge(run: Run) -> bool:
     """Merges the finished branches leaf by leaf, in the memory of a few leaves.
 
     For an operator that asks for it, the Fisher information of every branch is estimated first and kept beside the branch.
+    With `run.allow_missing`, branches that are not finished are left out and the weights of the others renormalised; merged
+    again when more are finished, the late ones are added: to the average itself where the operator is the average by tokens,
+    or else by merging all again.
 
     Raises:
         ValueError: A branch is missing, unfinished, or was made from another theta0, data or configuration.
+        UnfinishedError: Another process is merging.
     """
-    cfg, source = run.config.merge, source_of_branches(run)
-    merger = lookup(MERGERS, cfg.method, "merge.method")
-    branches = finished_branches(source)
-    readers = [OrbaxLeaves(params_directory(source.workdir.branch(k) / "checkpoints")) for k in range(len(branches))]
-    inputs = {
-        "theta0": run.theta0_fingerprint,
-        "method": cfg.method,
-        "options": _options(run),
-        "branches": [fingerprint(branch["inputs"]) for branch in branches],
-    }
-    if merger.fisher:
-        inputs["fisher"] = {"examples": run.config.gradients.examples}
-    record = run.workdir.merge_record
-    if is_current(record, inputs, overwrite=run.overwrite):
+    source, record = source_of_branches(run), run.workdir.merge_record
+    merger = lookup(MERGERS, run.config.merge.method, "merge.method")
+    finished = finished_branches(source, allow_missing=run.allow_missing)
+    inputs = _inputs(run, merger, finished)
+    begun = run.workdir.merged_next / record.name
+    if not begun.exists() and _is_made(run, inputs):
         return False
-    for k, reader in enumerate(readers):
-        checks.same_leaves(run.theta0.leaves().paths(), reader.paths(), f"branch {k}")
-    tokens = [branch["tokens"] for branch in branches]
-    weights = token_weights(tokens)
-    distances = [distance(reader, run.theta0.leaves()) for reader in readers]
-    options = settle(merger.leaf, _matched(run, inputs["options"], distances))
-    fishers = _fishers(source, len(branches)) if merger.fisher else []
-    out = run.workdir.merged_params
-
-    def write() -> None:
-        if run.workdir.merged.exists():
-            run.workdir.merged.rmtree()
-        with bar(len(run.theta0.leaves().paths()), "merge", "parameter") as progress:
-            merge_streamed(
-                merger, run.theta0.leaves(), readers, weights, out, lambda _: progress.update(), fishers, **options
-            )
-        result = {
-            "inputs": inputs,
-            "method": cfg.method,
-            "options": options,
-            "tokens": tokens,
-            "weights": [float(weight) for weight in weights],
-            "displacement": {
-                "merged": distance(OrbaxLeaves(out), run.theta0.leaves()),
-                "branches": distances,
-            },
-        }
-        if (text := _for_mergekit(run, result["weights"], options)) is not None:
-            write_text(run.workdir.merged / "mergekit.yaml", text)
-        write_json(record, result)
-
-    run.on_first_process(write)
+    with held(run.workdir.merge_lease, "the merge"):
+        if begun.exists():
+            run.on_first_process(lambda: _take_place(run))
+        if _is_made(run, inputs):
+            return False
+        _merge(run, source, merger, finished, inputs, None if run.overwrite else earlier_merge(record, inputs))
     return True
 
 
-def _fishers(run: Run, branches: int) -> list[OrbaxLeaves]:
-    """The Fisher information of every branch, estimated where it is missing."""
-    for k in range(branches):
+def _is_made(run: Run, inputs: Mapping[str, Any]) -> bool:
+    """Whether the merge is there; one that lacks branches of these is not it.
+
+    Raises:
+        ValueError: One from other inputs is there.
+    """
+    record = run.workdir.merge_record
+    if not run.overwrite and earlier_merge(record, inputs) is not None:
+        return False
+    return is_current(record, inputs, overwrite=run.overwrite)
+
+
+def _merge(
+    run: Run,
+    source: Run,
+    merger: Merger,
+    finished: Sequence[Done | None],
+    inputs: Mapping[str, Any],
+    earlier: Mapping[str, Any] | None,
+) -> None:
+    adds = earlier is not None and inputs["method"] == "token_weighted"
+    parts = late_members(run, source, finished, earlier) if adds else members(source, finished)
+    theta0 = run.theta0.leaves()
+    for part in parts:
+        checks.same_leaves(theta0.paths(), part.leaves.paths(), part.name)
+        if part.branch is not None:
+            check_branch(source.workdir.branch(part.branch) / "checkpoints", inputs["branches"][part.branch])
+    distances = list(earlier["displacement"]["branches"]) if adds else [0.0] * len(finished)
+    for part in parts:
+        if part.branch is not None:
+            distances[part.branch] = distance(part.leaves, theta0)
+    present = [distances[k] for k, done in enumerate(finished) if done is not None]
+    options = settle(merger.leaf, _matched(run, inputs["options"], present))
+    fishers = _fishers(source, [part.branch for part in parts]) if merger.fisher else []
+    tokens = [0 if done is None else done["tokens"] for done in finished]
+    result = {
+        "inputs": inputs,
+        "method": inputs["method"],
+        "options": options,
+        "tokens": tokens,
+        "weights": spread_weights(tokens),
+        "displacement": {"branches": distances},
+    }
+    home = run.workdir.merged_next if adds else run.workdir.merged
+
+    def write() -> None:
+        if home.exists():
+            home.rmtree()
+        out, weights = home / run.workdir.merged_params.name, token_weights([part.tokens for part in parts])
+        with bar(len(theta0.paths()), "merge", "parameter") as progress:
+            readers = [part.leaves for part in parts]
+            merge_streamed(merger, theta0, readers, weights, out, lambda _: progress.update(), fishers, **options)
+        result["displacement"]["merged"] = distance(OrbaxLeaves(out), theta0)
+        if (text := _for_mergekit(run, result["weights"], options)) is not None:
+            write_text(home / "mergekit.yaml", text)
+        write_json(home / run.workdir.merged_sums.name, {"inputs": inputs, "files": file_sums(out)})
+        write_json(home / run.workdir.merge_record.name, result)
+        if adds:
+            _take_place(run)
+
+    run.on_first_process(write)
+
+
+def _take_place(run: Run) -> None:
+    """Puts a merge with late branches, which is whole, in the place of the one without them."""
+    if run.workdir.merged.exists():
+        run.workdir.merged.rmtree()
+    run.workdir.merged_next.rename(run.workdir.merged)
+
+
+def _inputs(run: Run, merger: Merger, finished: Sequence[Done | None]) -> dict[str, Any]:
+    """All that decides what comes out."""
+    return {
+        "theta0": run.theta0_fingerprint,
+        "method": run.config.merge.method,
+        "options": _options(run),
+        "branches": [None if done is None else fingerprint(done["inputs"]) for done in finished],
+        **({"fisher": {"examples": run.config.gradients.examples}} if merger.fisher else {}),
+    }
+
+
+def _fishers(run: Run, branches: Sequence[int]) -> list[OrbaxLeaves]:
+    """The Fisher information of branches, estimated where it is missing."""
+    for k in branches:
         estimate_fisher(run, k)
-    return [fisher_leaves(run, k) for k in range(branches)]
+    return [fisher_leaves(run, k) for k in branches]
 
 
 def _for_mergekit(run: Run, weights: Sequence[float], options: Mapping[str, Any]) -> str | None:
     """The same merge for mergekit, once the branches have been exported; None where it has no such method."""
-    branches = [f"branches/{k}/hf" for k in range(len(weights))]
+    there = {f"branches/{k}/hf": weight for k, weight in enumerate(weights) if weight}
     method = run.config.merge.method
-    return recipe(method, options, "theta0", branches, weights, stacked=True, comment=FOR_MERGEKIT)
+    return recipe(method, options, "theta0", list(there), list(there.values()), stacked=True, comment=FOR_MERGEKIT)
 
 
 def export(run: Run) -> bool:
-    """Writes the merged model as a folder that other tools load, with its tokenizer and a model card."""
+    """Writes the merged model as a folder that other tools load, with its tokenizer and a model card.
+
+    Raises:
+        ValueError: The merged parameters are not as they were written.
+        UnfinishedError: Another process is merging or exporting.
+    """
     out = run.workdir.merged_hf
     inputs = read_json(run.workdir.merge_record)["inputs"]
     if is_current(out / "merit.json", inputs, overwrite=run.overwrite):
         return False
-    leaves = OrbaxLeaves(run.workdir.merged_params)
-    if out.exists():
-        run.on_first_process(out.rmtree)
-    run.on_first_process(lambda: run.theta0.export(leaves.read, out, merged_card(run)))
+    with held(run.workdir.merge_lease, "the export"):
+        leaves = merged_leaves(run.workdir)
+        if out.exists():
+            run.on_first_process(out.rmtree)
+        run.on_first_process(lambda: run.theta0.export(leaves.read, out, merged_card(run)))
     return True
-
-
-def finished_branches(run: Run) -> list[dict[str, Any]]:
-    """The `done.json` of every branch, after checking that it belongs to this run."""
-    found = []
-    for index, branch in enumerate(load_plan(run).branches):
-        done = run.workdir.branch_done(index)
-        if not done.exists():
-            raise ValueError(
-                f"branch {index} is not finished ({done} is missing); train it: launch.branch --branch={index}"
-            )
-        is_current(done, branch_inputs(run, branch), overwrite=False)
-        found.append(read_json(done))
-    return found
 
 
 def source_of_branches(run: Run) -> Run:

@@ -1,14 +1,20 @@
 """`branches/<k>/`: fine-tunes each branch from theta0, alone (MERIT Alg. 1, step 4)."""
 
 import logging
+from datetime import UTC, datetime
 from typing import Any
 
+import jax
+
 from merit_jax import sharding, tree
-from merit_jax.artifact import fingerprint, is_current, write_json
+from merit_jax.artifact import fingerprint, is_current, read_json, write_json
 from merit_jax.data.batching import TrainingBatches, training_batches
+from merit_jax.lease import held
+from merit_jax.process import Process
 from merit_jax.run import Run
 from merit_jax.stages.partition import load_plan
-from merit_jax.train.loop import fine_tune
+from merit_jax.train.loop import Finished, fine_tune
+from merit_jax.train.notice import Told, notice
 from merit_jax.train.optimizer import make_schedule
 from merit_jax.train.step import init_state
 from merit_jax.types import Branch
@@ -30,6 +36,7 @@ def train_branch(run: Run, index: int) -> bool:
 
     Raises:
         ValueError: There is no such branch, or its directory holds one that was made from other inputs.
+        UnfinishedError: Another process trains it, or this one was told to stop; started again, it carries on.
     """
     branches = load_plan(run).branches
     if not 0 <= index < len(branches):
@@ -38,12 +45,25 @@ def train_branch(run: Run, index: int) -> bool:
     inputs = branch_inputs(run, branch)
     if is_current(done, inputs, overwrite=run.overwrite):
         return False
-    run.on_first_process(lambda: _claim(run, index, inputs))
+    with held(run.workdir.branch_lease(index), f"branch {index}") as lease, notice() as told:
+        run.on_first_process(lambda: _claim(run, index, inputs))
+
+        def stop(step: int) -> bool:
+            lease.check()
+            return told(step)
+
+        finished = _fine_tune(run, index, inputs, stop)
+        run.on_first_process(lambda: write_json(done, {"inputs": inputs, **finished._asdict()}))
+    return True
+
+
+def _fine_tune(run: Run, index: int, inputs: dict[str, Any], stop: Told) -> Finished:
+    branch, cfg = load_plan(run).branches[index], run.config.train
     batches = _batches(run, branch)
     log.info("branch %d: %d datasets, %d steps, %d tokens", index, len(branch.shares), batches.steps, batches.tokens)
-    cfg = run.config.train
+    run.on_first_process(lambda: _sign(run, index, batches.steps))
     leaves, frozen = tree.split(run.params, cfg.trainable)
-    finished = fine_tune(
+    return fine_tune(
         run.train_step,
         init_state(leaves, run.optimizer, sharding.of_optimizer(run.optimizer, leaves, run.mesh)),
         frozen,
@@ -57,9 +77,8 @@ def train_branch(run: Run, index: int) -> bool:
         checkpoint_every=cfg.checkpoint_every,
         log_every=cfg.log_every,
         description=f"branch {index}",
+        stop=stop,
     )
-    run.on_first_process(lambda: write_json(done, {"inputs": inputs, **finished._asdict()}))
-    return True
 
 
 def branch_inputs(run: Run, branch: Branch) -> dict[str, Any]:
@@ -99,3 +118,18 @@ def _claim(run: Run, index: int, inputs: dict[str, Any]) -> None:
         if stamp.exists():
             directory.rmtree()
         write_json(stamp, {"inputs": inputs})
+
+
+def _sign(run: Run, index: int, steps: int) -> None:
+    """Says where the branch runs, how often it was started, and how many steps it has in all."""
+    path = run.workdir.branch_host(index)
+    starts = read_json(path)["starts"] if path.exists() else 0
+    record = {
+        **Process.this()._asdict(),
+        "processes": jax.process_count(),
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "starts": starts + 1,
+        "steps": steps,
+    }
+    write_json(path, record)

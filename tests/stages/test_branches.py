@@ -123,3 +123,63 @@ def test_an_export_is_made_again_after_a_killed_one(finished, run):
     new, old = (world.exported(r.workdir.merged_hf) for r in (run, finished))
     assert all(new[path].tobytes() == old[path].tobytes() for path in old)
     assert json.loads((run.workdir.merged_hf / "merit.json").read_text())["weights"]
+
+
+def test_a_branch_copied_from_elsewhere_is_merged_to_the_same_bits(finished, run, tmp_path):
+    away = tmp_path / "elsewhere"
+    shutil.copytree(run.workdir.branch(1), away)
+    run.workdir.branch(1).rmtree()
+    shutil.copytree(away, run.workdir.branch(1))
+    run_stages(run, ("merge",))
+    assert read_json(run.workdir.merge_record) == read_json(finished.workdir.merge_record)
+
+
+def test_a_copy_with_one_bit_changed_is_not_merged(run):
+    file = max(
+        (file for file in Path(params_directory(checkpoints(run, 1))).rglob("*") if file.is_file()),
+        key=lambda file: file.stat().st_size,
+    )
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    refused(run, "merge", r"branches/1/checkpoints/\d+/params is damaged \(.*since it was written, .* has changed\)")
+
+
+def test_a_copy_without_its_checksums_is_not_merged_until_it_has_been_looked_at(finished, run):
+    Path(run.workdir.branch(1) / "checksums.json").unlink()
+    refused(run, "merge", r"branches/1/checksums\.json says nothing of checkpoint \d+; copy the whole folder")
+    run.workdir.branch_done(1).unlink()
+    train_branch(run, 1)
+    run_stages(run, ("merge",))
+    assert read_json(run.workdir.merge_record) == read_json(finished.workdir.merge_record)
+
+
+def test_the_checkpoints_of_another_branch_are_not_merged(run):
+    for name in ("checkpoints", "checksums.json"):
+        target, source = Path(run.workdir.branch(1) / name), Path(run.workdir.branch(2) / name)
+        if target.is_dir():
+            shutil.rmtree(target)
+            shutil.copytree(source, target)
+        else:
+            shutil.copyfile(source, target)
+    refused(run, "merge", r"branches/1/checksums\.json is of a branch made from another theta0, data or configuration")
+
+
+def test_merged_parameters_with_one_bit_changed_are_not_exported(finished, tmp_path):
+    run = world.copied(finished, tmp_path)
+    run.workdir.merged_hf.rmtree()
+    file = max(
+        (file for file in Path(run.workdir.merged_params).rglob("*") if file.is_file()), key=lambda f: f.stat().st_size
+    )
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 128
+    file.write_bytes(content)
+    refused(run, "export", r"merged/params.* is damaged \(since it was written, .* has changed\)")
+
+
+def test_a_partition_with_one_digit_changed_is_refused(run):
+    text = run.workdir.partition.read_text()
+    seed = read_json(run.workdir.partition)["branches"][0]["seed"]
+    run.workdir.partition.write_text(text.replace(str(seed), str(seed + 1)))
+    for stage in ("train", "merge"):
+        refused(run, stage, r"partition\.json does not hold what was written")

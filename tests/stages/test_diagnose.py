@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from merit_jax.artifact import read_json
+from merit_jax.artifact import read_json, write_json
 from merit_jax.data.batching import bucketed_batches, calibration_examples
 from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.pipeline import run_stages
@@ -91,7 +91,7 @@ def result(run, name):
 def test_every_artifact_says_what_it_was_made_from_and_how_long_it_took(diagnosed):
     for name in DIAGNOSTICS:
         content = json.loads(diagnosed.workdir.diagnostic(name).read_text())
-        assert list(content) == ["inputs", "result", "seconds"], name
+        assert list(content) == ["inputs", "result", "seconds", "sha256"], name
         assert content["seconds"] >= 0
     assert set(result(diagnosed, "connectivity")) == {"alphas", "paths", "barrier"}
 
@@ -238,9 +238,9 @@ def test_one_branch_has_nothing_to_connect(diagnosed):
 def test_a_joint_run_from_another_theta0_is_refused(diagnosed, tmp_path):
     run = again(diagnosed, tmp_path, overwrite=True)
     path = run.workdir.baselines / "joint" / "merged" / "merge.json"
-    record = json.loads(path.read_text())
+    record = read_json(path)
     record["inputs"]["theta0"] = "another"
-    path.write_text(json.dumps(record))
+    write_json(path, record)
     with pytest.raises(ValueError, match="starts from another theta0"):
         diagnose(run, ["displacement"])
 

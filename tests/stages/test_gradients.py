@@ -127,3 +127,18 @@ def test_damaged_similarities_are_named(finished, tmp_path, content):
     for stage in ("conflict", "partition"):
         with pytest.raises(ValueError, match=r"conflict\.npz is damaged"):
             run_stages(run, (stage,))
+
+
+def test_a_row_with_one_bit_changed_is_named(finished, tmp_path):
+    run = world.copied(finished, tmp_path)
+    path = row_file(run, "copy")
+    content = bytearray(path.read_bytes())
+    content[-4] ^= 1
+    path.write_bytes(content)
+    run.workdir.conflict.unlink()
+    with pytest.raises(
+        ValueError, match=rf"{path.name} \(dataset 'copy'\) does not hold the gradient that was written"
+    ):
+        run_stages(run, ("conflict",))
+    with pytest.raises(ValueError, match=rf"{path.name} \(dataset 'copy'\)"):
+        load_gradients(run)

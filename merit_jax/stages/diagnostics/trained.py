@@ -9,7 +9,8 @@ from merit_jax.artifact import fingerprint, read_json
 from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.run import Run
 from merit_jax.stages.diagnostics.task import NotPossible
-from merit_jax.stages.merge import finished_branches, source_of_branches
+from merit_jax.stages.members import finished_branches
+from merit_jax.stages.merge import source_of_branches
 from merit_jax.stages.partition import load_plan
 from merit_jax.train.checkpoint import params_directory
 from merit_jax.types import LeafReader, Leaves, Params
