@@ -1,9 +1,12 @@
 """What all commands share: flags, logging, several processes, and errors a user can act on."""
 
 import logging
+import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from absl import app, flags
@@ -12,12 +15,16 @@ from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 from rich.logging import RichHandler
 
+from launch.exit_codes import MISTAKE, UNFINISHED
+from merit_jax.unfinished import UnfinishedError
+
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string(
     "distributed",
     "",
-    'Several processes as one run: "auto" on TPU pods and Slurm, or "HOST:PORT,PROCESSES,INDEX"; empty: one process.',
+    'Several processes as one run: "auto" on TPU pods, Slurm, Open MPI and indexed Kubernetes jobs, or '
+    '"HOST:PORT,PROCESSES,INDEX" with the address of process 0; empty: one process.',
 )
 flags.DEFINE_string(
     "compilation_cache", "~/.cache/merit_jax/xla", "Folder of compiled programs, shared by all runs; empty: none."
@@ -41,9 +48,13 @@ def config() -> ConfigDict:
 
 
 def start(
-    main: Callable[[Sequence[str]], int | None], define_flags: Callable[[], None], default_config: str | None = None
+    main: Callable[[Sequence[str]], int | None],
+    define_flags: Callable[[], None],
+    default_config: str | None = None,
+    *,
+    computes: bool = True,
 ) -> None:
-    """Runs a command; a ValueError is printed without its traceback and ends with exit code 1.
+    """Runs a command; a ValueError is printed without its traceback and ends with exit code 1, an UnfinishedError with 75.
 
     Flags belong to the process, so a command defines its own only when it is run: its module can be imported beside any other.
 
@@ -51,8 +62,11 @@ def start(
         main: The command.
         define_flags: Defines its flags.
         default_config: The config where none is given. (A flag's own default comes too late for `--config.KEY=VALUE`.)
+        computes: Whether it uses accelerators; one that does not leaves them to the commands that it starts.
     """
     define_flags()
+    if not computes:
+        jax.config.update("jax_platforms", "cpu")
     app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse(_with_config(argv, default_config)))
 
 
@@ -105,6 +119,9 @@ def _guarded(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -
         _set_up()
         refuse_arguments(argv)
         return main(argv) or 0
+    except UnfinishedError as reason:
+        _say(str(reason), "yellow")
+        return UNFINISHED
     except (ValueError, OSError) as error:
         logging.getLogger("merit_jax").debug("traceback", exc_info=True)
         _fail(str(error))
@@ -112,17 +129,19 @@ def _guarded(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -
 
 
 def _fail(message: str) -> None:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {message}", markup=False, style="red")
-    sys.exit(1)
+    _say(f"error: {message}", "red")
+    sys.exit(MISTAKE)
+
+
+def _say(message: str, style: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(message, markup=False, style=style)
 
 
 def _set_up() -> None:
     """Distributed processes, compilation cache, logging."""
-    if FLAGS.distributed == "auto":
-        jax.distributed.initialize()
-    elif FLAGS.distributed:
-        address, processes, index = _explicit(FLAGS.distributed)
-        jax.distributed.initialize(address, processes, index)
+    _hush_orbax()
+    if FLAGS.distributed:
+        _join(FLAGS.distributed)
     if FLAGS.compilation_cache:
         from etils import epath
 
@@ -134,6 +153,41 @@ def _set_up() -> None:
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
     log.handlers, log.propagate = [RichHandler(console=console, show_path=False, show_level=False)], False
     log.setLevel(logging.INFO if is_first_process() else logging.WARNING)
+
+
+def _hush_orbax() -> None:
+    """Drops the traces of Orbax's threads and tasks when they fail: the main thread is told of each failure, and tells it."""
+
+    def thread_ended(failure: threading.ExceptHookArgs) -> None:
+        if not type(failure.thread).__module__.startswith("orbax."):
+            threading.__excepthook__(failure)
+
+    def lost(failure: Any) -> None:
+        if str(failure.exc_value) != "Event loop is closed":  # TensorStore answers a task that has been given up
+            sys.__unraisablehook__(failure)
+
+    threading.excepthook, sys.unraisablehook = thread_ended, lost
+    absl_logging.get_absl_logger().addFilter(lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+def _join(where: str) -> None:
+    """Joins the other processes of this run.
+
+    Raises:
+        ValueError: The environment does not say where they are.
+    """
+    if where != "auto":
+        address, processes, index = _explicit(where)
+        jax.distributed.initialize(address, processes, index)
+        return
+    try:
+        jax.distributed.initialize()
+    except ValueError as error:
+        raise ValueError(
+            f"--distributed=auto: this is no TPU pod, Slurm step, Open MPI or indexed Kubernetes job that JAX knows ({error}); "
+            "give --distributed=HOST:PORT,PROCESSES,INDEX"
+        ) from None
 
 
 def _explicit(text: str) -> tuple[str, int, int]:

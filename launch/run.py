@@ -23,10 +23,12 @@ from merit_jax.stages.frontier import frontier
 FLAGS = flags.FLAGS
 
 
-def run_all(config: ConfigDict, workdir: str, stages: Sequence[str], *, overwrite: bool) -> Run:
+def run_all(
+    config: ConfigDict, workdir: str, stages: Sequence[str], *, overwrite: bool, allow_missing: bool = False
+) -> Run:
     """Runs the stages of a config; with all stages, trains its baselines too and evaluates everything together."""
     config = basin.settle(config, workdir, overwrite=overwrite)
-    run = wire.open_run(config, workdir, overwrite=overwrite)
+    run = wire.open_run(config, workdir, overwrite=overwrite, allow_missing=allow_missing)
     baselines = baselines_of(run)
     if stages:
         run_stages(run, stages)
@@ -64,11 +66,18 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Directory of the run's artifacts.", required=True)
     flags.DEFINE_list("stages", [], f"Stages to run, of {', '.join(STAGES)}; empty: all.")
     flags.DEFINE_bool("overwrite", False, "Make artifacts again whose inputs have changed, instead of refusing.")
+    flags.DEFINE_bool(
+        "allow_missing",
+        False,
+        "Merge the finished branches where others are not finished; the model card says which datasets are missing.",
+    )
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs, then prints what came out."""
-    run = run_all(cli.config(), FLAGS.workdir, FLAGS.stages, overwrite=FLAGS.overwrite)
+    run = run_all(
+        cli.config(), FLAGS.workdir, FLAGS.stages, overwrite=FLAGS.overwrite, allow_missing=FLAGS.allow_missing
+    )
     if cli.is_first_process():
         print_partition(run.workdir)
         print_evaluation(run.workdir)

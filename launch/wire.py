@@ -11,6 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from merit_jax import sharding
+from merit_jax.artifact import local_folder
 from merit_jax.run import Run
 from merit_jax.types import LeafReader
 from merit_jax.workdir import Workdir
@@ -28,6 +29,8 @@ def resolve(path: str) -> Path:
         raise ValueError(
             "model.path is not set; give a Hugging Face folder, a .gguf file, or one of " + ", ".join(SHIPPED)
         )
+    if "://" in path:
+        raise ValueError(f"model.path = {path}: weights are read from disks; copy the folder to this machine first")
     return SHIPPED[path]() if path in SHIPPED else Path(path)
 
 
@@ -50,9 +53,10 @@ class Pretrained:
         """Reads single leaves from the files."""
         return self._opened
 
-    def export(self, read: Callable[[str], np.ndarray], directory: epath.Path, extra: Mapping[str, str]) -> None:
+    def export(self, read: Callable[[str], np.ndarray], directory: epath.PathLike, extra: Mapping[str, str]) -> None:
         """Writes parameters like these, with their tokenizer and some text files."""
-        export_hf(Path(directory), read, self.path, extra=extra)
+        with local_folder(directory, last="merit.json") as folder:
+            export_hf(folder, read, self.path, extra=extra)
 
 
 def open_model(path: str, *, dtype: str = "auto", **switches: Any) -> Pretrained:
@@ -62,8 +66,10 @@ def open_model(path: str, *, dtype: str = "auto", **switches: Any) -> Pretrained
     return Pretrained(resolve(path), dtype=jnp.dtype(dtype), **switches)
 
 
-def open_run(config: ConfigDict, workdir: epath.PathLike, *, overwrite: bool = False) -> Run:
+def open_run(
+    config: ConfigDict, workdir: epath.PathLike, *, overwrite: bool = False, allow_missing: bool = False
+) -> Run:
     """The run of a config in a workdir."""
     theta0 = open_model(**config.model, constrain=lambda x: sharding.keep_rows(x, sharding.make_mesh(**config.mesh)))
     tokenizer, reader = load_processor(theta0.path, theta0.model.config)
-    return Run(config, Workdir.at(workdir), theta0.model, theta0, tokenizer, reader, overwrite)
+    return Run(config, Workdir.at(workdir), theta0.model, theta0, tokenizer, reader, overwrite, allow_missing)

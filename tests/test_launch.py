@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from launch import wire
 from merit_jax.data.chat import encode
 from merit_jax.data.mixture import read_records
 from merit_jax.merge.leaves import OrbaxLeaves
@@ -16,8 +17,8 @@ from merit_jax.train.checkpoint import params_directory
 from models import load_pretrained
 from models.tokenizer import load_tokenizer
 from tests import world
+from tests.commands import REPOSITORY, environment
 
-REPOSITORY = Path(__file__).parents[1]
 SCRIPT = """
 import importlib, json, os, runpy, sys, warnings
 
@@ -46,8 +47,7 @@ def get_config(method="merit2d"):
 
 def commands(folder, name, lines):
     """(exit code, standard output, standard error) of each command line."""
-    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    env = {**os.environ, **environment()}
     command = [sys.executable, "-c", SCRIPT, name, json.dumps([["--compilation_cache=", *line] for line in lines])]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -59,6 +59,11 @@ def config(finished, folder):
     """A config file like the config of a finished run."""
     (folder / "config.py").write_text(CONFIG.format(root=str(Path(finished.workdir.root).parent)))
     return f"--config={folder / 'config.py'}"
+
+
+def test_weights_in_a_bucket_are_refused():
+    with pytest.raises(ValueError, match=r"model.path = gs://b/theta0: .* copy the folder to this machine first"):
+        wire.resolve("gs://b/theta0")
 
 
 def test_a_mistake_is_one_line_that_names_it(finished, tmp_path):

@@ -1,0 +1,176 @@
+"""Trains the branches of a run wherever there is room, watches them, and merges when all are finished.
+
+python -m launch.cluster --config=configs/quickstart.py --workdir=runs/quickstart                      # here, one after the other
+python -m launch.cluster --config=CONFIG --workdir=DIR --engine=ray --option=gpus=8
+python -m launch.cluster --config=CONFIG --workdir=DIR --engine=slurm --option=sbatch="--partition=gpu --gpus-per-node=8"
+
+It keeps no state of its own: stopped and run again, on this machine or another, it carries on from the files in the workdir.
+"""
+
+import contextlib
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+from rich.console import Console
+from rich.live import Live
+
+from launch import cli
+from launch.engines import ENGINES, open_engine
+from launch.engines.driver import Driver
+from launch.engines.job import Job, Site
+from launch.exit_codes import UNFINISHED
+from launch.standing import standing, table
+from merit_jax.artifact import fingerprint, read_json
+from merit_jax.unfinished import UnfinishedError
+from merit_jax.workdir import Workdir
+
+FLAGS = flags.FLAGS
+
+BEFORE = "mixture,gradients,conflict,partition"
+"""Stages that a workdir without partition.json needs first."""
+
+
+def define_flags() -> None:
+    """What the command can be told."""
+    cli.define_config()
+    flags.DEFINE_string("workdir", None, "Directory of the run, which all machines see (or gs://...).", required=True)
+    flags.DEFINE_enum("engine", "local", list(ENGINES), "What starts the branches.")
+    flags.DEFINE_multi_string("option", [], "Options of the engine, each as KEY=VALUE; see docs/clusters.md.")
+    flags.DEFINE_integer("hosts", 1, "Machines that work on a branch together.", lower_bound=1)
+    flags.DEFINE_integer("retries", 3, "Crashes of a branch after which it is started again.", lower_bound=0)
+    flags.DEFINE_bool(
+        "watch", True, "Stay until all branches are finished, then merge; else only submit them, or write files."
+    )
+    flags.DEFINE_float("interval", 5.0, "Seconds between two looks at the workdir.", lower_bound=0.01)
+    flags.DEFINE_string("files", "", "Local folder for rendered files; empty: jobs/ in the workdir.")
+    flags.DEFINE_string("after", "merge,project,export", "Stages of launch.run that follow the branches; empty: none.")
+    flags.DEFINE_bool("allow_missing", False, "If branches fail, merge the others, and name the missing datasets.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Divides the mixture if need be, trains, merges."""
+    cli.config()
+    workdir = Workdir.at(FLAGS.workdir)
+    if not workdir.partition.exists():
+        run_here("launch.run", f"--stages={BEFORE}")
+    jobs = jobs_of(workdir)
+    engine = open_engine(FLAGS.engine, FLAGS.option, site_of(workdir))
+    if not FLAGS.watch and not engine.lasting:
+        raise ValueError(f"--nowatch: engine {FLAGS.engine} runs branches only as long as the driver stays")
+    driver = Driver(engine, jobs, workdir, FLAGS.retries)
+    if not FLAGS.watch:
+        driver.turn()
+        return 0
+    try:
+        with told_to_stop(), shown(workdir, driver, len(jobs)) as show:
+            while not driver.turn():
+                show()
+                time.sleep(FLAGS.interval)
+            show()
+    finally:
+        engine.stop()
+    if driver.failed and not FLAGS.allow_missing:
+        raise ValueError("\n".join(f"branch {branch} failed: {why}" for branch, why in driver.failed.items()))
+    if FLAGS.after:
+        run_here("launch.run", f"--stages={FLAGS.after}", *(["--allow_missing"] if driver.failed else []))
+    return 0
+
+
+def jobs_of(workdir: Workdir) -> list[Job]:
+    """A job for each branch of `partition.json`."""
+    count = len(read_json(workdir.partition)["branches"])
+    logs = [workdir.branch_log(k) for k in range(count)]
+    if "://" in str(workdir.root):
+        logs = [Path("logs") / name_of(workdir) / log.name for log in logs]
+    words = [("-m", "launch.branch", *shared_words(), f"--branch={k}") for k in range(count)]
+    return [Job(k, words[k], Path(logs[k]).absolute(), FLAGS.hosts) for k in range(count)]
+
+
+def shared_words() -> list[str]:
+    """What all commands on this run are told: its config with every override, its workdir, the compilation cache."""
+    given = FLAGS["config"]
+    overrides = config_flags.get_override_values(given)
+    return [
+        f"--config={config_flags.get_config_filename(given)}",
+        *(f"--config.{key}={value}" for key, value in overrides.items()),
+        f"--workdir={Workdir.at(FLAGS.workdir).root}",
+        f"--compilation_cache={FLAGS.compilation_cache}",
+    ]
+
+
+def site_of(workdir: Workdir) -> Site:
+    """What the jobs have in common."""
+    files = Path(FLAGS.files or workdir.root / "jobs")
+    if not FLAGS.files and "://" in str(workdir.root):
+        files = Path("jobs") / name_of(workdir)
+    return Site(name_of(workdir), Path.cwd(), files.absolute())
+
+
+def name_of(workdir: Workdir) -> str:
+    """The run in names of jobs."""
+    return f"merit-{fingerprint(str(workdir.root))[:8]}"
+
+
+def run_here(module: str, *words: str) -> None:
+    """Runs another command on this machine, and waits while another process does its work.
+
+    Raises:
+        ValueError: It failed; it has said why.
+    """
+    command = [sys.executable, "-m", module, *shared_words(), *words]
+    while (code := subprocess.run(command, check=False).returncode) == UNFINISHED:
+        time.sleep(FLAGS.interval)
+    if code:
+        raise ValueError(f"{shlex.join(command)} ended with code {code}")
+
+
+@contextlib.contextmanager
+def told_to_stop() -> Iterator[None]:
+    """Ends the block by UnfinishedError on Ctrl-C or SIGTERM."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise UnfinishedError("stopped; run the same command again to carry on") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def shown(workdir: Workdir, driver: Driver, branches: int) -> Iterator[Callable[[], None]]:
+    """A function that shows where the branches stand: in place in a terminal, elsewhere whenever a state changes."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+
+    def look() -> list[Any]:
+        return [standing(workdir, k) for k in range(branches)]
+
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            yield lambda: live.update(table(look(), driver.failed), refresh=True)
+        return
+    last: list[Any] = []
+
+    def show() -> None:
+        now = look()
+        states = [(each.state, each.restarts, each.branch in driver.failed) for each in now]
+        if states != last:
+            last[:] = states
+            console.print(table(now, driver.failed))
+
+    yield show
+
+
+if __name__ == "__main__":
+    cli.start(main, define_flags, computes=False)

@@ -1,0 +1,35 @@
+"""Options of an engine, as the command line gives them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def parse(kind: type, given: Sequence[str], engine: str) -> Any:
+    """An engine's options.
+
+    Args:
+        kind: A NamedTuple class whose fields are options, with defaults of type bool, int, float or str.
+        given: Words "KEY=VALUE".
+        engine: Its name, for messages.
+
+    Raises:
+        ValueError: A key is unknown, or a value is not of its type.
+    """
+    values = {}
+    for word in given:
+        key, equals, text = word.partition("=")
+        if not equals or key not in kind._fields:
+            raise ValueError(f"--option={word}: expected KEY=VALUE; engine {engine} takes {', '.join(kind._fields)}")
+        values[key] = _value(text, type(kind._field_defaults[key]), word)
+    return kind(**values)
+
+
+def _value(text: str, kind: type, word: str) -> Any:
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"--option={word}: expected true or false")
+        return text.lower() == "true"
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"--option={word}: expected {kind.__name__}") from None

@@ -1,0 +1,109 @@
+"""`launch.cluster` with the engine `local`: whatever happens to branches and drivers, the merge has the same bits."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from merit_jax.lease import held
+from merit_jax.merge.leaves import OrbaxLeaves
+from merit_jax.process import Process
+from merit_jax.workdir import Workdir
+from tests import commands, world
+from tests.commands import read, same_bits, start, until, wait, with_partition
+
+pytestmark = pytest.mark.slow
+
+STAGES = "mixture,gradients,conflict,partition,train,merge"
+LONGER = ("--config.train.epochs=4.0", "--config.train.batch_size=2", "--config.train.checkpoint_every=2")
+DRIVER = ("--after=merge", "--interval=0.1", *LONGER)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A run of two branches by `launch.run`, undisturbed, in `one`."""
+    root = commands.world_at(tmp_path_factory.mktemp("cluster"))
+    wait(start("run", root, "one", f"--stages={STAGES}", *LONGER))
+    return root
+
+
+def merged(root, workdir):
+    return world.host(OrbaxLeaves(root / workdir / "merged" / "params"))
+
+
+def record(root, workdir, k):
+    path = root / workdir / "branches" / str(k) / "host.json"
+    return read(path) if path.exists() else None
+
+
+def leases(root, workdir):
+    return list((root / workdir).rglob("*.lease"))
+
+
+def training(root, workdir, k):
+    """Whether branch k has a checkpoint and is not finished."""
+    folder = root / workdir / "branches" / str(k)
+    assert not (folder / "done.json").exists(), "too fast to be disturbed"
+    return record(root, workdir, k) is not None and bool(commands.steps_saved(folder))
+
+
+def test_an_empty_workdir_is_divided_and_merged_whatever_happens_to_branches_and_drivers(root):
+    driver = start("cluster", root, "struck", *DRIVER)
+    until(lambda: training(root, "struck", 0), driver)
+    os.kill(record(root, "struck", 0)["pid"], signal.SIGKILL)
+    until(lambda: record(root, "struck", 0)["starts"] == 2, driver)
+    driver.send_signal(signal.SIGTERM)
+    output, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 75, output
+    assert "run the same command again" in output
+    assert not leases(root, "struck")
+    assert not (root / "struck" / "branches" / "0" / "done.json").exists()
+    wait(*(start("cluster", root, "struck", *DRIVER) for _ in range(2)))
+    same_bits(merged(root, "one"), merged(root, "struck"))
+    for k, starts in enumerate((3, 1)):
+        done, host = read(root / "struck" / "branches" / str(k) / "done.json"), record(root, "struck", k)
+        assert done["tokens"] > 0
+        assert len(done["fingerprint"]) == 64
+        assert (host["starts"], host["steps"], host["processes"]) == (starts, done["steps"], 1)
+    assert not leases(root, "struck")
+
+
+def test_a_branch_in_another_process_hands_is_refused(root):
+    with_partition(root, "held")
+    with held(Workdir.at(root / "held").branch_lease(0), "branch 0"):
+        second = start("branch", root, "held", "--branch=0", *LONGER)
+        output, _ = second.communicate(timeout=120)
+    assert second.returncode == 75, output
+    assert f"branch 0 is in the hands of {Process.this()}" in output
+
+
+def test_a_mistake_is_told_and_not_retried(root):
+    with_partition(root, "mistake")
+    driver = start("cluster", root, "mistake", *DRIVER, "--config.train.micro_batches=3")
+    output, _ = driver.communicate(timeout=240)
+    assert driver.returncode == 1
+    assert "branch 0 failed" in output
+    assert "train.micro_batches = 3" in output
+    log = (root / "mistake" / "logs" / "branch-0.log").read_text()
+    assert log.count("error: ") == 1
+
+
+def test_a_driver_uses_no_accelerator_and_renders_without_watching(root):
+    with_partition(root, "rendered")
+    wait(start("cluster", root, "rendered", "--engine=gcloud", "--option=zone=z", "--nowatch", *LONGER))
+    text = (root / "rendered" / "jobs" / "gcloud.sh").read_text()
+    assert "--config.train.epochs=4.0" in text
+    assert f"--workdir={root / 'rendered'}" in text
+
+
+def test_the_finished_branches_are_merged_where_others_are_missing(root):
+    with_partition(root, "partial")
+    wait(start("branch", root, "partial", "--branch=1", *LONGER))
+    wait(start("run", root, "partial", "--stages=merge,export", "--allow_missing", *LONGER))
+    only = commands.branch(root, "one", 1)
+    assert all(np.allclose(merged(root, "partial")[path], leaf, rtol=1e-6) for path, leaf in only.items())
+    assert "**Incomplete**" in Path(root / "partial" / "merged" / "hf" / "README.md").read_text()
+    assert json.loads((root / "partial" / "merged" / "merge.json").read_text())["weights"] == [0.0, 1.0]
