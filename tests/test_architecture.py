@@ -11,8 +11,9 @@ PACKAGES = ("merit_jax", "models", "configs", "launch")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 LAYERS = [
-    ["types", "registry", "seeds", "progress", "model_card"],
+    ["types", "registry", "seeds", "progress", "model_card", "process", "unfinished"],
     ["artifact", "workdir", "tree"],
+    ["lease"],
     ["sharding", "loss"],
     ["data", "reduction"],
     ["gradients", "fisher"],
@@ -30,6 +31,7 @@ LAYERS = [
     ["stages.partition"],
     ["card", "stages.train"],
     ["stages.fisher"],
+    ["stages.members"],
     ["stages.adopt", "stages.merge", "stages.project"],
     ["stages.candidates"],
     ["stages.evaluate"],
