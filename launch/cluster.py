@@ -29,6 +29,7 @@ from launch.engines.job import Job, Site
 from launch.exit_codes import UNFINISHED
 from launch.standing import standing, table
 from merit_jax.artifact import fingerprint, read_json
+from merit_jax.storage import in_bucket
 from merit_jax.unfinished import UnfinishedError
 from merit_jax.workdir import Workdir
 
@@ -88,7 +89,7 @@ def jobs_of(workdir: Workdir) -> list[Job]:
     """A job for each branch of `partition.json`."""
     count = len(read_json(workdir.partition)["branches"])
     logs = [workdir.branch_log(k) for k in range(count)]
-    if "://" in str(workdir.root):
+    if in_bucket(workdir.root):
         logs = [Path("logs") / name_of(workdir) / log.name for log in logs]
     words = [("-m", "launch.branch", *shared_words(), f"--branch={k}") for k in range(count)]
     return [Job(k, words[k], Path(logs[k]).absolute(), FLAGS.hosts) for k in range(count)]
@@ -109,7 +110,7 @@ def shared_words() -> list[str]:
 def site_of(workdir: Workdir) -> Site:
     """What the jobs have in common."""
     files = Path(FLAGS.files or workdir.root / "jobs")
-    if not FLAGS.files and "://" in str(workdir.root):
+    if not FLAGS.files and in_bucket(workdir.root):
         files = Path("jobs") / name_of(workdir)
     return Site(name_of(workdir), Path.cwd(), files.absolute())
 

@@ -1,6 +1,5 @@
 """Where each branch of a run stands, from the files of its workdir alone."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from merit_jax.artifact import read_json
+from merit_jax.train.metrics import read_metrics
 from merit_jax.workdir import Workdir
 
 
@@ -43,9 +43,9 @@ def standing(workdir: Workdir, branch: int) -> Standing:
     Raises:
         ValueError: One of them is damaged.
     """
-    home, metrics = workdir.branch_host(branch), workdir.branch_metrics(branch)
+    home = workdir.branch_host(branch)
     host: Mapping[str, Any] = read_json(home) if home.exists() else {}
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()[-2:]] if metrics.exists() else []
+    lines = read_metrics(workdir.branch_metrics(branch))[-2:]
     last, steps = (lines[-1] if lines else {}), host.get("steps")
     state = "stopped" if host else "waiting"
     if workdir.branch_done(branch).exists():

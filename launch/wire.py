@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from merit_jax import sharding
 from merit_jax.artifact import local_folder
 from merit_jax.run import Run
+from merit_jax.storage import in_bucket
 from merit_jax.types import LeafReader
 from merit_jax.workdir import Workdir
 from models import export_hf, open_pretrained, smollm2_path
@@ -29,7 +30,7 @@ def resolve(path: str) -> Path:
         raise ValueError(
             "model.path is not set; give a Hugging Face folder, a .gguf file, or one of " + ", ".join(SHIPPED)
         )
-    if "://" in path:
+    if in_bucket(path):
         raise ValueError(f"model.path = {path}: weights are read from disks; copy the folder to this machine first")
     return SHIPPED[path]() if path in SHIPPED else Path(path)
 

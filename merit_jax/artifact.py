@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from merit_jax.storage import in_bucket
+
 INPUTS = "inputs"
 """Key under which an artifact records what it was made from."""
 
@@ -221,7 +223,7 @@ def write_array(path: epath.Path, array: np.ndarray) -> None:
 
 def read_array(path: epath.Path) -> np.ndarray:
     """What an .npy file holds: mapped into memory, or read where the file is in a bucket."""
-    if "://" in str(path):
+    if in_bucket(path):
         return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
@@ -234,7 +236,7 @@ def local_folder(out: epath.PathLike, last: str) -> Iterator[Path]:
         out: The folder.
         last: The file that shows that it is whole; it is copied after all others.
     """
-    if "://" not in str(out):
+    if not in_bucket(out):
         yield Path(out)
         return
     out = epath.Path(out)

@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 
 from merit_jax.artifact import write_text
 from merit_jax.process import Process
+from merit_jax.storage import in_bucket
 from merit_jax.unfinished import UnfinishedError
 
 log = logging.getLogger("merit_jax")
@@ -128,7 +129,7 @@ class Lease:
 
     def _create(self) -> bool:
         """Makes the file if it is not there; whether this process made it."""
-        if "://" in str(self.path):
+        if in_bucket(self.path):
             return not self.path.exists() and self._replace()
         try:
             descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)

@@ -4,6 +4,8 @@ import dataclasses
 
 from etils import epath
 
+from merit_jax.storage import in_bucket
+
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
@@ -169,4 +171,4 @@ class Workdir:
 def absolute(path: epath.PathLike) -> epath.Path:
     """A local path from the root, as Orbax wants it; a bucket's as it is."""
     expanded = epath.Path(path).expanduser()
-    return expanded if "://" in str(expanded) else expanded.resolve()
+    return expanded if in_bucket(expanded) else expanded.resolve()

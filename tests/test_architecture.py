@@ -11,7 +11,7 @@ PACKAGES = ("merit_jax", "models", "configs", "launch")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 LAYERS = [
-    ["types", "registry", "seeds", "progress", "model_card", "process", "unfinished"],
+    ["types", "registry", "seeds", "progress", "model_card", "process", "storage", "unfinished"],
     ["artifact", "workdir", "tree"],
     ["lease"],
     ["sharding", "loss"],

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from etils import epath
 
 from merit_jax.data.sources import OnError, Row, fail, file_digest, read_rows
+from merit_jax.storage import in_bucket
 
 FILES = 2
 """Parsed files that are kept: those of one manifest entry, training and held-out."""
@@ -77,7 +78,7 @@ def _digest(path: str, _: Stamp) -> str:
 def _stamp(path: str) -> Stamp:
     """What changes when a file is written anew: its size and time."""
     try:
-        if "://" in path:
+        if in_bucket(path):
             found = epath.Path(path).stat()
             return found.length, int(found.mtime)
         local = os.stat(path)

@@ -17,6 +17,7 @@ from etils import epath
 
 from merit_jax.artifact import write_bytes
 from merit_jax.data.fields import string
+from merit_jax.storage import in_bucket
 from merit_jax.types import Image, Record
 
 MARKER = "<image>"
@@ -175,9 +176,9 @@ def _below(value: str, root: str, where: str) -> str:
     Raises:
         ValueError: It is not below the root.
     """
-    if "://" in root or "://" in value:
+    if in_bucket(root) or in_bucket(value):
         scheme, _, folder = root.partition("://")
-        path = value if "://" in value else posixpath.join(root, value)
+        path = value if in_bucket(value) else posixpath.join(root, value)
         other, _, rest = path.partition("://")
         base, path = f"{scheme}://{posixpath.normpath(folder)}", f"{other}://{posixpath.normpath(rest)}"
     else:

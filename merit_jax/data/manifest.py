@@ -13,6 +13,7 @@ from merit_jax.data.groups import read_groups
 from merit_jax.data.manifest_file import load_manifest
 from merit_jax.data.sources import READERS, OnError, fail
 from merit_jax.registry import lookup
+from merit_jax.storage import in_bucket
 
 REMOTE_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 OTHER_KEYS = (
@@ -94,7 +95,7 @@ def _glob(pattern: str) -> list[Entry]:
     parts = PurePath(pattern).parts
     fixed = next((i for i, part in enumerate(parts) if set("*?[") & set(part)), len(parts) - 1)
     root, rest = epath.Path(PurePath(*parts[:fixed])), str(PurePath(*parts[fixed:]))
-    if "://" in pattern:
+    if in_bucket(pattern):
         head, _, tail = pattern.rpartition("/")
         root, rest = epath.Path(head), tail
     files = sorted(str(file) for file in root.glob(rest) if file.is_file())

@@ -1,6 +1,5 @@
 """What a run's workdir holds so far, read once for the whole report."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +8,7 @@ from etils import epath
 
 from merit_jax.artifact import read_arrays, read_json
 from merit_jax.report.charts import Number
+from merit_jax.train.metrics import read_metrics
 from merit_jax.workdir import Workdir
 
 DIAGNOSTICS = (
@@ -157,7 +157,7 @@ def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:
         conflict=_conflict(workdir.conflict),
         split=partition.get("method", ""),
         branches=tuple(_branch(workdir, k, entry) for k, entry in enumerate(partition.get("branches", ()))),
-        joint=_lines(workdir.root / "baselines" / "joint" / "branches" / "0" / "metrics.jsonl"),
+        joint=tuple(read_metrics(Workdir(workdir.baselines / "joint", workdir.shared).branch_metrics(0))),
         merge=_json(workdir.merge_record),
         models=evaluation.get("models", {}),
         retained=evaluation.get("inputs", {}).get("evaluate", {}).get("retained", ()),
@@ -184,12 +184,8 @@ def _conflict(path: epath.Path) -> Conflict | None:
 
 def _branch(workdir: Workdir, index: int, entry: Mapping[str, Any]) -> Branch:
     shares = tuple((name, part, parts) for name, part, parts in entry["shares"])
-    log, done = _lines(workdir.branch(index) / "metrics.jsonl"), _json(workdir.branch_done(index))
+    log, done = tuple(read_metrics(workdir.branch_metrics(index))), _json(workdir.branch_done(index))
     return Branch(shares, entry["samples"], entry["tokens"], log, done)
-
-
-def _lines(path: epath.Path) -> tuple[Mapping[str, Any], ...]:
-    return tuple(json.loads(line) for line in path.read_text().splitlines()) if path.exists() else ()
 
 
 def _diagnostics(folder: epath.Path) -> dict[str, Mapping[str, Any]]:

@@ -13,6 +13,7 @@ from merit_jax.artifact import fingerprint, read_inputs
 from merit_jax.run import Run
 from merit_jax.stages.partition import load_plan
 from merit_jax.stages.train import branch_inputs
+from merit_jax.storage import in_bucket
 from merit_jax.workdir import Workdir
 
 log = logging.getLogger("merit_jax")
@@ -52,7 +53,7 @@ def _copy(source: epath.Path, target: epath.Path) -> None:
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if "://" in str(source):
+        if in_bucket(source):
             _copy_files(source, temporary)
         else:
             shutil.copytree(Path(source), Path(temporary), copy_function=_link)

@@ -11,16 +11,16 @@ import numpy as np
 import optax
 from etils import epath
 from jax.sharding import Mesh
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 
 from merit_jax import tree
-from merit_jax.artifact import write_text
 from merit_jax.progress import bar
 from merit_jax.sharding import place_batch
 from merit_jax.train.checkpoint import Checkpoints, Progress
+from merit_jax.train.metrics import MetricsLog
 from merit_jax.train.notice import Told, never
-from merit_jax.train.step import StepMetrics, TrainState, TrainStep
-from merit_jax.types import Array, Batch, Leaves
+from merit_jax.train.step import TrainState, TrainStep
+from merit_jax.types import Batch, Leaves
 from merit_jax.unfinished import UnfinishedError
 
 
@@ -98,7 +98,7 @@ def fine_tune(
     """
     checkpoints, iterator = Checkpoints(epath.Path(directory) / "checkpoints"), loader.iterator()
     state, at = _resume(checkpoints, state, iterator, loader.steps, inputs)
-    log = _MetricsLog(epath.Path(directory) / "metrics.jsonl", at.step, log_every, theta0)
+    log = MetricsLog(epath.Path(directory) / "metrics.jsonl", at.step, log_every, theta0)
     began, start, tokens = time.monotonic(), at.step, at.tokens
     with closing(checkpoints), bar(loader.steps, description, "step", initial=start) as progress:
         for index, told in ((index, stop(index)) for index in range(start, loader.steps)):
@@ -116,7 +116,7 @@ def fine_tune(
     return Finished(loader.steps, tokens, at.fingerprint, time.monotonic() - began)
 
 
-def _save(checkpoints: Checkpoints, log: "_MetricsLog", state: TrainState, progress: Progress) -> None:
+def _save(checkpoints: Checkpoints, log: MetricsLog, state: TrainState, progress: Progress) -> None:
     """Saves a state that training goes on from; every checkpoint ends a line of the log."""
     log.write(progress.step, state.leaves)
     checkpoints.save(state, progress)
@@ -159,63 +159,3 @@ def _get_state(iterator: Any) -> Any:
     """The iterator's state as JSON values."""
     state = iterator.get_state()
     return json.loads(state) if isinstance(state, bytes | str) else state
-
-
-@jax.jit
-def _distance(leaves: Leaves, theta0: Leaves) -> Float[Array, ""]:
-    """‖θ − θ0‖₂."""
-    return tree.norm(tree.axpy(-1.0, theta0, leaves))
-
-
-def _step(line: str, path: epath.Path) -> int:
-    """The step of a line of `metrics.jsonl`.
-
-    Raises:
-        ValueError: It does not say.
-    """
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, TypeError, KeyError):
-        raise ValueError(f"{path} has a damaged line ({line!r:.60}); delete the line, or the file") from None
-
-
-class _MetricsLog:
-    """Appends to `metrics.jsonl`; lines after the step that a run resumes from are dropped, for they come again."""
-
-    def __init__(self, path: epath.Path, start: int, every: int, theta0: Leaves) -> None:
-        self.latest: dict[str, int | float] = {}
-        self._path, self._every, self._theta0 = path, every, theta0
-        self._since = time.monotonic()
-        self._pending: list[StepMetrics] = []
-        lines = path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []
-        self._lines = [line for line in lines if _step(line, path) <= start]
-
-    def add(self, index: int, metrics: StepMetrics, leaves: Leaves, *, last: bool) -> dict[str, int | float]:
-        """Takes one step's metrics, and writes a line every few steps; the newest line."""
-        self._pending.append(metrics)
-        if last or (index + 1) % self._every == 0:
-            self.write(index + 1, leaves)
-        return self.latest
-
-    def write(self, step: int, leaves: Leaves) -> None:
-        """Writes a line of the steps since the last one, up to `step`, with the distance that it has got to.
-
-        Lines that end where a checkpoint does hold each step once, also in a run that was stopped and started again.
-        """
-        if not self._pending:
-            return
-        host = jax.device_get(self._pending)
-        now = time.monotonic()
-        tokens = float(sum(m.tokens for m in host))
-        self.latest = {
-            "step": step,
-            "loss": round(float(sum(m.nll for m in host)) / max(tokens, 1), 6),
-            "gradient_norm": round(float(host[-1].gradient_norm), 6),
-            "displacement": round(float(_distance(leaves, self._theta0)), 6),
-            "tokens": int(tokens),
-            "tokens_per_second": round(tokens / max(now - self._since, 1e-9), 2),
-        }
-        self._pending, self._since = [], now
-        self._lines.append(json.dumps(self.latest))
-        if jax.process_index() == 0:
-            write_text(self._path, "\n".join(self._lines) + "\n")

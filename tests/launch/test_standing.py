@@ -69,3 +69,9 @@ def test_the_table_has_a_line_for_each_branch(workdir):
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_a_damaged_log_is_named(workdir):
+    workdir.branch_metrics(1).write_text('{"step": 1, "lo')
+    with pytest.raises(ValueError, match=r"1/metrics\.jsonl has a damaged line"):
+        standing(workdir, 1)

@@ -1,6 +1,5 @@
 """Tasks that look at parameters and gradients alone, without any loss evaluation."""
 
-import json
 from collections.abc import Iterator
 
 from merit_jax.artifact import read_json
@@ -10,6 +9,7 @@ from merit_jax.run import Run
 from merit_jax.stages import gradients
 from merit_jax.stages.diagnostics.task import NotPossible, Task, Tick
 from merit_jax.stages.diagnostics.trained import Trained, trained
+from merit_jax.train.metrics import read_metrics
 
 
 def displacement_task(run: Run) -> Task:
@@ -26,12 +26,9 @@ def displacement_task(run: Run) -> Task:
 def _trajectories(found: Trained) -> Iterator[Trajectory]:
     """What the logs of the branches and of joint training say."""
     for name, home in found.homes.items():
-        log = home / "metrics.jsonl"
-        if not log.exists():
-            continue
-        done = read_json(home / "done.json")
-        lines = [line for line in map(json.loads, log.read_text().splitlines()) if "displacement" in line]
+        lines = [line for line in read_metrics(home / "metrics.jsonl") if "displacement" in line]
         if lines:
+            done = read_json(home / "done.json")
             steps = [line["step"] for line in lines]
             passes = done["inputs"]["train"]["epochs"] / done["steps"]
             yield Trajectory(name, steps, [step * passes for step in steps], [line["displacement"] for line in lines])
