@@ -3,10 +3,7 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,8 +12,8 @@ from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.train.checkpoint import params_directory
 from merit_jax.workdir import Workdir
 from tests import world
+from tests.zygote import REPOSITORY, Command
 
-REPOSITORY = Path(__file__).parents[1]
 CONFIG = """
 from configs import common
 
@@ -38,19 +35,16 @@ def write_config(path, root, *, theta0="theta0", mixture="*.train.jsonl", **trai
 
 
 def start(command, root, workdir, *arguments, devices=1):
-    """A command of launch/, or given as -c and code, in a process of its own."""
-    return subprocess.Popen(
-        [
-            *(sys.executable, *(("-m", f"launch.{command}") if command.isidentifier() else ("-c", command))),
-            f"--config={root}/config.py",
-            *(f"--workdir={root / workdir}", f"--compilation_cache={jax.config.jax_compilation_cache_dir}", *arguments),
-        ],
-        cwd=REPOSITORY,
-        env={**os.environ, **environment(devices)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    """A command of launch/, or Python code that runs one, in a process of its own."""
+    code = command if not command.isidentifier() else module(command)
+    cache = f"--compilation_cache={jax.config.jax_compilation_cache_dir}"
+    argv = [command, f"--config={root}/config.py", f"--workdir={root / workdir}", cache, *arguments]
+    return Command(code, argv, REPOSITORY, {**os.environ, **environment(devices)})
+
+
+def module(name):
+    """Python code that runs a command of launch/."""
+    return f"import runpy; runpy.run_module('launch.{name}', run_name='__main__')"
 
 
 def environment(devices=1):

@@ -28,7 +28,8 @@ def config(root, **changes):
     asked = {
         "mixture.max_held_out": 2,
         "evaluate.suites": str(root / "suites" / "*.jsonl"),
-        "evaluate.max_suite_records": 10,
+        "evaluate.max_suite_records": 4,
+        "diagnostics.examples": 2,
         "evaluate.retained": ("old_*",),
         "frontier.scales": (1.0, 8.0),
     }
@@ -205,7 +206,7 @@ def test_an_experiment_that_is_stopped_between_methods_ends_with_the_same_result
         trained.append(run.config.method)
         return original(run, others)
 
-    one_seed = EXPERIMENT._replace(seeds=(0,))
+    one_seed = EXPERIMENT._replace(seeds=(0,), diagnostics=())
     monkeypatch.setattr(methods, "_train", fragile)
     with pytest.raises(StoppedError):
         study.run_experiment(config(folder), tmp_path / "root", one_seed, overwrite=False)

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,24 +15,8 @@ from merit_jax.train.checkpoint import params_directory
 from models import load_pretrained
 from models.tokenizer import load_tokenizer
 from tests import world
-from tests.commands import REPOSITORY, environment
-
-SCRIPT = """
-import importlib, json, os, runpy, sys, warnings
-
-warnings.simplefilter("ignore")  # forked before any thread of XLA's starts
-name, lines = sys.argv[1], json.loads(sys.argv[2])
-importlib.import_module("launch." + name)
-for number, line in enumerate(lines):
-    child = os.fork()
-    if not child:
-        for descriptor, kind in ((1, "out"), (2, "err")):
-            os.dup2(os.open(f"{number}.{kind}", os.O_WRONLY | os.O_CREAT, 0o600), descriptor)
-        sys.argv = [name, *line]
-        runpy.run_module("launch." + name, run_name="__main__")
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-"""Runs command lines one after the other, each in a process of its own, for the price of importing once."""
+from tests.commands import environment, module
+from tests.zygote import REPOSITORY, Command
 
 CONFIG = """
 from pathlib import Path
@@ -46,13 +28,15 @@ def get_config(method="merit2d"):
 
 
 def commands(folder, name, lines):
-    """(exit code, standard output, standard error) of each command line."""
-    env = {**os.environ, **environment()}
-    command = [sys.executable, "-c", SCRIPT, name, json.dumps([["--compilation_cache=", *line] for line in lines])]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    outputs = [[(folder / f"{i}.{kind}").read_text() for kind in ("out", "err")] for i in range(len(lines))]
-    return [(int(code), *output) for code, output in zip(done.stdout.split(), outputs, strict=True)]
+    """(exit code, standard output, standard error) of each command line, one after the other."""
+    return [ended(folder, name, line) for line in lines]
+
+
+def ended(folder, name, line):
+    argv, variables = [name, "--compilation_cache=", *line], {**os.environ, **environment()}
+    command = Command(module(name), argv, folder, variables, imports=f"launch.{name}", apart=True)
+    output, error = command.communicate(300)
+    return command.returncode, output, error
 
 
 def config(finished, folder):

@@ -1,6 +1,7 @@
 """A branch that is told to stop: every process saves at one step, and the restart goes on, on whatever devices."""
 
 import json
+import shutil
 import signal
 from collections import Counter
 
@@ -101,11 +102,18 @@ def test_every_example_of_every_epoch_is_visited_once(root):
     assert not [count for count in seen(root, "calm.txt").values() if count % 6]
 
 
-def test_a_notice_to_one_process_makes_both_save_at_the_same_step_and_the_restart_ends_bit_equal(root):
-    for workdir in ("calm2", "told2"):
-        with_partition(root, workdir)
+@pytest.fixture(scope="module")
+def stopped(root):
+    """The workdir of a branch of two processes, both of which have saved at the notice to one; not to be written to."""
+    with_partition(root, "stopped")
+    interrupted(root, "stopped", together(root, "stopped", seconds=0.3))
+    return root / "stopped"
+
+
+def test_a_notice_to_one_process_makes_both_save_at_the_same_step_and_the_restart_ends_bit_equal(root, stopped):
+    with_partition(root, "calm2")
     wait(*together(root, "calm2"))
-    interrupted(root, "told2", together(root, "told2", seconds=0.3))
+    shutil.copytree(stopped, root / "told2")
     wait(*together(root, "told2"))
     same_bits(branch(root, "told2", 0), branch(root, "calm2", 0))
     same_curve(root, "told2")
@@ -120,10 +128,9 @@ def test_a_branch_of_four_devices_goes_on_with_two(root):
     close(branch(root, "calm", 0), branch(root, "four", 0))
 
 
-def test_a_branch_of_two_processes_goes_on_with_one(root):
-    with_partition(root, "pair")
-    interrupted(root, "pair", together(root, "pair", seconds=0.3))
+def test_a_branch_of_two_processes_goes_on_with_one(root, stopped):
+    shutil.copytree(stopped, root / "pair")
     wait(started(root, "pair"))
-    assert seen(root, "pair0.txt", "pair1.txt", "pair.txt") == seen(root, "calm.txt")
+    assert seen(root, "stopped0.txt", "stopped1.txt", "pair.txt") == seen(root, "calm.txt")
     same_curve(root, "pair")
     close(branch(root, "calm", 0), branch(root, "pair", 0))

@@ -304,7 +304,6 @@ def main() -> int:
                 sys.stdout.flush()
             if options.out:
                 options.out.write_text(report(outcomes))
-        campaign.lab.close()
     sys.stdout.write(report(outcomes))
     return 1 if any(outcome.end in (SILENT, CRASH) for outcome in outcomes) else 0
 

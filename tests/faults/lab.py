@@ -1,14 +1,9 @@
 """A small world with an undisturbed run, and commands on it that a fault may strike."""
 
-import contextlib
 import json
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests import world
-from tests.commands import REPOSITORY, environment, write_config
+from tests.commands import environment, module, write_config
+from tests.zygote import REPOSITORY, Command
 
 STAGES = "mixture,gradients,conflict,partition,train,merge,export"
 NOTHING: Mapping[str, Any] = {"kind": "none"}
+LONGEST = 600.0
+"""Seconds after which a command is killed."""
 
 
 class Ended(NamedTuple):
@@ -42,43 +40,6 @@ class Ended(NamedTuple):
         return self.code == 1 and len(said) == 1 and len(said[0]) > 30 and "Traceback" not in self.text
 
 
-class Zygote:
-    """A process that starts commands, one after the other, without importing anything anew.
-
-    Args:
-        log: A file for what they print.
-    """
-
-    def __init__(self, log: Path):
-        self._log = log
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.zygote"],
-            cwd=REPOSITORY,
-            env={**os.environ, **environment()},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, job: Mapping[str, Any], kill_after: float | None = None) -> Ended:
-        """Runs a command: its "argv", the "workdir" and the "fault" that strikes it, and seconds until SIGKILL."""
-        began = time.monotonic()
-        self._process.stdin.write(json.dumps({"fault": NOTHING, "log": str(self._log), **job}) + "\n")
-        self._process.stdin.flush()
-        child = int(self._process.stdout.readline())
-        killer = threading.Timer(kill_after or 600.0, _kill, (child,))
-        killer.start()
-        code = int(self._process.stdout.readline())
-        killer.cancel()
-        return Ended(code, self._log.read_text(errors="replace"), time.monotonic() - began)
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
-        self._process.stdout.close()
-
-
 class Lab:
     """Theta0, data, a config, and what starts commands.
 
@@ -93,12 +54,6 @@ class Lab:
         _manifest(root / "data")
         for name, theta0 in (("config", "theta0"), ("other", "other_theta0")):
             write_config(root / f"{name}.py", root, theta0=theta0, mixture="mixture.json", batch_size=8, epochs=2.0)
-        self._zygotes = [Zygote(root / "log-0")]
-
-    def close(self) -> None:
-        """Ends the processes."""
-        for zygote in self._zygotes:
-            zygote.close()
 
     def run(
         self,
@@ -118,23 +73,26 @@ class Lab:
             stages: The stages.
             config: Name of the config file.
         """
-        argv = self._argv(workdir, stages, config)
-        return self._zygotes[0].run({"argv": argv, "workdir": str(workdir), "fault": fault}, kill_after)
+        began = time.monotonic()
+        argv = [f"--config={self.root}/{config}.py", f"--workdir={workdir}", f"--stages={stages}"]
+        struck = f"from tests.faults.inject import inject; inject({dict(fault)!r}, {str(workdir)!r}); {module('run')}"
+        command = Command(
+            struck,
+            ["run", *argv, f"--compilation_cache={self.root}/compiled"],
+            REPOSITORY,
+            {**os.environ, **environment()},
+        )
+        text, _ = command.communicate(kill_after or LONGEST)
+        return Ended(command.returncode, text, time.monotonic() - began)
 
     def run_twice(self, workdir: Path, delay: float) -> list[Ended]:
         """Runs all stages in two processes at a time, the second one so many seconds later."""
-        if len(self._zygotes) == 1:
-            self._zygotes.append(Zygote(self.root / "log-1"))
         with ThreadPoolExecutor(2) as pool:
             ends = []
-            for zygote in self._zygotes:
-                ends.append(pool.submit(zygote.run, {"argv": self._argv(workdir), "workdir": str(workdir)}))
+            for _ in range(2):
+                ends.append(pool.submit(self.run, workdir))
                 time.sleep(delay)
             return [end.result() for end in ends]
-
-    def _argv(self, workdir: Path, stages: str = STAGES, config: str = "config") -> list[str]:
-        argv = [f"--config={self.root}/{config}.py", f"--workdir={workdir}", f"--stages={stages}"]
-        return [*argv, f"--compilation_cache={self.root}/compiled"]
 
     def folder(self, name: str) -> Path:
         """A new folder of that name."""
@@ -170,11 +128,6 @@ def truncate(path: Path, rng: random.Random) -> str:
     kept = rng.choice((0, rng.randrange(size + 1), max(0, size - 1)))
     os.truncate(path, kept)
     return f"cut to {kept} of {size} bytes"
-
-
-def _kill(child: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(child, signal.SIGKILL)
 
 
 def _manifest(folder: Path) -> None:

@@ -18,9 +18,7 @@ QUICK = sorted(set(DAMAGES) - {"partition before training", "token cache"})
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory):
-    made = Campaign(tmp_path_factory.mktemp("faults") / "lab", seed=1)
-    yield made
-    made.lab.close()
+    return Campaign(tmp_path_factory.mktemp("faults") / "lab", seed=1)
 
 
 @pytest.mark.slow
