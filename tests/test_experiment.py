@@ -32,6 +32,7 @@ def config(root, **changes):
         "diagnostics.examples": 2,
         "evaluate.retained": ("old_*",),
         "frontier.scales": (1.0, 8.0),
+        "frontier.max_records": 8,
     }
     return world.config(root, "merit1d", **{**asked, **changes})
 

@@ -101,6 +101,7 @@ def execute(given: dict[str, dict], folder: Path) -> list[dict]:
     assert not given
     fast = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": fast, "HF_HUB_OFFLINE": "1"}
+    env |= {"PYTHONPATH": f"{REPOSITORY}/tests/without_torch:{os.environ.get('PYTHONPATH', '')}"}
     env |= {"IPYTHONDIR": str(folder / "ipython"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     client = nbclient.NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(NOTEBOOK.parent)}})
     use_own_kernel(client)
