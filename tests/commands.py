@@ -11,7 +11,7 @@ import numpy as np
 from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.train.checkpoint import params_directory
 from merit_jax.workdir import Workdir
-from tests import world
+from tests import compiler, world
 from tests.zygote import REPOSITORY, Command
 
 CONFIG = """
@@ -26,7 +26,6 @@ def get_config(method="merit1d"):
     c.train.update({{"row_length": 96, "learning_rate": 1e-3, "checkpoint_every": 1, "log_every": 1, **{train}}})
     return common.with_method(c.lock(), method)
 """
-FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def write_config(path, root, *, theta0="theta0", mixture="*.train.jsonl", **train):
@@ -49,7 +48,7 @@ def module(name):
 
 def environment(devices=1):
     """Variables under which a command has so many virtual devices."""
-    flags = f"{FAST_COMPILE} --xla_force_host_platform_device_count={devices}"
+    flags = f"{compiler.FAST} {compiler.devices(devices)}"
     path = f"{REPOSITORY}/tests/without_torch:{REPOSITORY}"
     return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": path}
 

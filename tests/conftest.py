@@ -5,15 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import compiler
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=8",
-        "--xla_backend_optimization_level=0",  # tests compile for longer than they compute
-        "--xla_llvm_disable_expensive_passes=true",
-    ]
-)
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {compiler.devices(8)} {compiler.FAST}"
 # XLA's thread pool. Each device may wait in several collectives at once; with fewer threads they wait for each other forever.
 os.environ.setdefault("NPROC", "32")
 

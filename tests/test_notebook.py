@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import world
+from tests import compiler, world
 
 REPOSITORY = Path(__file__).parents[1]
 NOTEBOOK = REPOSITORY / "launch/merit_colab.ipynb"
@@ -99,8 +99,7 @@ def execute(given: dict[str, dict], folder: Path) -> list[dict]:
         for tag in cell.metadata.get("tags", ()):
             cell.source += "".join(f"\n{name} = {value!r}" for name, value in given.pop(tag).items())
     assert not given
-    fast = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": fast, "HF_HUB_OFFLINE": "1"}
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": compiler.FAST, "HF_HUB_OFFLINE": "1"}
     env |= {"PYTHONPATH": f"{REPOSITORY}/tests/without_torch:{os.environ.get('PYTHONPATH', '')}"}
     env |= {"IPYTHONDIR": str(folder / "ipython"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     client = nbclient.NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(NOTEBOOK.parent)}})
