@@ -60,7 +60,7 @@ def test_an_array_is_driven_to_its_end(tmp_path, slurm):
     engine = Slurm(Options(), site)
     assert isinstance(engine, Engine)
     driver = Driver(engine, jobs, workdir, retries=2)
-    until(driver.turn, seconds=60)
+    until(driver.turn)
     assert driver.failed == {3: "error: no_such_key"}
     attempts = [(tmp_path / "run" / "branches" / str(k) / "attempts").read_text() for k in range(4)]
     assert attempts == ["1", "2", "2", "1"]
