@@ -1,7 +1,6 @@
 """Commands of launch/ in processes of their own, in a tiny world."""
 
 import json
-import os
 import socket
 import time
 
@@ -12,7 +11,7 @@ from merit_jax.merge.leaves import OrbaxLeaves
 from merit_jax.train.checkpoint import params_directory
 from merit_jax.workdir import Workdir
 from tests import compiler, world
-from tests.zygote import REPOSITORY, Command
+from tests.zygote import REPOSITORY, WITHOUT_TORCH, Command
 
 CONFIG = """
 from configs import common
@@ -38,7 +37,7 @@ def start(command, root, workdir, *arguments, devices=1):
     code = command if not command.isidentifier() else module(command)
     cache = f"--compilation_cache={jax.config.jax_compilation_cache_dir}"
     argv = [command, f"--config={root}/config.py", f"--workdir={root / workdir}", cache, *arguments]
-    return Command(code, argv, REPOSITORY, {**os.environ, **environment(devices)})
+    return Command(code, argv, REPOSITORY, environment(devices))
 
 
 def module(name):
@@ -49,8 +48,19 @@ def module(name):
 def environment(devices=1):
     """Variables under which a command has so many virtual devices."""
     flags = f"{compiler.FAST} {compiler.devices(devices)}"
-    path = f"{REPOSITORY}/tests/without_torch:{REPOSITORY}"
-    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": path}
+    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": WITHOUT_TORCH}
+
+
+def ends(engine, count, seconds=30):
+    """How the next so many jobs of an engine of launch.cluster end."""
+    found = []
+
+    def enough():
+        found.extend(engine.ended())
+        return len(found) >= count
+
+    until(enough, seconds=seconds)
+    return found
 
 
 def world_at(root):

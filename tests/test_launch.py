@@ -1,7 +1,6 @@
 """The commands as a user types them: what they print, and one line for each mistake."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +32,8 @@ def commands(folder, name, lines):
 
 
 def ended(folder, name, line):
-    argv, variables = [name, "--compilation_cache=", *line], {**os.environ, **environment()}
-    command = Command(module(name), argv, folder, variables, imports=f"launch.{name}", apart=True)
+    argv = [name, "--compilation_cache=", *line]
+    command = Command(module(name), argv, folder, environment(), imports=f"launch.{name}", apart=True)
     output, error = command.communicate(300)
     return command.returncode, output, error
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests import compiler, world
+from tests.zygote import REPOSITORY, WITHOUT_TORCH
 
-REPOSITORY = Path(__file__).parents[1]
 NOTEBOOK = REPOSITORY / "launch/merit_colab.ipynb"
 SMALL = {
     "DATASETS": ("color_*", "count_word"),
@@ -100,7 +100,7 @@ def execute(given: dict[str, dict], folder: Path) -> list[dict]:
             cell.source += "".join(f"\n{name} = {value!r}" for name, value in given.pop(tag).items())
     assert not given
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": compiler.FAST, "HF_HUB_OFFLINE": "1"}
-    env |= {"PYTHONPATH": f"{REPOSITORY}/tests/without_torch:{os.environ.get('PYTHONPATH', '')}"}
+    env["PYTHONPATH"] = WITHOUT_TORCH
     env |= {"IPYTHONDIR": str(folder / "ipython"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     client = nbclient.NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(NOTEBOOK.parent)}})
     use_own_kernel(client)

@@ -22,6 +22,8 @@ from threading import Lock, Timer
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
+WITHOUT_TORCH = f"{REPOSITORY}/tests/without_torch:{REPOSITORY}"
+"""For PYTHONPATH."""
 LONGEST = 1 << 20
 """Bytes of a message."""
 
@@ -36,7 +38,7 @@ class Command:
         code: Python.
         argv: Its `sys.argv`.
         folder: Where it runs.
-        environment: All its variables.
+        changes: Its variables that are other than this process's.
         imports: A module that the server imports before, once for all.
         apart: Whether standard output and standard error are told apart.
     """
@@ -46,7 +48,7 @@ class Command:
         code: str,
         argv: Sequence[str],
         folder: Path,
-        environment: Mapping[str, str],
+        changes: Mapping[str, str],
         *,
         imports: str = "launch.run",
         apart: bool = False,
@@ -54,7 +56,7 @@ class Command:
         pipes = [os.pipe() for _ in range(2 if apart else 1)]
         self._outputs = [os.fdopen(output, "rb") for output, _ in pipes]
         request = {"imports": imports, "code": code, "argv": list(argv), "folder": str(folder)}
-        request |= {"environment": dict(environment)}
+        request |= {"environment": {**os.environ, **changes}}
         self.returncode: int | None = None
         self.pid: int = _ask(request, [told for _, told in pipes])
         for _, told in pipes:
@@ -101,11 +103,10 @@ def _rest(output: Any) -> str:
 def _server() -> socket.socket:
     """The socket to this process's server, which is started at first use."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    path = f"{REPOSITORY}/tests/without_torch:{REPOSITORY}"
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.zygote", str(there.fileno())],
         cwd=REPOSITORY,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": WITHOUT_TORCH},
         pass_fds=[there.fileno()],
         stdin=subprocess.DEVNULL,
     )

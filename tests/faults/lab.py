@@ -76,12 +76,8 @@ class Lab:
         began = time.monotonic()
         argv = [f"--config={self.root}/{config}.py", f"--workdir={workdir}", f"--stages={stages}"]
         struck = f"from tests.faults.inject import inject; inject({dict(fault)!r}, {str(workdir)!r}); {module('run')}"
-        command = Command(
-            struck,
-            ["run", *argv, f"--compilation_cache={self.root}/compiled"],
-            REPOSITORY,
-            {**os.environ, **environment()},
-        )
+        argv = ["run", *argv, f"--compilation_cache={self.root}/compiled"]
+        command = Command(struck, argv, REPOSITORY, environment())
         text, _ = command.communicate(kill_after or LONGEST)
         return Ended(command.returncode, text, time.monotonic() - began)
 

@@ -13,6 +13,7 @@ import yaml
 from launch.engines import ENGINES, local, open_engine, options, rendered
 from launch.engines.job import Engine, Exit, Job, Site
 from launch.engines.process import spawn, stop, tail
+from tests.commands import ends
 
 TRICKY = "--config.train.trainable=('a b', \"$HOME\")"
 
@@ -54,15 +55,6 @@ def test_gpus_are_dealt_out_evenly():
     assert local.deal("", 3) == [{}] * 3
     with pytest.raises(ValueError, match="3 GPUs cannot be dealt out over 2 branches"):
         local.deal("0,1,2", 2)
-
-
-def ends(engine, count):
-    found, deadline = [], time.monotonic() + 30
-    while len(found) < count:
-        found += engine.ended()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return found
 
 
 def test_local_processes_see_their_gpus_and_tell_how_they_ended(tmp_path, site):

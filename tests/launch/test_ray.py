@@ -14,7 +14,7 @@ from launch.engines.ray_tasks import Options, RayTasks, _amounts
 from merit_jax.artifact import read_json
 from merit_jax.workdir import Workdir
 from tests import commands, world
-from tests.commands import read, same_bits, start, steps_saved, wait
+from tests.commands import ends, read, same_bits, start, steps_saved, wait
 
 with warnings.catch_warnings(action="ignore"):
     ray = pytest.importorskip("ray")
@@ -45,22 +45,13 @@ def engine(cluster, **options):
     return RayTasks(Options(address=cluster.address, **options), site)
 
 
-def ends(engine, count):
-    found, deadline = [], time.monotonic() + 120
-    while len(found) < count:
-        found += engine.ended()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
-
-
 def test_tasks_tell_how_their_commands_ended(cluster, tmp_path):
     tasks = engine(cluster)
     assert isinstance(tasks, Engine)
     code = "import sys; print('the end'); sys.exit({})"
     tasks.start([Job(k, ("-c", code.format(k)), tmp_path / f"{k}.log") for k in range(2)])
     assert tasks.active() == {0, 1}
-    assert sorted(ends(tasks, 2)) == [Exit(0, 0, "the end"), Exit(1, 1, "the end")]
+    assert sorted(ends(tasks, 2, seconds=120)) == [Exit(0, 0, "the end"), Exit(1, 1, "the end")]
     assert tasks.active() == set()
 
 
@@ -69,7 +60,7 @@ def test_the_machines_of_a_branch_are_told_of_each_other(cluster, tmp_path):
     code = "import sys; open(sys.argv[-1].rpartition(',')[2] + '.txt', 'w').write(sys.argv[-1])"
     words = ("-c", f"import os; os.chdir({str(tmp_path)!r}); {code}")
     tasks.start([Job(0, words, tmp_path / "log", hosts=2)])
-    assert ends(tasks, 1)[0].code == 0
+    assert ends(tasks, 1, seconds=120)[0].code == 0
     first, second = ((tmp_path / f"{k}.txt").read_text() for k in range(2))
     assert first.startswith("--distributed=")
     assert first.rpartition(",")[0] == second.rpartition(",")[0]
