@@ -26,13 +26,13 @@ def open_run(options: argparse.Namespace) -> Any:
     """The run whose gradient stage is timed, with parameters and examples in memory."""
     import importlib
 
-    from launch import wire
+    from launch.wiring import open_run
 
     module, changes = CONFIGS[options.model]
     config = importlib.import_module(module).get_config()
     with config.unlocked():
         config.update_from_flattened_dict({**changes, **json.loads(options.config)})
-    run = wire.open_run(config, options.root / f"{options.model}-run")
+    run = open_run.open_run(config, options.root / f"{options.model}-run")
     chosen = [dataset for dataset in run.datasets if len(dataset.train) >= config.gradients.examples]
     vars(run)["datasets"] = tuple(chosen[: options.datasets])
     return run
@@ -40,7 +40,7 @@ def open_run(options: argparse.Namespace) -> Any:
 
 def stage(options: argparse.Namespace) -> Callable[[], None]:
     """The gradient stage: batches, placement, gradients, reduction, and one .npy for each dataset."""
-    from merit_jax.stages.gradients import estimate_gradients
+    from merit_jax.pipeline.estimate_gradients import estimate_gradients
 
     run = open_run(options)
 
@@ -56,8 +56,8 @@ def bare(options: argparse.Namespace) -> Callable[[], None]:
     import jax
     import jax.numpy as jnp
 
-    from merit_jax import tree
-    from merit_jax.stages.gradients import calibration_batches
+    from merit_jax.core import tree
+    from merit_jax.pipeline.estimate_gradients import calibration_batches
 
     run = open_run(options)
     batches = [run.place_batch(batch) for dataset in run.datasets for batch in calibration_batches(run, dataset)]
@@ -119,9 +119,9 @@ def prepare(options: argparse.Namespace) -> None:
     """Writes what the PyTorch loop reads: the model, the padded batches, and the order of our leaves."""
     import numpy as np
 
-    from merit_jax.stages.gradients import calibration_batches
+    from merit_jax.pipeline.estimate_gradients import calibration_batches
     from models import export_hf
-    from models.llama import ROWS
+    from models.families.llama import ROWS
 
     run = open_run(options)
     for name in ("hf", "batches", "transformers"):
@@ -148,7 +148,7 @@ def compare(options: argparse.Namespace) -> None:
     """Prints the least cosine between the stage's rows and those of PyTorch, and the largest difference of their norms."""
     import numpy as np
 
-    from merit_jax.stages.gradients import load_gradients
+    from merit_jax.gradients.store import load_gradients
 
     ours = load_gradients(open_run(options))
     theirs = [np.load(file) for file in sorted((options.root / "transformers").iterdir())]

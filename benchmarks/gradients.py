@@ -132,7 +132,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--root", type=Path, required=True, help="folder for what the loops read and write")
     parser.add_argument("--loops", nargs="+", default=list(PEERS["smollm2"]), choices=list(PEERS["smollm2"]))
     parser.add_argument("--mixture", default="", help="manifest in place of the config's")
-    parser.add_argument("--config", default="{}", help='more keys of the config, as JSON: {"gradients.vmap": 4}')
+    parser.add_argument(
+        "--config", default="{}", help='more keys of the config, as JSON: {"gradients.datasets_per_step": 4}'
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=5)
     return parser.parse_args(arguments)

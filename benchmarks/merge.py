@@ -29,9 +29,9 @@ NOISE = 0.01
 
 MAKE_BASE = """
 import sys
-from launch import wire
+from launch.wiring import open_run
 from models import export_hf
-base = wire.open_model("smollm2-135m-instruct", dtype="float32")
+base = open_run.open_model("smollm2-135m-instruct", dtype="float32")
 export_hf(sys.argv[1], base.leaves().read, base.path, dtype=sys.argv[2])
 """
 PERTURB = """

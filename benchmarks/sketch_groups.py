@@ -14,25 +14,25 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from launch import kept, wire
+from launch.wiring import open_run, saved_config
 from merit_jax.conflict import cosine_similarity, principal_axes
+from merit_jax.core.tree import split
 from merit_jax.diagnostics.sketch import fidelity
-from merit_jax.gradients import checked, gradient_rows
-from merit_jax.partition import median_split
-from merit_jax.reduction import CountSketch, Several, Stride, layout_of
-from merit_jax.run import Run
-from merit_jax.stages.gradients import calibration_batches
-from merit_jax.tree import split
+from merit_jax.gradients.compression import Concatenated, CountSketch, Stride, leaf_shardings
+from merit_jax.gradients.estimate import checked, gradient_rows
+from merit_jax.partition.median_split import median_split
+from merit_jax.pipeline.estimate_gradients import calibration_batches
+from merit_jax.pipeline.run import Run
 
 
 def open_finished(workdir: str, mixture: str) -> Run:
     """The run of a workdir."""
-    return wire.open_run(kept.read(workdir, {"mixture.path": mixture} if mixture else None), workdir)
+    return open_run.open_run(saved_config.read(workdir, {"mixture.path": mixture} if mixture else None), workdir)
 
 
-def similarities(run: Run, names: list[str], parts: Several) -> Iterator[np.ndarray]:
+def similarities(run: Run, names: list[str], parts: Concatenated) -> Iterator[np.ndarray]:
     """C of the named datasets by each reduction."""
-    sizes = [part.size(layout_of(split(run.params, run.config.train.trainable)[0])) for part in parts.parts]
+    sizes = [part.size(leaf_shardings(split(run.params, run.config.train.trainable)[0])) for part in parts.parts]
     chosen = [dataset for dataset in run.datasets if dataset.name in names]
     rows = gradient_rows(
         run.loss_fn,
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     run = open_finished(options.workdir, options.mixture)
     names, samples = run.names[: options.datasets], np.array(run.samples[: options.datasets])
-    parts = Several((Stride(1), Stride(5), CountSketch(2**18)))
+    parts = Concatenated((Stride(1), Stride(5), CountSketch(2**18)))
     whole, *reduced = similarities(run, names, parts)
     rank = options.groups.bit_length() - 1
     groups = [median_split(principal_axes(C, rank).scores, samples) for C in (whole, *reduced)]

@@ -17,17 +17,17 @@ import numpy as np
 from absl import flags
 
 from benchmarks import processes
-from launch import cli
-from launch.blueprints import Plan
+from launch.console import app
 from launch.plan import setting_of, use_cpu
-from merit_jax import sharding, tree
-from merit_jax.plan.flops import row_flops
-from merit_jax.plan.memory import Estimator
-from merit_jax.plan.setting import Setting, Task
-from merit_jax.plan.topology import Topology, parse_topology
-from merit_jax.train.loop import in_micro_batches
-from merit_jax.train.step import init_state, make_step
-from merit_jax.types import Batch
+from launch.wiring.plan_inputs import PlanInputs
+from merit_jax.core import sharding, tree
+from merit_jax.core.types import Batch
+from merit_jax.planning.execution import ExecutionConfig, TrainingTask
+from merit_jax.planning.flops import row_flops
+from merit_jax.planning.memory_estimate import Estimator
+from merit_jax.planning.topology import Topology, parse_topology
+from merit_jax.training.loop import in_micro_batches
+from merit_jax.training.step import init_state, make_step
 
 FLAGS = flags.FLAGS
 GIB = 2**30
@@ -49,7 +49,7 @@ class Measured(NamedTuple):
     peak: int
 
 
-def random_leaves(task: Task, mesh: Any) -> dict[str, jax.Array]:
+def random_leaves(task: TrainingTask, mesh: Any) -> dict[str, jax.Array]:
     """Normal numbers in the places of all parameters, made where they lie."""
     flat = tree.flatten(task.abstract)
     where = tree.flatten(sharding.of_params(mesh, task.logical_axes, task.abstract))
@@ -64,7 +64,7 @@ def random_leaves(task: Task, mesh: Any) -> dict[str, jax.Array]:
     return {path: one(key, path) for key, path in zip(keys, flat, strict=True)}
 
 
-def full_batch(task: Task, rows: int) -> Batch:
+def full_batch(task: TrainingTask, rows: int) -> Batch:
     """Rows of one long example each, every position supervised."""
     length = task.row.tokens.shape[0]
     tokens = np.ones((rows, length), np.int32)
@@ -73,7 +73,7 @@ def full_batch(task: Task, rows: int) -> Batch:
     return Batch(tokens, tokens, np.ones(tokens.shape, np.float32), positions, tokens, images)
 
 
-def measure(task: Task, setting: Setting, repeats: int) -> Measured:
+def measure(task: TrainingTask, setting: ExecutionConfig, repeats: int) -> Measured:
     """Takes steps."""
     mesh, before = sharding.make_mesh(*setting.mesh), peak_bytes()
     leaves, frozen = tree.split(tree.unflatten(random_leaves(task, mesh)), task.trainable)
@@ -100,7 +100,7 @@ def peak_bytes() -> int:
     return processes.peak_bytes() // jax.local_device_count()
 
 
-def report(plan: Plan, topology: Topology, setting: Setting, found: Measured) -> None:
+def report(plan: PlanInputs, topology: Topology, setting: ExecutionConfig, found: Measured) -> None:
     """The table."""
     job = plan.job()
     flops = setting.batch_size * row_flops(job.architecture, job.row, job.trainable)
@@ -129,7 +129,7 @@ def report(plan: Plan, topology: Topology, setting: Setting, found: Measured) ->
 
 def define_flags() -> None:
     """What the command can be told."""
-    cli.define_config()
+    app.define_config()
     flags.DEFINE_string("topology", None, "This machine's devices: h100:1, v5e:2x2, cpu:2.", required=True)
     flags.DEFINE_integer("repeats", 5, "Steps that are timed.", lower_bound=1)
 
@@ -139,10 +139,10 @@ def main(argv: Sequence[str]) -> None:
     topology = parse_topology(FLAGS.topology)
     if topology.kind == "cpu":
         use_cpu(topology)
-    plan = Plan(cli.config(), "float32" if topology.kind == "cpu" else "bfloat16")
+    plan = PlanInputs(app.config(), "float32" if topology.kind == "cpu" else "bfloat16")
     setting = setting_of(plan, topology)
     report(plan, topology, setting, measure(plan.task(), setting, FLAGS.repeats))
 
 
 if __name__ == "__main__":
-    cli.start(main, define_flags)
+    app.start(main, define_flags)

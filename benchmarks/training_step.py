@@ -3,7 +3,7 @@
     python -m benchmarks.training_step --root=/somewhere/with/2/GB
 
 The model is SmolLM2-135M-Instruct in float32, all of it trained by AdamW with clipped gradients; the loss is on every token. Ours
-is the step of every branch (merit_jax/train/step.py) with the optimizer of configs/common.py; PyTorch's is transformers with
+is the step of every branch (merit_jax/training/step.py) with the optimizer of configs/common.py; PyTorch's is transformers with
 scaled_dot_product_attention, F.cross_entropy and the fused AdamW. Every run is a process of its own, in turns. Prints a table and
 the loss at every step of both, which shows that they compute the same; --root/training_step.json has every run.
 """
@@ -47,11 +47,11 @@ class Run(NamedTuple):
 
 def token_rows(options: argparse.Namespace) -> np.ndarray:
     """Rows of `length + 1` tokens of this repository's documentation, [rows, length + 1]."""
-    from launch import wire
+    from launch.wiring import open_run
     from models import load_tokenizer
 
     pages = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
-    ids = load_tokenizer(wire.resolve(MODEL))("\n".join(page.read_text() for page in pages))["input_ids"]
+    ids = load_tokenizer(open_run.resolve(MODEL))("\n".join(page.read_text() for page in pages))["input_ids"]
     return np.array(ids[: options.rows * (options.length + 1)], np.int32).reshape(options.rows, -1)
 
 
@@ -60,18 +60,18 @@ def ours(options: argparse.Namespace) -> Run:
     import jax
 
     from configs import common
-    from launch import wire
-    from merit_jax import sharding, tree
-    from merit_jax.loss import next_token_loss
-    from merit_jax.train.loop import in_micro_batches
-    from merit_jax.train.optimizer import make_optimizer
-    from merit_jax.train.step import init_state, make_step
-    from merit_jax.types import Batch
+    from launch.wiring import open_run
+    from merit_jax.core import sharding, tree
+    from merit_jax.core.loss import next_token_loss
+    from merit_jax.core.types import Batch
+    from merit_jax.training.loop import in_micro_batches
+    from merit_jax.training.optimizer import make_optimizer
+    from merit_jax.training.step import init_state, make_step
 
     config = common.get_config()
     chosen = ((name, getattr(options, name)) for name in ("remat", "scan_unroll"))
     switches = {name: config.model[name] if value is None else value for name, value in chosen}
-    theta0 = wire.open_model(MODEL, dtype="float32", **switches)
+    theta0 = open_run.open_model(MODEL, dtype="float32", **switches)
     mesh = sharding.make_mesh()
     leaves = tree.flatten(
         sharding.load(theta0.leaves(), sharding.of_params(mesh, theta0.logical_axes, theta0.abstract))
@@ -162,9 +162,9 @@ def in_its_own_process(tool: str, arguments: list[str]) -> Run:
 
 def export_theta0(folder: Path) -> None:
     """Writes the weights that PyTorch reads."""
-    from launch import wire
+    from launch.wiring import open_run
 
-    theta0 = wire.open_model(MODEL, dtype="float32")
+    theta0 = open_run.open_model(MODEL, dtype="float32")
     theta0.export(theta0.leaves().read, folder, {})
 
 

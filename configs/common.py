@@ -147,8 +147,12 @@ def get_config() -> ConfigDict:
     c.gradients.batch_size = 8  # examples per forward pass
     c.gradients.buckets = (64, 128, 256, 512, 1024, 2048)  # padded lengths in tokens; each is compiled once
     c.gradients.image_buckets = (0,)[:0]  # padded numbers of image tokens; empty: as many as the row has tokens
-    c.gradients.vmap = 0  # datasets differentiated side by side; 0: as many as vmap_bytes allows
-    c.gradients.vmap_bytes = 0  # of a device that they may take; 0: a quarter of its memory (a CPU: one dataset)
+    c.gradients.datasets_per_step = (
+        0  # datasets differentiated side by side; 0: as many as datasets_per_step_bytes allows
+    )
+    c.gradients.datasets_per_step_bytes = (
+        0  # of a device that they may take; 0: a quarter of its memory (a CPU: one dataset)
+    )
 
     c.conflict = ConfigDict()
     c.conflict.similarity = "cosine"  # C of the datasets' gradients, or "gram": inner products, so that norms count
@@ -160,7 +164,7 @@ def get_config() -> ConfigDict:
     )  # that C may take (T = 8192); past it, and past the gradients, only its axes are
 
     c.partition = ConfigDict()
-    c.partition.method = "median_split"  # see merit_jax.partition and merit_jax.branches
+    c.partition.method = "median_split"  # see merit_jax.partition.median_split and merit_jax.partition.branches
     c.partition.seed = 0  # another seed is another random partition (random, kmeans)
     c.partition.groups = 4  # K; median_split cuts along r = log2 K principal axes
 

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from launch import basin, cli, wire
-from merit_jax.stages.train import train_branch
+from launch.console import app
+from launch.wiring import basin, open_run
+from merit_jax.pipeline.train_branches import train_branch
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
     """What the command can be told."""
-    cli.define_config()
+    app.define_config()
     flags.DEFINE_string(
         "workdir", None, "Directory with `partition.json`; the branch goes to `branches/<k>` in it.", required=True
     )
@@ -27,10 +28,10 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Trains the branch, or carries on with it."""
-    config = basin.settle(cli.config(), FLAGS.workdir, overwrite=FLAGS.overwrite)
-    run = wire.open_run(config, FLAGS.workdir, overwrite=FLAGS.overwrite)
+    config = basin.prepare_theta0(app.config(), FLAGS.workdir, overwrite=FLAGS.overwrite)
+    run = open_run.open_run(config, FLAGS.workdir, overwrite=FLAGS.overwrite)
     train_branch(run, FLAGS.branch)
 
 
 if __name__ == "__main__":
-    cli.start(main, define_flags)
+    app.start(main, define_flags)

@@ -22,16 +22,17 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.live import Live
 
-from launch import cli
-from launch.engines import ENGINES, open_engine
-from launch.engines.driver import Driver
-from launch.engines.job import Job, Site
-from launch.exit_codes import UNFINISHED
-from launch.standing import standing, table
-from merit_jax.artifact import fingerprint, read_json
-from merit_jax.storage import in_bucket
-from merit_jax.unfinished import UnfinishedError
-from merit_jax.workdir import Workdir
+from launch.console import app
+from launch.console.branch_status import branch_status, table
+from launch.console.exit_codes import UNFINISHED
+from launch.launchers import LAUNCHERS, open_launcher
+from launch.launchers.interface import Job, JobContext
+from launch.launchers.supervisor import Supervisor
+from merit_jax.core.errors import UnfinishedError
+from merit_jax.workdir.artifacts import read_json
+from merit_jax.workdir.checksums import fingerprint
+from merit_jax.workdir.paths import Workdir
+from merit_jax.workdir.storage import is_remote
 
 FLAGS = flags.FLAGS
 
@@ -41,9 +42,9 @@ BEFORE = "mixture,gradients,conflict,partition"
 
 def define_flags() -> None:
     """What the command can be told."""
-    cli.define_config()
+    app.define_config()
     flags.DEFINE_string("workdir", None, "Directory of the run, which all machines see (or gs://...).", required=True)
-    flags.DEFINE_enum("engine", "local", list(ENGINES), "What starts the branches.")
+    flags.DEFINE_enum("engine", "local", list(LAUNCHERS), "What starts the branches.")
     flags.DEFINE_multi_string("option", [], "Options of the engine, each as KEY=VALUE; see docs/clusters.md.")
     flags.DEFINE_integer("hosts", 1, "Machines that work on a branch together.", lower_bound=1)
     flags.DEFINE_integer("retries", 3, "Crashes of a branch after which it is started again.", lower_bound=0)
@@ -58,21 +59,21 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Divides the mixture if need be, trains, merges."""
-    cli.config()
+    app.config()
     workdir = Workdir.at(FLAGS.workdir)
     if not workdir.partition.exists():
         run_here("launch.run", f"--stages={BEFORE}")
     jobs = jobs_of(workdir)
-    engine = open_engine(FLAGS.engine, FLAGS.option, site_of(workdir))
-    if not FLAGS.watch and not engine.lasting:
+    engine = open_launcher(FLAGS.engine, FLAGS.option, site_of(workdir))
+    if not FLAGS.watch and not engine.detached:
         raise ValueError(f"--nowatch: engine {FLAGS.engine} runs branches only as long as the driver stays")
-    driver = Driver(engine, jobs, workdir, FLAGS.retries)
+    driver = Supervisor(engine, jobs, workdir, FLAGS.retries)
     if not FLAGS.watch:
-        driver.turn()
+        driver.poll()
         return 0
     try:
         with told_to_stop(), shown(workdir, driver, len(jobs)) as show:
-            while not driver.turn():
+            while not driver.poll():
                 show()
                 time.sleep(FLAGS.interval)
             show()
@@ -89,7 +90,7 @@ def jobs_of(workdir: Workdir) -> list[Job]:
     """A job for each branch of `partition.json`."""
     count = len(read_json(workdir.partition)["branches"])
     logs = [workdir.branch_log(k) for k in range(count)]
-    if in_bucket(workdir.root):
+    if is_remote(workdir.root):
         logs = [Path("logs") / name_of(workdir) / log.name for log in logs]
     words = [("-m", "launch.branch", *shared_words(), f"--branch={k}") for k in range(count)]
     return [Job(k, words[k], Path(logs[k]).absolute(), FLAGS.hosts) for k in range(count)]
@@ -107,12 +108,12 @@ def shared_words() -> list[str]:
     ]
 
 
-def site_of(workdir: Workdir) -> Site:
+def site_of(workdir: Workdir) -> JobContext:
     """What the jobs have in common."""
     files = Path(FLAGS.files or workdir.root / "jobs")
-    if not FLAGS.files and in_bucket(workdir.root):
+    if not FLAGS.files and is_remote(workdir.root):
         files = Path("jobs") / name_of(workdir)
-    return Site(name_of(workdir), Path.cwd(), files.absolute())
+    return JobContext(name_of(workdir), Path.cwd(), files.absolute())
 
 
 def name_of(workdir: Workdir) -> str:
@@ -150,12 +151,12 @@ def told_to_stop() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def shown(workdir: Workdir, driver: Driver, branches: int) -> Iterator[Callable[[], None]]:
+def shown(workdir: Workdir, driver: Supervisor, branches: int) -> Iterator[Callable[[], None]]:
     """A function that shows where the branches stand: in place in a terminal, elsewhere whenever a state changes."""
     console = Console(width=None if sys.stdout.isatty() else 140)
 
     def look() -> list[Any]:
-        return [standing(workdir, k) for k in range(branches)]
+        return [branch_status(workdir, k) for k in range(branches)]
 
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
@@ -174,4 +175,4 @@ def shown(workdir: Workdir, driver: Driver, branches: int) -> Iterator[Callable[
 
 
 if __name__ == "__main__":
-    cli.start(main, define_flags, computes=False)
+    app.start(main, define_flags, computes=False)

@@ -10,16 +10,17 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from launch import basin, cli, kept, wire
-from launch.tables import print_findings
-from merit_jax.stages.diagnose import DIAGNOSTICS, diagnose
+from launch.console import app
+from launch.console.tables import print_diagnostics
+from launch.wiring import basin, open_run, saved_config
+from merit_jax.pipeline.run_diagnostics import DIAGNOSTICS, run_diagnostics
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
     """What the command can be told."""
-    cli.define_config()
+    app.define_config()
     flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
     flags.DEFINE_list("only", [], f"Diagnostics to make, of {', '.join(DIAGNOSTICS)}; empty: all that are possible.")
     flags.DEFINE_bool("overwrite", False, "Make diagnostics again whose inputs have changed, instead of refusing.")
@@ -27,12 +28,12 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Measures, then prints what has been found so far."""
-    config = basin.settle(kept.config(FLAGS.workdir), FLAGS.workdir)
-    run = wire.open_run(config, FLAGS.workdir, overwrite=FLAGS.overwrite)
-    outcome = diagnose(run, FLAGS.only)
-    if cli.is_first_process():
-        print_findings(run.workdir, outcome.impossible)
+    config = basin.prepare_theta0(saved_config.config(FLAGS.workdir), FLAGS.workdir)
+    run = open_run.open_run(config, FLAGS.workdir, overwrite=FLAGS.overwrite)
+    outcome = run_diagnostics(run, FLAGS.only)
+    if app.is_first_process():
+        print_diagnostics(run.workdir, outcome.impossible)
 
 
 if __name__ == "__main__":
-    cli.start(main, define_flags, kept.DEFAULT)
+    app.start(main, define_flags, saved_config.DEFAULT)

@@ -18,16 +18,17 @@ from rich.markup import escape
 from rich.table import Table
 
 import configs
-from launch import cli, wire
-from merit_jax import sharding
-from merit_jax.artifact import write_json, write_text
-from merit_jax.evaluate.layout import Layout, doubling_buckets
-from models.generation import read_generation
-from models.tokenizer import load_tokenizer
+from launch.console import app
+from launch.wiring import open_run
+from merit_jax.core import sharding
+from merit_jax.evaluation.batch_shapes import BatchShapes, doubling_buckets
+from merit_jax.workdir.artifacts import write_json, write_text
+from models.processing.generation_config import read_generation
+from models.processing.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
-    from merit_jax.evaluate.benchmarks import Report, Suite
-    from merit_jax.evaluate.lm_eval import HarnessModel
+    from merit_jax.evaluation.lm_eval_adapter import HarnessModel
+    from merit_jax.evaluation.lm_eval_suites import Report, Suite
 
 SUITES = Path(configs.__file__).parent / "suites"
 log = logging.getLogger("merit_jax")
@@ -55,9 +56,9 @@ def open_harness_model(path: str, *, dtype: str, max_length: int | None, batch_s
     Raises:
         ValueError: The checkpoint cannot be read, or does not say how long its texts may be.
     """
-    from merit_jax.evaluate.lm_eval import HarnessModel
+    from merit_jax.evaluation.lm_eval_adapter import HarnessModel
 
-    pretrained = wire.open_model(path, dtype=dtype)
+    pretrained = open_run.open_model(path, dtype=dtype)
     generation, tokenizer = read_generation(pretrained.path), load_tokenizer(pretrained.path)
     longest = max_length or generation.context
     if longest is None:
@@ -66,7 +67,7 @@ def open_harness_model(path: str, *, dtype: str, max_length: int | None, batch_s
         log.warning("repetition_penalty = %s of the checkpoint is not applied", generation.repetition_penalty)
     mesh = sharding.make_mesh()
     params = sharding.load(pretrained.leaves(), sharding.of_params(mesh, pretrained.logical_axes, pretrained.abstract))
-    layout = Layout(doubling_buckets(longest), batch_size, lambda batch: sharding.place_batch(batch, mesh))
+    layout = BatchShapes(doubling_buckets(longest), batch_size, lambda batch: sharding.place_batch(batch, mesh))
     return HarnessModel(pretrained.model, params, tokenizer, layout, max_length=longest, stop=generation.stop)
 
 
@@ -122,18 +123,18 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Reads the suite, then the model, then asks."""
     try:
-        from merit_jax.evaluate import benchmarks
+        from merit_jax.evaluation import lm_eval_suites
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} is not installed; pip install 'merit-jax[eval]'") from None
-    suite = benchmarks.read_suite(suite_file(FLAGS.suite), FLAGS.tasks)
-    tasks = benchmarks.load_tasks(suite, run_code=FLAGS.run_code)
+    suite = lm_eval_suites.read_suite(suite_file(FLAGS.suite), FLAGS.tasks)
+    tasks = lm_eval_suites.load_tasks(suite, run_code=FLAGS.run_code)
     model = open_harness_model(FLAGS.model, dtype=FLAGS.dtype, max_length=FLAGS.max_length, batch_size=FLAGS.batch_size)
-    report = benchmarks.take(model, suite, tasks, limit=FLAGS.limit, chat=FLAGS.chat, run_code=FLAGS.run_code)
-    if cli.is_first_process():
+    report = lm_eval_suites.take(model, suite, tasks, limit=FLAGS.limit, chat=FLAGS.chat, run_code=FLAGS.run_code)
+    if app.is_first_process():
         print_report(report)
         if FLAGS.out:
             write(report, suite, epath.Path(FLAGS.out))
 
 
 if __name__ == "__main__":
-    cli.start(main, define_flags)
+    app.start(main, define_flags)

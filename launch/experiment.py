@@ -15,10 +15,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from launch import cli
-from launch.study import Experiment, expanded, listed, run_experiment
-from launch.tables import print_text
-from merit_jax.report.tables import MARKDOWN, tables
+from launch.console import app
+from launch.console.tables import print_text
+from launch.experiments.runner import Experiment, expanded, listed, run_experiment
+from merit_jax.comparison.tables import MARKDOWN, tables
 
 FLAGS = flags.FLAGS
 
@@ -31,7 +31,7 @@ def _seeds(texts: Sequence[str]) -> tuple[int, ...]:
 
 def define_flags() -> None:
     """What the command can be told."""
-    cli.define_config()
+    app.define_config()
     flags.DEFINE_string("root", None, "Directory of the experiment.", required=True)
     flags.DEFINE_string(
         "methods", "", "Methods with one budget, as in config.baselines; empty: those and the config's own."
@@ -47,15 +47,15 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the experiment and prints its tables."""
-    config = cli.config()
+    config = app.config()
     methods = listed(FLAGS.methods) or [*config.baselines, config.method]
     controls = tuple(expanded(listed(FLAGS.controls), FLAGS.partitions))
     methods = (*expanded(methods, FLAGS.partitions), *controls)
     experiment = Experiment(methods, controls, _seeds(FLAGS.seeds), tuple(FLAGS.diagnose))
     results = run_experiment(config, FLAGS.root, experiment, overwrite=FLAGS.overwrite)
-    if cli.is_first_process():
+    if app.is_first_process():
         print_text(tables(results, config.frontier.retention, MARKDOWN))
 
 
 if __name__ == "__main__":
-    cli.start(main, define_flags)
+    app.start(main, define_flags)

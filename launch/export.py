@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from absl import flags
 from etils import epath
 
-from launch import basin, cli, wire
-from merit_jax.card import branch_card, merged_card
-from merit_jax.merge.leaves import OrbaxLeaves, OverlayLeaves
-from merit_jax.run import Run
-from merit_jax.train.checkpoint import params_directory
-from merit_jax.types import LeafReader
+from launch.console import app
+from launch.wiring import basin, open_run
+from merit_jax.checkpoints.branch_checkpoint import params_directory
+from merit_jax.checkpoints.readers import OrbaxLeaves, OverlayLeaves
+from merit_jax.core.types import LeafReader
+from merit_jax.pipeline.run import Run
+from merit_jax.pipeline.run_model_card import branch_card, merged_card
 
 FLAGS = flags.FLAGS
 
@@ -29,7 +30,7 @@ def leaves_of(run: Run, branch: int | None) -> LeafReader:
 
 def define_flags() -> None:
     """What the command can be told."""
-    cli.define_config()
+    app.define_config()
     flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
     flags.DEFINE_string("out", None, "Folder to make.", required=True)
     flags.DEFINE_integer("branch", None, "Number of a branch, from 0; left out: the merged model.")
@@ -37,10 +38,10 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Exports one checkpoint."""
-    run = wire.open_run(basin.settle(cli.config(), FLAGS.workdir), FLAGS.workdir)
+    run = open_run.open_run(basin.prepare_theta0(app.config(), FLAGS.workdir), FLAGS.workdir)
     card = merged_card(run) if FLAGS.branch is None else branch_card(run, FLAGS.branch)
     run.theta0.export(leaves_of(run, FLAGS.branch).read, epath.Path(FLAGS.out), card)
 
 
 if __name__ == "__main__":
-    cli.start(main, define_flags)
+    app.start(main, define_flags)

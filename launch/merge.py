@@ -15,15 +15,16 @@ from typing import Any
 
 from absl import flags
 
-from launch import cli
-from merit_jax.merge import MERGERS, checks
-from merit_jax.merge.folder_card import folder_card
-from merit_jax.merge.mergekit import recipe
-from merit_jax.merge.options import settle
-from merit_jax.progress import bar
-from merit_jax.registry import lookup
-from models.folder import MAX_SHARD_BYTES, check_free
-from models.stored import StoredTensors, check_vocabularies
+from launch.console import app
+from merit_jax.checkpoints import compatibility
+from merit_jax.core.progress import bar
+from merit_jax.core.registry import lookup
+from merit_jax.merging import MERGERS
+from merit_jax.merging.folder_card import folder_card
+from merit_jax.merging.mergekit_config import recipe
+from merit_jax.merging.options import resolve_options
+from models.io.folder_writer import MAX_SHARD_BYTES, check_free
+from models.io.raw_tensors import StoredTensors, check_vocabularies
 
 log = logging.getLogger("merit_jax")
 
@@ -48,7 +49,7 @@ def merge_folders(
     merger = lookup(MERGERS, method, "method")
     if merger.fisher:
         raise ValueError(f"--method={method} needs the training data of each model; it can be had in launch.run only")
-    settings = settle(merger.leaf, options)
+    settings = resolve_options(merger.leaf, options)
     if weights is not None and not merger.weighted(settings):
         raise ValueError(
             f"--weights make no difference to --method={method} with options {json.dumps(settings)}; leave them out"
@@ -82,7 +83,7 @@ def open_models(base: str, models: Sequence[str]) -> tuple[StoredTensors, list[S
         if place in places[:k]:
             raise ValueError(f"--models has {models[k]} twice; give it once, with the sum of its weights")
     theta0, thetas = StoredTensors(base), [StoredTensors(model) for model in models]
-    checks.same_tree(theta0.paths(), [theta.paths() for theta in thetas], models)
+    compatibility.same_tree(theta0.paths(), [theta.paths() for theta in thetas], models)
     for model in models:
         check_vocabularies(base, model)
     return theta0, thetas
@@ -138,4 +139,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main, define_flags)
+    app.start(main, define_flags)

@@ -13,19 +13,19 @@ import jax
 import jax.extend.backend
 from absl import flags
 
-from launch import cli
-from launch.blueprints import Plan
-from launch.plan_tables import print_plan
-from merit_jax import sharding
-from merit_jax.artifact import write_text
-from merit_jax.plan.compiled import devices_of
-from merit_jax.plan.memory import Estimator, Passing
-from merit_jax.plan.setting import Setting
-from merit_jax.plan.stages import Data, Job, Rate, Stage, branch_steps, stages, trained_bytes
-from merit_jax.plan.topology import Topology, parse_topology
-from merit_jax.plan.traffic import BetweenSlices, Traffic, between_slices, within_slice
-from merit_jax.plan.verdict import Judge, Verdict, capacity
-from merit_jax.workdir import absolute
+from launch.console import app
+from launch.console.plan_tables import print_plan
+from launch.wiring.plan_inputs import PlanInputs
+from merit_jax.core import sharding
+from merit_jax.planning.aot_compile import devices_of
+from merit_jax.planning.communication import BetweenSlices, Traffic, between_slices, within_slice
+from merit_jax.planning.execution import ExecutionConfig
+from merit_jax.planning.fit import FitChecker, FitReport, capacity
+from merit_jax.planning.memory_estimate import Estimator, StepBytes
+from merit_jax.planning.topology import Topology, parse_topology
+from merit_jax.planning.workload import Data, Job, Rate, Stage, branch_steps, stages, trained_bytes
+from merit_jax.workdir.artifacts import write_text
+from merit_jax.workdir.paths import absolute
 
 FLAGS = flags.FLAGS
 MEMORY = ("auto", "compiled", "analytic")
@@ -35,7 +35,7 @@ log = logging.getLogger("merit_jax")
 
 def define_flags() -> None:
     """What the command can be told."""
-    cli.define_config()
+    app.define_config()
     flags.DEFINE_string("topology", None, "Devices of one slice: v5e:8x8, v5p:4x4x4, h100:8, cpu:8.", required=True)
     flags.DEFINE_float("price", None, "Dollars per chip and hour; without it no cost is told.", lower_bound=0)
     flags.DEFINE_float("utilisation", 0.4, "Share of the peak that model FLOPs reach.", lower_bound=1e-6, upper_bound=1)
@@ -72,9 +72,9 @@ class Result(NamedTuple):
     job: Job
     stages: tuple[Stage, ...]
     rate: Rate
-    asked: Verdict
-    nearest: Verdict | None
-    calibration: Verdict
+    asked: FitReport
+    nearest: FitReport | None
+    calibration: FitReport
     within: Traffic
     between: BetweenSlices
 
@@ -102,7 +102,7 @@ class Result(NamedTuple):
         }
 
 
-def make(plan: Plan, topology: Topology, *, memory: str, rate: Rate, data: Data, search: bool) -> Result:
+def make(plan: PlanInputs, topology: Topology, *, memory: str, rate: Rate, data: Data, search: bool) -> Result:
     """The plan of a config on a topology.
 
     Raises:
@@ -111,7 +111,7 @@ def make(plan: Plan, topology: Topology, *, memory: str, rate: Rate, data: Data,
     setting, room, job = setting_of(plan, topology), capacity(topology), plan.job()
     compiles = memory == "compiled" or (memory == "auto" and (topology.kind == "cpu" or bool(topology.chip.compiler)))
     devices = tuple(devices_of(topology)) if compiles else ()
-    judge = Judge(Estimator(plan.task(), plan.architecture(), plan.config.loss.chunk), room, devices)
+    judge = FitChecker(Estimator(plan.task(), plan.architecture(), plan.config.loss.chunk), room, devices)
     asked, nearest = judge.judge(setting), None
     if search and not asked.fits:
         nearest = judge.nearest(setting, lambda found: log.info("compiling %s", found))
@@ -131,20 +131,22 @@ def make(plan: Plan, topology: Topology, *, memory: str, rate: Rate, data: Data,
     )
 
 
-def gradient_stage(plan: Plan, chosen: Setting, room: int) -> Verdict:
+def gradient_stage(plan: PlanInputs, chosen: ExecutionConfig, room: int) -> FitReport:
     """The estimate for the gradient stage: sums and gradients of `vmap` datasets (of one where that is 0), no optimizer."""
     cfg, architecture = plan.config.gradients, plan.architecture()
     setting = chosen._replace(batch_size=cfg.batch_size, micro_batches=1)
-    verdict = Judge(Estimator(plan.calibration_task(), architecture, plan.config.loss.chunk), room).estimate(setting)
+    verdict = FitChecker(Estimator(plan.calibration_task(), architecture, plan.config.loss.chunk), room).estimate(
+        setting
+    )
     held = verdict.held._replace(optimizer=0, theta0=0)
     passing = verdict.passing
     if passing is not None:
         several = (max(cfg.vmap, 1) * part for part in (2 * passing.gradients, passing.saved, passing.working, 0))
-        passing = Passing(*several)
+        passing = StepBytes(*several)
     return verdict._replace(held=held, passing=passing)
 
 
-def traffic_of(job: Job, setting: Setting) -> Traffic:
+def traffic_of(job: Job, setting: ExecutionConfig) -> Traffic:
     """What one device sends in a step."""
     numbers = sum(leaf.size for leaf in jax.tree.leaves(job.architecture.abstract))
     return within_slice(
@@ -158,7 +160,7 @@ def traffic_of(job: Job, setting: Setting) -> Traffic:
     )
 
 
-def setting_of(plan: Plan, topology: Topology) -> Setting:
+def setting_of(plan: PlanInputs, topology: Topology) -> ExecutionConfig:
     """The setting that the config asks for.
 
     Raises:
@@ -169,10 +171,10 @@ def setting_of(plan: Plan, topology: Topology) -> Setting:
         sizes = sharding.mesh_sizes(topology.count, **plan.config.mesh)
     except ValueError as error:
         raise ValueError(f"{topology}: {error}") from None
-    return Setting(*sizes, train.batch_size, train.micro_batches, plan.config.model.remat)
+    return ExecutionConfig(*sizes, train.batch_size, train.micro_batches, plan.config.model.remat)
 
 
-def _verdict(verdict: Verdict) -> dict[str, Any]:
+def _verdict(verdict: FitReport) -> dict[str, Any]:
     parts = {name: getattr(verdict, name) for name in ("setting", "held", "passing", "compiled")}
     return {
         **{name: None if part is None else part._asdict() for name, part in parts.items()},
@@ -196,7 +198,7 @@ def main(argv: Sequence[str]) -> None:
     """Plans, then prints."""
     topology = parse_topology(FLAGS.topology)
     use_cpu(topology)
-    plan = Plan(cli.config(), "float32" if topology.kind == "cpu" else "bfloat16")
+    plan = PlanInputs(app.config(), "float32" if topology.kind == "cpu" else "bfloat16")
     peak = topology.chip.peak if FLAGS.peak_tflops is None else 1e12 * FLAGS.peak_tflops
     result = make(
         plan,
@@ -212,4 +214,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main, define_flags)
+    app.start(main, define_flags)

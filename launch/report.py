@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from launch import cli
-from launch.tables import print_text
-from merit_jax.report.page import write_report
-from merit_jax.workdir import Workdir, absolute
+from launch.console import app
+from launch.console.tables import print_text
+from merit_jax.reporting.page import write_report
+from merit_jax.workdir.paths import Workdir, absolute
 
 FLAGS = flags.FLAGS
 
@@ -29,9 +29,9 @@ def main(argv: Sequence[str]) -> None:
     if not root.is_dir():
         raise ValueError(f"--workdir={FLAGS.workdir}: no such directory; give the directory of a run")
     path = write_report(Workdir(root, root), FLAGS.workdir)
-    if cli.is_first_process():
+    if app.is_first_process():
         print_text(f"Report: {path}")
 
 
 if __name__ == "__main__":
-    cli.start(main, define_flags)
+    app.start(main, define_flags)

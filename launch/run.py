@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import ConfigDict
 
-from launch import basin, cli, wire
-from launch.figures import draw_frontier
-from launch.methods import Comparison, compare, make
-from launch.tables import print_evaluation, print_frontier, print_partition, print_times
-from merit_jax.artifact import write_text
-from merit_jax.pipeline import STAGES, run_stages, timed
-from merit_jax.run import Run
-from merit_jax.stages.candidates import MERGED
-from merit_jax.stages.evaluate import evaluate
-from merit_jax.stages.frontier import frontier
+from launch.console import app
+from launch.console.tables import print_evaluation, print_frontier, print_partition, print_times
+from launch.experiments.figures import draw_frontier
+from launch.experiments.methods import Comparison, compare, make
+from launch.wiring import basin, open_run
+from merit_jax.pipeline.evaluate_models import evaluate_models
+from merit_jax.pipeline.run import Run
+from merit_jax.pipeline.stages import STAGES, run_stages, timed
+from merit_jax.pipeline.trace_frontier import trace_frontier
+from merit_jax.workdir.artifacts import write_text
+from merit_jax.workdir.paths import MERGED
 
 FLAGS = flags.FLAGS
 
@@ -27,8 +28,8 @@ def run_all(
     config: ConfigDict, workdir: str, stages: Sequence[str], *, overwrite: bool, allow_missing: bool = False
 ) -> Run:
     """Runs the stages of a config; with all stages, trains its baselines too and evaluates everything together."""
-    config = basin.settle(config, workdir, overwrite=overwrite)
-    run = wire.open_run(config, workdir, overwrite=overwrite, allow_missing=allow_missing)
+    config = basin.prepare_theta0(config, workdir, overwrite=overwrite)
+    run = open_run.open_run(config, workdir, overwrite=overwrite, allow_missing=allow_missing)
     baselines = baselines_of(run)
     if stages:
         run_stages(run, stages)
@@ -38,8 +39,8 @@ def run_all(
             _keep(run)
         run_stages(run, [name for name in STAGES if name != "evaluate"])
         models = {**make(run, baselines), MERGED: run.workdir}
-        timed(run, "evaluate", lambda: evaluate(run, models))
-        timed(run, "frontier", lambda: frontier(run, models))
+        timed(run, "evaluate", lambda: evaluate_models(run, models))
+        timed(run, "frontier", lambda: trace_frontier(run, models))
     _keep(run)
     return run
 
@@ -62,7 +63,7 @@ def baselines_of(run: Run) -> Comparison:
 
 def define_flags() -> None:
     """What the command can be told."""
-    cli.define_config()
+    app.define_config()
     flags.DEFINE_string("workdir", None, "Directory of the run's artifacts.", required=True)
     flags.DEFINE_list("stages", [], f"Stages to run, of {', '.join(STAGES)}; empty: all.")
     flags.DEFINE_bool("overwrite", False, "Make artifacts again whose inputs have changed, instead of refusing.")
@@ -76,9 +77,9 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Runs, then prints what came out."""
     run = run_all(
-        cli.config(), FLAGS.workdir, FLAGS.stages, overwrite=FLAGS.overwrite, allow_missing=FLAGS.allow_missing
+        app.config(), FLAGS.workdir, FLAGS.stages, overwrite=FLAGS.overwrite, allow_missing=FLAGS.allow_missing
     )
-    if cli.is_first_process():
+    if app.is_first_process():
         print_partition(run.workdir)
         print_evaluation(run.workdir)
         print_frontier(run.workdir)
@@ -87,4 +88,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main, define_flags)
+    app.start(main, define_flags)

@@ -12,16 +12,17 @@ from collections.abc import Iterator, Sequence
 import jax
 from absl import flags
 
-from launch import cli, wire
-from merit_jax import sharding
+from launch.console import app
+from launch.wiring import open_run
+from merit_jax.core import sharding
+from merit_jax.core.loss import next_token_loss
+from merit_jax.core.types import Record
 from merit_jax.data.mixture import read_records
-from merit_jax.evaluate.conversations import likelihoods, responses
-from merit_jax.evaluate.inference import Inference
-from merit_jax.evaluate.layout import Layout, doubling_buckets
-from merit_jax.evaluate.questions import stop_tokens
-from merit_jax.loss import next_token_loss
-from merit_jax.types import Record
-from models.processor import load_processor
+from merit_jax.evaluation.batch_shapes import BatchShapes, doubling_buckets
+from merit_jax.evaluation.conversations import likelihoods, responses
+from merit_jax.evaluation.decoding import Inference
+from merit_jax.evaluation.prompts import stop_tokens
+from models.pretrained.processor import load_processor
 
 BLOCK = 64
 """Batches that are read before their lines are written."""
@@ -31,10 +32,10 @@ FLAGS = flags.FLAGS
 
 def lines(records: Sequence[Record]) -> Iterator[dict]:
     """One dict per record, in order."""
-    theta0 = wire.open_model(FLAGS.model, dtype=FLAGS.dtype)
+    theta0 = open_run.open_model(FLAGS.model, dtype=FLAGS.dtype)
     mesh, (tokenizer, reader) = sharding.make_mesh(), load_processor(theta0.path, theta0.model.config)
     params = sharding.load(theta0.leaves(), sharding.of_params(mesh, theta0.logical_axes, theta0.abstract))
-    layout = Layout(
+    layout = BatchShapes(
         doubling_buckets(FLAGS.max_length), FLAGS.batch_size, lambda batch: sharding.place_batch(batch, mesh), reader
     )
     loss_fn = jax.jit(next_token_loss(theta0.model))
@@ -70,4 +71,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main, define_flags)
+    app.start(main, define_flags)

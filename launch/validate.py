@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from launch import cli, wire
-from merit_jax.data.chat import images_of
+from launch.console import app
+from launch.wiring import open_run
+from merit_jax.core.progress import bar
+from merit_jax.core.types import Dataset, Image, ImageReader, Record
+from merit_jax.data.chat_template import images_of
 from merit_jax.data.manifest import read_manifest
 from merit_jax.data.mixture import Limits, read_dataset
-from merit_jax.progress import bar
-from merit_jax.types import Dataset, Image, ImageReader, Record
-from models.processor import load_processor
+from models.pretrained.processor import load_processor
 
 FLAGS = flags.FLAGS
 
@@ -89,7 +90,7 @@ def validate(
 
     Args:
         mixture: Manifest or glob.
-        tokenizer: A `merit_jax.data.chat.Tokenizer`.
+        tokenizer: A `merit_jax.data.chat_template.Tokenizer`.
         include: Names or patterns of the datasets to read; empty: all.
         max_length: Tokens per example.
         seed: Seed of held-out splits.
@@ -163,7 +164,7 @@ def define_flags() -> None:
 
 def main(_: Sequence[str]) -> int:
     """Prints what was found; 1 if anything is bad."""
-    processor = load_processor(wire.resolve(FLAGS.tokenizer))
+    processor = load_processor(open_run.resolve(FLAGS.tokenizer))
     counts, errors = validate(
         FLAGS.mixture,
         processor.tokenizer,
@@ -177,4 +178,4 @@ def main(_: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.start(main, define_flags)
+    app.start(main, define_flags)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import compiler
+from tests.support import compiler
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {compiler.devices(8)} {compiler.FAST}"
@@ -47,8 +47,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, compiled: str):
     """A finished run of merit2d in the tiny world; not to be written to (see `world.copied`)."""
-    from merit_jax.pipeline import run_stages
-    from tests import world
+    from merit_jax.pipeline.stages import run_stages
+    from tests.support import world
 
     run = world.run(tmp_path_factory.mktemp("world"), "finished")
     run_stages(run)
@@ -58,8 +58,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, compiled: str):
 @pytest.fixture(scope="module")
 def one_device() -> Iterator[None]:
     """Lets every run of a module that asks for this have one device."""
-    from merit_jax import sharding
-    from tests import world
+    from merit_jax.core import sharding
+    from tests.support import world
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "make_mesh", world.one_device_mesh)

@@ -22,11 +22,11 @@ from examples.shapes.render import save
 from examples.shapes.scenes import COLORS, SHAPES, SIZES, Scene, make_scene
 from examples.shapes.words import PLACES
 from examples.shapes.written import written_digits
-from merit_jax.types import Example, Placed
+from merit_jax.core.types import Example, PackedExample
 from models import export_hf, load_pretrained
-from models.composite import compose
-from models.processor import load_processor
-from models.vision_language import VisionLanguage
+from models.modules.vision_language import VisionLanguage
+from models.pretrained.compose import compose
+from models.pretrained.processor import load_processor
 
 CELLS = 9
 NOTHING = "nothing"
@@ -66,7 +66,7 @@ def read(scenes: Sequence[Scene], reader: Any, image_token: int) -> Any:
             save(scene, Path(folder))
             image = {"type": "image", "path": f"{folder}/{scene.name}.png"}
             example = Example(tokens, np.zeros(len(tokens), bool), (image,))
-            rows.append(reader.row([Placed(0, example)], len(tokens), CELLS))
+            rows.append(reader.row([PackedExample(0, example)], len(tokens), CELLS))
     return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 

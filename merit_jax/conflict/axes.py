@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.sparse.linalg import LinearOperator, svds
 
-from merit_jax.types import Array
+from merit_jax.core.types import Array
 
 SIGN_TOLERANCE = 1e-4
 """Relative difference in magnitude below which two scores count as a tie when an axis gets its sign."""

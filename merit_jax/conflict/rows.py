@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from merit_jax.types import Array
+from merit_jax.core.types import Array
 
 BLOCK = 2**23
 """Entries that are read at a time (32 MiB in float32)."""

@@ -9,10 +9,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
-from merit_jax.conflict.products import LEAST, MOST, Products
+from merit_jax.conflict.blocked_products import LEAST, MOST, Products
 from merit_jax.conflict.rows import Rows, block_width, entries, read
-from merit_jax.sharding import to_host
-from merit_jax.types import Array
+from merit_jax.core.sharding import to_host
+from merit_jax.core.types import Array
 
 
 class Programs(NamedTuple):

@@ -8,9 +8,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float
 
-from merit_jax.conflict import products, sharded
+from merit_jax.conflict import blocked_products, sharded
 from merit_jax.conflict.rows import Row, Rows, entries
-from merit_jax.types import Array
+from merit_jax.core.types import Array
 
 
 class Cosines(NamedTuple):
@@ -90,7 +90,7 @@ def cosines(rows: Rows, names: Sequence[str] | None = None, *, first: int = 0, m
         ValueError: A row is zero or not finite.
     """
     rows = np.asarray(rows) if isinstance(rows, Array) else rows
-    found = products.inner_products(rows, first) if mesh is None else sharded.inner_products(rows, mesh, first)
+    found = blocked_products.inner_products(rows, first) if mesh is None else sharded.inner_products(rows, mesh, first)
     _refuse(found.broken, found.squares == 0, names)
     lengths = np.sqrt(found.squares)
     values = found.inner

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from merit_jax.data.fields import Message, assistant, conversation, record, string, system, turns, user
-from merit_jax.data.image_parts import content_parts, front_images, image_parts, place_images
-from merit_jax.data.sources import Row
-from merit_jax.registry import lookup
-from merit_jax.types import Image, Record
+from merit_jax.core.registry import lookup
+from merit_jax.core.types import Image, Record
+from merit_jax.data.images import content_parts, front_images, image_parts, place_images
+from merit_jax.data.messages import Message, assistant, conversation, record, string, system, turns, user
+from merit_jax.data.readers import Row
 
 
-class Layout(NamedTuple):
+class ColumnMap(NamedTuple):
     """Where a row keeps its parts, in LLaMA-Factory's words.
 
     Attributes:
@@ -25,7 +25,7 @@ class Layout(NamedTuple):
     image_root: str = ""
 
 
-def to_record(format_name: str | None, row: Row, where: str, layout: Layout = Layout()) -> Record:
+def to_record(format_name: str | None, row: Row, where: str, layout: ColumnMap = ColumnMap()) -> Record:
     """Reads a row as a conversation.
 
     Args:
@@ -51,7 +51,7 @@ def to_record(format_name: str | None, row: Row, where: str, layout: Layout = La
     return read(row, where, layout)
 
 
-def detect(row: Row, where: str, layout: Layout = Layout()) -> str:
+def detect(row: Row, where: str, layout: ColumnMap = ColumnMap()) -> str:
     """Names the format of a row from its keys."""
     columns = layout.columns
     if "inputs" in row and "targets" in row:
@@ -70,13 +70,13 @@ def detect(row: Row, where: str, layout: Layout = Layout()) -> str:
     )
 
 
-def flan(row: Row, where: str, layout: Layout) -> Record:
+def flan(row: Row, where: str, layout: ColumnMap) -> Record:
     """FLAN: `inputs`, `targets`; optional `options` (the target is one of them) and `facts` (what it should mention)."""
     messages = [user(string(row, "inputs", where)), assistant(string(row, "targets", where))]
     return record(row, _placed(row, messages, where, layout), where)
 
 
-def alpaca(row: Row, where: str, layout: Layout) -> Record:
+def alpaca(row: Row, where: str, layout: ColumnMap) -> Record:
     """Alpaca: `instruction`, optional `input` (on a new line), `output`; optional `system` and `history` pairs."""
     name = {part: layout.columns.get(part, default) for part, default in ALPACA_COLUMNS.items()}
     messages = system(row, name["system"], where)
@@ -94,7 +94,7 @@ def alpaca(row: Row, where: str, layout: Layout) -> Record:
     return Record(conversation(_placed(row, messages, where, layout), where), None, where)
 
 
-def sharegpt(row: Row, where: str, layout: Layout) -> Record:
+def sharegpt(row: Row, where: str, layout: ColumnMap) -> Record:
     """ShareGPT: `conversations`, a list of {`from`: human | gpt | system, `value`}; optional `system` and `images` columns.
 
     With an images column (LLaMA-Factory's), `<image>` in a user's turn says where each image goes; without, it is text.
@@ -103,7 +103,7 @@ def sharegpt(row: Row, where: str, layout: Layout) -> Record:
     return Record(conversation(messages, where), None, where)
 
 
-def llava(row: Row, where: str, layout: Layout) -> Record:
+def llava(row: Row, where: str, layout: ColumnMap) -> Record:
     """LLaVA and Vision-FLAN: ShareGPT's `conversations` with `image`, a path or a list of paths, none for a row of text.
 
     `<image>` in a user's turn says where each image goes. Optional `options` and `facts`, as in FLAN.
@@ -112,7 +112,7 @@ def llava(row: Row, where: str, layout: Layout) -> Record:
     return record(row, place_images(_tagged(row, where, layout), images, where), where)
 
 
-def cauldron(row: Row, where: str, layout: Layout) -> Record:
+def cauldron(row: Row, where: str, layout: ColumnMap) -> Record:
     """The Cauldron: `images`, which come before the first question, and `texts`, a list of {`user`, `assistant`}."""
     messages = []
     for turn in turns(row, layout.columns.get("messages", "texts"), where):
@@ -121,7 +121,7 @@ def cauldron(row: Row, where: str, layout: Layout) -> Record:
     return Record(conversation(front_images(messages, images, where), where), None, where)
 
 
-def openai(row: Row, where: str, layout: Layout) -> Record:
+def openai(row: Row, where: str, layout: ColumnMap) -> Record:
     """OpenAI: `messages`, a list of {`role`: system | user | assistant, `content`}; content is text or a list of parts.
 
     Parts are {`type`: "text", `text`}, {`type`: "image", `image` | `path` | `url`} and {`type`: "image_url", `image_url`:
@@ -172,7 +172,7 @@ SHAREGPT_TAGS = {
 }
 
 
-def _tagged(row: Row, where: str, layout: Layout) -> list[Message]:
+def _tagged(row: Row, where: str, layout: ColumnMap) -> list[Message]:
     """ShareGPT's turns as messages."""
     tag = {key: layout.tags.get(key, default) for key, default in SHAREGPT_TAGS.items()}
     roles = {tag["user_tag"]: "user", tag["assistant_tag"]: "assistant", tag["system_tag"]: "system"}
@@ -187,17 +187,17 @@ def _tagged(row: Row, where: str, layout: Layout) -> list[Message]:
     return messages
 
 
-def _placed(row: Row, messages: Sequence[Message], where: str, layout: Layout) -> Sequence[Message]:
+def _placed(row: Row, messages: Sequence[Message], where: str, layout: ColumnMap) -> Sequence[Message]:
     """Puts the row's images at their markers; in a row without an images column a marker is text."""
     column = _image_column(row, where, layout)
     return messages if column is None else place_images(messages, _images(row, column, where, layout), where)
 
 
-def _images(row: Row, column: str | None, where: str, layout: Layout) -> list[Image]:
+def _images(row: Row, column: str | None, where: str, layout: ColumnMap) -> list[Image]:
     return image_parts(row.get(column), layout.image_root, where) if column else []
 
 
-def _image_column(row: Row, where: str, layout: Layout) -> str | None:
+def _image_column(row: Row, where: str, layout: ColumnMap) -> str | None:
     """The column of the row's images; None if it has none."""
     if "images" in layout.columns:
         return layout.columns["images"]
@@ -207,7 +207,7 @@ def _image_column(row: Row, where: str, layout: Layout) -> str | None:
     return next((key for key in (*filled, *IMAGES) if key in row), None)
 
 
-def _unread(name: str, layout: Layout) -> set[str]:
+def _unread(name: str, layout: ColumnMap) -> set[str]:
     """Fields that would be dropped in silence."""
     column = layout.columns.get("images")
     if column is None and name not in TEXT_FORMATS:

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from merit_jax.data.formats import FORMATS, Layout
-from merit_jax.data.groups import read_groups
-from merit_jax.data.manifest_file import load_manifest
-from merit_jax.data.sources import READERS, OnError, fail
-from merit_jax.registry import lookup
-from merit_jax.storage import in_bucket
+from merit_jax.core.registry import lookup
+from merit_jax.data.formats import FORMATS, ColumnMap
+from merit_jax.data.group_by import read_groups
+from merit_jax.data.manifest_parser import load_manifest
+from merit_jax.data.readers import READERS, OnError, fail
+from merit_jax.workdir.storage import is_remote
 
 REMOTE_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 OTHER_KEYS = (
@@ -52,7 +52,7 @@ class Entry(NamedTuple):
     held_out_file: str | None = None
     held_out: int | float = 0
     format: str | None = None
-    layout: Layout = Layout()
+    layout: ColumnMap = ColumnMap()
     num_samples: int = 0
     group_by: str = ""
 
@@ -95,7 +95,7 @@ def _glob(pattern: str) -> list[Entry]:
     parts = PurePath(pattern).parts
     fixed = next((i for i, part in enumerate(parts) if set("*?[") & set(part)), len(parts) - 1)
     root, rest = epath.Path(PurePath(*parts[:fixed])), str(PurePath(*parts[fixed:]))
-    if in_bucket(pattern):
+    if is_remote(pattern):
         head, _, tail = pattern.rpartition("/")
         root, rest = epath.Path(head), tail
     files = sorted(str(file) for file in root.glob(rest) if file.is_file())
@@ -184,7 +184,7 @@ def _entry(path: str, name: str, data: Mapping[str, Any]) -> Entry:
         held_out_file=_path(path, eval_file, where) if eval_file else None,
         held_out=_number(data, "held_out", where),
         format=format_name,
-        layout=Layout(dict(columns), dict(tags), _path(path, root, where) if root is not None else ""),
+        layout=ColumnMap(dict(columns), dict(tags), _path(path, root, where) if root is not None else ""),
         num_samples=int(_number(data, "num_samples", where)),
         group_by=group_by,
     )

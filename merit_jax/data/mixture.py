@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from merit_jax.data.chat import encode, tokenizer_digest
-from merit_jax.data.formats import Layout, detect, to_record
-from merit_jax.data.groups import forget, group_digest, read_groups
-from merit_jax.data.image_parts import unpack
+from merit_jax.core.seeds import fold
+from merit_jax.core.types import Dataset, Example, ReadReport, Record
+from merit_jax.data.chat_template import encode, tokenizer_digest
+from merit_jax.data.formats import ColumnMap, detect, to_record
+from merit_jax.data.group_by import forget, group_digest, read_groups
+from merit_jax.data.images import unpack
 from merit_jax.data.manifest import Entry, read_manifest
-from merit_jax.data.sources import OnError, Row, fail, file_digest, read_rows
-from merit_jax.data.token_table import TokenTable, as_table, is_saved, load_table, save_table
-from merit_jax.seeds import fold
-from merit_jax.types import Dataset, Example, ReadReport, Record
-from merit_jax.workdir import absolute
+from merit_jax.data.readers import OnError, Row, fail, file_digest, read_rows
+from merit_jax.data.token_cache import TokenTable, as_table, is_saved, load_table, save_table
+from merit_jax.workdir.paths import absolute
 
 CACHE_VERSION = "3"
 
@@ -146,7 +146,7 @@ def read_entry(entry: Entry, on_error: OnError = fail, *, cache_dir: epath.PathL
 def read_records(
     file: str,
     format_name: str | None = None,
-    layout: Layout = Layout(),
+    layout: ColumnMap = ColumnMap(),
     on_error: OnError = fail,
     *,
     rows: Iterable[tuple[str, Row]] | None = None,

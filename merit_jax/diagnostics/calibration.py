@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from merit_jax.diagnostics.resampling import bootstrap_cosines, examples_needed, gram, spearman_brown, split_half
-from merit_jax.gradients import checked, gradient_rows
-from merit_jax.reduction import Reduction
-from merit_jax.types import Batch, LossFn, Params
+from merit_jax.core.types import Batch, LossFn, Params
+from merit_jax.diagnostics.bootstrap import bootstrap_cosines, examples_needed, gram, spearman_brown, split_half
+from merit_jax.gradients.compression import Compressor
+from merit_jax.gradients.estimate import checked, gradient_rows
 
 
 class DatasetCalibration(NamedTuple):
@@ -82,7 +82,7 @@ def calibration(
     seed: int = 0,
     trainable: Sequence[str] = (".*",),
     average: str = "example",
-    reduce: Reduction,
+    reduce: Compressor,
     place: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Calibration:
     """Bootstraps each dataset's gradient from the gradients of blocks of its examples, each taken once.

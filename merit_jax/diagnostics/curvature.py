@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from merit_jax import conflict, tree
+from merit_jax import conflict
+from merit_jax.core import tree
+from merit_jax.core.types import Array, Leaves
 from merit_jax.diagnostics.lanczos import Basis, Operator, gaussian, lanczos, overlaps, ritz
-from merit_jax.types import Array, Leaves
 
 
 class Alignment(NamedTuple):

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from merit_jax import tree
-from merit_jax.gradients import AVERAGES
-from merit_jax.registry import lookup
-from merit_jax.types import Array, Batch, Leaves, LossFn
+from merit_jax.core import tree
+from merit_jax.core.registry import lookup
+from merit_jax.core.types import Array, Batch, Leaves, LossFn
+from merit_jax.gradients.estimate import AVERAGES
 
 
 class Objective(NamedTuple):
@@ -150,7 +150,7 @@ def _accumulator(loss_fn: LossFn, average: str, measure: Callable) -> Callable:
 
 def _zeros(leaves: Leaves) -> Leaves:
     """Accumulators that lie as the leaves do."""
-    return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=tree.accurate(x)), leaves)
+    return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=tree.accumulation_dtype(x)), leaves)
 
 
 def _like(vector: Leaves, leaves: Leaves) -> Leaves:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from merit_jax import tree
-from merit_jax.types import Array, Leaves
+from merit_jax.core import tree
+from merit_jax.core.types import Array, Leaves
 
 Operator = Callable[[Leaves], Leaves]
 """v -> A v, for a symmetric A."""
@@ -18,7 +18,7 @@ Operator = Callable[[Leaves], Leaves]
 
 @runtime_checkable
 class Basis(Protocol):
-    """Keeps vectors in order: a list on the devices, or `merit_jax.diagnostics.spill.SpilledTrees` on disk."""
+    """Keeps vectors in order: a list on the devices, or `merit_jax.diagnostics.offloaded_vectors.SpilledTrees` on disk."""
 
     def append(self, vector: Leaves, /) -> None:
         """Adds a vector."""
@@ -111,7 +111,7 @@ def gaussian(leaves: Leaves, seed: int) -> Leaves:
 
 
 def _normal(key: Array, leaf: Array) -> Array:
-    draw = partial(jax.random.normal, shape=leaf.shape, dtype=tree.accurate(leaf))
+    draw = partial(jax.random.normal, shape=leaf.shape, dtype=tree.accumulation_dtype(leaf))
     return jax.jit(draw, out_shardings=getattr(leaf, "sharding", None))(key)
 
 
@@ -131,7 +131,9 @@ def _without(vector: Leaves, q: Leaves) -> Leaves:
 
 @jax.jit
 def _scaled(vector: Leaves, scale: Any) -> Leaves:
-    return jax.tree.map(lambda x: x.astype(tree.accurate(x)) * jnp.asarray(scale, tree.accurate(x)), vector)
+    return jax.tree.map(
+        lambda x: x.astype(tree.accumulation_dtype(x)) * jnp.asarray(scale, tree.accumulation_dtype(x)), vector
+    )
 
 
 def _size(vector: Leaves) -> int:
@@ -140,4 +142,4 @@ def _size(vector: Leaves) -> int:
 
 def _rounding(vector: Leaves) -> float:
     """Relative size of what rounding alone leaves of a vector that should be zero."""
-    return 10 * float(jnp.finfo(tree.accurate(*vector.values())).eps)
+    return 10 * float(jnp.finfo(tree.accumulation_dtype(*vector.values())).eps)

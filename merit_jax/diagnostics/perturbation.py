@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from merit_jax import tree
-from merit_jax.diagnostics.losses import Loss, mean_loss
-from merit_jax.types import Array, Batch, LossFn, Params
+from merit_jax.core import tree
+from merit_jax.core.types import Array, Batch, LossFn, Params
+from merit_jax.diagnostics.mean_loss import Loss, mean_loss
 
 
 class Perturbed(NamedTuple):

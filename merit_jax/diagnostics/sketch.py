@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from merit_jax import tree
 from merit_jax.conflict import cosine_similarity
-from merit_jax.gradients import checked, gradient_rows
-from merit_jax.reduction import Several, layout_of, make_reduction
-from merit_jax.types import Batch, LossFn, Params
+from merit_jax.core import tree
+from merit_jax.core.types import Batch, LossFn, Params
+from merit_jax.gradients.compression import Concatenated, leaf_shardings, make_compressor
+from merit_jax.gradients.estimate import checked, gradient_rows
 
 
 class Fidelity(NamedTuple):
@@ -84,12 +84,12 @@ def sketch(
     """
     if len(names) < 3:
         raise ValueError(f"the fidelity of C needs at least 3 datasets, got {len(names)}")
-    reductions = {("stride", s): make_reduction("stride", stride=s) for s in strides}
-    reductions |= {("countsketch", w): make_reduction("countsketch", width=w) for w in widths}
+    reductions = {("stride", s): make_compressor("stride", stride=s) for s in strides}
+    reductions |= {("countsketch", w): make_compressor("countsketch", width=w) for w in widths}
     if not reductions:
         raise ValueError("neither diagnostics.strides nor diagnostics.widths says what to compare")
-    every = Several((make_reduction("stride", stride=1), *reductions.values()))
-    layout = layout_of(tree.split(params, trainable)[0])
+    every = Concatenated((make_compressor("stride", stride=1), *reductions.values()))
+    layout = leaf_shardings(tree.split(params, trainable)[0])
     sizes = [part.size(layout) for part in every.parts]
     parts = [np.empty((len(names), size), np.float32) for size in sizes]
     found = gradient_rows(

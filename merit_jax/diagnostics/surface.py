@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from merit_jax import tree
-from merit_jax.diagnostics.losses import mean_loss
-from merit_jax.types import Array, Batch, LeafReader, Leaves, LossFn, Params
+from merit_jax.core import tree
+from merit_jax.core.types import Array, Batch, LeafReader, Leaves, LossFn, Params
+from merit_jax.diagnostics.mean_loss import mean_loss
 
 
 class Plane(NamedTuple):

@@ -6,7 +6,7 @@ from etils import epath
 
 from merit_jax import conflict
 from merit_jax.conflict import StoredRow, rows
-from tests.conflict.gradients import Recorded, exact, uneven
+from tests.support.scaled_gradients import Recorded, exact, uneven
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from merit_jax.data.formats import Layout, detect, to_record
+from merit_jax.data.formats import ColumnMap, detect, to_record
 
 
 def user(text):
@@ -53,14 +53,14 @@ def test_alpaca_without_input_is_the_instruction_alone():
 def test_alpaca_columns_are_renamed():
     columns = {"prompt": "p", "query": "q", "response": "r", "system": "s", "history": "h"}
     row = {"p": "I", "q": "X", "r": "O", "s": "S", "h": []}
-    assert to_record("alpaca", row, "f:1", Layout(columns)).messages == (system("S"), user("I\nX"), assistant("O"))
-    assert detect(row, "f:1", Layout(columns)) == "alpaca"
+    assert to_record("alpaca", row, "f:1", ColumnMap(columns)).messages == (system("S"), user("I\nX"), assistant("O"))
+    assert detect(row, "f:1", ColumnMap(columns)) == "alpaca"
 
 
 def test_sharegpt_columns_and_tags_are_renamed():
     tags = {"role_tag": "r", "content_tag": "c", "user_tag": "U", "assistant_tag": "A", "system_tag": "S"}
     row = {"talk": [{"r": "S", "c": "s"}, {"r": "U", "c": "q"}, {"r": "A", "c": "a"}]}
-    record = to_record("sharegpt", row, "f:1", Layout({"messages": "talk"}, tags))
+    record = to_record("sharegpt", row, "f:1", ColumnMap({"messages": "talk"}, tags))
     assert record.messages == (system("s"), user("q"), assistant("a"))
 
 

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merit_jax.data.batching import Space, bucketed_batches, fill_row, training_batches
-from merit_jax.types import Branch, Dataset, Example, ImageReader, Placed, ReadReport, Share
+from merit_jax.core.types import Branch, Dataset, DatasetSlice, Example, ImageReader, PackedExample, ReadReport
+from merit_jax.data.bucketing import bucketed_batches
+from merit_jax.data.collate import RowCapacity, fill_row
+from merit_jax.data.loader import training_batches
 
 IMAGE = 999
 REPORT = ReadReport((), "", 0, 0, 0, 0)
@@ -25,7 +27,7 @@ class Reader:
     """Finds image tokens, and remembers what it was asked for."""
 
     def __init__(self) -> None:
-        self.asked: list[list[Placed]] = []
+        self.asked: list[list[PackedExample]] = []
 
     def count(self, tokens):
         return int((tokens == IMAGE).sum())
@@ -52,7 +54,7 @@ def plan(examples, reader, **options):
     """The batches of one dataset whose examples these are."""
     datasets = [Dataset("a", examples, (), REPORT)]
     options = {"epochs": 1, "row_length": 40, "batch_size": 1, "seed": 0, **options}
-    return training_batches(datasets, Branch((Share("a"),), 0), reader=reader, **options)
+    return training_batches(datasets, Branch((DatasetSlice("a"),), 0), reader=reader, **options)
 
 
 def rows_of(batches):
@@ -66,7 +68,7 @@ def test_the_fake_is_a_reader():
 
 def test_the_reader_is_told_where_in_the_row_each_example_starts():
     reader, examples = Reader(), [example(1, 3, images=2), example(2, 4), example(3, 2, images=1)]
-    batch = fill_row(examples, Space(12, 5, reader))
+    batch = fill_row(examples, RowCapacity(12, 5, reader))
     assert [start for start, _ in reader.asked[0]] == [0, 4, 7]
     assert batch.tokens.tolist() == [1, IMAGE, IMAGE, 1, 2, 2, 2, 3, IMAGE, 0, 0, 0]
     assert batch.images.slots.tolist() == [1, 2, 8, -1, -1]

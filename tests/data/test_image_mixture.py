@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from merit_jax.data import groups
+from merit_jax.data import group_by
 from merit_jax.data.manifest import Entry, read_manifest
 from merit_jax.data.mixture import load_mixture, read_entry
-from models.processor import load_processor
-from tests.data.tiny_vision import folder, llava, picture
+from models.pretrained.processor import load_processor
+from tests.support.tiny_vision import folder, llava, picture
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +60,13 @@ def test_one_file_is_as_many_datasets_as_its_column_has_values(data, tokenizer):
 def test_a_grouped_file_is_parsed_once(data, tokenizer, monkeypatch):
     parsed = []
     monkeypatch.setattr(
-        groups, "read_rows", lambda path, on_error, read=groups.read_rows: parsed.append(path) or read(path, on_error)
+        group_by,
+        "read_rows",
+        lambda path, on_error, read=group_by.read_rows: parsed.append(path) or read(path, on_error),
     )
     load(data, tokenizer)
     assert len(parsed) == 1
-    assert groups._parse.cache_info().currsize == 0
+    assert group_by._parse.cache_info().currsize == 0
 
 
 def test_groups_split_held_out_rows_each_for_itself(data, tokenizer):

@@ -4,10 +4,10 @@ import base64
 
 import pytest
 
-from merit_jax.data.formats import Layout, detect, to_record
-from tests.data.tiny_vision import llava
+from merit_jax.data.formats import ColumnMap, detect, to_record
+from tests.support.tiny_vision import llava
 
-LLAMA_FACTORY = Layout(
+LLAMA_FACTORY = ColumnMap(
     {"messages": "messages", "images": "images"},
     {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
 )
@@ -27,7 +27,7 @@ def root(tmp_path):
     return (tmp_path / "root").resolve()
 
 
-def read(row, root, name=None, layout=Layout()):
+def read(row, root, name=None, layout=ColumnMap()):
     return to_record(name, row, "f:1", layout._replace(image_root=str(root)))
 
 
@@ -38,16 +38,16 @@ def shown(root, name):
 ASK, ANSWER = "What is this?", {"role": "assistant", "content": "noise"}
 OPENAI = [{"type": "image", "image": "a.png"}, {"type": "text", "text": ASK}]
 ONE_IMAGE = {
-    "llava": (llava("a.png"), Layout()),
-    "llava list": (llava(["a.png"], id="7", task_name="object"), Layout()),
+    "llava": (llava("a.png"), ColumnMap()),
+    "llava list": (llava(["a.png"], id="7", task_name="object"), ColumnMap()),
     "cauldron": (
         {"images": [{"bytes": None, "path": "a.png"}], "texts": [{"user": ASK, "assistant": "noise"}]},
-        Layout(),
+        ColumnMap(),
     ),
-    "messages image": ({"messages": [{"role": "user", "content": OPENAI}, ANSWER]}, Layout()),
+    "messages image": ({"messages": [{"role": "user", "content": OPENAI}, ANSWER]}, ColumnMap()),
     "messages path": (
         {"messages": [{"role": "user", "content": [{"type": "image", "path": "sub/../a.png"}, text(ASK)]}, ANSWER]},
-        Layout(),
+        ColumnMap(),
     ),
     "messages url": (
         {
@@ -56,11 +56,11 @@ ONE_IMAGE = {
                 ANSWER,
             ]
         },
-        Layout(),
+        ColumnMap(),
     ),
     "messages column": (
         {"messages": [{"role": "user", "content": [{"type": "image"}, text(ASK)]}, ANSWER], "images": ["a.png"]},
-        Layout(),
+        ColumnMap(),
     ),
     "llama factory": (
         {"messages": [{"role": "user", "content": f"<image>{ASK}"}, ANSWER], "images": ["a.png"]},
@@ -129,7 +129,7 @@ def test_options_and_facts_travel_with_a_row_of_images(root):
 
 def test_an_alpaca_row_takes_images_from_the_column_that_is_named(root):
     row = {"instruction": f"<image>{ASK}", "output": "noise", "images": ["a.png"]}
-    messages = read(row, root, "alpaca", Layout({"images": "images"})).messages
+    messages = read(row, root, "alpaca", ColumnMap({"images": "images"})).messages
     assert messages[0]["content"] == [shown(root, "a.png"), text(ASK)]
 
 
@@ -219,4 +219,4 @@ def test_a_bad_row_is_refused_with_place_and_reason(root, case):
 
 def test_a_column_of_images_that_is_not_the_named_one_is_refused(root):
     with pytest.raises(ValueError, match="the row has a 'image' field, which is not read as 'sharegpt'"):
-        read(llava("a.png") | {"photos": ["a.png"]}, root, None, Layout({"images": "photos"}))
+        read(llava("a.png") | {"photos": ["a.png"]}, root, None, ColumnMap({"images": "photos"}))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from merit_jax.data.formats import Layout
+from merit_jax.data.formats import ColumnMap
 from merit_jax.data.manifest import Entry, read_manifest
 
 
@@ -37,7 +37,7 @@ LLAMA_FACTORY = {
 
 def test_llama_factorys_dataset_info_is_read_as_it_stands(tmp_path):
     entries = read_manifest(manifest(tmp_path, LLAMA_FACTORY), include=["identity", "gl*"])
-    layout = Layout(LLAMA_FACTORY["glaive"]["columns"], LLAMA_FACTORY["glaive"]["tags"])
+    layout = ColumnMap(LLAMA_FACTORY["glaive"]["columns"], LLAMA_FACTORY["glaive"]["tags"])
     assert entries == (
         Entry("glaive", str(tmp_path / "sub/glaive.json"), format="sharegpt", layout=layout, num_samples=100),
         Entry("identity", str(tmp_path / "identity.json")),

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from etils import epath
 
-from merit_jax.data.chat import encode
+from merit_jax.core.types import Example
+from merit_jax.data.chat_template import encode
 from merit_jax.data.manifest import read_manifest
 from merit_jax.data.mixture import Limits, load_mixture, read_dataset
-from merit_jax.data.token_table import TokenTable, as_table, load_table, save_table
-from merit_jax.types import Example
-from tests.data.tiny_tokenizer import CHATML_GENERATION, tiny_tokenizer
+from merit_jax.data.token_cache import TokenTable, as_table, load_table, save_table
+from tests.support.tiny_tokenizer import CHATML_GENERATION, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from merit_jax.data.chat import encode_prompt, encode_response
+from merit_jax.data.chat_template import encode_prompt, encode_response
 from merit_jax.data.mixture import load_mixture
-from models.shipped import smollm2_path
-from models.tokenizer import load_tokenizer
+from models.pretrained.shipped import smollm2_path
+from models.processing.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.smollm2
 BIGBENCH = Path(__file__).parents[2] / "examples" / "bigbench"

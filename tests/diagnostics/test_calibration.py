@@ -3,16 +3,10 @@
 import numpy as np
 import pytest
 
+from merit_jax.diagnostics.bootstrap import bootstrap_cosines, examples_needed, gram, spearman_brown, split_half
 from merit_jax.diagnostics.calibration import Blocks, calibration
-from merit_jax.diagnostics.resampling import (
-    bootstrap_cosines,
-    examples_needed,
-    gram,
-    spearman_brown,
-    split_half,
-)
-from merit_jax.reduction import Stride
-from tests import toy
+from merit_jax.gradients.compression import Stride
+from tests.support import toy
 
 RNG = np.random.default_rng(0)
 SIGNAL = RNG.normal(size=400)

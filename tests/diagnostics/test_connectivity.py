@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from merit_jax.diagnostics.connectivity import connectivity, evaluations
-from tests.diagnostics import hills
+from tests.support import hills
 
 PLACES = {
     "branch 0": [-1.0, 0.0, 0.0, 0.0],

@@ -11,7 +11,7 @@ from merit_jax.diagnostics.curvature import (
     hessian_alignment,
     quadrant_tasks,
 )
-from tests import toy
+from tests.support import toy
 
 
 def gradients(tasks: int = 4, dimension: int = 12, seed: int = 0) -> np.ndarray:

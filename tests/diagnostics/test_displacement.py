@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from merit_jax.checkpoints.readers import TreeLeaves
 from merit_jax.diagnostics import displacement as module
 from merit_jax.diagnostics.displacement import displacement
-from merit_jax.merge.leaves import TreeLeaves
 
 RNG = np.random.default_rng(0)
 SHAPES = {"a": (3, 5), "b": (7,)}

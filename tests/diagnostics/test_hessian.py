@@ -7,14 +7,13 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from jax.sharding import NamedSharding, PartitionSpec
 
-from merit_jax import sharding, tree
+from merit_jax.core import sharding, tree
+from merit_jax.core.loss import next_token_loss
 from merit_jax.diagnostics import hessian
 from merit_jax.diagnostics.hessian import Objective
 from merit_jax.diagnostics.lanczos import gaussian
-from merit_jax.loss import next_token_loss
 from models import build
-from tests import toy
-from tests.models import tiny
+from tests.support import tiny, toy
 
 NETWORK = toy.Network()
 BATCHES = [NETWORK.batch(0), NETWORK.batch(1)]

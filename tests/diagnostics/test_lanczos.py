@@ -7,12 +7,12 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from jax.sharding import NamedSharding, PartitionSpec
 
-from merit_jax import sharding, tree
+from merit_jax.core import sharding, tree
+from merit_jax.core.loss import next_token_loss
 from merit_jax.diagnostics import hessian
 from merit_jax.diagnostics.lanczos import gaussian, lanczos, overlaps, ritz
-from merit_jax.diagnostics.spill import SpilledTrees
-from merit_jax.loss import next_token_loss
-from tests import toy
+from merit_jax.diagnostics.offloaded_vectors import SpilledTrees
+from tests.support import toy
 
 
 def operator(A: np.ndarray):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from merit_jax.diagnostics.perturbation import noisy, perturbation
-from tests.diagnostics import hills
+from tests.support import hills
 
 MODELS = {"merged": hills.params(hills.OPTIMUM), "joint": hills.params([0.0, 0.0, 0.0, 0.0])}
 ONLY = ("kernel",)

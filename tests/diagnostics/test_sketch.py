@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from merit_jax import tree
+from merit_jax.core import tree
 from merit_jax.diagnostics.sketch import sketch
-from merit_jax.reduction import CountSketch, Stride
-from tests import toy
+from merit_jax.gradients.compression import CountSketch, Stride
+from tests.support import toy
 
 NAMES = ["a", "b", "c", "d"]
 BATCHES = [[toy.random_batch(10 * t), toy.random_batch(10 * t + 1)] for t in range(4)]

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from merit_jax.checkpoints.readers import TreeLeaves
 from merit_jax.diagnostics.displacement import inner_products
 from merit_jax.diagnostics.surface import axis_leaves, plane, surface
-from merit_jax.merge.leaves import TreeLeaves
-from tests.diagnostics import hills
+from tests.support import hills
 
 THETA0 = np.array([0.5, 0.5, 0.5, 0.5])
 TWO = [np.array([1.0, 0.0, 0.2, 0.5]), np.array([0.0, 1.0, 0.5, -0.3])]

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from launch.exit_codes import UNFINISHED
+from launch.console.exit_codes import UNFINISHED
 from tests.faults.lab import Ended, Lab, flip, truncate
 from tests.faults.results import results
 

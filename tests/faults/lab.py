@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests import world
-from tests.commands import environment, module, write_config
-from tests.zygote import REPOSITORY, Command
+from tests.support import world
+from tests.support.commands import environment, module, write_config
+from tests.support.zygote import REPOSITORY, Command
 
 STAGES = "mixture,gradients,conflict,partition,train,merge,export"
 NOTHING: Mapping[str, Any] = {"kind": "none"}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from merit_jax.artifact import read_arrays
-from merit_jax.merge.leaves import OrbaxLeaves
-from merit_jax.train.checkpoint import params_directory
-from merit_jax.workdir import Workdir
+from merit_jax.checkpoints.branch_checkpoint import params_directory
+from merit_jax.checkpoints.readers import OrbaxLeaves
+from merit_jax.workdir.artifacts import read_arrays
+from merit_jax.workdir.paths import Workdir
 
 
 def results(path: Path) -> dict[str, str]:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from merit_jax.pipeline import run_stages
-from tests import world
+from merit_jax.pipeline.stages import run_stages
 from tests.faults.campaign import CLEAR, DAMAGES, EQUAL, Campaign
 from tests.faults.lab import flip, truncate
 from tests.faults.results import results
+from tests.support import world
 
 STAGES = ("mixture", "gradients", "conflict", "partition", "train", "merge", "export")
 QUICK = sorted(set(DAMAGES) - {"partition before training", "token cache"})

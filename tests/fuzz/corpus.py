@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save
 
-from tests.data.tiny_tokenizer import CHATML, CHATML_GENERATION
-from tests.data.tiny_vision import TEMPLATE
+from tests.support.tiny_tokenizer import CHATML, CHATML_GENERATION
+from tests.support.tiny_vision import TEMPLATE
 
 FLAN = [{"inputs": "a 1", "targets": "b"}, {"inputs": "x?", "targets": "yes", "options": ["no", "yes"], "facts": ["f"]}]
 ALPACA = [{"instruction": "do", "input": "it", "output": "done", "system": "be", "history": [["a", "b"]]}]

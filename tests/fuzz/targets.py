@@ -31,7 +31,7 @@ class Target(NamedTuple):
 
 
 def _manifest(folder: Path, name: str) -> None:
-    from merit_jax.data.groups import forget
+    from merit_jax.data.group_by import forget
     from merit_jax.data.manifest import read_manifest
 
     forget()
@@ -40,9 +40,9 @@ def _manifest(folder: Path, name: str) -> None:
 
 def _records(folder: Path, name: str) -> None:
     """Reads the rows, and opens the images that they name."""
-    from merit_jax.data.chat import images_of
+    from merit_jax.data.chat_template import images_of
     from merit_jax.data.mixture import read_records
-    from models.images import image_size, open_image
+    from models.processing.image_loading import image_size, open_image
 
     errors: list[ValueError] = []
     records = read_records(str(folder / name), on_error=errors.append)
@@ -58,14 +58,14 @@ def _records(folder: Path, name: str) -> None:
 
 
 def _safetensors(folder: Path) -> None:
-    from models.safetensors_io import STORED, read_specs, read_tensor
+    from models.io.safetensors import STORED, read_specs, read_tensor
 
     for key, spec in read_specs(folder / "model.safetensors", STORED).items():
         assert spec.nbytes == read_tensor(folder / "model.safetensors", key).nbytes
 
 
 def _folder(folder: Path) -> None:
-    from models.checkpoint import open_checkpoint
+    from models.io.hf_folder import open_checkpoint
 
     opened = open_checkpoint(folder)
     for key in opened.specs:
@@ -73,14 +73,14 @@ def _folder(folder: Path) -> None:
 
 
 def _config(folder: Path) -> None:
-    from models.checkpoint import read_json
-    from models.families import parse_config
+    from models.families.registry import parse_config
+    from models.io.hf_folder import read_json
 
     parse_config(read_json(folder / "config.json"), str(folder / "config.json"))
 
 
 def _pretrained(folder: Path) -> None:
-    from models.hf import open_pretrained
+    from models.pretrained.load import open_pretrained
 
     opened = open_pretrained(folder)
     for path in opened.paths():
@@ -88,7 +88,7 @@ def _pretrained(folder: Path) -> None:
 
 
 def _gguf(folder: Path) -> None:
-    from models.gguf import GGUFFile
+    from models.io.gguf import GGUFFile
 
     opened = GGUFFile(folder / "model.gguf")
     for key in opened.specs:
@@ -96,25 +96,25 @@ def _gguf(folder: Path) -> None:
 
 
 def _gguf_tokenizer(folder: Path) -> None:
-    from models.tokenizer import load_tokenizer
+    from models.processing.tokenizer import load_tokenizer
 
     load_tokenizer(folder / "model.gguf")("ab")
 
 
 def _tokenizer(folder: Path) -> None:
-    from models.tokenizer import load_tokenizer
+    from models.processing.tokenizer import load_tokenizer
 
     load_tokenizer(folder)
 
 
 def _vocabulary(folder: Path) -> None:
-    from models.stored import check_vocabularies
+    from models.io.raw_tensors import check_vocabularies
 
     check_vocabularies(folder, folder)
 
 
 def _image(folder: Path) -> None:
-    from models.images import image_size, open_image
+    from models.processing.image_loading import image_size, open_image
 
     reference = {"type": "image", "path": str(folder / "image")}
     upright = open_image(reference)
@@ -122,20 +122,20 @@ def _image(folder: Path) -> None:
 
 
 def _image_size(folder: Path) -> None:
-    from models.images import image_size
+    from models.processing.image_loading import image_size
 
     image_size({"type": "image", "bytes": (folder / "image").read_bytes()})
 
 
 @cache
 def _plain_tokenizer() -> Any:
-    from tests.data.tiny_tokenizer import tiny_tokenizer
+    from tests.support.tiny_tokenizer import tiny_tokenizer
 
     return tiny_tokenizer()
 
 
 def _template(folder: Path) -> None:
-    from merit_jax.data.chat import encode
+    from merit_jax.data.chat_template import encode
 
     tokenizer = _plain_tokenizer()
     tokenizer.chat_template = (folder / "template.jinja").read_text(encoding="utf-8", errors="replace")
@@ -145,8 +145,7 @@ def _template(folder: Path) -> None:
 
 def _configs(folder: Path) -> list[bytes]:
     """Configs of all families."""
-    from tests.data import tiny_vision
-    from tests.models import tiny_tiles
+    from tests.support import tiny_tiles, tiny_vision
 
     tiny_vision.folder(folder / "qwen")
     qwen = json.loads((folder / "qwen" / "config.json").read_text())

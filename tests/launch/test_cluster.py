@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from merit_jax.lease import held
-from merit_jax.merge.leaves import OrbaxLeaves
-from merit_jax.process import Process
-from merit_jax.workdir import Workdir
-from tests import commands, world
-from tests.commands import read, same_bits, start, until, wait, with_partition
+from merit_jax.checkpoints.readers import OrbaxLeaves
+from merit_jax.workdir.lease import held
+from merit_jax.workdir.paths import Workdir
+from merit_jax.workdir.process import Process
+from tests.support import commands, world
+from tests.support.commands import read, same_bits, start, until, wait, with_partition
 
 pytestmark = pytest.mark.slow
 

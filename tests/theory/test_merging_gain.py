@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from merit_jax import tree
+from merit_jax.checkpoints.readers import distance
+from merit_jax.core import tree
 from merit_jax.diagnostics import hessian
-from merit_jax.diagnostics.gain import merging_gain
-from merit_jax.merge import MERGERS, TreeLeaves
-from merit_jax.merge.leaves import distance
-from tests import toy
+from merit_jax.diagnostics.merging_gain import merging_gain
+from merit_jax.merging import MERGERS, TreeLeaves
+from tests.support import toy
 
 pytestmark = pytest.mark.usefixtures("x64")
 

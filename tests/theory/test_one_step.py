@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from merit_jax.diagnostics.gain import merging_gain
-from merit_jax.merge import MERGERS, token_weights
-from tests import toy
-from tests.theory import splits
+from merit_jax.diagnostics.merging_gain import merging_gain
+from merit_jax.merging import MERGERS, token_weights
+from tests.support import splits, toy
 
 pytestmark = pytest.mark.usefixtures("x64")
 

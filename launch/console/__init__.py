@@ -1,0 +1,1 @@
+"""Tables and error handling of the commands."""

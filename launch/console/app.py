@@ -1,0 +1,197 @@
+"""What all commands share: flags, logging, several processes, and errors a user can act on."""
+
+import logging
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import ConfigDict, config_flags
+from rich.console import Console
+from rich.logging import RichHandler
+
+from launch.console.exit_codes import MISTAKE, UNFINISHED
+from merit_jax.core.errors import UnfinishedError
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    "distributed",
+    "",
+    'Several processes as one run: "auto" on TPU pods, Slurm, Open MPI and indexed Kubernetes jobs, or '
+    '"HOST:PORT,PROCESSES,INDEX" with the address of process 0; empty: one process.',
+)
+flags.DEFINE_string(
+    "compilation_cache", "~/.cache/merit_jax/xla", "Folder of compiled programs, shared by all runs; empty: none."
+)
+
+
+def define_config() -> None:
+    """The flag `--config=FILE.py:ARG`, with `--config.KEY=VALUE` for any key of configs/common.py."""
+    config_flags.DEFINE_config_file("config", None, "A file of configs/, with an arg string after a colon.")
+
+
+def config() -> ConfigDict:
+    """The resolved config of `--config`.
+
+    Raises:
+        ValueError: The flag was not given.
+    """
+    if FLAGS.config is None:
+        raise ValueError("--config is missing; for example --config=configs/quickstart.py")
+    return FLAGS.config
+
+
+def start(
+    main: Callable[[Sequence[str]], int | None],
+    define_flags: Callable[[], None],
+    default_config: str | None = None,
+    *,
+    computes: bool = True,
+) -> None:
+    """Runs a command; a ValueError is printed without its traceback and ends with exit code 1, an UnfinishedError with 75.
+
+    Flags belong to the process, so a command defines its own only when it is run: its module can be imported beside any other.
+
+    Args:
+        main: The command.
+        define_flags: Defines its flags.
+        default_config: The config where none is given. (A flag's own default comes too late for `--config.KEY=VALUE`.)
+        computes: Whether it uses accelerators; one that does not leaves them to the commands that it starts.
+    """
+    define_flags()
+    if not computes:
+        jax.config.update("jax_platforms", "cpu")
+    app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse(_with_config(argv, default_config)))
+
+
+def refuse_arguments(argv: Sequence[str]) -> None:
+    """Refuses words that are not flags."""
+    if argv[1:]:
+        raise ValueError(f"unexpected arguments {list(argv[1:])}; every option is a --flag, and a glob wants quotes")
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for all."""
+    return jax.process_index() == 0
+
+
+def _with_config(argv: Sequence[str], default: str | None) -> list[str]:
+    """The command line, with `--config` in it if it has a default."""
+    given = any(re.match(r"--?config(=|$)", word) for word in argv)
+    return list(argv) if given or default is None else [argv[0], f"--config={default}", *argv[1:]]
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    """Parses flags; what a config file or an override does wrong is one line, not a traceback."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        _fail(f"{_without_trace(error)}\nRun with --help for the flags.")
+    except (AttributeError, KeyError) as error:
+        _fail(f"{_text(error)}\nThe keys and their meanings are in configs/common.py.")
+    except (ValueError, TypeError, OSError) as error:
+        _fail(_text(error))
+    raise AssertionError
+
+
+def _without_trace(error: flags.Error) -> str:
+    """The message of a flag's error; what a config file raised comes with a whole traceback in it, of which the end is kept."""
+    flag, trace, _ = str(error).partition("Error whilst parsing config file:")
+    cause: BaseException = error
+    while cause.__context__ is not None:
+        cause = cause.__context__
+    return f"{flag}{_text(cause)}" if trace else str(error)
+
+
+def _text(error: BaseException) -> str:
+    """An error's message; a KeyError's would come in quotes."""
+    return str(error.args[0]) if error.args else repr(error)
+
+
+def _guarded(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
+    try:
+        _set_up()
+        refuse_arguments(argv)
+        return main(argv) or 0
+    except UnfinishedError as reason:
+        _say(str(reason), "yellow")
+        return UNFINISHED
+    except (ValueError, OSError) as error:
+        logging.getLogger("merit_jax").debug("traceback", exc_info=True)
+        _fail(str(error))
+    raise AssertionError
+
+
+def _fail(message: str) -> None:
+    _say(f"error: {message}", "red")
+    sys.exit(MISTAKE)
+
+
+def _say(message: str, style: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(message, markup=False, style=style)
+
+
+def _set_up() -> None:
+    """Distributed processes, compilation cache, logging."""
+    _hush_orbax()
+    if FLAGS.distributed:
+        _join(FLAGS.distributed)
+    if FLAGS.compilation_cache:
+        from etils import epath
+
+        jax.config.update("jax_compilation_cache_dir", str(epath.Path(FLAGS.compilation_cache).expanduser()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    absl_logging.use_absl_handler()
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    log = logging.getLogger("merit_jax")
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
+    log.handlers, log.propagate = [RichHandler(console=console, show_path=False, show_level=False)], False
+    log.setLevel(logging.INFO if is_first_process() else logging.WARNING)
+
+
+def _hush_orbax() -> None:
+    """Drops the traces of Orbax's threads and tasks when they fail: the main thread is told of each failure, and tells it."""
+
+    def thread_ended(failure: threading.ExceptHookArgs) -> None:
+        if not type(failure.thread).__module__.startswith("orbax."):
+            threading.__excepthook__(failure)
+
+    def lost(failure: Any) -> None:
+        if str(failure.exc_value) != "Event loop is closed":  # TensorStore answers a task that has been given up
+            sys.__unraisablehook__(failure)
+
+    threading.excepthook, sys.unraisablehook = thread_ended, lost
+    absl_logging.get_absl_logger().addFilter(lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+def _join(where: str) -> None:
+    """Joins the other processes of this run.
+
+    Raises:
+        ValueError: The environment does not say where they are.
+    """
+    if where != "auto":
+        address, processes, index = _explicit(where)
+        jax.distributed.initialize(address, processes, index)
+        return
+    try:
+        jax.distributed.initialize()
+    except ValueError as error:
+        raise ValueError(
+            f"--distributed=auto: this is no TPU pod, Slurm step, Open MPI or indexed Kubernetes job that JAX knows ({error}); "
+            "give --distributed=HOST:PORT,PROCESSES,INDEX"
+        ) from None
+
+
+def _explicit(text: str) -> tuple[str, int, int]:
+    match text.split(","):
+        case [address, processes, index] if processes.isdigit() and index.isdigit() and int(index) < int(processes):
+            return address, int(processes), int(index)
+    raise ValueError(f'--distributed={text}: expected "auto" or "HOST:PORT,PROCESSES,INDEX" with INDEX from 0')

@@ -1,0 +1,122 @@
+"""Prints what a run's artifacts say."""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from launch.console.diagnostics_summary import summarise_diagnostics
+from merit_jax.comparison.statistics import standard_error
+from merit_jax.workdir.artifacts import read_json
+from merit_jax.workdir.paths import Workdir
+
+console = Console(width=None if sys.stdout.isatty() else 140)
+
+
+def print_partition(workdir: Workdir) -> None:
+    """Which dataset went where, if the run got that far."""
+    if not workdir.partition.exists():
+        return
+    table = Table("branch", "samples", "tokens", "datasets", title="Partition", title_justify="left")
+    for index, branch in enumerate(read_json(workdir.partition)["branches"]):
+        shares = [name if parts == 1 else f"{name} {part + 1}/{parts}" for name, part, parts in branch["shares"]]
+        table.add_row(str(index), f"{branch['samples']:,}", f"{branch['tokens']:,}", escape(", ".join(shares)))
+    console.print(table)
+
+
+def print_evaluation(workdir: Workdir) -> None:
+    """Scores of every model per dataset and per suite, if the run got that far."""
+    if not workdir.evaluation.exists():
+        return
+    models = read_json(workdir.evaluation)["models"]
+    if all("datasets" in model for model in models.values()):
+        console.print(_scores(models, "datasets", "Held-out loss (nats/token) and accuracy (%)", _loss_and_accuracy))
+    if all("suites" in model for model in models.values()):
+        console.print(_scores(models, "suites", "Held-out suites: accuracy (%)", _accuracy))
+
+
+def _scores(models: dict[str, Any], part: str, title: str, show: Callable[[dict[str, Any]], str]) -> Table:
+    """One line per dataset or suite, a column per model, then means, standard errors and what else is known of the models."""
+    table = Table(part.removesuffix("s"), "asked", title=title, title_justify="left")
+    for name in models:
+        table.add_column(escape(name), justify="right")
+    for name in next(iter(models.values()))[part]:
+        scores = [model[part][name] for model in models.values()]
+        table.add_row(escape(name), f"{scores[0]['records']} {scores[0]['metric']}", *map(show, scores))
+    table.add_section()
+    mean = "mean" if part == "datasets" else "suites_mean"
+    table.add_row("mean", "", *(show(model[mean]) for model in models.values()), style="bold")
+    errors = [standard_error(list(model[part].values())) for model in models.values()]
+    table.add_row("standard error", "", *(f"± {100 * error:.1f}" for error in errors))
+    for key, label, scale in EXTRAS if part == "suites" or "suites" not in next(iter(models.values())) else ():
+        values = [model.get(key) for model in models.values()]
+        if any(values):
+            table.add_row(
+                label, "", *("" if value is None else f"{scale * value:.{1 if scale > 1 else 3}f}" for value in values)
+            )
+    return table
+
+
+EXTRAS = (
+    ("retained", "retained suites", 100),
+    ("skill", "skill suites", 100),
+    ("mixture_loss", "loss on the mixture (nats/token)", 1),
+    ("displacement", "distance from theta0", 1),
+)
+"""Further lines under the scores: key of a model's entry, label, factor."""
+
+
+def _loss_and_accuracy(scores: dict[str, Any]) -> str:
+    return f"{scores['loss']:.3f} {_accuracy(scores):>5}"
+
+
+def _accuracy(scores: dict[str, Any]) -> str:
+    return f"{100 * scores['accuracy']:.1f}"
+
+
+def print_frontier(workdir: Workdir) -> None:
+    """Retained score and skill of every model at every scale of its task vector, if the run has a frontier."""
+    if not workdir.frontier.exists():
+        return
+    content = read_json(workdir.frontier)
+    share = content["inputs"]["frontier"]["retention"]
+    title = "Frontier: retained, skill (%) of theta0 + λ · task vector"
+    table = Table("λ", title=title, title_justify="left")
+    models = {name: model for name, model in content["models"].items() if len(model["points"]) > 1}
+    for name in models:
+        table.add_column(escape(name), justify="right")
+    for row in zip(*(model["points"] for model in models.values()), strict=True):
+        table.add_row(f"{row[0][0]:g}", *(f"{100 * retained:.1f} {100 * skill:5.1f}" for _, retained, skill in row))
+    table.add_section()
+    skills = [model["skill"] for model in models.values()]
+    table.add_row(
+        f"skill at {share:.0%}", *("none" if skill is None else f"{100 * skill:.1f}" for skill in skills), style="bold"
+    )
+    console.print(table)
+
+
+def print_diagnostics(workdir: Workdir, impossible: Mapping[str, str]) -> None:
+    """What the diagnostics found, and which are not possible yet."""
+    table = Table("diagnostic", "found", title="Diagnostics", title_justify="left", show_lines=True)
+    for name, text in summarise_diagnostics(workdir).items():
+        table.add_row(name, escape(text))
+    for name, reason in impossible.items():
+        table.add_row(f"[dim]{name}", f"[dim]not possible yet: {escape(reason)}")
+    console.print(table)
+
+
+def print_times(workdir: Workdir) -> None:
+    """Seconds per stage, and where the artifacts are."""
+    if workdir.times.exists():
+        times = read_json(workdir.times)
+        parts = [f"{name} {seconds:.0f} s" for name, seconds in times.items() if seconds >= 1]
+        console.print(f"Time: {', '.join(parts)}; {sum(times.values()):.0f} s in all.")
+    console.print(f"Artifacts: {workdir.root}", soft_wrap=True)
+
+
+def print_text(text: str) -> None:
+    """Prints text as it stands."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

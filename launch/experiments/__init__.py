@@ -1,0 +1,1 @@
+"""Experiments: methods over seeds at equal budgets."""

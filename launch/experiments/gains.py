@@ -1,0 +1,82 @@
+"""What merging gained each method of an experiment, beside what the quadratic theory says it should have."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from scipy import stats
+
+from launch.experiments.methods import Comparison
+from merit_jax.workdir.artifacts import read_json
+from merit_jax.workdir.paths import Workdir
+
+
+class Gain(NamedTuple):
+    """The merging gain of one method at one seed (`diagnostics/gain.json` of its workdir), nats.
+
+    Attributes:
+        seed: `config.seed`.
+        method: The method.
+        learning_rate: Peak learning rate of its branches.
+        predicted: From the Hessian at the merged model (MERIT Thm 3.1).
+        obtained: Mean loss of the branches less that of the merged model.
+        branches: Weighted mean loss of the branches.
+        merged: Loss of the merged model.
+    """
+
+    seed: int
+    method: str
+    learning_rate: float
+    predicted: float
+    obtained: float
+    branches: float
+    merged: float
+
+
+class Correlation(NamedTuple):
+    """Between two columns of gains.
+
+    Attributes:
+        merges: Rows.
+        pearson: Correlation of the values.
+        spearman: Correlation of their ranks.
+    """
+
+    merges: int
+    pearson: float
+    spearman: float
+
+
+def gains(seed: int, comparison: Comparison) -> list[Gain]:
+    """The gains of the methods of one seed that have been measured."""
+    found = []
+    for spec, task in comparison.merged.items():
+        path = Workdir(task.root, task.root).diagnostic("gain")
+        if path.exists():
+            result = read_json(path)["result"]
+            losses = (result["mean_branch_loss"], result["merged_loss"])
+            rate = task.config.train.learning_rate
+            found.append(Gain(seed, spec, rate, result["predicted"], result["obtained"], *losses))
+    return found
+
+
+def correlation(x: Sequence[float], y: Sequence[float]) -> Correlation | None:
+    """Correlation of two columns; None for fewer than three rows or a constant column."""
+    if len(x) < 3 or len(set(x)) == 1 or len(set(y)) == 1:
+        return None
+    return Correlation(len(x), float(stats.pearsonr(x, y)[0]), float(stats.spearmanr(x, y)[0]))
+
+
+def to_json(found: Sequence[Gain]) -> dict[str, Any]:
+    """The gains, and how they go with one another: over all of them, and among those of one learning rate."""
+    rates = sorted({gain.learning_rate for gain in found})
+    groups = {"all": found, **{f"{rate:g}": [g for g in found if g.learning_rate == rate] for rate in rates}}
+    return {
+        "gains": [gain._asdict() for gain in found],
+        "obtained with predicted": {name: _between(group, "obtained", "predicted") for name, group in groups.items()},
+        "merged loss with obtained": {name: _between(group, "merged", "obtained") for name, group in groups.items()},
+    }
+
+
+def _between(found: Sequence[Gain], one: str, other: str) -> dict[str, float] | None:
+    result = correlation([getattr(gain, one) for gain in found], [getattr(gain, other) for gain in found])
+    return result._asdict() if result else None

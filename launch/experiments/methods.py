@@ -1,0 +1,194 @@
+"""The methods that are compared: which config each is, whose branches it merges, and where its artifacts lie."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from configs.common import parse, variant
+from merit_jax.core.registry import lookup
+from merit_jax.merging import MERGERS
+from merit_jax.merging.options import resolve_options
+from merit_jax.pipeline.merge_branches import given_options
+from merit_jax.pipeline.reuse_branches import reuse_branches
+from merit_jax.pipeline.run import Run
+from merit_jax.pipeline.stages import run_stages, timed
+from merit_jax.workdir.checksums import fingerprint
+from merit_jax.workdir.paths import Workdir, absolute
+
+PREPARATION = ("mixture", "gradients", "conflict", "partition")
+"""What comes before training."""
+
+TRAINED = ("conflict", "partition", "train")
+"""Sections of a config that decide what its branches learn."""
+
+
+class PlannedRun(NamedTuple):
+    """Something to make.
+
+    Attributes:
+        config: How.
+        root: Where.
+    """
+
+    config: ConfigDict
+    root: epath.Path
+
+
+class Comparison(NamedTuple):
+    """What is to be trained and merged.
+
+    Attributes:
+        trained: Method -> the training of its branches. Methods that differ in the merge alone have one training.
+        merged: Method, as it was asked for -> its merge.
+        trainer: Method, as it was asked for -> its key in `trained`; none if it merges the branches of another workdir.
+    """
+
+    trained: Mapping[str, PlannedRun]
+    merged: Mapping[str, PlannedRun]
+    trainer: Mapping[str, str]
+
+
+def compare(
+    config: ConfigDict, methods: Sequence[str], folder: epath.Path, own: epath.Path | None = None
+) -> Comparison:
+    """Plans the training and merging of methods.
+
+    Args:
+        config: The config that all methods are variants of.
+        methods: As `configs.common.variant` takes them.
+        folder: Where each gets a workdir.
+        own: Workdir of a run of `config` itself, whose branches are not trained again, and whose merged model WiSE matches.
+
+    Raises:
+        ValueError: A method or key is unknown, or WiSE lacks the joint run it interpolates to or the model it matches.
+    """
+    methods, trained, merged, trainers = list(dict.fromkeys(methods)), {}, {}, {}
+    for spec in methods:
+        task = variant(config, spec)
+        _check_merge(task.merge)
+        if not task.merge.branches:
+            name = trainers[spec] = training_of(spec, methods)
+            training = variant(config, name)
+            home = own if own and _learns_the_same(training, config) else folder / _folder(name)
+            trained[name] = PlannedRun(training, home)
+            if name != spec or home == own:
+                with task.unlocked():
+                    task.train.update(training.train)
+                    task.merge.branches = str(home)
+        merged[spec] = PlannedRun(task, folder / _folder(spec))
+    for spec, (task, _) in merged.items():
+        if task.merge.method == "interpolate" and (task.merge.match or task.merge.options == "{}"):
+            with task.unlocked():
+                task.merge.match = str(_matched(spec, config, merged, own))
+    return Comparison(trained, merged, trainers)
+
+
+def _check_merge(cfg: ConfigDict) -> None:
+    """Raises ValueError if the operator is unknown, or its options are wrong; the scale of WiSE may come later."""
+    operator, options = lookup(MERGERS, cfg.method, "merge.method").leaf, given_options(cfg)
+    if options or cfg.method != "interpolate":
+        resolve_options(operator, options)
+
+
+def training_of(spec: str, methods: Sequence[str]) -> str:
+    """The method whose branches `spec` merges: `spec` without what concerns the merge; WiSE's is joint training.
+
+    Raises:
+        ValueError: WiSE without a joint run.
+    """
+    method, overrides = parse(spec)
+    kept = {key: text for key, text in overrides.items() if not key.startswith("merge.")}
+    if method != "wise":
+        return spell(method, kept)
+    if kept:
+        return spell("joint", kept)
+    joint = [training_of(other, methods) for other in methods if parse(other)[0] == "joint"]
+    if not joint:
+        raise ValueError(f"method {spec!r} moves theta0 towards joint training; list 'joint' among the methods")
+    return min(joint, key=lambda name: name != "joint")
+
+
+def spell(method: str, overrides: Mapping[str, str]) -> str:
+    """The inverse of `configs.common.parse`."""
+    return ":".join(filter(None, (method, ",".join(f"{key}={text}" for key, text in overrides.items()))))
+
+
+def prepare(run: Run, comparison: Comparison) -> dict[str, Run]:
+    """Divides the mixture for every training, from gradients and similarities that are taken once.
+
+    Returns:
+        Training -> its run.
+
+    Raises:
+        ValueError: A partitioner cannot make that many groups of these datasets.
+    """
+    _load_once(run, comparison)
+    runs = {}
+    for spec, task in comparison.trained.items():
+        runs[spec] = run.derive(task.config, Workdir.at(task.root, shared=run.workdir.shared))
+        run_stages(runs[spec], PREPARATION)
+    return runs
+
+
+def make(run: Run, comparison: Comparison, runs: Mapping[str, Run] | None = None) -> dict[str, Workdir]:
+    """Trains and merges what is not finished; a branch that several methods have in common is trained once.
+
+    Args:
+        run: Where what all methods share lies.
+        comparison: The methods.
+        runs: What `prepare` gave for them; None: it is called here.
+
+    Returns:
+        Method -> workdir of its merged model, in the order of `comparison`.
+    """
+    runs = prepare(run, comparison) if runs is None else runs
+    everyone = [run.workdir, *(other.workdir for other in runs.values())]
+    for spec, training in runs.items():
+        timed(run, f"training {spec}", partial(_train, training, everyone))
+    workdirs = {}
+    for spec, task in sorted(comparison.merged.items(), key=lambda item: bool(item[1].config.merge.match)):
+        workdirs[spec] = Workdir.at(task.root, shared=run.workdir.shared)
+        run_stages(run.derive(task.config, workdirs[spec]), ("merge",))
+    return {spec: workdirs[spec] for spec in comparison.merged}
+
+
+def _train(run: Run, everyone: Sequence[Workdir]) -> bool:
+    adopted = reuse_branches(run, [other for other in everyone if other != run.workdir])
+    return run_stages(run, ("train",)) or adopted
+
+
+def _load_once(run: Run, comparison: Comparison) -> None:
+    """What all methods need, before they share it; theta0 is left on disk where everything is finished."""
+    _ = run.datasets, run.train_step, run.theta0_fingerprint
+    if not all(Workdir(task.root, task.root).merge_record.exists() for task in comparison.merged.values()):
+        _ = run.params
+
+
+def _matched(spec: str, config: ConfigDict, merged: Mapping[str, PlannedRun], own: epath.Path | None) -> epath.Path:
+    """Workdir of the model whose distance from theta0 WiSE takes: one of the methods, or another's workdir."""
+    named = merged[spec].config.merge.match
+    if not named and own:
+        return own
+    other = merged.get(named or config.method)
+    if other and other.config.merge.method != "interpolate":
+        return other.root
+    if named and Workdir(absolute(named), absolute(named)).merge_record.exists():
+        return absolute(named)
+    raise ValueError(
+        f"method {spec!r} moves theta0 as far as {named or config.method!r} does, which is not among the methods; list it, or "
+        "write wise:merge.match=METHOD with one of " + ", ".join(name for name in merged if name != spec)
+    )
+
+
+def _learns_the_same(one: ConfigDict, other: ConfigDict) -> bool:
+    return all(one[section].to_dict() == other[section].to_dict() for section in TRAINED)
+
+
+def _folder(spec: str) -> str:
+    """A file name for a method; where something had to be left out, with a digest."""
+    name = re.sub(r"[^\w.=-]", ",", spec)
+    return name if len(name) < 120 and not re.search(r"[^\w.=:,-]", spec) else f"{name[:100]}-{fingerprint(spec)[:8]}"

@@ -1,0 +1,68 @@
+"""Reads what a seed's methods came to from their artifacts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from launch.experiments.methods import Comparison
+from merit_jax.comparison.results import RunResult
+from merit_jax.pipeline.partition_mixture import BY_CONFLICT
+from merit_jax.pipeline.run import Run
+from merit_jax.workdir.artifacts import read_json
+from merit_jax.workdir.paths import THETA0, Workdir, absolute
+
+SHARED_STAGES = ("gradients", "conflict")
+"""Stages that one method of a seed does for all that look at gradients."""
+
+
+def read_results(run: Run, comparison: Comparison) -> list[RunResult]:
+    """theta0 and every method of one seed, evaluated."""
+    models = read_json(run.workdir.evaluation)["models"]
+    lines = read_json(run.workdir.frontier)["models"] if run.workdir.frontier.exists() else {}
+    found = [run_result(run.config.seed, THETA0, models[THETA0], lines.get(THETA0), 0, 0.0)]
+    for spec, task in comparison.merged.items():
+        tokens = sum(read_json(Workdir(task.root, task.root).merge_record)["tokens"])
+        seconds = training_seconds(comparison, spec)
+        found.append(run_result(run.config.seed, spec, models[spec], lines.get(spec), tokens, seconds))
+    return found
+
+
+def run_result(
+    seed: int, name: str, entry: Mapping[str, Any], line: Mapping[str, Any] | None, tokens: int, seconds: float
+) -> RunResult:
+    """One model's entries of `evaluation.json` and `frontier.json`, brought together."""
+    scores = {suite: score["accuracy"] for suite, score in entry.get("suites", entry.get("datasets")).items()}
+    return RunResult(
+        seed=seed,
+        variant=name,
+        scores=scores,
+        mean=entry.get("suites_mean", entry.get("mean"))["accuracy"],
+        retained=entry.get("retained"),
+        skill=entry.get("skill"),
+        kept_skill=line["skill"] if line else None,
+        points=tuple(tuple(point) for point in line["points"]) if line else (),
+        loss=entry["mean"]["loss"] if "mean" in entry else None,
+        mixture_loss=entry.get("mixture_loss"),
+        displacement=entry["displacement"],
+        tokens=tokens,
+        seconds=seconds,
+    )
+
+
+def training_seconds(comparison: Comparison, spec: str) -> float:
+    """Of a method's gradients, if it needs them, and of its branches, one after the other."""
+    task = comparison.merged[spec]
+    name = comparison.trainer.get(spec)
+    root = comparison.trained[name].root if name else absolute(task.config.merge.branches)
+    seconds = sum(read_json(done)["seconds"] for done in (root / "branches").glob("*/done.json"))
+    if name and comparison.trained[name].config.partition.method in BY_CONFLICT:
+        seconds += _shared_seconds(comparison)
+    return seconds
+
+
+def _shared_seconds(comparison: Comparison) -> float:
+    """Of the stages that all methods of the seed share, wherever they were done."""
+    total = 0.0
+    for stage in SHARED_STAGES:
+        times = [read_json(path) for task in comparison.trained.values() if (path := task.root / "times.json").exists()]
+        total += max((found.get(stage, 0.0) for found in times), default=0.0)
+    return total

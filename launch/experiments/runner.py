@@ -1,0 +1,161 @@
+"""An experiment: methods over seeds, each thing that several need made once, and the tables of what came out."""
+
+import copy
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from configs.common import parse
+from launch.experiments.budgets import budget, check_budgets, check_tokens, copies
+from launch.experiments.figures import draw_gains, draw_mean_frontier
+from launch.experiments.gains import Gain, gains
+from launch.experiments.gains import to_json as gains_to_json
+from launch.experiments.methods import Comparison, compare, make, prepare, spell
+from launch.experiments.read_results import read_results
+from launch.wiring import basin, open_run
+from merit_jax.comparison.results import MethodPlan, MethodResult, summarise, to_json
+from merit_jax.comparison.tables import LATEX, MARKDOWN, tables
+from merit_jax.core.registry import lookup
+from merit_jax.pipeline.evaluate_models import evaluate_models
+from merit_jax.pipeline.partition_mixture import load_partition
+from merit_jax.pipeline.run import Run
+from merit_jax.pipeline.run_diagnostics import DIAGNOSTICS, run_diagnostics
+from merit_jax.pipeline.stages import timed
+from merit_jax.pipeline.trace_frontier import trace_frontier
+from merit_jax.workdir.artifacts import write_json, write_text
+from merit_jax.workdir.paths import THETA0, Workdir, absolute
+
+log = logging.getLogger("merit_jax")
+
+
+class Experiment(NamedTuple):
+    """What is compared.
+
+    Attributes:
+        methods: As they were asked for, random ones once per partition; those of one budget, then the controls.
+        controls: Those with another budget.
+        seeds: Values of `config.seed`.
+        diagnostics: To be made of every method that has enough for them.
+    """
+
+    methods: tuple[str, ...]
+    controls: tuple[str, ...]
+    seeds: tuple[int, ...]
+    diagnostics: tuple[str, ...] = ()
+
+
+def run_experiment(
+    config: ConfigDict, root: epath.PathLike, experiment: Experiment, *, overwrite: bool
+) -> dict[str, MethodResult]:
+    """Runs all methods for one seed after the other, and writes the results so far after each.
+
+    Raises:
+        ValueError: A method is unknown or lacks what it needs, or budgets differ: before anything is done.
+    """
+    for name in experiment.diagnostics:
+        lookup(DIAGNOSTICS, name, "--diagnose")
+    root = absolute(root)
+    planned = compare(config, experiment.methods, root)
+    check_budgets({name: task.config for name, task in planned.merged.items()}, experiment.controls)
+    config = basin.prepare_theta0(config, root, overwrite=overwrite)
+    run, found, gained, results = None, [], [], {}
+    for seed in experiment.seeds:
+        folder, seeded = root / f"seed-{seed}", _seeded(config, seed)
+        run = run.derive(seeded, Workdir.at(folder)) if run else open_run.open_run(seeded, folder, overwrite=overwrite)
+        comparison = compare(seeded, experiment.methods, folder / "methods")
+        runs = prepare(run, comparison)
+        check_tokens(_tokens(runs, comparison, experiment.controls))
+        workdirs = make(run, comparison, runs)
+        _diagnose(run, comparison, workdirs, experiment.diagnostics)
+        timed(run, "evaluate", lambda run=run, workdirs=workdirs: evaluate_models(run, workdirs))
+        timed(run, "frontier", lambda run=run, workdirs=workdirs: trace_frontier(run, workdirs))
+        found += [(label(outcome.variant), outcome) for outcome in read_results(run, comparison)]
+        gained += gains(seed, comparison)
+        results = summarise(plans(comparison, experiment.controls), found)
+        _write(run, root, results, gained)
+    return results
+
+
+def plans(comparison: Comparison, controls: Sequence[str]) -> dict[str, MethodPlan]:
+    """What is known of every method and of theta0, by label."""
+    found = {THETA0: MethodPlan(branches=0, passes=0.0, control=False, random=None)}
+    for spec, (config, _) in comparison.merged.items():
+        trained = comparison.trained[comparison.trainer[spec]].config if spec in comparison.trainer else config
+        branches = trained.partition.groups
+        random = f"random{branches}" if f"random{branches}" in comparison.merged else None
+        name = label(spec)
+        found[name] = MethodPlan(branches, budget(trained), spec in controls, random if random != name else None)
+    return found
+
+
+def label(spec: str) -> str:
+    """The method of a run: partitions of one random split are one method."""
+    method, overrides = parse(spec)
+    return spell(method, {key: text for key, text in overrides.items() if key != "partition.seed"})
+
+
+def listed(text: str) -> list[str]:
+    """The methods of a flag; a comma may also stand between a method's overrides, or inside one."""
+    found: list[str] = []
+    for part in filter(None, re.split(r",(?=[a-z])", text)):
+        if found and re.match(r"\w+\.\w+=", part):
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return found
+
+
+def expanded(methods: Sequence[str], partitions: int) -> Iterator[str]:
+    """The methods, random splits once per partition; theta0 is always there and left out."""
+    for spec in methods:
+        method, overrides = parse(spec)
+        if spec != THETA0:
+            yield spec
+        if method.startswith("random") and "partition.seed" not in overrides:
+            for seed in range(1, partitions):
+                yield spell(method, {"partition.seed": str(seed), **overrides})
+
+
+def _seeded(config: ConfigDict, seed: int) -> ConfigDict:
+    seeded = copy.deepcopy(config)
+    seeded.seed = seed
+    return seeded
+
+
+def _tokens(runs: Mapping[str, Run], comparison: Comparison, controls: Sequence[str]) -> dict[str, float]:
+    """Supervised tokens of every training, by its partition, of one run of the common budget."""
+    compared = {name for spec, name in comparison.trainer.items() if spec not in controls}
+    return {
+        name: run.config.train.epochs * (sum(load_partition(run).tokens) / copies(run.config))
+        for name, run in runs.items()
+        if name in compared
+    }
+
+
+def _diagnose(run: Run, comparison: Comparison, workdirs: Mapping[str, Workdir], names: Sequence[str]) -> None:
+    """Asks every method why it came out as it did, as far as it has enough for that."""
+    for spec, task in comparison.merged.items() if names else ():
+        log.info("diagnosing %s", spec)
+        run_diagnostics(run.derive(task.config, workdirs[spec]), names, strict=False)
+
+
+def _write(run: Run, root: epath.Path, results: dict[str, MethodResult], gained: Sequence[Gain]) -> None:
+    retention = run.config.frontier.retention
+    seeds = sorted({outcome.seed for outcome in results[THETA0].outcomes})
+    about = {"config": run.config.method, "seeds": seeds, "retention": retention}
+
+    def write() -> None:
+        write_text(root / "config.json", run.config.to_json_best_effort(indent=2) + "\n")
+        write_json(root / "results.json", to_json(results, about))
+        write_text(root / "results.md", tables(results, retention, MARKDOWN) + "\n")
+        write_text(root / "results.tex", tables(results, retention, LATEX) + "\n")
+        draw_mean_frontier(root / "frontier.png", results, retention)
+        if gained:
+            write_json(root / "gains.json", gains_to_json(gained))
+            draw_gains(root / "gains.png", gained)
+
+    run.on_first_process(write)

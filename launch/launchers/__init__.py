@@ -1,0 +1,34 @@
+"""Ways to start branches: each is one file here, with an entry in `LAUNCHERS`."""
+
+from collections.abc import Sequence
+
+from launch.launchers import local, ray_cluster, rendered, slurm
+from launch.launchers.interface import JobContext, Launcher, LauncherKind
+from launch.launchers.options import parse
+from merit_jax.core.registry import lookup
+
+LAUNCHERS: dict[str, LauncherKind] = {
+    "local": LauncherKind(local.Options, local.Local),
+    "ray": LauncherKind(ray_cluster.Options, ray_cluster.RayTasks),
+    "slurm": LauncherKind(slurm.Options, slurm.Slurm),
+    "skypilot": LauncherKind(rendered.SkyPilot, rendered.Rendered),
+    "jobset": LauncherKind(rendered.JobSet, rendered.Rendered),
+    "xpk": LauncherKind(rendered.Xpk, rendered.Rendered),
+    "gcloud": LauncherKind(rendered.Gcloud, rendered.Rendered),
+}
+"""Name of an engine -> its options and how it is opened."""
+
+
+def open_launcher(name: str, given: Sequence[str], site: JobContext) -> Launcher:
+    """An engine by name.
+
+    Args:
+        name: A key of `LAUNCHERS`.
+        given: Its options, each as "KEY=VALUE".
+        site: What the jobs have in common.
+
+    Raises:
+        ValueError: There is no such engine or option, or it cannot do what is asked.
+    """
+    kind = lookup(LAUNCHERS, name, "engine")
+    return kind.open(parse(kind.options, given, name), site)

@@ -1,0 +1,119 @@
+"""Branches as one Slurm array job."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from launch.launchers.interface import Exit, Job, JobContext
+from launch.launchers.subprocesses import tail
+from launch.launchers.templates import render
+from merit_jax.workdir.artifacts import write_text
+from merit_jax.workdir.paths import absolute
+
+
+class Options(NamedTuple):
+    """What the site wants.
+
+    Attributes:
+        sbatch: More words for sbatch, as "--partition=gpu --gpus-per-node=8".
+        time: Limit of one start; the branch saves before it and is queued again.
+        grace: Seconds before the limit at which the branch is told.
+        setup: A line of shell before the command, as "module load cuda".
+        python: The interpreter; "": that of the driver.
+    """
+
+    sbatch: str = ""
+    time: str = "24:00:00"
+    grace: int = 300
+    setup: str = ""
+    python: str = ""
+
+
+class Slurm:
+    """The engine `slurm`: writes `branches.sbatch` and submits the branches that are not finished.
+
+    Slurm keeps the queue, so a driver that is started again finds there what an earlier one has submitted.
+    """
+
+    slots = None
+    detached = True
+
+    def __init__(self, options: Options, site: JobContext) -> None:
+        self._options, self._site = options, site
+        self._started: dict[int, tuple[Job, str]] = {}
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Submits an array of these branches."""
+        if not jobs:
+            return
+        script = self._site.files / "branches.sbatch"
+        write_text(absolute(script), script_of(jobs[0], self._options, self._site))
+        for job in jobs:
+            job.log.parent.mkdir(parents=True, exist_ok=True)
+        array = ",".join(str(job.branch) for job in jobs)
+        number = _ask("sbatch", "--parsable", f"--array={array}", str(script)).strip().partition(";")[0]
+        self._started.update({job.branch: (job, number) for job in jobs})
+
+    def active(self) -> set[int]:
+        """Branches in the queue, and those that have left it since `ended` was last asked."""
+        return self._queued() | set(self._started)
+
+    def ended(self) -> list[Exit]:
+        """Branches that this driver has submitted and that are in the queue no more."""
+        queued = self._queued()
+        over = {branch: found for branch, found in self._started.items() if branch not in queued}
+        for branch in over:
+            del self._started[branch]
+        return [Exit(branch, _exit_code(number, branch), tail(job.log)) for branch, (job, number) in over.items()]
+
+    def stop(self) -> None:
+        """Leaves the branches in the queue: scancel takes them out."""
+
+    def _queued(self) -> set[int]:
+        lines = _ask("squeue", "--me", "--noheader", "--array", f"--name={self._site.name}", "--format=%K")
+        return {int(line) for line in lines.split() if line.isdigit()}
+
+
+def script_of(job: Job, options: Options, site: JobContext) -> str:
+    """The batch script, for any of the branches: each finds its number in the array's index."""
+    words = [word for word in job.words if not word.startswith("--branch=")]
+    return render(
+        "branches.sbatch",
+        name=site.name,
+        folder=str(site.folder),
+        logs=str(job.log.parent),
+        hosts=job.hosts,
+        options=options,
+        sbatch=shlex.split(options.sbatch),
+        command=shlex.join([options.python or sys.executable, *words]),
+    )
+
+
+def _exit_code(number: str, branch: int) -> int | None:
+    """The exit code of an array's task, as the controller remembers it for a few minutes; None if it was killed or forgotten."""
+    try:
+        lines = _ask("scontrol", "--oneliner", "show", "job", f"{number}_{branch}")
+    except ValueError:
+        return None
+    found = re.search(r"\bExitCode=(\d+):(\d+)", lines)
+    return int(found[1]) if found and found[2] == "0" else None
+
+
+def _ask(*words: str) -> str:
+    """What a command of Slurm's prints.
+
+    Raises:
+        ValueError: It is not here, or it failed.
+    """
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise ValueError(
+            f"{words[0]} is not on this machine; start the driver on a login node of the cluster"
+        ) from None
+    if done.returncode:
+        raise ValueError(f"{shlex.join(words)} failed: {done.stderr.strip()}")
+    return done.stdout

@@ -1,0 +1,1 @@
+"""Connects configs, models and the method."""

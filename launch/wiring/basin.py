@@ -1,0 +1,89 @@
+"""Prepares theta0 in ordinary joint runs, one after the other, each from the export of the one before.
+
+`launch.run`, `launch.branch` and `launch.export` do so where the config sets `basin.rebuild`; what is finished is skipped.
+"""
+
+import copy
+import hashlib
+import runpy
+from pathlib import Path
+from typing import Any
+
+import jax
+from etils import epath
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from launch.wiring import open_run
+from merit_jax.pipeline.stages import run_stages
+from merit_jax.workdir.artifacts import is_current, write_json
+from merit_jax.workdir.paths import absolute
+from models import compose
+
+STAGES = ("mixture", "partition", "train", "merge", "export")
+"""What a stage of the basin runs."""
+
+
+def prepare_theta0(config: ConfigDict, workdir: epath.PathLike, *, overwrite: bool = False) -> ConfigDict:
+    """The config with theta0 prepared, if it asks for that."""
+    if not config.basin.rebuild:
+        return config
+    settled = copy.deepcopy(config)
+    settled.model.path = train_basin(config, workdir, overwrite=overwrite)
+    return settled
+
+
+def train_basin(config: ConfigDict, workdir: epath.PathLike, *, overwrite: bool = False) -> str:
+    """Trains the stages of `config.basin` in `workdir/basin/<n>_<name>/`, or carries on where a killed run left them.
+
+    Args:
+        config: A run's config, of which only `basin` is read.
+        workdir: The run's directory.
+        overwrite: Make artifacts again whose inputs have changed, instead of refusing.
+
+    Returns:
+        The folder of the last stage's export.
+
+    Raises:
+        ValueError: There are no stages, a file is no config, or a stage was made from other inputs.
+    """
+    if not config.basin.stages:
+        raise ValueError("basin.rebuild is set, but basin.stages is empty; list the config files of its stages")
+    stages = {f"{number}_{Path(file).stem}": _load(file) for number, file in enumerate(config.basin.stages, start=1)}
+    root = absolute(workdir) / "basin"
+    seed = next(iter(stages.values())).seed
+    theta0 = _start(Path(config.basin.start), seed, root, overwrite=overwrite) if config.basin.start else ""
+    for name, stage in stages.items():
+        stage.model.path = theta0 or stage.model.path
+        run = open_run.open_run(stage, root / name, overwrite=overwrite)
+        run_stages(run, STAGES)
+        theta0 = str(run.workdir.merged_hf)
+    return theta0
+
+
+def _load(file: str) -> ConfigDict:
+    """The config of a stage, for joint training."""
+    get_config = runpy.run_path(file).get("get_config") if Path(file).is_file() else None
+    if get_config is None:
+        raise ValueError(f"basin.stages: {file}: expected a Python file that defines get_config(method)")
+    return get_config("joint")
+
+
+def _start(like: Path, seed: int, root: epath.Path, *, overwrite: bool) -> str:
+    """Random weights for a folder's config."""
+    folder, record = root / "start", root / "start.json"
+    inputs = {"like": _digests(like), "seed": seed}
+    if jax.process_index() == 0 and not (is_current(record, inputs, overwrite=overwrite) and folder.exists()):
+        if folder.exists():
+            folder.rmtree()
+        compose(Path(folder), like=like, seed=seed)
+        write_json(record, {"inputs": inputs})
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("start of the basin")
+    return str(folder)
+
+
+def _digests(folder: Path) -> dict[str, Any]:
+    """Content of the files of a folder that are not weights."""
+    files = sorted(file for file in folder.glob("*") if file.is_file() and file.suffix != ".safetensors")
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

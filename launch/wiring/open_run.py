@@ -1,0 +1,76 @@
+"""Wires `models/` to `merit_jax/`: from a config to a run."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from merit_jax.core import sharding
+from merit_jax.core.types import LeafReader
+from merit_jax.pipeline.run import Run
+from merit_jax.workdir.artifacts import local_folder
+from merit_jax.workdir.paths import Workdir
+from merit_jax.workdir.storage import is_remote
+from models import export_hf, open_pretrained, smollm2_path
+from models.interface import Model
+from models.pretrained.processor import load_processor
+
+SHIPPED: dict[str, Callable[[], Path]] = {"smollm2-135m-instruct": smollm2_path}
+"""Names that `config.model.path` takes besides paths: models that come as Python packages."""
+
+
+def resolve(path: str) -> Path:
+    """The files of `config.model.path`."""
+    if not path:
+        raise ValueError(
+            "model.path is not set; give a Hugging Face folder, a .gguf file, or one of " + ", ".join(SHIPPED)
+        )
+    if is_remote(path):
+        raise ValueError(f"model.path = {path}: weights are read from disks; copy the folder to this machine first")
+    return SHIPPED[path]() if path in SHIPPED else Path(path)
+
+
+class Theta0Checkpoint:
+    """theta0 on disk, as `merit_jax.pipeline.run.Theta0`."""
+
+    def __init__(self, path: Path, **switches: Any) -> None:
+        self.path = path
+        self._opened = open_pretrained(path, **switches)
+        self.model: Model = self._opened.model
+        self.logical_axes, self.abstract = self.model.logical_axes, self.model.abstract
+        files = sorted(path.glob("*")) if path.is_dir() else [path]
+        stats = [(file.name, file.stat()) for file in files if file.is_file()]
+        self.source = {
+            "path": str(path.resolve()),
+            "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
+        }
+
+    def leaves(self) -> LeafReader:
+        """Reads single leaves from the files."""
+        return self._opened
+
+    def export(self, read: Callable[[str], np.ndarray], directory: epath.PathLike, extra: Mapping[str, str]) -> None:
+        """Writes parameters like these, with their tokenizer and some text files."""
+        with local_folder(directory, last="merit.json") as folder:
+            export_hf(folder, read, self.path, extra=extra)
+
+
+def open_model(path: str, *, dtype: str = "auto", **switches: Any) -> Theta0Checkpoint:
+    """A checkpoint by `config.model.path`, computing in `config.model.dtype`, with the decoder's other switches."""
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return Theta0Checkpoint(resolve(path), dtype=jnp.dtype(dtype), **switches)
+
+
+def open_run(
+    config: ConfigDict, workdir: epath.PathLike, *, overwrite: bool = False, allow_missing: bool = False
+) -> Run:
+    """The run of a config in a workdir."""
+    theta0 = open_model(**config.model, constrain=lambda x: sharding.keep_rows(x, sharding.make_mesh(**config.mesh)))
+    tokenizer, reader = load_processor(theta0.path, theta0.model.config)
+    return Run(config, Workdir.at(workdir), theta0.model, theta0, tokenizer, reader, overwrite, allow_missing)

@@ -1,0 +1,213 @@
+"""From a config to what a plan needs of it: the model without weights, the task, and what is known of the data."""
+
+import glob
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+import configs
+from launch.wiring.open_run import resolve
+from merit_jax.core import tree
+from merit_jax.core.loss import next_token_loss
+from merit_jax.core.sharding import keep_rows
+from merit_jax.core.types import LossFn
+from merit_jax.data.loader import training_batches
+from merit_jax.data.mixture import load_mixture
+from merit_jax.partition import branches
+from merit_jax.planning.execution import TrainingTask, all_bytes, text_row
+from merit_jax.planning.flops import RowShape
+from merit_jax.planning.shapes import Architecture, Images, Stack
+from merit_jax.planning.workload import Data, Job, kept_coordinates
+from merit_jax.training.optimizer import make_optimizer
+from models import build, read_config
+from models.interface import REMAT, DecoderConfig, VisionLanguageConfig
+from models.pretrained.config_only import ConfigOnlyCheckpoint
+from models.pretrained.processor import load_processor
+from models.processing.image_shapes import image_rows, image_work
+
+ARCHITECTURES = Path(configs.__file__).parent / "architectures"
+"""Folders with the config.json of published models, for plans where their weights are not at hand."""
+
+
+class PlanInputs:
+    """A config as a plan sees it.
+
+    Attributes:
+        config: All keys of configs/common.py.
+        where: The config.json, or .gguf file, that the model was read from.
+        model: The model's config, in the computation's type.
+    """
+
+    def __init__(self, config: ConfigDict, dtype: str) -> None:
+        self.config = config
+        self.where, self._raw = open_config(config.model.path)
+        switches = config.model.to_dict()
+        del switches["path"], switches["remat"]
+        if switches["dtype"] == "auto":
+            switches["dtype"] = dtype
+        self._switches = switches
+        self._model = build(self._raw, **switches)
+        self.model = self._model.config
+        self.image_tokens = image_room(self.model, config.train.row_length, config.train.image_tokens)
+
+    def architecture(self) -> Architecture:
+        """The model's sizes."""
+        text = self.model.text if isinstance(self.model, VisionLanguageConfig) else self.model
+        images = self._images(self.config.train.row_length, self.image_tokens)
+        itemsize = np.dtype(np.float32).itemsize // (1 + (text.dtype == "bfloat16"))
+        return Architecture(self._model.abstract, _decoder(text), text.vocab_size, _tower(self.model), images, itemsize)
+
+    def task(self) -> TrainingTask:
+        """The training step."""
+        length = self.config.train.row_length
+        images = image_rows(self.model, length, self.image_tokens) if self.image_tokens else None
+        return self._task(text_row(length, images))
+
+    def calibration_task(self) -> TrainingTask:
+        """The gradient stage's batch, in its largest bucket."""
+        length, tokens = self._bucket()
+        return self._task(text_row(length, image_rows(self.model, length, tokens) if tokens else None))
+
+    def _task(self, row: Any) -> TrainingTask:
+        train = self.config.train
+        options = {name: train[name] for name in ("weight_decay", "no_decay", "clip_norm", "b1", "b2", "eps")}
+        return TrainingTask(
+            self._model.abstract,
+            self._model.logical_axes,
+            tuple(train.trainable),
+            make_optimizer(train.optimizer, **options),
+            self._loss,
+            row,
+            tuple(REMAT),
+        )
+
+    def _loss(self, remat: str, mesh: Mesh | None) -> LossFn:
+        constrain = None if mesh is None else partial(keep_rows, mesh=mesh)
+        model = build(self._raw, remat=remat, constrain=constrain, **self._switches)
+        return next_token_loss(model, self.config.loss.chunk)
+
+    def job(self) -> Job:
+        """What the stages do."""
+        train, gradients, length = self.config.train, self.config.gradients, self._bucket()[0]
+        flat = tree.flatten(self._model.abstract)
+        shapes = {path: flat[path].shape for path in tree.matching(flat, train.trainable)}
+        return Job(
+            self.architecture(),
+            tuple(train.trainable),
+            RowShape(train.row_length, train.row_length, self._images(train.row_length, self.image_tokens)),
+            RowShape(length, length, self._images(*self._bucket())),
+            train.batch_size,
+            self.config.partition.groups,
+            self.config.partition.method == "replicate",
+            kept_coordinates(shapes, gradients.reduction, gradients.stride, gradients.width),
+        )
+
+    def _bucket(self) -> tuple[int, int]:
+        """Tokens and image tokens of the largest bucket of the gradient stage."""
+        gradients = self.config.gradients
+        length = max(gradients.buckets)
+        return length, image_room(self.model, length, max(gradients.image_buckets, default=0))
+
+    def _images(self, length: int, tokens: int) -> Images:
+        if not tokens:
+            return Images()
+        return Images(*image_work(self.model, tokens), all_bytes(image_rows(self.model, length, tokens)))
+
+    def data(self, steps: int, datasets: int) -> Data:
+        """What the stages work on: from the mixture if it and a tokenizer are here, else from the arguments.
+
+        Args:
+            steps: Steps of joint training, where there is no mixture; 0: 1,000.
+            datasets: Number of datasets, likewise; 0: 100.
+        """
+        cfg = self.config
+        if _is_here(cfg.model.path) and cfg.mixture.path and glob.glob(cfg.mixture.path):
+            return self._read()
+        source = "assumed: " + ", ".join(
+            f"{number or default:,} {name}" + ("" if number else f" (give --{name})")
+            for name, number, default in (("steps", steps, 1000), ("datasets", datasets, 100))
+        )
+        source += ", every position supervised, every example in the largest bucket"
+        datasets = datasets or 100
+        return Data(datasets, steps or 1000, datasets * cfg.gradients.examples, 0, 1.0, source)
+
+    def _read(self) -> Data:
+        cfg = self.config
+        tokenizer, reader = load_processor(resolve(cfg.model.path), self.model)
+        datasets = load_mixture(**cfg.mixture, tokenizer=tokenizer, seed=cfg.seed)
+        names = [dataset.name for dataset in datasets]
+        (joint,) = branches.from_groups(names, np.zeros(len(names), np.int32), cfg.seed)
+        batches = training_batches(
+            datasets,
+            joint,
+            epochs=cfg.train.epochs,
+            row_length=cfg.train.row_length,
+            batch_size=cfg.train.batch_size,
+            seed=cfg.seed,
+            reader=reader,
+            image_tokens=cfg.train.image_tokens,
+        )
+        positions = batches.steps * cfg.train.batch_size * cfg.train.row_length
+        return Data(
+            len(names),
+            batches.steps,
+            sum(min(cfg.gradients.examples, len(dataset.train)) for dataset in datasets),
+            sum(len(dataset.held_out) for dataset in datasets),
+            batches.tokens / positions,
+            f"counted in {cfg.mixture.path}; calibration and evaluation examples as if in the largest bucket",
+        )
+
+
+def open_config(path: str) -> tuple[str, DecoderConfig | VisionLanguageConfig]:
+    """The model that `config.model.path` names, from its config.json alone.
+
+    Raises:
+        ValueError: There is none, neither there nor in `ARCHITECTURES`.
+    """
+    if not path:
+        raise ValueError(
+            "model.path is not set; give a folder with a config.json, a .gguf file, or the name of a model"
+        )
+    if Path(path).suffix == ".gguf" and Path(path).is_file():
+        return path, read_config(path)
+    known = {folder.name.lower(): folder for folder in sorted(ARCHITECTURES.iterdir()) if folder.is_dir()}
+    folder = Path(path) if (Path(path) / "config.json").is_file() else known.get(Path(path).name.lower())
+    if folder is None:
+        names = ", ".join(found.name for found in known.values())
+        raise ValueError(
+            f"model.path = {path!r}: there is no {path}/config.json, and none is shipped for a model of that name; write one "
+            f"(no weights are needed), or plan for one of {names}"
+        )
+    blueprint = ConfigOnlyCheckpoint(folder)
+    return blueprint.config_file, blueprint.model.config
+
+
+def _is_here(path: str) -> bool:
+    """Whether `config.model.path` is a checkpoint on this machine."""
+    try:
+        return resolve(path).exists()
+    except ImportError:
+        return False
+
+
+def image_room(model: DecoderConfig | VisionLanguageConfig, length: int, tokens: int) -> int:
+    """Image tokens of a row; 0 for a text model."""
+    return (tokens or length) if isinstance(model, VisionLanguageConfig) else 0
+
+
+def _decoder(text: DecoderConfig) -> Stack:
+    head = text.head_dim
+    return Stack(text.layers, text.hidden_size, text.heads * head, text.kv_heads * head, text.heads, text.mlp_size)
+
+
+def _tower(model: Any) -> Stack | None:
+    if not isinstance(model, VisionLanguageConfig):
+        return None
+    vision = model.vision
+    return Stack(
+        vision.layers, vision.hidden_size, vision.hidden_size, vision.hidden_size, vision.heads, vision.mlp_size
+    )

@@ -1,0 +1,51 @@
+"""The config that a run keeps in its workdir, for commands that look at runs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+from etils import epath
+from ml_collections import ConfigDict, config_flags
+
+from configs import common
+from launch.console import app
+from merit_jax.workdir.artifacts import read_json
+from merit_jax.workdir.paths import Workdir, absolute
+
+DEFAULT = common.__file__
+"""For `cli.start`: `--config` may be left out, and `--config.KEY=VALUE` then changes a key of the workdir's own config."""
+
+
+def config(workdir: epath.PathLike) -> ConfigDict:
+    """The config given, or the one that the workdir keeps with the keys given.
+
+    Raises:
+        ValueError: The workdir keeps none, or one with keys that configs/common.py does not have.
+    """
+    given = flags.FLAGS["config"]
+    if config_flags.get_config_filename(given) != DEFAULT:
+        return app.config()
+    return read(workdir, config_flags.get_override_values(given))
+
+
+def read(workdir: epath.PathLike, changes: Mapping[str, Any] | None = None) -> ConfigDict:
+    """The config that a workdir keeps; keys that it lacks have their defaults.
+
+    Args:
+        workdir: The run's directory.
+        changes: Key, as "diagnostics.points", -> value.
+
+    Raises:
+        ValueError: There is none, or one with unknown keys or values of another type.
+    """
+    root = absolute(workdir)
+    path = Workdir(root, root).config
+    if not path.exists():
+        raise ValueError(f"{path} is missing: {root} is no run's workdir, or give its --config")
+    config = common.get_config()
+    try:
+        config.update(read_json(path))
+        config.update_from_flattened_dict(changes or {})
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path}: {error.args[0]}; give the run's --config") from None
+    return config

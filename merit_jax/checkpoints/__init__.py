@@ -1,0 +1,1 @@
+"""Checkpoints of branches and of merged models, read and written leaf by leaf."""

@@ -1,0 +1,1 @@
+"""Compares runs: statistics and tables over methods and seeds."""

@@ -1,0 +1,92 @@
+"""Next-token cross-entropy that never holds a batch's logits whole."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int32
+
+from merit_jax.core.types import Array, Batch, LossFn, Model, Params
+
+
+def next_token_loss(model: Model, chunk: int = 64) -> LossFn:
+    """The loss of MERIT's gradients and branches: `-Σ_t log p(y_t | y_<t)` over supervised tokens.
+
+    Args:
+        model: Gives hidden states and logits.
+        chunk: Tokens of each row whose logits exist at one time.
+
+    Returns:
+        A `LossFn`: (params, batch) -> (nll f32[B] in nats, supervised tokens f32[B]), sums per row.
+    """
+
+    def loss(params: Params, batch: Batch) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+        hidden = model.hidden(params, batch)
+        nll = chunked_nll(lambda h: model.unembed(params, h), hidden, batch.targets, batch.weights, chunk)
+        return nll, batch.weights.sum(axis=-1)
+
+    return loss
+
+
+def chunked_nll(
+    unembed: Callable[[Array], Array],
+    hidden: Float[Array, "b t d"],
+    targets: Int32[Array, "b t"],
+    weights: Float[Array, "b t"],
+    chunk: int,
+) -> Float[Array, " b"]:
+    """Weighted negative log-likelihood of `targets`, summed per row (see `chunked_sum`)."""
+
+    def nll(hidden: Array, targets: Array, weights: Array) -> Array:
+        return (weights * token_nll(unembed(hidden), targets)).sum(axis=-1)
+
+    return chunked_sum(nll, hidden, targets, weights, chunk)
+
+
+def chunked_sum(
+    measure: Callable[[Array, Array, Array], Array],
+    hidden: Float[Array, "b t d"],
+    targets: Int32[Array, "b t"],
+    weights: Float[Array, "b t"],
+    chunk: int,
+) -> Float[Array, "*m b"]:
+    """Sums a measure over each row's supervised positions.
+
+    Each row's supervised positions are moved to its front, and the row is read `chunk` positions at a time; a chunk without
+    supervised tokens costs nothing, so prompts are never multiplied with the vocabulary. Logits are recomputed for the gradient.
+
+    Args:
+        measure: (hidden f32[b, c, d], targets i32[b, c], weights f32[b, c]) -> f32[..., b], sums that leave weight 0 out.
+        hidden: Hidden states.
+        targets: Id that follows each position.
+        weights: 0 where it is not supervised.
+        chunk: Positions of each row whose logits exist at one time.
+    """
+    rows, length, _ = hidden.shape
+    order = jnp.argsort(weights == 0, axis=1, stable=True)
+    chunk = min(chunk, length)
+    padding = -length % chunk
+
+    def in_chunks(x: Array) -> Array:
+        """[b, t, ...] in the new order -> [chunks, b, chunk, ...]."""
+        x = jnp.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - 2)), axis=1)
+        x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(rows, -1, chunk, *x.shape[2:]), 1, 0)
+
+    chunks = tuple(map(in_chunks, (hidden, targets, weights)))
+    first = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in chunks]
+    like = jax.eval_shape(measure, *first)
+    nothing = jnp.zeros(like.shape, like.dtype)
+
+    def add(total: Array, part: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        return total + jax.lax.cond(part[2].any(), measure, lambda *_: nothing, *part), None
+
+    # The checkpoint is around the cond: inside it, the gradient would store the unembedding once for every chunk.
+    return jax.lax.scan(jax.checkpoint(add), nothing, chunks)[0]
+
+
+def token_nll(logits: Float[Array, "*b v"], targets: Int32[Array, "*b"]) -> Float[Array, "*b"]:
+    """`-log softmax(logits)[target]` in nats, in float32 or the logits' own wider type."""
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1) - chosen

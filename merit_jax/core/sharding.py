@@ -1,0 +1,179 @@
+"""Where arrays live: one mesh, one table from logical axis names to mesh axes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+from merit_jax.core import tree
+from merit_jax.core.types import Batch, LeafReader, Params
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+ROWS = ("data", "fsdp")
+"""Mesh axes over which the rows of a batch are dealt."""
+
+RULES: Mapping[str, str | None] = {
+    "vocab": "tensor",
+    "embed": "fsdp",
+    "heads": "tensor",
+    "kv": "tensor",
+    "mlp": "tensor",
+    "layers": None,
+    "norm": None,
+}
+"""Logical axis name of a parameter's dimension -> mesh axis it is cut along (None: kept whole)."""
+
+
+def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1) -> Mesh:
+    """A mesh over all devices with axes `MESH_AXES`.
+
+    Args:
+        data: Devices that hold copies of the parameters and share the rows of a batch.
+        fsdp: Devices that share both parameters and rows; -1 takes what the others leave.
+        tensor: Devices that share the width of every layer.
+
+    Raises:
+        ValueError: The sizes do not multiply to the number of devices.
+    """
+    sizes = mesh_sizes(jax.device_count(), data, fsdp, tensor)
+    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def mesh_sizes(count: int, data: int = 1, fsdp: int = -1, tensor: int = 1) -> tuple[int, int, int]:
+    """Sizes of the mesh's axes over `count` devices; arguments as for `make_mesh`.
+
+    Raises:
+        ValueError: The sizes do not multiply to the number of devices.
+    """
+    rest, remainder = divmod(count, data * tensor)
+    sizes = (data, rest if fsdp == -1 else fsdp, tensor)
+    if remainder or np.prod(sizes) != count:
+        raise ValueError(
+            f"mesh data={data} x fsdp={fsdp} x tensor={tensor} does not cover {count} devices; "
+            f"choose sizes whose product is {count} (fsdp=-1 takes what the others leave)"
+        )
+    return sizes
+
+
+def spec(
+    axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | AbstractMesh, path: str = "?"
+) -> PartitionSpec:
+    """The partition of one parameter; a dimension that its mesh axis does not divide is kept whole.
+
+    It names no axis of size 1 and ends with a name, as what a compiled step returns does: its first step and its later ones then
+    run the same program.
+
+    Raises:
+        ValueError: A logical name is unknown, or two dimensions ask for one mesh axis.
+    """
+    unknown = [name for name in axes if name is not None and name not in RULES]
+    if unknown:
+        raise ValueError(f"parameter {path}: unknown logical axis {unknown[0]!r}; the table has {', '.join(RULES)}")
+    wanted = [RULES[name] if name is not None else None for name in axes]
+    taken = [axis for axis in wanted if axis is not None]
+    if len(set(taken)) < len(taken):
+        raise ValueError(f"parameter {path}: logical axes {axes} put two dimensions on one mesh axis {tuple(wanted)}")
+    sizes = [mesh.shape[axis] if axis else 1 for axis in wanted]
+    fits = [axis if n > 1 and not size % n else None for axis, n, size in zip(wanted, sizes, shape, strict=True)]
+    while fits and fits[-1] is None:
+        fits.pop()
+    return PartitionSpec(*fits)
+
+
+def of_params(mesh: Mesh | AbstractMesh, logical_axes: Params, abstract: Params) -> dict[str, Any]:
+    """Shardings of a params tree, from its tree of logical axis names and its shapes."""
+    axes, shapes = tree.flatten(logical_axes), tree.flatten(abstract)
+    if axes.keys() != shapes.keys():
+        raise ValueError(f"parameters without logical axes or the reverse: {sorted(axes.keys() ^ shapes.keys())}")
+    return tree.unflatten(
+        {path: NamedSharding(mesh, spec(axes[path], leaf.shape, mesh, path)) for path, leaf in shapes.items()}
+    )
+
+
+def of_optimizer(optimizer: optax.GradientTransformation, leaves: Mapping[str, Any], mesh: Mesh | AbstractMesh) -> Any:
+    """Shardings of an optimizer's state: moments lie as their parameters do, counters everywhere."""
+    replicated = NamedSharding(mesh, PartitionSpec())
+    state = jax.eval_shape(optimizer.init, leaves)
+    return optax.tree_utils.tree_map_params(
+        optimizer,
+        lambda _, leaf: leaf.sharding,
+        state,
+        leaves,
+        transform_non_params=lambda _: replicated,
+    )
+
+
+def place(array: Any, sharding: NamedSharding) -> jax.Array:
+    """A host array, known whole to every process, as one global array."""
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def load(leaves: LeafReader, shardings: Params) -> dict[str, Any]:
+    """Params on the devices, read one leaf at a time and put where `shardings` says."""
+    targets = tree.flatten(shardings)
+    return tree.unflatten({path: place(leaves.read(path), targets[path]) for path in leaves.paths()})
+
+
+def _row_shards(mesh: Mesh) -> int:
+    """Parts into which the rows of a batch are dealt."""
+    return int(np.prod([mesh.shape[axis] for axis in ROWS]))
+
+
+def _check_rows(rows: int, mesh: Mesh) -> None:
+    shards = _row_shards(mesh)
+    if rows % shards:
+        raise ValueError(
+            f"{rows} rows a batch cannot be dealt over data x fsdp = {shards} devices; use a multiple of {shards}"
+        )
+
+
+def own_rows(rows: int, mesh: Mesh) -> frozenset[int]:
+    """The rows of a batch that devices of this process have a part of.
+
+    They are the same for a batch in micro-batches, of which number i holds every n-th row from i.
+
+    Raises:
+        ValueError: The devices do not divide the rows.
+    """
+    _check_rows(rows, mesh)
+    parts = NamedSharding(mesh, PartitionSpec(ROWS)).addressable_devices_indices_map((rows,))
+    return frozenset(row for (part,) in parts.values() for row in range(rows)[part])
+
+
+def place_batch(batch: Batch, mesh: Mesh, leading: int = 0) -> Batch:
+    """A host batch with its rows dealt over `ROWS`.
+
+    Args:
+        batch: Leaves [..., rows, ...], the same on every process.
+        mesh: The mesh.
+        leading: Axes before the rows, kept whole.
+
+    Raises:
+        ValueError: The devices do not divide the rows.
+    """
+    _check_rows(batch.tokens.shape[leading], mesh)
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * leading, ROWS))
+    return jax.tree.map(lambda leaf: place(leaf, sharding), batch)
+
+
+def keep_rows(x: jax.Array, mesh: Mesh) -> jax.Array:
+    """An activation [rows, ...] with its rows dealt over `ROWS`, as those of its batch are.
+
+    Without it the compiler may deal the width of token vectors instead, as the embedding's is, and every device holds every row.
+    Rows that the devices do not divide are left to the compiler.
+    """
+    if x.shape[0] % _row_shards(mesh):
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(ROWS)))
+
+
+def to_host(array: Any) -> np.ndarray:
+    """A possibly sharded array, whole, in this process's memory."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        array = jax.jit(lambda x: x, out_shardings=NamedSharding(array.sharding.mesh, PartitionSpec()))(array)
+    return np.asarray(array)

@@ -1,0 +1,91 @@
+"""Which examples a branch visits, in which order."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int64
+
+from merit_jax.core.seeds import fold
+from merit_jax.core.types import Branch, Dataset, DatasetSlice, Example, ImageReader
+from merit_jax.data.token_cache import as_table
+
+
+class BranchExamples(Sequence):
+    """The examples of a branch's shares, one after the other.
+
+    Attributes:
+        lengths: Tokens of each example.
+        supervised_counts: Supervised tokens of each example.
+    """
+
+    def __init__(self, datasets: Sequence[Dataset], branch: Branch, seed: int):
+        known = {dataset.name: dataset for dataset in datasets}
+        if missing := sorted({share.dataset for share in branch.shares} - set(known)):
+            raise ValueError(f"branch wants unknown datasets {missing}; the mixture has {sorted(known)}")
+        self._names = [share.dataset for share in branch.shares]
+        self._tables = [as_table(known[share.dataset].train) for share in branch.shares]
+        rows = [
+            share_indices(len(table), share, seed) for table, share in zip(self._tables, branch.shares, strict=True)
+        ]
+        self._table_of = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
+        self._row_of = np.concatenate([np.zeros(0, np.int64), *rows])
+        tables = list(zip(self._tables, rows, strict=True))
+        self.lengths = np.concatenate([np.zeros(0, np.int64), *(table.lengths[part] for table, part in tables)])
+        self.supervised_counts = np.concatenate(
+            [np.zeros(0, np.int64), *(table.supervised_counts[part] for table, part in tables)]
+        )
+
+    def __len__(self) -> int:
+        return len(self._row_of)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._tables[self._table_of[index]][int(self._row_of[index])]
+
+    def image_counts(self, reader: ImageReader | None) -> Int64[np.ndarray, " n"]:
+        """Image tokens of each example; without a reader, none."""
+        counts = np.zeros(len(self), np.int64)
+        for index in range(len(self)) if reader is not None else ():
+            example = self[index]
+            counts[index] = reader.count(example.tokens[:-1]) if example.images else 0
+        return counts
+
+    def check(self, image_counts: Int64[np.ndarray, " n"], row_length: int, image_tokens: int) -> None:
+        """Refuses an example that does not fit a row, or is too short to have anything to predict."""
+        for index in np.flatnonzero((self.lengths < 2) | (self.lengths > row_length + 1))[:1].tolist():
+            raise ValueError(
+                f"{self._name(index)} has {self.lengths[index]} tokens, a row of {row_length} takes 2 to {row_length + 1}; "
+                "lower the maximum length or raise the row length"
+            )
+        for index in np.flatnonzero(image_counts > image_tokens)[:1].tolist():
+            raise ValueError(
+                f"{self._name(index)} has {image_counts[index]} image tokens, a row takes {image_tokens}; raise "
+                "train.image_tokens, or lower max_pixels in the model's preprocessor_config.json"
+            )
+
+    def _name(self, index: int) -> str:
+        return f"dataset {self._names[self._table_of[index]]!r}: training example {self._row_of[index]}"
+
+
+def share_indices(examples: int, share: DatasetSlice, seed: int) -> Int64[np.ndarray, " n"]:
+    """Returns the examples of one share: a slice of the dataset's shuffle, which depends on `seed` and the name only.
+
+    The parts of one dataset are therefore disjoint, and together all of it, in whichever branches they are.
+    """
+    if not 0 <= share.part < share.parts:
+        raise ValueError(
+            f"share of dataset {share.dataset!r}: part {share.part} of {share.parts}; expected 0 <= part < parts"
+        )
+    order = np.random.default_rng(fold(seed, "share", share.dataset)).permutation(examples)
+    return order[examples * share.part // share.parts : examples * (share.part + 1) // share.parts]
+
+
+def epoch_orders(examples: int, epochs: int | float, seed: int) -> list[Int64[np.ndarray, " n"]]:
+    """Returns the order of each epoch: a fresh shuffle of all examples; of a fractional epoch, its first part."""
+    if epochs < 0:
+        raise ValueError(f"epochs is {epochs}; expected a number above 0")
+    whole, fraction = int(epochs), epochs - int(epochs)
+    counts = [examples] * whole + ([round(examples * fraction)] if fraction else [])
+    return [
+        np.random.default_rng(fold(seed, "order", str(epoch))).permutation(examples)[:count]
+        for epoch, count in enumerate(counts)
+    ]

@@ -1,0 +1,35 @@
+"""The loss that diagnostics look at: nats per supervised token on a fixed set of batches."""
+
+from collections.abc import Callable, Iterable
+
+import jax
+import numpy as np
+
+from merit_jax.core.sharding import to_host
+from merit_jax.core.types import Batch, LossFn, Params
+
+Loss = Callable[[Params], float]
+"""Params -> nats per supervised token."""
+
+
+def mean_loss(loss_fn: LossFn, batches: Iterable[Batch]) -> Loss:
+    """`L(θ) = Σ nll / Σ tokens` over all batches: what a branch minimises, on examples of every dataset.
+
+    Args:
+        loss_fn: (params, batch) -> (nll f32[B], tokens f32[B]).
+        batches: On the devices; gone through anew for each evaluation, so that one that counts its passes shows progress. Each
+            shape is compiled once.
+
+    Returns:
+        A function of params; it raises a ValueError if the batches have no supervised tokens.
+    """
+    compiled = jax.jit(loss_fn)
+
+    def loss(params: Params) -> float:
+        sums = [[to_host(part).sum(dtype=np.float64) for part in compiled(params, batch)] for batch in batches]
+        nll, tokens = np.sum(sums, axis=0) if sums else (0.0, 0.0)
+        if not tokens:
+            raise ValueError("no example with supervised tokens to take the loss on")
+        return float(nll / tokens)
+
+    return loss

@@ -1,0 +1,106 @@
+"""How well a model does on records: loss, multiple choice, greedy responses."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from merit_jax.core.loss import chunked_sum, token_nll
+from merit_jax.core.sharding import to_host
+from merit_jax.core.types import Array, Batch, Example, Model, Params
+from merit_jax.evaluation.batch_shapes import BatchShapes
+from merit_jax.evaluation.decoding import Ended, Inference, Scored
+from merit_jax.evaluation.prompts import Question
+
+
+class Scores(NamedTuple):
+    """Scores of one model on one set of records.
+
+    Attributes:
+        loss: Mean negative log-likelihood per supervised token, in nats; None if it was not asked for.
+        tokens: Supervised tokens the loss is a mean of.
+        accuracy: Mean over the records of how right they were answered, in 0..1.
+        records: Records behind the accuracy.
+        metric: "options" (best option by mean log-likelihood per token), "exact_match" or "facts" (share of the facts that the
+            response mentions), both by greedy decoding; several joined by "+".
+    """
+
+    loss: float | None
+    tokens: int
+    accuracy: float
+    records: int
+    metric: str
+
+
+def likelihoods(
+    loss_fn: Callable[[Params, Batch], tuple], params: Params, examples: Sequence[Example], layout: BatchShapes
+) -> Float[np.ndarray, "n 2"]:
+    """(summed negative log-likelihood in nats, supervised tokens) of each example; `loss_fn` is compiled by the caller."""
+    found = np.zeros((len(examples), 2))
+    for indices, batch in layout.batches(examples):
+        rows = np.stack([to_host(part) for part in loss_fn(params, batch)], axis=1)
+        found[indices[indices >= 0]] = rows[indices >= 0]
+    return found
+
+
+def continuation_scores(model: Model, chunk: int = 64) -> Callable[[Params, Batch], Float[Array, "2 b"]]:
+    """A function like a loss: (summed negative log-likelihood in nats, tokens that were not the likeliest) of each row.
+
+    Args:
+        model: Gives hidden states and logits.
+        chunk: Tokens of each row whose logits exist at one time.
+    """
+
+    def scores(params: Params, batch: Batch) -> Float[Array, "2 b"]:
+        def measure(hidden: Array, targets: Array, weights: Array) -> Array:
+            logits = model.unembed(params, hidden)
+            misses = (jnp.argmax(logits, axis=-1) != targets).astype(jnp.float32)
+            return (jnp.stack([token_nll(logits, targets), misses]) * weights).sum(axis=-1)
+
+        return chunked_sum(measure, model.hidden(params, batch), batch.targets, batch.weights, chunk)
+
+    return scores
+
+
+def option_scores(
+    inference: Inference,
+    params: Params,
+    prompts: Sequence[Example],
+    options: Sequence[Sequence[np.ndarray]],
+    layout: BatchShapes,
+) -> Iterator[tuple[int, Scored]]:
+    """(index of a prompt, scores of its options), for every prompt; a prompt is read once for all its options."""
+    for indices, batch in layout.batches(prompts):
+        read = inference.prefill(params, batch)
+        pairs = [(row, option) for row, index in enumerate(indices) if index >= 0 for option in options[index]]
+        owner = np.array([row for row, _ in pairs], np.int32)
+        scored = inference.score(params, read, owner, [option for _, option in pairs])
+        for row, index in enumerate(indices.tolist()):
+            if index >= 0:
+                yield index, Scored(*(values[owner == row] for values in scored))
+
+
+def option_choices(
+    inference: Inference, params: Params, questions: Sequence[Question], layout: BatchShapes
+) -> list[int]:
+    """For each question the option with the highest mean log-likelihood per token (the first of equals)."""
+    choices, options = [0] * len(questions), [question.options for question in questions]
+    for index, scored in option_scores(inference, params, [q.prompt for q in questions], options, layout):
+        lengths = np.array([len(option) for option in options[index]])
+        choices[index] = int(np.argmax(scored.log_likelihood / lengths))
+    return choices
+
+
+def completions(
+    inference: Inference, params: Params, prompts: Sequence[Example], layout: BatchShapes, ended: Ended | None = None
+) -> list[np.ndarray]:
+    """The greedy response to each prompt, as ids; `ended` as in `Inference.generate`."""
+    responses: list[np.ndarray] = [np.zeros(0, np.int32)] * len(prompts)
+    for indices, batch in layout.batches(prompts):
+        written = inference.generate(params, inference.prefill(params, batch), ended)
+        for index, response in zip(indices, written, strict=True):
+            if index >= 0:
+                responses[index] = response
+    return responses

@@ -1,0 +1,56 @@
+"""One-shot merging of branches (MERIT Alg. 1, step 5).
+
+An operator is a function of one parameter's values, in a file here, with an entry in `MERGERS`. Those that are defined on
+pairs of models only (SLERP), or that need activations (RegMean), are not among them: see `docs/merging.md`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from merit_jax.checkpoints.readers import OrbaxLeaves, OverlayLeaves, TreeLeaves
+from merit_jax.merging.merger import Merger
+from merit_jax.merging.operators import (
+    average,
+    dare,
+    fisher_weighted,
+    iso,
+    model_stock,
+    star,
+    task_arithmetic,
+    ties,
+    tsv,
+)
+from merit_jax.merging.operators.average import token_weights
+from merit_jax.merging.streaming import merge_streamed
+
+
+def _unweighted(options: Mapping[str, Any]) -> bool:
+    return False
+
+
+MERGERS: dict[str, Merger] = {
+    "token_weighted": Merger(average.token_weighted),
+    "uniform": Merger(average.uniform, weighted=_unweighted),
+    "interpolate": Merger(average.interpolate, weighted=_unweighted),
+    "task_arithmetic": Merger(task_arithmetic.task_arithmetic, weighted=_unweighted),
+    "ties": Merger(ties.ties, survey=ties.thresholds, weighted=ties.weighted),
+    "dare_linear": Merger(dare.dare_linear),
+    "dare_ties": Merger(dare.dare_ties, weighted=ties.weighted),
+    "star": Merger(star.star),
+    "tsv_m": Merger(tsv.tsv_m),
+    "iso_c": Merger(iso.iso_c),
+    "iso_cts": Merger(iso.iso_cts),
+    "model_stock": Merger(model_stock.model_stock, weighted=_unweighted, least=2),
+    "fisher": Merger(fisher_weighted.fisher, fisher=True),
+}
+"""Name of a merge operator -> the operator: `MERGERS[name](theta0, [theta_1, ...], weights, **options) -> params`."""
+
+__all__ = [
+    "MERGERS",
+    "Merger",
+    "OrbaxLeaves",
+    "OverlayLeaves",
+    "TreeLeaves",
+    "merge_streamed",
+    "token_weights",
+]

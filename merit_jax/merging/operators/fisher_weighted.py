@@ -1,0 +1,30 @@
+"""Fisher merging: Matena and Raffel, Merging Models with Fisher-Weighted Averaging, NeurIPS 2022."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from merit_jax.core.types import Array
+from merit_jax.merging.operators.task_vectors import Parameter, moved, task_vectors
+
+LEAST = 1e-20
+"""Floor of F_k where none is asked for, so that nothing is divided by zero."""
+
+
+def fisher(parameter: Parameter, weights: Sequence[float], *, floor: int | float = 1e-6) -> Array:
+    """`θ̄ = Σ_k w_k F_k θ_k / Σ_k w_k F_k` entry by entry, for every parameter (Eq. 3).
+
+    F_k is the diagonal of branch k's Fisher information. Where no branch has any, the result is the average by `weights`. One
+    branch comes back.
+
+    Args:
+        floor: Smallest F_k, in units of the mean of all F_k of this parameter, so that it does not depend on the loss's scale.
+    """
+    known = list(parameter.fishers)
+    mean = float(np.mean([float(information.mean()) for information in known])) or 1.0
+    least = np.float32(max(floor, LEAST))
+    vector, total = np.float32(0), np.float32(0)
+    for weight, leaf, information in zip(weights, task_vectors(parameter), known, strict=True):
+        strength = np.float32(weight) * (information.astype(np.float32) / np.float32(mean)).clip(least)
+        vector, total = vector + strength * leaf, total + strength
+    return moved(parameter.base, vector / total)

@@ -1,0 +1,36 @@
+"""Model Stock: Jang et al., Model Stock: All We Need Is Just a Few Fine-Tuned Models, ECCV 2024."""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import combinations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from merit_jax.core.types import Array
+from merit_jax.merging.operators.task_vectors import Parameter, moved, task_vectors
+
+
+def model_stock(parameter: Parameter, weights: Sequence[float]) -> Array:
+    """`θ_0 + t · (1/K) Σ_k τ_k`, `t = K c / (1 + (K − 1) c)`, c the mean cosine of two task vectors (Eq. 5).
+
+    Every matrix of a stack has a t of its own; any other parameter has one t, a stack of vectors included. The average is
+    uniform, as in the paper. c is cut to 0..1, so that branches which disagree on average give theta0; the cosine with a task
+    vector of zero is 0. Defined for two branches and more.
+    """
+    return moved(parameter.base, _stock(list(task_vectors(parameter)), bool(parameter.matrix)))
+
+
+@partial(jax.jit, static_argnums=1)
+def _stock(vectors: list[Array], matrix: bool) -> Array:
+    axes = (-2, -1) if matrix else None
+    norms = [jnp.sqrt(jnp.sum(vector * vector, axis=axes, keepdims=True)) for vector in vectors]
+    pairs = combinations(zip(vectors, norms, strict=True), 2)
+    cosines = [_cosine(jnp.sum(a * b, axis=axes, keepdims=True), norm_a * norm_b) for (a, norm_a), (b, norm_b) in pairs]
+    count, cosine = len(vectors), jnp.clip(sum(cosines) / len(cosines), 0, 1)
+    return count * cosine / (1 + (count - 1) * cosine) * (sum(vectors) / count)
+
+
+def _cosine(dot: Float[Array, "*l"], norms: Float[Array, "*l"]) -> Float[Array, "*l"]:
+    return jnp.where(norms > 0, dot / jnp.where(norms > 0, norms, 1), 0)

@@ -1,0 +1,77 @@
+"""The options of merge operators: what may be given, and in which range."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+
+class Range(NamedTuple):
+    """Which values an option takes.
+
+    Attributes:
+        words: For error messages.
+        holds: Whether a value is one of them.
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_SCALE = Range("a finite number", _number)
+_SWITCH = Range("true or false", lambda value: isinstance(value, bool))
+_SCOPES = ("global", "tensor")
+
+RANGES: Mapping[str, Range] = {
+    "scale": _SCALE,
+    "density": Range("a number above 0 and at most 1", lambda value: _number(value) and 0 < value <= 1),
+    "drop_rate": Range("a number from 0 to below 1", lambda value: _number(value) and 0 <= value < 1),
+    "eta": Range("a number above 0 and at most 1", lambda value: _number(value) and 0 < value <= 1),
+    "common_fraction": Range("a number from 0 to 1", lambda value: _number(value) and 0 <= value <= 1),
+    "floor": Range("a number from 0", lambda value: _number(value) and value >= 0),
+    "seed": Range("an integer", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    "trim_scope": Range(f"one of {', '.join(_SCOPES)}", lambda value: value in _SCOPES),
+    "weighted_election": _SWITCH,
+    "weighted_mean": _SWITCH,
+}
+"""Name of an option -> its range; an option means the same thing in every operator that takes it."""
+
+
+def resolve_options(operator: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option of an operator, those not given at their defaults.
+
+    Args:
+        operator: Its keyword-only arguments are the options.
+        given: The options that were given.
+
+    Raises:
+        ValueError: One is unknown, missing or out of its range.
+    """
+    known = declared_options(operator)
+    unknown, missing = sorted(set(given) - set(known)), sorted(_required(known) - set(given))
+    if unknown or missing:
+        raise ValueError(
+            f"merge options: unknown {unknown}, missing {missing}; {_name(operator)} takes {sorted(known)}"
+        )
+    for name, value in given.items():
+        if not RANGES[name].holds(value):
+            raise ValueError(f"merge option {name} of {_name(operator)}: got {value!r}; expected {RANGES[name].words}")
+    return {**{name: value for name, value in known.items() if value is not inspect.Parameter.empty}, **given}
+
+
+def declared_options(operator: Callable[..., Any]) -> dict[str, Any]:
+    """Name of each option of an operator -> its default, or `inspect.Parameter.empty` where it must be given."""
+    parameters = inspect.signature(operator).parameters.values()
+    return {option.name: option.default for option in parameters if option.kind is option.KEYWORD_ONLY}
+
+
+def _required(known: Mapping[str, Any]) -> set[str]:
+    return {name for name, default in known.items() if default is inspect.Parameter.empty}
+
+
+def _name(operator: Callable[..., Any]) -> str:
+    return getattr(operator, "__name__", str(operator))

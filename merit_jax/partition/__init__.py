@@ -1,0 +1,1 @@
+"""Assigns datasets to branches (MERIT Alg. 1, step 3)."""

@@ -1,0 +1,170 @@
+"""What each branch trains on: datasets by group, full copies, or a slice of every dataset."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int32
+
+from merit_jax.core.seeds import fold
+from merit_jax.core.types import Branch, DatasetSlice
+
+
+def from_groups(names: Sequence[str], groups: Int32[np.ndarray, " t"], seed: int) -> tuple[Branch, ...]:
+    """One branch per group of datasets, each dataset whole and in exactly one branch (MERIT Alg. 1, step 4).
+
+    With one group this is joint training, and equal to the first branch of `replicate`.
+
+    Args:
+        names: Names of the datasets.
+        groups: Group of each dataset, 0..K-1, every group in use.
+        seed: The run's data seed.
+
+    Raises:
+        ValueError: Lengths differ, or the groups are not numbered 0..K-1.
+    """
+    groups = np.asarray(groups)
+    if len(groups) != len(names):
+        raise ValueError(f"got {len(groups)} group numbers for {len(names)} datasets; expected one for each")
+    present = np.unique(groups).tolist()
+    if not present or present != list(range(len(present))):
+        raise ValueError(f"groups must be numbered 0..K-1 with none empty; got the numbers {present}")
+    return tuple(
+        Branch(
+            tuple(DatasetSlice(name) for name, group in zip(names, groups, strict=True) if group == k),
+            _data_seed(seed, k),
+        )
+        for k in present
+    )
+
+
+def replicate(names: Sequence[str], k: int, seed: int) -> tuple[Branch, ...]:
+    """Everything in each of k branches, in k different data orders: a uniform soup.
+
+    Args:
+        names: Names of the datasets.
+        k: Number of branches.
+        seed: The run's data seed.
+
+    Raises:
+        ValueError: k < 1.
+    """
+    _at_least_one(k)
+    return tuple(Branch(tuple(DatasetSlice(name) for name in names), _data_seed(seed, i)) for i in range(k))
+
+
+def examples(names: Sequence[str], k: int, seed: int) -> tuple[Branch, ...]:
+    """The i-th of k slices of every dataset in branch i: a split without conflict, the i.i.d. control.
+
+    Args:
+        names: Names of the datasets.
+        k: Number of branches.
+        seed: The run's data seed.
+
+    Raises:
+        ValueError: k < 1.
+    """
+    _at_least_one(k)
+    return tuple(Branch(tuple(DatasetSlice(name, i, k) for name in names), _data_seed(seed, i)) for i in range(k))
+
+
+ASSIGNMENTS = {"replicate": replicate, "examples": examples}
+"""Name of a way to branch that does not group datasets -> (names, k, seed) -> branches."""
+
+
+class Partition(NamedTuple):
+    """What a run trains, as `partition.json` has it.
+
+    Attributes:
+        method: Name of the partitioner.
+        branches: What each branch trains on.
+        samples: Training examples per branch and epoch.
+        tokens: Supervised training tokens per branch and epoch; a slice of a dataset counts its part of the dataset's.
+    """
+
+    method: str
+    branches: tuple[Branch, ...]
+    samples: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; a share is [dataset, part, parts]."""
+        rows = [
+            {
+                "shares": [list(share) for share in branch.shares],
+                "seed": branch.seed,
+                "samples": samples,
+                "tokens": tokens,
+            }
+            for branch, samples, tokens in zip(self.branches, self.samples, self.tokens, strict=True)
+        ]
+        return {"method": self.method, "branches": rows}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str) -> "Partition":
+        """Reads `to_dict`'s result back.
+
+        Args:
+            data: The parsed JSON.
+            where: The file it came from, for error messages.
+
+        Raises:
+            ValueError: Keys are missing or unknown, or a share is not [dataset, part, parts].
+        """
+        _expect_keys(data, {"method", "branches"}, where)
+        branches, samples, tokens = [], [], []
+        for index, row in enumerate(data["branches"]):
+            _expect_keys(row, {"shares", "seed", "samples", "tokens"}, f"{where}, branch {index}")
+            branches.append(
+                Branch(tuple(_share(share, f"{where}, branch {index}") for share in row["shares"]), row["seed"])
+            )
+            samples.append(row["samples"])
+            tokens.append(row["tokens"])
+        if not branches:
+            raise ValueError(f"{where}: no branches")
+        return cls(data["method"], tuple(branches), tuple(samples), tuple(tokens))
+
+
+def make_partition(method: str, branches: Sequence[Branch], counts: Mapping[str, tuple[int, int]]) -> Partition:
+    """A plan with its counts.
+
+    Args:
+        method: Name of the partitioner.
+        branches: What each branch trains on.
+        counts: Dataset -> (training examples, supervised training tokens).
+    """
+
+    def total(branch: Branch, which: int) -> int:
+        return sum(_part(counts[share.dataset][which], share) for share in branch.shares)
+
+    samples, tokens = (tuple(total(branch, which) for branch in branches) for which in (0, 1))
+    return Partition(method, tuple(branches), samples, tokens)
+
+
+def _part(count: int, share: DatasetSlice) -> int:
+    return count * (share.part + 1) // share.parts - count * share.part // share.parts
+
+
+def _share(value: Any, where: str) -> DatasetSlice:
+    match value:
+        case [str(dataset), int(part), int(parts)] if 0 <= part < parts:
+            return DatasetSlice(dataset, part, parts)
+    raise ValueError(f"{where}: a share is [dataset, part, parts] with 0 <= part < parts; got {value!r}")
+
+
+def _expect_keys(data: Any, keys: set[str], where: str) -> None:
+    got = set(data) if isinstance(data, Mapping) else set()
+    if got != keys:
+        raise ValueError(
+            f"{where}: missing keys {sorted(keys - got)}, unknown keys {sorted(got - keys)}; expected {sorted(keys)}"
+        )
+
+
+def _data_seed(seed: int, k: int) -> int:
+    """The data-order seed of branch k: of its number alone, so that runs which share a branch share its order."""
+    return fold(seed, "branch", str(k))
+
+
+def _at_least_one(k: int) -> None:
+    if k < 1:
+        raise ValueError(f"got {k} branches; expected at least 1")

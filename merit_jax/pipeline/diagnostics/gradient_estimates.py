@@ -1,0 +1,104 @@
+"""Tasks that ask how well the datasets' gradients are estimated, at theta0."""
+
+import logging
+
+import numpy as np
+
+from merit_jax.core.seeds import fold
+from merit_jax.core.types import Batch
+from merit_jax.diagnostics.calibration import Blocks, Calibration, calibration
+from merit_jax.diagnostics.sketch import Sketch, sketch
+from merit_jax.gradients.compression import make_compressor
+from merit_jax.pipeline.diagnostics.models import theta0
+from merit_jax.pipeline.diagnostics.samples import Sample, block_batches, blocks_of
+from merit_jax.pipeline.diagnostics.task import Counted, DiagnosticTask, NotPossible, Tick, Work
+from merit_jax.pipeline.estimate_gradients import calibration_batches
+from merit_jax.pipeline.run import Run
+from merit_jax.workdir.paths import THETA0
+
+log = logging.getLogger("merit_jax")
+
+
+def calibration_task(run: Run) -> DiagnosticTask:
+    """Agreement of gradients of samples, against their size; datasets too small for two blocks are left out."""
+    cfg, options = run.config.diagnostics, run.config.gradients
+    pools = {d.name: blocks_of(run, d, cfg.calibration_examples, cfg.calibration_block) for d in run.datasets}
+    large = {name: blocks for name, blocks in pools.items() if len(blocks) > 1}
+    if not large:
+        raise NotPossible(
+            f"no dataset has two blocks of {cfg.calibration_block} examples: lower diagnostics.calibration_block"
+        )
+    if small := sorted(pools.keys() - large.keys()):
+        log.warning("calibration leaves out datasets of fewer than 2 blocks of examples: %s", ", ".join(small))
+    keys = ("calibration_examples", "calibration_block", "calibration_sizes", "bootstrap", "reliability")
+
+    def measure(tick: Tick) -> Calibration:
+        return calibration(
+            run.loss_fn,
+            theta0(run)[THETA0],
+            [Blocks(name, [block_batches(run, block, tick) for block in blocks]) for name, blocks in large.items()],
+            block=cfg.calibration_block,
+            sizes=cfg.calibration_sizes,
+            draws=cfg.bootstrap,
+            target=cfg.reliability,
+            seed=fold(run.config.seed, "bootstrap"),
+            trainable=run.config.train.trainable,
+            average=options.average,
+            reduce=make_compressor(options.reduction, stride=options.stride, width=options.width),
+            place=lambda batch: _stacked(run, batch),
+        )
+
+    settings = {key: list(cfg[key]) if key == "calibration_sizes" else cfg[key] for key in keys}
+    return DiagnosticTask(
+        {**Sample(run, cfg.calibration_examples).inputs, **settings, **_reduction(run)},
+        (Work(sum(map(len, large.values())), "gradients", cfg.calibration_block),),
+        measure,
+    )
+
+
+def sketch_task(run: Run) -> DiagnosticTask:
+    """Cosines of reduced gradients beside those of whole ones, on some of the datasets."""
+    cfg, options = run.config.diagnostics, run.config.gradients
+    chosen = _chosen(run, cfg.sketch_datasets)
+    if len(chosen) < 3:
+        raise NotPossible(
+            f"the fidelity of C needs at least 3 datasets, got {len(chosen)} (diagnostics.sketch_datasets)"
+        )
+    sample = Sample(run, options.examples, chosen)
+
+    def measure(tick: Tick) -> Sketch:
+        datasets = [dataset for dataset in run.datasets if dataset.name in chosen]
+        return sketch(
+            run.loss_fn,
+            theta0(run)[THETA0],
+            [Counted(calibration_batches(run, dataset), tick) for dataset in datasets],
+            chosen,
+            strides=cfg.strides,
+            widths=cfg.widths,
+            trainable=run.config.train.trainable,
+            average=options.average,
+            place=lambda batch: _stacked(run, batch),
+        )
+
+    settings = {"strides": list(cfg.strides), "widths": list(cfg.widths), "average": options.average}
+    return DiagnosticTask(
+        {**sample.inputs, **settings},
+        (Work(1, f"gradient of each of {len(chosen)} datasets", sample.count),),
+        measure,
+    )
+
+
+def _chosen(run: Run, most: int) -> list[str]:
+    """Names of at most so many datasets, drawn by seed; 0: all."""
+    order = np.random.default_rng(fold(run.config.seed, "sketch")).permutation(run.names).tolist()
+    return sorted(order[:most] if most else order)
+
+
+def _reduction(run: Run) -> dict:
+    cfg = run.config.gradients
+    return {key: cfg[key] for key in ("average", "reduction", "stride" if cfg.reduction == "stride" else "width")}
+
+
+def _stacked(run: Run, batch: Batch) -> Batch:
+    """A batch of one dataset for a gradient, on the devices."""
+    return run.place_batch(batch, leading=1)

@@ -1,0 +1,49 @@
+"""The models of a run that are evaluated: theta0, and merged models."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from merit_jax.core.types import LeafReader, Params
+from merit_jax.pipeline.merge_inputs import merged_leaves
+from merit_jax.pipeline.run import Run
+from merit_jax.workdir.artifacts import read_json
+from merit_jax.workdir.paths import MERGED, THETA0, Workdir
+
+
+class EvaluatedModel(NamedTuple):
+    """A model to evaluate.
+
+    Attributes:
+        leaves: Reads its parameters.
+        inputs: What it was made from, as JSON values.
+        displacement: Its distance from theta0, ‖θ − θ0‖₂.
+    """
+
+    leaves: Callable[[], LeafReader]
+    inputs: Mapping[str, Any]
+    displacement: float
+
+    def params(self, run: Run) -> Params:
+        """Its parameters, on the devices."""
+        return run.place(self.leaves()) if self.displacement else run.params
+
+
+def evaluated_models(run: Run, merged: Mapping[str, Workdir] | None = None) -> dict[str, EvaluatedModel]:
+    """Models by name: theta0, then the merged models.
+
+    Args:
+        run: The run.
+        merged: Name -> workdir of each merged model; None: the run's own, as "merged".
+
+    Raises:
+        ValueError: A model is not merged yet.
+    """
+    found = {THETA0: EvaluatedModel(run.theta0.leaves, {"theta0": run.theta0_fingerprint}, 0.0)}
+    for name, workdir in ({MERGED: run.workdir} if merged is None else merged).items():
+        record = read_json(workdir.merge_record)
+        found[name] = EvaluatedModel(
+            lambda workdir=workdir: merged_leaves(workdir),
+            record["inputs"],
+            record["displacement"]["merged"],
+        )
+    return found

@@ -1,0 +1,72 @@
+"""The paper on one page: the stages of MERIT in order (Alg. 1), each callable alone."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from merit_jax.core.registry import lookup
+from merit_jax.pipeline.estimate_gradients import estimate_gradients
+from merit_jax.pipeline.evaluate_models import evaluate_models
+from merit_jax.pipeline.export_model import export_model
+from merit_jax.pipeline.measure_conflict import measure_conflict
+from merit_jax.pipeline.merge_branches import merge_branches
+from merit_jax.pipeline.partition_mixture import needs_conflict, partition_mixture
+from merit_jax.pipeline.project_models import project_models
+from merit_jax.pipeline.read_mixture import read_mixture
+from merit_jax.pipeline.run import Run
+from merit_jax.pipeline.train_branches import train_branches
+from merit_jax.workdir.artifacts import read_json, write_json
+
+log = logging.getLogger("merit_jax")
+
+STAGES = {
+    "mixture": read_mixture,  # read D_1..D_T: s_t samples, n_t tokens
+    "gradients": estimate_gradients,  # step 1: g_t at theta0, on at most n examples each
+    "conflict": measure_conflict,  # step 1-2: C_ij = <g_i, g_j> of unit gradients; its principal axes
+    "partition": partition_mixture,  # step 3: K groups, halved along each axis at the sample-weighted median
+    "train": train_branches,  # step 4: theta_k from theta0 on group k, alone
+    "merge": merge_branches,  # step 5: sum_k w_k theta_k with w_k = N_k / sum_j N_j
+    "project": project_models,  # where the models went, among the datasets on the conflict axes
+    "export": export_model,  # the merged model as a Hugging Face folder
+    "evaluate": evaluate_models,  # base, baselines and merged on held-out records
+}
+
+
+def run_stages(run: Run, stages: Sequence[str] = ()) -> bool:
+    """Runs stages in the order of `STAGES`; one whose artifact is there, made from the same inputs, is skipped.
+
+    Args:
+        run: The run.
+        stages: Names of stages; empty for all.
+
+    Returns:
+        Whether any stage had something to do.
+
+    Raises:
+        ValueError: A stage is unknown, its inputs are missing, or its artifact was made from other inputs.
+    """
+    for name in stages:
+        lookup(STAGES, name, "stage")
+    skipped = () if needs_conflict(run) else ("gradients", "conflict", "project")
+    chosen = [name for name in STAGES if (not stages or name in stages) and name not in skipped]
+    worked = [timed(run, name, partial(STAGES[name], run)) for name in chosen]
+    return any(worked)
+
+
+def timed(run: Run, name: str, work: Callable[[], bool]) -> bool:
+    """Does some work and, if there was any to do, keeps how long it took in `times.json`."""
+    log.info("stage %s", name)
+    began = time.monotonic()
+    done = work()
+    if done:
+        seconds = round(time.monotonic() - began, 2)
+        log.info("stage %s took %.1f s", name, seconds)
+        run.on_first_process(lambda: _keep_time(run, name, seconds))
+    return done
+
+
+def _keep_time(run: Run, name: str, seconds: float) -> None:
+    path = run.workdir.times
+    times: Mapping[str, float] = read_json(path) if path.exists() else {}
+    write_json(path, {**times, name: seconds})

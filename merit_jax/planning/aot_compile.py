@@ -1,0 +1,109 @@
+"""The memory of a training step as a compiler has planned it: the run's own step, on devices that need not be there."""
+
+import os
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from merit_jax.core import sharding
+from merit_jax.planning.execution import ExecutionConfig, TrainingTask, abstract_batch, abstract_leaves, abstract_state
+from merit_jax.planning.topology import Topology
+from merit_jax.training.step import make_step
+
+
+class Compiled(NamedTuple):
+    """What a compiler says about one device.
+
+    Attributes:
+        arguments: Bytes of parameters, optimizer state and batch, padding included.
+        temporaries: Bytes of everything else at the peak: gradients, activations, gathered parameters.
+        code: Bytes of the program.
+        fits: Whether the compiler found room for all of it.
+        seconds: Time that compiling took.
+        message: What the compiler said, where it found no room.
+    """
+
+    arguments: int
+    temporaries: int
+    code: int
+    fits: bool
+    seconds: float
+    message: str = ""
+
+
+def devices_of(topology: Topology) -> list[Any]:
+    """Devices to compile for: this host's for a CPU, descriptions of them for TPUs.
+
+    Raises:
+        ValueError: There is no compiler for them here, or it does not know such a slice.
+    """
+    if topology.kind == "cpu":
+        if jax.default_backend() != "cpu" or jax.device_count() != topology.count:
+            raise ValueError(
+                f"{topology}: this process has {jax.device_count()} {jax.default_backend()} devices; set "
+                f"JAX_PLATFORMS=cpu and XLA_FLAGS=--xla_force_host_platform_device_count={topology.count}"
+            )
+        return jax.devices()
+    if not topology.chip.compiler:
+        raise ValueError(f"{topology}: there is no compiler for it without such a device; use --memory=analytic")
+    _pretend(topology)
+    bounds = [min(size, 2) for size in topology.shape] + [1] * (3 - len(topology.shape))
+    name = f"{topology.chip.compiler}:{'x'.join(map(str, topology.shape))}"
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=name, chips_per_host_bounds=[*bounds[:2], 1])
+    except Exception as error:
+        raise ValueError(
+            f"{topology}: no TPU compiler for it ({str(error).splitlines()[0]}); pip install 'merit-jax[tpu]' (no TPU is "
+            "needed), or use --memory=analytic"
+        ) from None
+    return list(found.devices)
+
+
+def _pretend(topology: Topology) -> None:
+    """Tells libtpu which slice it is on, so that it asks no metadata server."""
+    chip = topology.chip
+    for key, value in {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_ACCELERATOR_TYPE": f"{chip.accelerator}-{topology.count * chip.cores}",
+    }.items():
+        os.environ.setdefault(key, value)
+
+
+def compile_step(task: TrainingTask, setting: ExecutionConfig, devices: list[Any]) -> Compiled:
+    """Compiles the training step for devices and reads what it has planned.
+
+    Args:
+        task: What is trained.
+        setting: How it is laid out; `setting.obstacle()` is None.
+        devices: As many as the mesh of the setting.
+    """
+    mesh = jax.make_mesh(setting.mesh, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    lowered = lower_step(task, setting, mesh)
+    began = time.monotonic()
+    try:
+        found = lowered.compile().memory_analysis()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return Compiled(0, 0, 0, False, time.monotonic() - began, str(error))
+    outputs = found.output_size_in_bytes - found.alias_size_in_bytes
+    return Compiled(
+        found.argument_size_in_bytes,
+        found.temp_size_in_bytes + outputs,
+        found.generated_code_size_in_bytes,
+        True,
+        time.monotonic() - began,
+    )
+
+
+def lower_step(task: TrainingTask, setting: ExecutionConfig, mesh: Mesh) -> jax.stages.Lowered:
+    """The training step of a run, traced with shapes in the place of arrays."""
+    leaves, frozen = abstract_leaves(task, mesh)
+    rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
+    step = make_step(task.loss(setting.remat, mesh), task.optimizer)
+    return step.lower(abstract_state(task, leaves, mesh), frozen, abstract_batch(task, setting, mesh), rate)

@@ -1,0 +1,86 @@
+"""A model as a plan sees it: the shapes of its parameters and the sizes of its blocks."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from merit_jax.core import tree
+
+PARTS = ("vision", "projector", "decoder")
+"""Parts of a vision-language model in the order in which data flows; a text model is a decoder alone."""
+
+
+class Stack(NamedTuple):
+    """Equal blocks of attention and MLP.
+
+    Attributes:
+        layers: Number of blocks.
+        width: Residual stream.
+        query: Heads x head width.
+        key: Key heads x head width.
+        heads: Query heads.
+        mlp: Inner width of the MLP.
+    """
+
+    layers: int
+    width: int
+    query: int
+    key: int
+    heads: int
+    mlp: int
+
+
+class Images(NamedTuple):
+    """What a vision tower does to one row.
+
+    Attributes:
+        vectors: Vectors that go through its blocks.
+        features: Features that come out of the projector.
+        pairs: Query-key pairs that its attention scores, summed over its blocks.
+        largest: Query-key pairs whose scores exist at one time.
+        bytes: Size of the row's image arrays.
+    """
+
+    vectors: int = 0
+    features: int = 0
+    pairs: int = 0
+    largest: int = 0
+    bytes: int = 0
+
+
+class Architecture(NamedTuple):
+    """A model without its weights.
+
+    Attributes:
+        abstract: Tree of its parameters' shapes and types.
+        decoder: The decoder's blocks.
+        vocab: Rows of the unembedding.
+        tower: The vision tower's blocks; None for text.
+        images: What it does to a row of the training batch.
+        itemsize: Bytes of a number in the computation.
+    """
+
+    abstract: Any
+    decoder: Stack
+    vocab: int
+    tower: Stack | None
+    images: Images
+    itemsize: int
+
+
+def parts(architecture: Architecture) -> dict[str, dict[str, Any]]:
+    """Part -> its leaves, flat by their whole paths."""
+    leaves = tree.flatten(architecture.abstract)
+    if architecture.tower is None:
+        return {"decoder": leaves}
+    return {name: {path: leaf for path, leaf in leaves.items() if path.startswith(f"{name}/")} for name in PARTS}
+
+
+def size(leaves: Mapping[str, Any]) -> int:
+    """Numbers in leaves."""
+    return sum(math.prod(leaf.shape) for leaf in leaves.values())
+
+
+def multiplied(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The kernels that every vector of a part is multiplied with: neither tables, norms and biases, nor the unembedding."""
+    return {path: leaf for path, leaf in leaves.items() if path.endswith("kernel") and "unembed/" not in path}

@@ -1,0 +1,193 @@
+"""What a run's workdir holds so far, read once for the whole report."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from merit_jax.reporting.figures import Number
+from merit_jax.training.metrics_log import read_metrics
+from merit_jax.workdir.artifacts import read_arrays, read_json
+from merit_jax.workdir.paths import Workdir
+
+DIAGNOSTICS = (
+    "connectivity",
+    "displacement",
+    "perturbation",
+    "surface",
+    "gain",
+    "split_gain",
+    "calibration",
+    "sketch",
+    "gradient_norms",
+    "curvature",
+)
+"""Names of the artifacts under `diagnostics/`."""
+
+
+class Conflict(NamedTuple):
+    """`conflict.npz`.
+
+    Attributes:
+        names: Of the datasets.
+        similarity: C, f32[T, T]; None where it was too large to keep.
+        scores: Place of every dataset along each axis, f32[T, r].
+        explained: Share of the variance along each axis.
+        components: The axes, f32[T, r].
+    """
+
+    names: tuple[str, ...]
+    similarity: np.ndarray | None
+    scores: np.ndarray
+    explained: np.ndarray
+    components: np.ndarray
+
+
+class Branch(NamedTuple):
+    """A branch, as far as it got.
+
+    Attributes:
+        shares: (dataset, part, parts) of what it trains on.
+        samples: Training examples.
+        tokens: Supervised tokens.
+        log: Lines of its `metrics.jsonl`.
+        done: Its `done.json`; None while it is not finished.
+    """
+
+    shares: tuple[tuple[str, int, int], ...]
+    samples: int
+    tokens: int
+    log: tuple[Mapping[str, Any], ...]
+    done: Mapping[str, Any] | None
+
+
+class Artifacts(NamedTuple):
+    """A workdir. What is not there is None, or empty.
+
+    Attributes:
+        folder: As the user wrote it.
+        config: `config.json`.
+        datasets: Name -> samples, tokens, ...
+        digests: Dataset -> sha256 of its files.
+        norms: Dataset -> ‖g_t‖.
+        conflict: Similarities and axes.
+        split: `partition.method`, as it was carried out.
+        branches: In order.
+        joint: The log of joint training, if it is a baseline.
+        merge: `merge.json`.
+        models: Name -> scores, base first.
+        retained: Patterns of the suites of old skills.
+        frontier: `frontier.json`.
+        times: Stage -> seconds.
+        diagnosed: Diagnostic -> seconds.
+        projection: Model -> cosines of its way from theta0 with every dataset's descent direction.
+        diagnostics: Name -> result.
+        versions: Package -> version.
+        fingerprint: Of theta0.
+    """
+
+    folder: str
+    config: Mapping[str, Any] | None
+    datasets: Mapping[str, Mapping[str, Any]]
+    digests: Mapping[str, str]
+    norms: Mapping[str, Number]
+    conflict: Conflict | None
+    split: str
+    branches: tuple[Branch, ...]
+    joint: tuple[Mapping[str, Any], ...]
+    merge: Mapping[str, Any] | None
+    models: Mapping[str, Mapping[str, Any]]
+    retained: Sequence[str]
+    frontier: Mapping[str, Any] | None
+    times: Mapping[str, Number]
+    diagnosed: Mapping[str, Number]
+    projection: Mapping[str, Sequence[Number]]
+    diagnostics: Mapping[str, Mapping[str, Any]]
+    versions: Mapping[str, str]
+    fingerprint: str
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """Dataset -> branch; without those that several branches share."""
+        return {name: k for k, b in enumerate(self.branches) for name, _, parts in b.shares if parts == 1}
+
+    @property
+    def title(self) -> str:
+        """The method and its starting point, in a few words."""
+        if self.config is None:
+            return self.folder.rstrip("/").rsplit("/", 1)[-1]
+        model = str(self.config["model"]["path"]).rstrip("/").rsplit("/", 1)[-1]
+        return f"{self.config['method'] or self.config['partition']['method']} from {model}"
+
+    def run_command(self, *stages: str) -> str:
+        """What runs some stages."""
+        chosen = f" --stages={','.join(stages)}" if stages else ""
+        return f"python -m launch.run --config=CONFIG --workdir={self.folder}{chosen}"
+
+    def diagnose_command(self, *names: str) -> str:
+        """What makes some diagnostics."""
+        return f"python -m launch.diagnose --workdir={self.folder} --only={','.join(names)}"
+
+
+def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:
+    """Reads a workdir, finished or not.
+
+    Args:
+        workdir: Where.
+        folder: The same as the user wrote it; commands are shown with it.
+
+    Raises:
+        ValueError: There is nothing of a run, or a file is damaged.
+    """
+    if not any(path.exists() for path in (workdir.mixture, workdir.partition, workdir.conflict, workdir.config)):
+        raise ValueError(f"{workdir.root} holds no run: expected mixture.json, conflict.npz or partition.json in it")
+    mixture = _json(workdir.mixture) or {}
+    diagnostics = _diagnostics(workdir.root / "diagnostics")
+    evaluation, partition = _json(workdir.evaluation) or {}, _json(workdir.partition) or {}
+    card = _json(workdir.merged_hf / "merit.json") or {}
+    return Artifacts(
+        folder=folder,
+        config=_json(workdir.config),
+        datasets=mixture.get("datasets", {}),
+        digests=mixture.get("inputs", {}).get("datasets", {}),
+        norms={
+            name: entry["norm"] for name, entry in (_json(workdir.gradient_index) or {}).get("datasets", {}).items()
+        },
+        conflict=_conflict(workdir.conflict),
+        split=partition.get("method", ""),
+        branches=tuple(_branch(workdir, k, entry) for k, entry in enumerate(partition.get("branches", ()))),
+        joint=tuple(read_metrics(Workdir(workdir.baselines / "joint", workdir.shared).branch_metrics(0))),
+        merge=_json(workdir.merge_record),
+        models=evaluation.get("models", {}),
+        retained=evaluation.get("inputs", {}).get("evaluate", {}).get("retained", ()),
+        frontier=_json(workdir.frontier),
+        times=_json(workdir.times) or {},
+        diagnosed={name: content["seconds"] for name, content in diagnostics.items()},
+        projection=(_json(workdir.projection) or {}).get("cosines", {}),
+        diagnostics={name: content["result"] for name, content in diagnostics.items()},
+        versions=card.get("versions", {}),
+        fingerprint=(_json(workdir.theta0) or {}).get("fingerprint", ""),
+    )
+
+
+def _json(path: epath.Path) -> Any:
+    return read_json(path) if path.exists() else None
+
+
+def _conflict(path: epath.Path) -> Conflict | None:
+    if not path.exists():
+        return None
+    arrays = read_arrays(path)
+    return Conflict(tuple(arrays["names"].tolist()), *(arrays.get(name) for name in Conflict._fields[1:]))
+
+
+def _branch(workdir: Workdir, index: int, entry: Mapping[str, Any]) -> Branch:
+    shares = tuple((name, part, parts) for name, part, parts in entry["shares"])
+    log, done = tuple(read_metrics(workdir.branch_metrics(index))), _json(workdir.branch_done(index))
+    return Branch(shares, entry["samples"], entry["tokens"], log, done)
+
+
+def _diagnostics(folder: epath.Path) -> dict[str, Mapping[str, Any]]:
+    paths = {name: folder / f"{name}.json" for name in DIAGNOSTICS}
+    return {name: read_json(path) for name, path in paths.items() if path.exists()}

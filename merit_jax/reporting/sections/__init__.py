@@ -1,0 +1,28 @@
+"""The sections of the report, each a function of what the run's workdir holds."""
+
+from merit_jax.reporting.sections.conflict import conflict
+from merit_jax.reporting.sections.costs import costs
+from merit_jax.reporting.sections.curvature import curvature
+from merit_jax.reporting.sections.evaluation import evaluation
+from merit_jax.reporting.sections.gain import gain
+from merit_jax.reporting.sections.gradients import gradients
+from merit_jax.reporting.sections.landscape import landscape
+from merit_jax.reporting.sections.provenance import provenance
+from merit_jax.reporting.sections.split import split
+from merit_jax.reporting.sections.summary import summary
+from merit_jax.reporting.sections.training import training
+
+SECTIONS = (
+    summary,
+    evaluation,
+    conflict,
+    split,
+    training,
+    landscape,
+    gain,
+    gradients,
+    curvature,
+    costs,
+    provenance,
+)
+"""In the order of the page."""

@@ -1,0 +1,169 @@
+"""Is theta0 merge-ready: barriers between models, distances, flatness, and the loss around them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from merit_jax.reporting.blocks import Missing, Part, Section, Table, Text
+from merit_jax.reporting.contours import levels, segments
+from merit_jax.reporting.figures import Axis, Band, Bars, Chart, Colour, Contour, Line, Mark, Number, Points, look
+from merit_jax.reporting.labels import called, style
+from merit_jax.reporting.run_data import Artifacts
+from merit_jax.reporting.scales import number
+from merit_jax.reporting.values import floats, text
+from merit_jax.workdir.paths import MERGED
+
+SHOWN = 12
+"""Paths that get a colour and a place in the legend; further ones are grey."""
+
+
+def landscape(artifacts: Artifacts) -> Section:
+    """What the diagnostics of the trained models say."""
+    return Section("landscape", "Is theta0 merge-ready", tuple(_parts(artifacts)))
+
+
+def _parts(artifacts: Artifacts) -> Iterator[Part]:
+    found = artifacts.diagnostics
+    charts = {"connectivity": connectivity_chart, "perturbation": perturbation_chart, "surface": surface_chart}
+    if "connectivity" in found:
+        yield Text(_barriers(found["connectivity"]))
+    yield from (chart(artifacts, found[name]) for name, chart in charts.items() if name in found)
+    if artifacts.merge:
+        yield displacement_chart(artifacts)
+    if trajectories := found.get("displacement", {}).get("trajectories"):
+        yield trajectory_chart(artifacts, trajectories)
+    if "displacement" in found:
+        yield cosine_table(artifacts, found["displacement"])
+    if "perturbation" in found:
+        yield flatness_table(artifacts, found["perturbation"])
+    words = {
+        "connectivity": "The loss along the lines between branches and to the merged model",
+        "perturbation": "The loss under weight noise, joint against merged",
+        "surface": "The loss on a plane through theta0, branches and merged model",
+        "displacement": "Cosines between task vectors, and the identity of Eq. 11",
+    }
+    yield from (Missing(words[name], artifacts.diagnose_command(name)) for name in words if name not in found)
+
+
+def _barriers(result: Mapping[str, Any]) -> str:
+    barriers = floats([path["barrier"] for path in result["paths"]])
+    count, zero = len(barriers), sum(barrier < 0.0005 for barrier in barriers)
+    return (
+        f"Loss barriers on {count} straight lines between models: highest {text(result['barrier'])} nats per token;"
+        f" {zero} of {count} are "
+        "zero to three decimals. The paper finds none at 3B: a merge-ready theta0 keeps its branches in one valley."
+    )
+
+
+def connectivity_chart(artifacts: Artifacts, result: Mapping[str, Any]) -> Chart:
+    """Loss along every line, branch to branch dashed."""
+    marks: list[Mark] = []
+    for place, path in enumerate(result["paths"]):
+        ends = f"{path['start']} – {path['end']}"
+        whole = MERGED in (path["start"], path["end"])
+        colour: Colour = look(place)[0] if place < SHOWN else "muted"
+        pairs = zip(result["alphas"], path["losses"], strict=True)
+        tips = [f"{ends}\nα = {a:.2f}: {text(loss)} nats\nbarrier {text(path['barrier'])}" for a, loss in pairs]
+        line = Line(result["alphas"], floats(path["losses"]), tips, colour, ends if place < SHOWN else "", not whole)
+        marks.append(line)
+    x, y = Axis("α, share of the way", low=0, high=1), Axis("nats per supervised token")
+    note = "No hump on a line: both ends lie in one valley. Dashed: between branches; full: to the merged model."
+    return Chart("connectivity", "Loss along lines between models", x, y, tuple(marks), note, height=340)
+
+
+def displacement_chart(artifacts: Artifacts) -> Chart:
+    """Distance of every model and branch from theta0."""
+    recorded = artifacts.merge["displacement"]
+    found: dict[str, Number] = {called(artifacts, MERGED): recorded["merged"]}
+    colours: list[Colour] = [style(artifacts, MERGED)[0]]
+    for index, distance in enumerate(recorded["branches"]):
+        found[f"branch {index}"] = distance
+        colours.append(look(index)[0])
+    for name, model in artifacts.models.items():
+        if name != MERGED and model.get("displacement"):
+            found[called(artifacts, name)] = model["displacement"]
+            colours.append("muted")
+    return Chart(
+        "displacement",
+        "Distance from theta0",
+        Axis("‖θ − θ0‖₂", low=0),
+        Axis("", names=tuple(found)),
+        (Bars([*found.values()], [f"{value:.2f}" for value in found.values()], colours),),
+        "Averaging contracts: the merged model is nearer than its branches (Eq. 2), and far nearer than joint training.",
+        height=90 + 24 * len(found),
+    )
+
+
+def trajectory_chart(artifacts: Artifacts, trajectories: Sequence[Mapping[str, Any]]) -> Chart:
+    """Distance along training."""
+    marks = []
+    for place, entry in enumerate(trajectories):
+        dashed, label = entry["name"] == "joint", entry["name"]
+        colour = "muted" if dashed else look(place)[0]
+        marks.append(Line(entry["steps"], floats(entry["distances"]), (), colour, label, dashed))
+    x, y = Axis("step"), Axis("‖θ − θ0‖₂", low=0)
+    return Chart("trajectory", "Distance from theta0 along training", x, y, tuple(marks))
+
+
+def cosine_table(artifacts: Artifacts, result: Mapping[str, Any]) -> Table:
+    """Cosine of each pair of task vectors; Eq. 11 in the caption."""
+    names, identity = result["names"], result["parallel_axis"]
+    rows = [[name, *(text(value, 2) for value in row)] for name, row in zip(names, result["cosines"], strict=True)]
+    caption = "Cosines between task vectors θ − θ0."
+    if identity:
+        caption += (
+            f" Eq. 11: mean squared distance of the branches {number(identity['branches'])} = merged {number(identity['merged'])}"
+            f" + spread {number(identity['spread'])}, up to {abs(identity['residual']):.1g} of the whole; contraction (Eq. 2) "
+            f"{number(identity['contraction'])}."
+        )
+    return Table(caption, ["", *names], rows)
+
+
+def perturbation_chart(artifacts: Artifacts, result: Mapping[str, Any]) -> Chart:
+    """Rise of the loss under noise, mean and standard deviation over draws."""
+    marks: list[Mark] = []
+    for entry in result["models"]:
+        colour, sigmas = style(artifacts, entry["name"])[0], [0.0, *result["sigmas"]]
+        rows = zip(sigmas, [0.0, *floats(entry["mean"])], np.nan_to_num([0.0, *floats(entry["std"])]), strict=True)
+        at, mean, std = np.array([row for row in rows if np.isfinite(row[1])]).T
+        marks.append(Band(at.tolist(), (mean - std).tolist(), (mean + std).tolist(), colour))
+        tips = [f"{entry['name']}, σ = {s:g}\n+{m:.3f} ± {d:.3f} nats" for s, m, d in zip(at, mean, std, strict=True)]
+        marks.append(Line(at.tolist(), mean.tolist(), tips, colour, entry["name"]))
+    x, y = Axis("σ of Gaussian noise on every weight", low=0), Axis("rise of the loss, nats per token")
+    note = "Flatter is better. Band: standard deviation over draws of the noise."
+    return Chart("perturbation", "Rise of the loss under weight noise", x, y, tuple(marks), note)
+
+
+def flatness_table(artifacts: Artifacts, result: Mapping[str, Any]) -> Table:
+    """Loss without noise, and the area under its rise."""
+    rows = [
+        [called(artifacts, entry["name"]), text(entry["loss"]), *map(text, entry["mean"]), text(entry["auc"], 5)]
+        for entry in result["models"]
+    ]
+    header = ["model", "loss", *(f"rise at σ = {sigma:g}" for sigma in result["sigmas"]), "flatness AUC"]
+    return Table(
+        "Weight noise: nats per supervised token; AUC is the area under the rise, less is flatter", header, rows
+    )
+
+
+def surface_chart(artifacts: Artifacts, result: Mapping[str, Any]) -> Chart:
+    """Lines of equal loss on the plane, and where the models are on it."""
+    x, y, losses = (np.array(result[key], np.float64) for key in ("x", "y", "losses"))
+    shares = np.linspace(0.12, 0.95, 12) ** 2
+    marks: list[Mark] = [
+        Contour(segments(x, y, losses, level), "muted", float(0.35 + 0.6 * (1 - share)))
+        for level, share in zip(levels(losses, shares.tolist()), shares, strict=True)
+    ]
+    marks.append(Points([0.0], [0.0], ["theta0"], "ink", "", "star", 6, named=True))
+    for place, (name, (a, b), off) in enumerate(zip(result["names"], result["places"], result["off"], strict=True)):
+        merged = name == MERGED
+        colour, shape = ("ink", "diamond") if merged else look(place)
+        tip = name if off < 1e-6 or merged else f"{name} ({off:.2g} off the plane)"
+        marks.append(Points([a], [b], [tip], colour, "", shape, 5.5, named=merged))
+        if not merged:
+            marks[-1] = marks[-1]._replace(label=name)
+    low, high = np.nanmin(losses), np.nanmax(losses)
+    note = f"Lines of equal loss, {low:.2f} to {high:.2f} nats per token, closer together near the bottom."
+    axes = Axis("towards the merged model, ‖·‖₂"), Axis("across, where the branches differ most")
+    return Chart("surface", "Loss on a plane through theta0", *axes, tuple(marks), note, height=340)

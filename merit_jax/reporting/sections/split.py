@@ -1,0 +1,99 @@
+"""Which dataset went where, with samples and tokens, and how the branches are weighed."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from merit_jax.reporting.blocks import Cell, Missing, Part, Section, Table
+from merit_jax.reporting.figures import Axis, Bars, Chart, look
+from merit_jax.reporting.run_data import Artifacts
+
+
+def split(artifacts: Artifacts) -> Section:
+    """The branches and their datasets."""
+    return Section("split", "Which dataset went where, and what it weighs", tuple(_parts(artifacts)))
+
+
+def _parts(artifacts: Artifacts) -> Iterator[Part]:
+    if artifacts.branches:
+        yield branch_table(artifacts)
+        yield token_chart(artifacts)
+        yield (
+            weights_chart(artifacts)
+            if artifacts.merge
+            else Missing("Weights of the merge", artifacts.run_command("merge"))
+        )
+    else:
+        yield Missing("The branches and their datasets", artifacts.run_command("partition"))
+    if artifacts.datasets:
+        yield dataset_table(artifacts)
+
+
+def branch_table(artifacts: Artifacts) -> Table:
+    """One row for each branch."""
+    weights = artifacts.merge["weights"] if artifacts.merge else [None] * len(artifacts.branches)
+    rows = []
+    for index, (branch, weight) in enumerate(zip(artifacts.branches, weights, strict=True)):
+        names = [name if parts == 1 else f"{name} ({part + 1} of {parts})" for name, part, parts in branch.shares]
+        share = "" if weight is None else f"{weight:.3f}"
+        rows.append(
+            [
+                Cell(str(index), branch=index),
+                f"{branch.samples:,}",
+                f"{branch.tokens:,}",
+                share,
+                ", ".join(sorted(names)),
+            ]
+        )
+    header = ["branch", "samples", "tokens", "weight", "datasets"]
+    return Table("Branches; the weight is theirs in the merge", header, rows, words=(4,))
+
+
+def token_chart(artifacts: Artifacts) -> Chart:
+    """Supervised tokens of each branch: what the merge weighs them by."""
+    tokens = [branch.tokens for branch in artifacts.branches]
+    return Chart(
+        "tokens",
+        "Supervised tokens of each branch",
+        Axis("supervised tokens"),
+        Axis("", names=tuple(f"branch {index}" for index in range(len(tokens)))),
+        (Bars(tokens, [f"{count:,}" for count in tokens], [look(index)[0] for index in range(len(tokens))]),),
+        "The split balances samples; a token-weighted merge then weighs each branch by its tokens.",
+        height=90 + 30 * len(tokens),
+    )
+
+
+def weights_chart(artifacts: Artifacts) -> Chart:
+    """w_k of the merge."""
+    weights = artifacts.merge["weights"]
+    return Chart(
+        "weights",
+        "Weights of the merge",
+        Axis("weight", low=0),
+        Axis("", names=tuple(f"branch {index}" for index in range(len(weights)))),
+        (Bars(weights, [f"{weight:.3f}" for weight in weights], [look(index)[0] for index in range(len(weights))]),),
+        f"Operator: {artifacts.merge['method']}. Each weight is the branch's share of all supervised tokens trained on.",
+        height=90 + 30 * len(weights),
+    )
+
+
+def dataset_table(artifacts: Artifacts) -> Table:
+    """One row for each dataset, with how it gets on with its own branch and with the others."""
+    groups, found = artifacts.groups, artifacts.conflict
+    header = ["dataset", "branch", "samples", "tokens", "gradient norm", "cosine within branch", "with others"]
+    rows = []
+    for name, entry in sorted(artifacts.datasets.items(), key=lambda item: (groups.get(item[0], -1), item[0])):
+        group = groups.get(name)
+        norm = f"{artifacts.norms[name]:.3g}" if name in artifacts.norms else ""
+        cosines = ["", ""]
+        kept = found is not None and found.similarity is not None
+        if kept and name in found.names and group is not None:
+            row = found.similarity[found.names.index(name)]
+            same = np.array([groups.get(other) == group and other != name for other in found.names])
+            apart = np.array([groups.get(other) != group for other in found.names])
+            cosines = [f"{row[chosen].mean():.2f}" if chosen.any() else "" for chosen in (same, apart)]
+        place = Cell("all" if group is None and artifacts.branches else str(group or 0), branch=group)
+        rows.append(
+            [name, place if artifacts.branches else "", f"{entry['samples']:,}", f"{entry['tokens']:,}", norm, *cosines]
+        )
+    return Table(f"All {len(rows)} datasets", header, rows, folded=True)

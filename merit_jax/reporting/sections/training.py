@@ -1,0 +1,57 @@
+"""How the branches were trained."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from merit_jax.reporting.blocks import Missing, Part, Section, Table
+from merit_jax.reporting.figures import Axis, Chart, Line, Mark, Number, look
+from merit_jax.reporting.run_data import Artifacts
+
+
+def training(artifacts: Artifacts) -> Section:
+    """Curves of all branches."""
+    return Section("training", "Training", tuple(_parts(artifacts)))
+
+
+def _parts(artifacts: Artifacts) -> Iterator[Part]:
+    if any(branch.log for branch in artifacts.branches):
+        yield _curves(artifacts, "loss", "Training loss", "nats per supervised token")
+        yield _curves(artifacts, "gradient_norm", "Gradient norm", "norm before clipping")
+        yield branch_table(artifacts)
+    else:
+        yield Missing("Training curves of the branches", artifacts.run_command("train"))
+
+
+def _curves(artifacts: Artifacts, key: str, title: str, unit: str) -> Chart:
+    """One quantity of all branches along their own training, and of joint training along its."""
+    marks: list[Mark] = []
+    if artifacts.joint:
+        marks.append(Line(*_along(artifacts.joint, key), (), "muted", "joint", dashed=True))
+    for index, branch in enumerate(artifacts.branches):
+        if branch.log:
+            x, y = _along(branch.log, key)
+            tips = [f"branch {index}, step {line['step']}: {line[key]:.3g}" for line in branch.log]
+            marks.append(Line(x, y, tips if len(tips) <= 60 else (), look(index)[0], f"branch {index}"))
+    note = "Steps of joint training are more, as it sees all of the data." if artifacts.joint else ""
+    return Chart(f"training_{key}", title, Axis("step"), Axis(unit, low=0), tuple(marks), note)
+
+
+def _along(log: Sequence[Mapping[str, Any]], key: str) -> tuple[list[Number], list[Number]]:
+    return [line["step"] for line in log], [line[key] for line in log]
+
+
+def branch_table(artifacts: Artifacts) -> Table:
+    """Steps, tokens, last loss and time of each branch."""
+    rows = []
+    for index, branch in enumerate(artifacts.branches):
+        done = branch.done or {}
+        rows.append(
+            [
+                f"branch {index}",
+                f"{done['steps']:,}" if done else (str(branch.log[-1]["step"]) if branch.log else "0") + " so far",
+                f"{done['tokens']:,}" if done else "",
+                f"{branch.log[-1]['loss']:.3f}" if branch.log else "",
+                f"{done['seconds']:.0f}" if done else "",
+            ]
+        )
+    return Table("Branches", ["", "steps", "tokens trained on", "last loss", "seconds"], rows)

@@ -1,0 +1,34 @@
+"""Datasets in the plane by t-SNE (van der Maaten & Hinton 2008) on the cosine distances of their gradients."""
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.manifold import TSNE
+
+from merit_jax.core.types import Array
+
+MOST_EXACT = 300
+"""Datasets up to which all pairs are computed; Barnes and Hut's approximation is faster for more."""
+
+FEWEST = 5
+"""Datasets below which neighbourhoods say nothing."""
+
+PERPLEXITY = 30.0
+"""Neighbours that count as near, at most; for few datasets a third of the others."""
+
+
+def embed(similarity: Float[Array, "t t"], start: Float[Array, "t 2"]) -> Float[np.ndarray, "t 2"]:
+    """Places of the datasets such that near ones have similar gradients: t-SNE of `1 − C_ij`.
+
+    Args:
+        similarity: Cosine similarity C of at least `FEWEST` datasets.
+        start: Where they begin, such as their scores on two principal axes; the same start ends in the same places.
+    """
+    C = np.asarray(similarity, np.float64)
+    distance = np.clip(1 - (C + C.T) / 2, 0, 2)
+    np.fill_diagonal(distance, 0)
+    start = np.asarray(start, np.float64)
+    start = (1e-4 * start / max(float(start[:, 0].std()), 1e-12)).astype(np.float32)
+    perplexity = min(PERPLEXITY, (len(C) - 1) / 3)
+    method = "exact" if len(C) <= MOST_EXACT else "barnes_hut"
+    tsne = TSNE(perplexity=perplexity, metric="precomputed", init=start, random_state=0, method=method)
+    return np.asarray(tsne.fit_transform(distance), np.float64)

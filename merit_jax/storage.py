@@ -1,8 +1,0 @@
-"""Where files are."""
-
-from etils import epath
-
-
-def in_bucket(path: epath.PathLike) -> bool:
-    """Whether a path is a URL, as gs://bucket/folder, which epath opens; else it is on a disk of this machine."""
-    return "://" in str(path)

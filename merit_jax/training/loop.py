@@ -1,0 +1,161 @@
+"""Fine-tunes one branch from theta0, and carries on where a killed run stopped."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+import optax
+from etils import epath
+from jax.sharding import Mesh
+from jaxtyping import Int64
+
+from merit_jax.checkpoints.branch_checkpoint import Checkpoints, Progress
+from merit_jax.core import tree
+from merit_jax.core.errors import UnfinishedError
+from merit_jax.core.progress import bar
+from merit_jax.core.sharding import place_batch
+from merit_jax.core.types import Batch, Leaves, TrainState
+from merit_jax.training.metrics_log import MetricsLog
+from merit_jax.training.preemption import StopSignal, never_stop
+from merit_jax.training.step import TrainStep
+
+
+@runtime_checkable
+class Loader(Protocol):
+    """Data of one branch: a known number of batches, of tokens in each, and an iterator whose state can be saved."""
+
+    steps: int
+    supervised: Sequence[int] | Int64[np.ndarray, " steps"]
+
+    def iterator(self) -> Any:
+        """An iterator over host batches, leaves [rows, length], with `get_state` and `set_state`.
+
+        The rows that this process's devices have no part of need no content.
+        """
+
+
+class Finished(NamedTuple):
+    """A trained branch.
+
+    Attributes:
+        steps: Optimizer steps taken.
+        tokens: Supervised tokens trained on.
+        fingerprint: Of the trained parameters, by `tree.fingerprint`.
+        seconds: Wall time of this call (a resumed part only counts itself).
+    """
+
+    steps: int
+    tokens: int
+    fingerprint: str
+    seconds: float
+
+
+def fine_tune(
+    step: TrainStep,
+    state: TrainState,
+    frozen: Leaves,
+    loader: Loader,
+    schedule: optax.Schedule,
+    *,
+    theta0: Leaves,
+    directory: epath.PathLike,
+    mesh: Mesh,
+    inputs: str,
+    micro_batches: int = 1,
+    checkpoint_every: int = 200,
+    log_every: int = 10,
+    description: str = "train",
+    stop: StopSignal = never_stop,
+) -> Finished:
+    """Trains a branch to the end of its data, from its newest checkpoint if it has one.
+
+    The order in every turn is: save the state one has, then advance the data, then step. A run that is killed at any moment
+    and started again therefore ends with the same bits as one that was not.
+
+    Args:
+        step: The compiled step.
+        state: theta0's state; also gives shapes and shardings to a restored one.
+        frozen: The other leaves of theta0.
+        loader: The branch's data.
+        schedule: Learning rate at a step.
+        theta0: Where the branch starts: its trainable leaves, in arrays of their own (the step consumes the state's).
+        directory: The branch's directory, for `checkpoints/` and `metrics.jsonl`.
+        mesh: Devices of this branch.
+        inputs: Fingerprint of all that the branch is made from.
+        micro_batches: Parts that each batch is cut into.
+        checkpoint_every: Steps between checkpoints.
+        log_every: Steps between lines of `metrics.jsonl`.
+        description: Label of the progress bar.
+        stop: Whether to save and stop before a step; the same answer on every process.
+
+    Raises:
+        ValueError: The directory holds a branch made from other inputs.
+        UnfinishedError: It was told to stop, and what it has is saved.
+    """
+    checkpoints, iterator = Checkpoints(epath.Path(directory) / "checkpoints"), loader.iterator()
+    state, at = _resume(checkpoints, state, iterator, loader.steps, inputs)
+    log = MetricsLog(epath.Path(directory) / "metrics.jsonl", at.step, log_every, theta0)
+    began, start, tokens = time.monotonic(), at.step, at.tokens
+    with closing(checkpoints), bar(loader.steps, description, "step", initial=start) as progress:
+        for index, told in ((index, stop(index)) for index in range(start, loader.steps)):
+            if index > start and (told or index % checkpoint_every == 0):
+                _save(checkpoints, log, state, Progress(index, tokens, _get_state(iterator), inputs))
+            if told:
+                raise UnfinishedError(f"{description}: told to stop, and saved, at step {index} of {loader.steps}")
+            batch = place_batch(in_micro_batches(next(iterator), micro_batches), mesh, leading=1)
+            state, metrics = step(state, frozen, batch, np.float32(schedule(index)))
+            tokens += int(loader.supervised[index])
+            progress.set_postfix(log.add(index, metrics, state.leaves, last=index == loader.steps - 1), refresh=False)
+            progress.update()
+        if start < loader.steps:
+            at = _save_final(checkpoints, state, Progress(loader.steps, tokens, _get_state(iterator), inputs))
+    return Finished(loader.steps, tokens, at.fingerprint, time.monotonic() - began)
+
+
+def _save(checkpoints: Checkpoints, log: MetricsLog, state: TrainState, progress: Progress) -> None:
+    """Saves a state that training goes on from; every checkpoint ends a line of the log."""
+    log.write(progress.step, state.leaves)
+    checkpoints.save(state, progress)
+
+
+def _save_final(checkpoints: Checkpoints, state: TrainState, progress: Progress) -> Progress:
+    """Saves the last state, with the fingerprint of its parameters."""
+    sealed = progress._replace(fingerprint=tree.fingerprint(state.leaves))
+    checkpoints.save(state, sealed, final=True)
+    return sealed
+
+
+def in_micro_batches(batch: Batch, parts: int) -> Batch:
+    """Leaves [rows, ...] -> [parts, rows / parts, ...]; micro-batch i holds every parts-th row from i."""
+    rows = batch.tokens.shape[0]
+    if rows % parts:
+        raise ValueError(f"train.micro_batches = {parts} does not divide train.batch_size = {rows}")
+    return jax.tree.map(lambda x: np.swapaxes(x.reshape(rows // parts, parts, *x.shape[1:]), 0, 1), batch)
+
+
+def _resume(
+    checkpoints: Checkpoints, state: TrainState, iterator: Iterator, steps: int, inputs: str
+) -> tuple[TrainState, Progress]:
+    """The newest state and where it stands; `iterator` is moved to match."""
+    if checkpoints.latest() is None:
+        return state, Progress(0, 0, None, inputs)
+    progress = checkpoints.progress()
+    if progress.inputs != inputs:
+        raise ValueError(
+            f"{checkpoints.directory} holds a branch made from another theta0, data or configuration "
+            f"(fingerprint {progress.inputs[:12]}, now {inputs[:12]}); use another workdir, or --overwrite to start it again"
+        )
+    if progress.step == steps:
+        return state, progress
+    iterator.set_state(progress.data)
+    return checkpoints.restore(state), progress
+
+
+def _get_state(iterator: Any) -> Any:
+    """The iterator's state as JSON values."""
+    state = iterator.get_state()
+    return json.loads(state) if isinstance(state, bytes | str) else state

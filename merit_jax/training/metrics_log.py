@@ -1,0 +1,86 @@
+"""The log of a branch: `metrics.jsonl`, with a JSON object on each line."""
+
+import json
+import time
+from typing import Any
+
+import jax
+from etils import epath
+from jaxtyping import Float
+
+from merit_jax.core import tree
+from merit_jax.core.types import Array, Leaves
+from merit_jax.training.step import StepMetrics
+from merit_jax.workdir.artifacts import write_text
+
+
+def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
+    """The lines of a log, oldest first; none if there is no file.
+
+    Raises:
+        ValueError: A line is damaged.
+    """
+    lines = path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []
+    return [_entry(line, path) for line in lines]
+
+
+def _entry(line: str, path: epath.Path) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+        return {**entry, "step": int(entry["step"])}
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f"{path} has a damaged line ({line!r:.60}); delete the line, or the file") from None
+
+
+class MetricsLog:
+    """Appends to a log; lines after the step that a run resumes from are dropped, for they come again.
+
+    Args:
+        path: The log.
+        start: The step that the run resumes from.
+        every: Steps between lines.
+        theta0: Where the branch started: its trainable leaves.
+    """
+
+    def __init__(self, path: epath.Path, start: int, every: int, theta0: Leaves) -> None:
+        self.latest: dict[str, int | float] = {}
+        self._path, self._every, self._theta0 = path, every, theta0
+        self._since = time.monotonic()
+        self._pending: list[StepMetrics] = []
+        self._entries = [entry for entry in read_metrics(path) if entry["step"] <= start]
+
+    def add(self, index: int, metrics: StepMetrics, leaves: Leaves, *, last: bool) -> dict[str, int | float]:
+        """Takes one step's metrics, and writes a line every few steps; the newest line."""
+        self._pending.append(metrics)
+        if last or (index + 1) % self._every == 0:
+            self.write(index + 1, leaves)
+        return self.latest
+
+    def write(self, step: int, leaves: Leaves) -> None:
+        """Writes a line of the steps since the last one, up to `step`, with the distance that it has got to.
+
+        Lines that end where a checkpoint does hold each step once, also in a run that was stopped and started again.
+        """
+        if not self._pending:
+            return
+        host = jax.device_get(self._pending)
+        now = time.monotonic()
+        tokens = float(sum(m.tokens for m in host))
+        self.latest = {
+            "step": step,
+            "loss": round(float(sum(m.nll for m in host)) / max(tokens, 1), 6),
+            "gradient_norm": round(float(host[-1].gradient_norm), 6),
+            "displacement": round(float(_distance(leaves, self._theta0)), 6),
+            "tokens": int(tokens),
+            "tokens_per_second": round(tokens / max(now - self._since, 1e-9), 2),
+        }
+        self._pending, self._since = [], now
+        self._entries.append(self.latest)
+        if jax.process_index() == 0:
+            write_text(self._path, "".join(json.dumps(entry) + "\n" for entry in self._entries))
+
+
+@jax.jit
+def _distance(leaves: Leaves, theta0: Leaves) -> Float[Array, ""]:
+    """‖θ − θ0‖₂."""
+    return tree.norm(tree.axpy(-1.0, theta0, leaves))

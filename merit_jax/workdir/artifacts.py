@@ -1,0 +1,226 @@
+"""How an artifact is written, whole or not at all; how it is read, and what it remembers of what it was made from."""
+
+import contextlib
+import io
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from merit_jax.workdir.checksums import fingerprint
+from merit_jax.workdir.storage import is_remote
+
+INPUTS = "inputs"
+"""Key under which an artifact records what it was made from."""
+
+CHECKSUM = "sha256"
+"""Key under which a JSON artifact that records its inputs also records the fingerprint of all its other keys."""
+
+
+_STORAGE = ("tensorstore", "source locations", "Error writing", "Error opening", "os_error")
+"""What tensorstore's errors say when a file cannot be written."""
+
+_NOTHING = object()
+"""The value of a key that is not there."""
+
+
+def is_current(path: epath.Path, inputs: Mapping[str, Any], *, overwrite: bool) -> bool:
+    """Whether an artifact exists and was made from just these inputs.
+
+    Args:
+        path: A `.json` or `.npz` artifact that records its inputs.
+        inputs: What it would be made from now.
+        overwrite: Treat an artifact made from other inputs as absent.
+
+    Raises:
+        ValueError: It was made from other inputs; the difference is named.
+    """
+    if not path.exists():
+        return False
+    recorded = read_inputs(path)
+    if recorded == json.loads(json.dumps(inputs)):
+        return True
+    if overwrite:
+        return False
+    changes = "; ".join(differences(recorded, json.loads(json.dumps(inputs))))
+    raise ValueError(
+        f"{path} was made from other inputs: {changes}. Use another --workdir, or --overwrite to make it again from these"
+    )
+
+
+def differences(old: Any, new: Any, most: int = 5) -> list[str]:
+    """At most `most` lines "key: old -> new" for JSON values that differ, and how many more there are."""
+    found = list(_changes(old, new, ""))
+    return found if len(found) <= most else [*found[:most], f"and {len(found) - most} more"]
+
+
+def _changes(old: Any, new: Any, path: str) -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _changes(old.get(key, _NOTHING), new.get(key, _NOTHING), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield f"{path}: {_brief(old)} -> {_brief(new)}"
+
+
+def _brief(value: Any) -> str:
+    text = "nothing" if value is _NOTHING else json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_inputs(path: epath.Path) -> Mapping[str, Any]:
+    """What an artifact was made from.
+
+    Raises:
+        ValueError: It is missing, damaged, or does not say.
+    """
+    content = read_arrays(path, (INPUTS,)) if path.suffix == ".npz" else read_json(path)
+    if not isinstance(content, Mapping) or INPUTS not in content:
+        raise ValueError(f"{path} does not say what it was made from; delete it and run its stage again")
+    return json.loads(str(content[INPUTS])) if path.suffix == ".npz" else content[INPUTS]
+
+
+def read_json(path: epath.Path) -> Any:
+    """A JSON artifact, without its checksum.
+
+    Raises:
+        ValueError: It is missing or damaged, or was changed by hand.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; run the stage that writes it first") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); delete it and run its stage again") from None
+    if isinstance(content, dict) and CHECKSUM in content and content.pop(CHECKSUM) != fingerprint(content):
+        raise ValueError(
+            f"{path} does not hold what was written (it has another {CHECKSUM} than it records); delete it and run its stage "
+            f"again, or take the key {CHECKSUM!r} out if you have changed the file yourself"
+        )
+    return content
+
+
+def read_arrays(path: epath.Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """An .npz artifact, or those of its arrays that are named and there.
+
+    Raises:
+        ValueError: It is missing or damaged.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return {name: file[name] for name in file if names is None or name in names}
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; run the stage that writes it first") from None
+    except Exception as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it and run its stage again") from None
+
+
+@contextlib.contextmanager
+def whole_checkpoint(directory: epath.PathLike) -> Iterator[None]:
+    """Names the Orbax checkpoint that is being read in the error of one that is damaged."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).partition(" [tensorstore_spec")[0]
+        raise ValueError(f"{directory} is damaged ({reason}); delete it and make it again") from None
+
+
+@contextlib.contextmanager
+def written_checkpoint(directory: epath.PathLike) -> Iterator[None]:
+    """Names the Orbax checkpoint that is being written in the error of a disk that does not take it."""
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        if not isinstance(error, OSError) and not any(word in text for word in _STORAGE):
+            raise
+        reason = text.partition(" [")[0].partition("\n")[0]
+        raise OSError(f"{directory}: the checkpoint cannot be written ({reason}); is the disk full?") from None
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+    """Writes a JSON artifact, whole or not at all; with its checksum, if it records its inputs."""
+    if isinstance(value, Mapping) and INPUTS in value:
+        plain = json.loads(json.dumps({key: part for key, part in value.items() if key != CHECKSUM}))
+        value = {**plain, CHECKSUM: fingerprint(plain)}
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: epath.Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    _write(path, lambda file: file.write(text.encode()))
+
+
+def write_bytes(path: epath.Path, data: bytes) -> None:
+    """Writes a file of bytes, whole or not at all."""
+    _write(path, lambda file: file.write(data))
+
+
+def write_array(path: epath.Path, array: np.ndarray) -> None:
+    """Writes an .npy file, whole or not at all."""
+    _write(path, lambda file: np.save(_Writer(file), array, allow_pickle=False))
+
+
+def read_array(path: epath.Path) -> np.ndarray:
+    """What an .npy file holds: mapped into memory, or read where the file is in a bucket."""
+    if is_remote(path):
+        return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+@contextlib.contextmanager
+def local_folder(out: epath.PathLike, last: str) -> Iterator[Path]:
+    """Where on this machine to make the folder `out`: there, or beside, to be copied when it is made if `out` is in a bucket.
+
+    Args:
+        out: The folder.
+        last: The file that shows that it is whole; it is copied after all others.
+    """
+    if not is_remote(out):
+        yield Path(out)
+        return
+    out = epath.Path(out)
+    with tempfile.TemporaryDirectory() as above:
+        made = Path(above) / out.name
+        yield made
+        files = [path.relative_to(made) for path in made.rglob("*") if path.is_file()]
+        for name in sorted(files, key=lambda name: (str(name) == last, name)):
+            target = out / str(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            epath.Path(made / name).copy(target, overwrite=True)
+
+
+class _Writer:
+    """A file of which NumPy only sees `write`: its own way into files on disk does not notice that a disk is full."""
+
+    def __init__(self, file: Any):
+        self.write = file.write
+
+
+def write_arrays(path: epath.Path, inputs: Mapping[str, Any], **arrays: Any) -> None:
+    """Writes an .npz artifact with its inputs, whole or not at all."""
+    _write(path, lambda file: np.savez(file, **{INPUTS: json.dumps(inputs)}, **arrays))
+
+
+def _write(path: epath.Path, fill: Callable[[Any], Any]) -> None:
+    """Fills a temporary neighbour of `path` and renames it; an error of the system gets the name of the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            fill(file)
+            file.flush()
+            if isinstance(file, io.BufferedIOBase):
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            reason = error.strerror or f"cannot be written ({error}); is the disk full?"
+            raise OSError(f"{path}: {reason}") from error
+        raise

@@ -1,0 +1,66 @@
+"""Checksums of values, files and vectors."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+CHUNK = 1 << 22
+"""Bytes of a file that are hashed at a time."""
+
+
+def fingerprint(value: Any) -> str:
+    """sha256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def file_checksums(directory: epath.Path) -> dict[str, str]:
+    """sha256, in hex, of every file below a directory, by its path from there; each is read once."""
+    files = dict(sorted(_files(directory, "")))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return dict(zip(files, pool.map(file_checksum, files.values()), strict=True))
+
+
+def sha256_array(vector: Any) -> str:
+    """sha256, in hex, of the bytes of a vector, or of anything with a length that gives the entries of a slice."""
+    digest = hashlib.sha256()
+    for start in range(0, len(vector), CHUNK):
+        digest.update(np.ascontiguousarray(vector[start : start + CHUNK]).data)
+    return digest.hexdigest()
+
+
+def verify_checksums(directory: epath.Path, recorded: Mapping[str, str]) -> None:
+    """Holds the files below a directory against what `file_checksums` said when they were written.
+
+    Raises:
+        ValueError: One is missing, new, or has other bytes.
+    """
+    found = file_checksums(directory)
+    for name in sorted(recorded.keys() | found.keys()):
+        if found.get(name) != recorded.get(name):
+            reason = "is missing" if name not in found else "was not there" if name not in recorded else "has changed"
+            item, _, rest = name.partition("/")
+            place, file = (directory / item, rest) if rest else (directory, item)
+            raise ValueError(f"{place} is damaged (since it was written, {file} {reason}); delete it and make it again")
+
+
+def _files(directory: epath.Path, prefix: str) -> Iterator[tuple[str, epath.Path]]:
+    for path in directory.iterdir():
+        if path.is_dir():
+            yield from _files(path, f"{prefix}{path.name}/")
+        else:
+            yield prefix + path.name, path
+
+
+def file_checksum(path: epath.Path) -> str:
+    """sha256, in hex, of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,206 @@
+"""A lock on a piece of a workdir that outlives no process: the holder renews it, and one that is not renewed is anyone's.
+
+Whether it is renewed is seen from its content, which every renewal changes; no two machines' clocks are compared, and a clock
+that is set makes no difference.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+
+from merit_jax.core.errors import UnfinishedError
+from merit_jax.workdir.artifacts import write_text
+from merit_jax.workdir.process import Process
+from merit_jax.workdir.storage import is_remote
+
+log = logging.getLogger("merit_jax")
+
+
+class LeaseTiming(NamedTuple):
+    """How often things happen, in seconds of a clock that cannot be set.
+
+    Attributes:
+        renew: Between two renewals.
+        patience: Without a renewal, after which a lease is given up for lost.
+        settle: Between writing a lease over a lost one and believing it.
+    """
+
+    renew: float = 10.0
+    patience: float = 60.0
+    settle: float = 1.0
+
+
+LEASE_TIMING = LeaseTiming()
+"""The pace of every lease of a workdir; all processes must agree on it."""
+
+
+class LeaseObserver:
+    """Looks at a lease now and then, without waiting.
+
+    Attributes:
+        holder: "HOST, process PID", as the lease had it when it was last looked at; "" if there was none.
+    """
+
+    def __init__(self, path: epath.Path, pace: LeaseTiming = LEASE_TIMING) -> None:
+        self.holder = ""
+        self._path, self._pace = path, pace
+        self._first: str | None = None
+        self._seen: str | None = None
+        self._since = time.monotonic()
+        self._lives: bool | None = None
+
+    def free(self) -> bool:
+        """Whether nobody holds it: it is not there, its process has died on this machine, or it has not changed for long."""
+        text, now = _read(self._path), time.monotonic()
+        if text is None:
+            self.holder, self._seen, self._lives = "", None, None
+            return True
+        if text != self._seen:
+            self._seen, self._since = text, now
+            self._first = self._first or text
+        owner = _owner(text)
+        self.holder = "a process that has not said its name" if owner is None else str(owner)
+        self._lives = None if owner is None else owner.lives()
+        return now - self._since > self._pace.patience if self._lives is None else not self._lives
+
+    def held(self) -> bool:
+        """Whether somebody certainly holds it: its process lives on this machine, or it has been seen to change."""
+        return bool(self._lives) or self._seen not in (None, self._first)
+
+
+class Lease:
+    """This process's hold on a piece of a workdir.
+
+    Args:
+        path: The lease's file.
+        pace: How often it is renewed.
+    """
+
+    def __init__(self, path: epath.Path, pace: LeaseTiming = LEASE_TIMING) -> None:
+        self.path = path
+        self._pace, self._name, self._count = pace, uuid.uuid4().hex, 0
+        self._lost = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name=f"lease {path}", daemon=True)
+
+    def take(self) -> str:
+        """Takes the lease, or says who holds it; of a holder on another machine, this waits to see whether it renews.
+
+        A new file is made by one process only. Over a lost lease, and in a store that cannot say who came first, several may
+        write: each then waits for the others to have written, and the last has it (Fischer's mutual exclusion).
+
+        Returns:
+            "" once this process has it, or else its holder.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        while not self._create():
+            watch = LeaseObserver(self.path, self._pace)
+            while not watch.free():
+                if watch.held():
+                    return watch.holder
+                time.sleep(self._pace.renew / 10)
+            if watch.holder and self._replace():
+                break
+        self._thread.start()
+        return ""
+
+    def check(self) -> None:
+        """Raises UnfinishedError if another process has taken the lease: this one was not heard of for too long."""
+        if self._lost:
+            raise UnfinishedError(f"{self.path} was taken by another process while this one was held up; it carries on")
+
+    def release(self) -> None:
+        """Gives the lease back."""
+        self._stop.set()
+        self._thread.join()
+        if not self._lost and self._is_mine():
+            self.path.unlink(missing_ok=True)
+
+    def _create(self) -> bool:
+        """Makes the file if it is not there; whether this process made it."""
+        if is_remote(self.path):
+            return not self.path.exists() and self._replace()
+        try:
+            descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return False
+        with os.fdopen(descriptor, "w") as file:
+            file.write(self._text())
+        return True
+
+    def _replace(self) -> bool:
+        write_text(self.path, self._text())
+        time.sleep(self._pace.settle)
+        return self._is_mine()
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self._pace.renew):
+            with contextlib.suppress(OSError):  # a full disk or a broken line may pass before patience ends
+                if not self._is_mine():
+                    self._lost = True
+                    return
+                self._count += 1
+                write_text(self.path, self._text())
+
+    def _is_mine(self) -> bool:
+        return f'"lease": "{self._name}"' in (_read(self.path) or "")
+
+    def _text(self) -> str:
+        return json.dumps({"lease": self._name, "renewed": self._count, **Process.this()._asdict()}) + "\n"
+
+
+@contextlib.contextmanager
+def held(path: epath.Path, what: str) -> Iterator[Lease]:
+    """Holds a lease, on behalf of all processes of the run, while the block runs.
+
+    Args:
+        path: The lease's file.
+        what: What it is for, in the message.
+
+    Raises:
+        UnfinishedError: Another process holds it; on every process.
+    """
+    lease, holder = Lease(path), ""
+    if jax.process_index() == 0:
+        holder = lease.take()
+    if _on_first(bool(holder)):
+        raise UnfinishedError(
+            f"{what} is in the hands of {holder or 'another process'} ({path}); started again later, it carries on"
+        )
+    try:
+        yield lease
+    finally:
+        if jax.process_index() == 0:
+            lease.release()
+
+
+def _on_first(value: bool) -> bool:
+    """What process 0 says, on all."""
+    return value if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def _read(path: epath.Path) -> str | None:
+    try:
+        return path.read_text()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None if not path.exists() else ""
+
+
+def _owner(text: str) -> Process | None:
+    """Whose lease it is; None if it does not say, as when it is just being written."""
+    try:
+        content: Mapping[str, Any] = json.loads(text)
+        return Process(**{name: content[name] for name in Process._fields})
+    except (ValueError, KeyError, TypeError):
+        return None

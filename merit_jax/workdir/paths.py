@@ -1,0 +1,177 @@
+"""Where every artifact of a run lies."""
+
+import dataclasses
+
+from etils import epath
+
+from merit_jax.workdir.storage import is_remote
+
+THETA0, MERGED = "theta0", "merged"
+"""Names of the starting checkpoint and of the run's own merge, in every artifact that has models by name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """The files of one run (a local path, or any that `etils.epath` opens).
+
+    Attributes:
+        root: The run's directory.
+        shared: The directory of what does not depend on the method (theta0's fingerprint, tokens, gradients, conflict).
+    """
+
+    root: epath.Path
+    shared: epath.Path
+
+    @classmethod
+    def at(cls, root: epath.PathLike, shared: epath.PathLike | None = None) -> "Workdir":
+        """The workdir at `root`, which is made if need be; what methods share is there too, unless it is elsewhere."""
+        path = absolute(root)
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(path, path if shared is None else absolute(shared))
+
+    @property
+    def config(self) -> epath.Path:
+        """The resolved configuration."""
+        return self.root / "config.json"
+
+    @property
+    def theta0(self) -> epath.Path:
+        """Fingerprint of the starting checkpoint."""
+        return self.shared / "theta0.json"
+
+    @property
+    def mixture(self) -> epath.Path:
+        """Datasets with their rows, tokens and digests."""
+        return self.root / "mixture.json"
+
+    @property
+    def token_cache(self) -> epath.Path:
+        """Tokenised datasets."""
+        return self.shared / "tokens"
+
+    @property
+    def gradients(self) -> epath.Path:
+        """One reduced gradient per dataset, and an index."""
+        return self.shared / "gradients"
+
+    @property
+    def gradient_index(self) -> epath.Path:
+        """Which gradient file belongs to which dataset, and what it was made from."""
+        return self.gradients / "index.json"
+
+    @property
+    def conflict(self) -> epath.Path:
+        """Cosine similarities and principal axes."""
+        return self.shared / "conflict.npz"
+
+    @property
+    def partition(self) -> epath.Path:
+        """Which dataset trains in which branch."""
+        return self.root / "partition.json"
+
+    def branch(self, index: int) -> epath.Path:
+        """The directory of branch `index`: `checkpoints/`, `metrics.jsonl`, `host.json`, `done.json`."""
+        return self.root / "branches" / str(index)
+
+    def branch_metrics(self, index: int) -> epath.Path:
+        """A line of JSON every few steps of branch `index`."""
+        return self.branch(index) / "metrics.jsonl"
+
+    def branch_done(self, index: int) -> epath.Path:
+        """Written when a branch is finished: steps, tokens, fingerprint of its parameters, inputs."""
+        return self.branch(index) / "done.json"
+
+    def branch_host(self, index: int) -> epath.Path:
+        """Where branch `index` runs, or ran last: host, process, devices, how often it was started, its number of steps."""
+        return self.branch(index) / "host.json"
+
+    def branch_lease(self, index: int) -> epath.Path:
+        """The lease of the process that trains branch `index`; beside its directory, which is copied and removed."""
+        return self.root / "branches" / f"{index}.lease"
+
+    def branch_log(self, index: int) -> epath.Path:
+        """What the processes of branch `index` have printed, where an engine of launch.cluster starts them."""
+        return self.root / "logs" / f"branch-{index}.log"
+
+    def branch_fisher(self, index: int) -> epath.Path:
+        """Diagonal Fisher information of branch `index`, an Orbax tree like its parameters."""
+        return self.branch(index) / "fisher"
+
+    def branch_fisher_record(self, index: int) -> epath.Path:
+        """Written when the Fisher information of a branch is whole: its inputs."""
+        return self.branch(index) / "fisher.json"
+
+    @property
+    def merged(self) -> epath.Path:
+        """The merged model: `params/` (Orbax), `merge.json`, `hf/`."""
+        return self.root / "merged"
+
+    @property
+    def merge_lease(self) -> epath.Path:
+        """The lease of the process that merges or exports."""
+        return self.root / "merged.lease"
+
+    @property
+    def merged_next(self) -> epath.Path:
+        """A merge that late branches are being added to; it takes the place of `merged` once it is whole."""
+        return self.root / "merged.next"
+
+    @property
+    def merged_params(self) -> epath.Path:
+        """The merged parameters, an Orbax tree."""
+        return self.merged / "params"
+
+    @property
+    def merged_hf(self) -> epath.Path:
+        """The merged model as a Hugging Face folder."""
+        return self.merged / "hf"
+
+    @property
+    def merge_record(self) -> epath.Path:
+        """Method, weights and tokens of the merge."""
+        return self.merged / "merge.json"
+
+    @property
+    def merged_sums(self) -> epath.Path:
+        """sha256 of the files of the merged parameters."""
+        return self.merged / "checksums.json"
+
+    @property
+    def projection(self) -> epath.Path:
+        """Where the models lie among the datasets."""
+        return self.root / "projection.json"
+
+    @property
+    def report(self) -> epath.Path:
+        """The page that shows the run."""
+        return self.root / "report.html"
+
+    @property
+    def evaluation(self) -> epath.Path:
+        """Scores of every model, per dataset."""
+        return self.root / "evaluation.json"
+
+    @property
+    def frontier(self) -> epath.Path:
+        """Retained score and skill of every model as its task vector is scaled."""
+        return self.root / "frontier.json"
+
+    def diagnostic(self, name: str) -> epath.Path:
+        """What a diagnostic found: its inputs, result and seconds."""
+        return self.root / "diagnostics" / f"{name}.json"
+
+    @property
+    def baselines(self) -> epath.Path:
+        """Workdirs of the methods that the run is compared with."""
+        return self.root / "baselines"
+
+    @property
+    def times(self) -> epath.Path:
+        """Seconds that each stage took when it last ran."""
+        return self.root / "times.json"
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    """A local path from the root, as Orbax wants it; a bucket's as it is."""
+    expanded = epath.Path(path).expanduser()
+    return expanded if is_remote(expanded) else expanded.resolve()

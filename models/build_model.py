@@ -1,0 +1,113 @@
+"""From a config to a `Model`: the only place where Flax modules become pure functions."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Float, Float32, Int, Int32
+
+from models.interface import SWITCHES, Array, DecoderConfig, KVCache, Model, Params, VisionLanguageConfig
+from models.modules.decoder import Decoder, segment_mask, slot_mask
+from models.modules.vision_language import VisionLanguage
+
+Config = DecoderConfig | VisionLanguageConfig
+
+
+def override(config: Config, overrides: dict[str, Any]) -> Config:
+    """The config with some fields replaced.
+
+    Args:
+        config: Architecture and switches.
+        overrides: Of a decoder, any fields; of a vision-language model `SWITCHES`, which go to all of its parts.
+
+    Raises:
+        ValueError: A name is not a field, or the values do not fit together.
+    """
+    has_parts = isinstance(config, VisionLanguageConfig)
+    known = SWITCHES if has_parts else [field.name for field in dataclasses.fields(config)]
+    unknown = sorted(set(overrides) - set(known))
+    if unknown:
+        raise ValueError(f"unknown model option {unknown[0]!r}; known: {', '.join(known)}")
+    if not has_parts:
+        return dataclasses.replace(config, **overrides)
+    parts = {name: getattr(config, name) for name in ("text", "vision", "projector")}
+    return dataclasses.replace(config, **{name: dataclasses.replace(part, **overrides) for name, part in parts.items()})
+
+
+def build(config: Config, **overrides: Any) -> Model:
+    """The model of a config.
+
+    Args:
+        config: Architecture and switches.
+        **overrides: What `override` takes.
+
+    Raises:
+        ValueError: An override is not known, or the values do not fit together.
+    """
+    config = override(config, overrides)
+    module = Decoder(config) if isinstance(config, DecoderConfig) else VisionLanguage(config)
+
+    def boxed(rng: Any) -> Any:
+        return module.init(rng, jnp.zeros((1, 1), jnp.int32))["params"]
+
+    def init(rng: Any) -> Params:
+        return nn.meta.unbox(boxed(rng))
+
+    shapes = jax.eval_shape(boxed, jax.ShapeDtypeStruct((2,), jnp.uint32))
+    is_box = lambda leaf: isinstance(leaf, nn.LogicallyPartitioned)  # noqa: E731
+    axes = jax.tree.map(lambda box: tuple(box.names), shapes, is_leaf=is_box)
+    return Model(
+        config=config, init=init, logical_axes=axes, abstract=nn.meta.unbox(shapes), **_functions(config, module)
+    )
+
+
+def _functions(config: Config, module: Decoder | VisionLanguage) -> dict[str, Any]:
+    """The functions of `Model` that read parameters, by field name."""
+    text = config if isinstance(config, DecoderConfig) else config.text
+
+    def run(params: Params, tokens: Int[Array, "b t"], images: Any, *args: Any) -> Any:
+        def forward(module: Any) -> Any:
+            x = module.vectors(tokens, images)
+            return module.run(x if text.constrain is None else text.constrain(x), *args)
+
+        return module.apply({"params": params}, method=forward)
+
+    def hidden(params: Params, batch: Any) -> Float[Array, "b t d"]:
+        return run(params, batch.tokens, batch.images, _positions(batch), segment_mask(batch.segments))[0]
+
+    def unembed(params: Params, hidden: Float[Array, "*b d"]) -> Float32[Array, "*b v"]:
+        return module.apply({"params": params}, hidden, method="logits")
+
+    def init_cache(rows: int, length: int) -> KVCache:
+        shape = (text.layers, rows, length, text.kv_heads, text.head_dim)
+        return KVCache(jnp.zeros(shape, text.dtype), jnp.zeros(shape, text.dtype), jnp.zeros((1, rows), jnp.int32))
+
+    def prefill(params: Params, batch: Any, cache: KVCache) -> tuple[Float[Array, "b t d"], KVCache]:
+        places, positions = jnp.arange(batch.tokens.shape[1]), _positions(batch)
+        slots = jnp.where(jnp.asarray(batch.segments) > 0, places, cache.k.shape[2])
+        mask, cache = slot_mask(slots, cache.k.shape[2]), cache._replace(offset=_offset(positions, batch.segments))
+        return run(params, batch.tokens, batch.images, positions, mask, slots, cache)
+
+    def decode(
+        params: Params, tokens: Int[Array, "b t"], slots: Int[Array, "b t"], cache: KVCache
+    ) -> tuple[Float[Array, "b t d"], KVCache]:
+        mask = slot_mask(slots, cache.k.shape[2])
+        return run(params, tokens, None, slots + cache.offset[0][:, None], mask, slots, cache)
+
+    return {"hidden": hidden, "unembed": unembed, "init_cache": init_cache, "prefill": prefill, "decode": decode}
+
+
+def _positions(batch: Any) -> Int[Array, "b t *axes"]:
+    """RoPE positions of a batch: those that come with its images, if any do."""
+    with_images = getattr(batch.images, "positions", None)
+    return batch.positions if with_images is None else with_images
+
+
+def _offset(positions: Int[Array, "b t *axes"], segments: Int[Array, "b t"]) -> Int32[Array, "1 b"]:
+    """Position of the token after each prompt, one more than the prompt's largest, minus the prompt's length."""
+    wide = jnp.asarray(positions).reshape(*segments.shape, -1)
+    real = jnp.asarray(segments) > 0
+    following = jnp.where(real[..., None], wide, -1).max(axis=(1, 2)) + 1
+    return (following - real.sum(axis=1)).astype(jnp.int32)[None]

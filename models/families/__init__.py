@@ -1,0 +1,1 @@
+"""Model families: a config and a table of weight names each."""

@@ -1,0 +1,140 @@
+"""A Hugging Face folder written tensor by tensor, with the other files of the folder it descends from."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.io.hf_folder import INDEX, SINGLE
+from models.io.safetensors import TensorSpec, write
+
+MAX_SHARD_BYTES = 5_000_000_000
+"""Size of a weight file before a new one is begun, unless told otherwise."""
+
+_COPIED = (".json", ".jinja", ".txt", ".model", ".tiktoken")
+_LICENCES = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
+
+
+def check_free(out: Path) -> None:
+    """Refuses a folder that has something in it."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists and is not an empty folder; remove it or choose another")
+
+
+def write_folder(
+    out: Path,
+    specs: Sequence[TensorSpec],
+    tensors: Iterator[np.ndarray],
+    add_other_files: Callable[[Path], None],
+    extra: Mapping[str, str],
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes a folder, holding one tensor at a time; it appears only when it is complete.
+
+    Args:
+        out: Folder to make; must not exist, or be empty.
+        specs: The tensors, in order.
+        tensors: Their values.
+        add_other_files: Puts config, tokenizer and the like into the folder it is given.
+        extra: Text files to add: file name -> content.
+        max_shard_bytes: A new file is begun before this size is passed.
+
+    Raises:
+        ValueError: `out` is in use, or a tensor is not as announced.
+    """
+    check_free(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        _write_weights(draft, specs, tensors, max_shard_bytes)
+        add_other_files(draft)
+        for name, content in extra.items():
+            (draft / name).write_text(content, encoding="utf-8")
+        _sync(draft)
+        draft.chmod(0o777 & ~_umask())
+        os.replace(draft, out)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def copy_other_files(source: Path, target: Path) -> None:
+    """Copies files that are neither weights, code, nor the source's README.
+
+    Raises:
+        ValueError: One is a link to a file elsewhere, which may be private.
+    """
+    for file in sorted(source.iterdir()):
+        kept = file.suffix in _COPIED or file.name.upper().startswith(_LICENCES)
+        if file.is_file() and kept and not file.name.endswith(".index.json"):
+            _check_inside(file, source)
+            shutil.copyfile(file, target / file.name)
+    templates = source / "additional_chat_templates"
+    for file in sorted(templates.rglob("*.jinja")):
+        _check_inside(file, source)
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
+
+
+def _check_inside(file: Path, source: Path) -> None:
+    """Refuses a link that leaves the folder, but for the one way in which Hugging Face's cache links its files."""
+    real, base = file.resolve(), source.resolve()
+    roots = [base, *([base.parents[1] / "blobs"] if base.parent.name == "snapshots" else [])]
+    if not any(real.is_relative_to(root) for root in roots):
+        raise ValueError(f"{file} is a link to {real}, outside the folder; put the file itself there")
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file into a draft."""
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_weights(
+    draft: Path, specs: Sequence[TensorSpec], tensors: Iterator[np.ndarray], max_shard_bytes: int
+) -> None:
+    shards = _shards(specs, max_shard_bytes)
+    names = (
+        [SINGLE]
+        if len(shards) == 1
+        else [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    )
+    for name, shard in zip(names, shards, strict=True):
+        write(draft / name, shard, tensors)
+    if len(shards) > 1:
+        weight_map = {spec.key: name for name, shard in zip(names, shards, strict=True) for spec in shard}
+        total = sum(spec.nbytes for spec in specs)
+        write_json(draft / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))})
+
+
+def _shards(specs: Sequence[TensorSpec], max_bytes: int) -> list[list[TensorSpec]]:
+    """Cuts a list of tensors into files of at most `max_bytes` each (more if one tensor alone is larger)."""
+    shards: list[list[TensorSpec]] = [[]]
+    size = 0
+    for spec in specs:
+        if shards[-1] and size + spec.nbytes > max_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(spec)
+        size += spec.nbytes
+    return shards
+
+
+def _sync(folder: Path) -> None:
+    """Makes sure that every file of a folder is on disk."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+
+
+def _umask() -> int:
+    """The process's umask, which mkdtemp ignores."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,79 @@
+"""From features of tiles to token vectors: an MLP (LLaVA), or a pixel shuffle and one matrix (Idefics3, SmolVLM)."""
+
+import dataclasses
+from typing import Any
+
+from flax import linen as nn
+from jaxtyping import Float
+
+from models.interface import Array, StackConfig
+from models.modules.layers import Projection
+from models.modules.vit import ACTIVATIONS
+
+
+@dataclasses.dataclass(frozen=True)
+class MLPProjectorConfig(StackConfig):
+    """Two layers.
+
+    Attributes:
+        hidden_size: Width of a token vector, and of the layer between.
+        activation: A name of `ACTIVATIONS`.
+        use_bias: Whether both layers have biases.
+    """
+
+    hidden_size: int
+    activation: str = "gelu"
+    use_bias: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation = {self.activation!r}: expected one of {', '.join(ACTIVATIONS)}")
+
+
+class MLPProjector(nn.Module):
+    """W_2 activation(W_1 x + b_1) + b_2, feature by feature."""
+
+    config: MLPProjectorConfig
+
+    @nn.compact
+    def __call__(self, hidden: Float[Array, "b tiles s d"], images: Any) -> Float[Array, "b f e"]:
+        """Token vectors of all tiles of a row, one after the other."""
+        c = self.config
+        wide = Projection(c, c.hidden_size, ("embed", "mlp"), c.use_bias, name="up")(hidden)
+        x = Projection(c, c.hidden_size, ("mlp", "embed"), c.use_bias, name="down")(ACTIVATIONS[c.activation](wide))
+        return x.reshape(x.shape[0], x.shape[1] * x.shape[2], c.hidden_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShuffleProjectorConfig(StackConfig):
+    """A pixel shuffle and one matrix.
+
+    Attributes:
+        hidden_size: Width of a token vector.
+        factor: Squares of `factor` x `factor` patches become one token.
+    """
+
+    hidden_size: int
+    factor: int
+
+
+class ShuffleProjector(nn.Module):
+    """W x, x being the features of a square of patches one after the other."""
+
+    config: ShuffleProjectorConfig
+
+    @nn.compact
+    def __call__(self, hidden: Float[Array, "b tiles s d"], images: Any) -> Float[Array, "b f e"]:
+        """Token vectors of all tiles of a row, one after the other."""
+        c = self.config
+        x = Projection(c, c.hidden_size, ("mlp", "embed"), name="output")(shuffle(hidden, c.factor))
+        return x.reshape(x.shape[0], x.shape[1] * x.shape[2], c.hidden_size)
+
+
+def shuffle(x: Float[Array, "b tiles s d"], factor: int) -> Float[Array, "b tiles squares values"]:
+    """Joins the features of every `factor` x `factor` square of patches, line by line."""
+    b, tiles, s, d = x.shape
+    side = round(s**0.5)
+    x = x.reshape(b, tiles, side // factor, factor, side // factor, factor, d)
+    return x.transpose(0, 1, 2, 4, 3, 5, 6).reshape(b, tiles, s // factor**2, factor**2 * d)

@@ -1,0 +1,1 @@
+"""Loads, exports and composes pretrained checkpoints."""

@@ -1,0 +1,44 @@
+"""A Hugging Face folder before it has weights: what its config.json asks for, and the files that come with it."""
+
+from pathlib import Path
+
+import numpy as np
+
+from models.build_model import build
+from models.families.registry import FAMILIES, parse_config
+from models.interface import Model
+from models.io.hf_folder import read_json
+from models.io.safetensors import TensorSpec
+from models.io.weight_map import expand, leaf_shapes, tensor_shape
+
+
+class ConfigOnlyCheckpoint:
+    """A `Checkpoint` without tensors, for `export_hf` to make a folder like it; weights that lie in the folder do not count.
+
+    Attributes:
+        path: Folder.
+        config_file: Its config.json.
+        config: Content of that.
+        model: The model that it describes.
+        specs: The tensors that the model's family asks for, in float32.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config_file = str(self.path / "config.json")
+        self.config = read_json(self.path / "config.json")
+        self.model: Model = build(parse_config(self.config, self.config_file))
+        shapes, config = leaf_shapes(self.model.abstract), self.model.config
+        places = expand(FAMILIES[config.family].rows(config), shapes)
+        self.specs = {
+            place.key: TensorSpec(place.key, np.dtype(np.float32), tensor_shape(shapes[leaf], place))
+            for leaf, place in places
+        }
+
+    def read(self, key: str) -> np.ndarray:
+        """Nothing.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(f"{self.path}: tensor {key!r} is yet to be made")

@@ -1,0 +1,157 @@
+"""What a checkpoint makes of conversations: its tokenizer, and for vision-language models the reader of its images."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from models.families.registry import FAMILIES, parse_config
+from models.io.hf_folder import read_json
+from models.processing.tokenizer import load_tokenizer
+
+CONFIG = "config.json"
+
+
+class Processor(NamedTuple):
+    """The host's side of a model.
+
+    Attributes:
+        tokenizer: A Hugging Face tokenizer, or an `ImageTokenizer`.
+        images: The reader of the model's images; None for a text model.
+    """
+
+    tokenizer: Any
+    images: Any
+
+
+def load_processor(path: str | Path, config: Any = None) -> Processor:
+    """The tokenizer of a checkpoint and the reader of its images; reads local files only.
+
+    Args:
+        path: Hugging Face folder or .gguf file.
+        config: What `read_config(path)` gives. None: seen from the folder's config.json, for which no weights are needed;
+            a folder without one, or with that of an unknown text model, is just a tokenizer.
+
+    Raises:
+        ValueError: There is no tokenizer, it lacks the image token, or the image settings cannot be read.
+    """
+    tokenizer = load_tokenizer(path)
+    if config is None:
+        config = _vision_config(Path(path))
+    make_reader = getattr(FAMILIES[config.family], "reader", None) if config is not None else None
+    if make_reader is None:
+        return Processor(tokenizer, None)
+    reader = make_reader(path, config, tokenizer)
+    _check_image_token(tokenizer, reader.placeholder, config.image_token, str(path))
+    return Processor(ImageTokenizer(tokenizer, reader), reader)
+
+
+class ImageTokenizer:
+    """A Hugging Face tokenizer whose chat template takes images.
+
+    Attributes:
+        tokenizer: The tokenizer, to which all else is left.
+        reader: The family's reader: `placeholder` is what the template writes per image, and `expansion(image, images)` what
+            takes its place in a conversation of so many images.
+    """
+
+    __slots__ = ("reader", "tokenizer")
+
+    def __init__(self, tokenizer: Any, reader: Any):
+        self.tokenizer, self.reader = tokenizer, reader
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in self.__slots__:  # while unpickling there is no tokenizer yet
+            raise AttributeError(name)
+        return getattr(self.tokenizer, name)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Tokenises text."""
+        return self.tokenizer(*args, **options)
+
+    def __len__(self) -> int:
+        return len(self.tokenizer)
+
+    @property
+    def placeholder(self) -> str:
+        """What the chat template writes per image; a text model's tokenizer has no such attribute."""
+        return self.reader.placeholder
+
+    @property
+    def extra_rules(self) -> Any:
+        """What decides token counts besides the tokenizer: the settings of the image processor."""
+        return self.reader.settings
+
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], tokenize: bool = False, **options: Any) -> str:
+        """Renders a conversation; every image becomes as many placeholders as it has tokens.
+
+        Args:
+            messages: OpenAI messages, whose content is text or a list of parts.
+            tokenize: False.
+            **options: For the tokenizer's `apply_chat_template`.
+
+        Raises:
+            ValueError: The template cannot write images, or a text contains the placeholder.
+        """
+        if tokenize:
+            raise ValueError("tokenize=True; render with tokenize=False, then call the tokenizer")
+        whole = [{**message, "content": _parts(message["content"])} for message in messages]
+        parts = [part for message in whole for part in message["content"]]
+        images = [part for part in parts if part["type"] == "image"]
+        shown = [{**message, "content": [_without_payload(part) for part in message["content"]]} for message in whole]
+        self._check_texts(parts)
+        try:
+            text = self.tokenizer.apply_chat_template(shown, tokenize=False, **options)
+        except TypeError as error:
+            raise ValueError(f"{error}; the template must take content that is a list of parts") from error
+        return self._expand(text, images)
+
+    def _check_texts(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        placeholder = self.reader.placeholder
+        for part in parts:
+            if part["type"] == "text" and placeholder in part["text"]:
+                raise ValueError(
+                    f"the text {part['text']!r:.80} contains {placeholder!r}, which stands for an image; take it out"
+                )
+
+    def _expand(self, text: str, images: Sequence[Mapping[str, Any]]) -> str:
+        pieces = text.split(self.reader.placeholder)
+        if len(pieces) - 1 != len(images):
+            raise ValueError(
+                f"the chat template writes {self.reader.placeholder!r} {len(pieces) - 1} times for {len(images)} images; "
+                "set a template that writes it once for every content part of type 'image'"
+            )
+        expansions = [self.reader.expansion(image, len(images)) for image in images]
+        return "".join(a + b for a, b in zip(pieces, [*expansions, ""], strict=True))
+
+
+def _parts(content: Any) -> list[Mapping[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+
+
+def _without_payload(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"type": "image"} if part["type"] == "image" else part
+
+
+def _vision_config(path: Path) -> Any:
+    """The config of a vision-language checkpoint; None for a text model or a mere tokenizer."""
+    if not (path / CONFIG).is_file():
+        return None
+    raw = read_json(path / CONFIG)
+    kind = raw.get("model_type")
+    if "vision_config" not in raw and not (isinstance(kind, str) and hasattr(FAMILIES.get(kind), "reader")):
+        return None
+    return parse_config(raw, str(path / CONFIG))
+
+
+def _check_image_token(tokenizer: Any, placeholder: str | None, image_token: int, where: str) -> None:
+    if not isinstance(placeholder, str) or placeholder not in tokenizer.get_added_vocab():
+        raise ValueError(
+            f"{where}: the tokenizer has no image token: id {image_token}, which config.json names, is {placeholder!r} and "
+            "no special token; take the tokenizer of the vision-language model, or add the token"
+        )
+    ids = tokenizer(placeholder, add_special_tokens=False)["input_ids"]
+    if ids != [image_token]:
+        raise ValueError(
+            f"{where}: the tokenizer reads the image token {placeholder!r} as ids {ids}, config.json says {image_token}; "
+            "add it to the tokenizer as a special token of that id"
+        )

@@ -1,0 +1,1 @@
+"""Text and images to model inputs, on the host."""

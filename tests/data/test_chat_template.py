@@ -1,0 +1,199 @@
+"""The loss mask covers what the assistant says and its end of turn, and nothing else."""
+
+import numpy as np
+import pytest
+
+from merit_jax.data.chat_template import encode, encode_prompt, encode_response, tokenizer_digest
+from tests.support.tiny_tokenizer import CHATML, CHATML_GENERATION, metaspace_tokenizer, tiny_tokenizer
+
+HELLO = ({"role": "user", "content": "Is it?"}, {"role": "assistant", "content": "yes, there"})
+TWO_TURNS = (
+    {"role": "system", "content": "Sys."},
+    {"role": "user", "content": "one"},
+    {"role": "assistant", "content": "two"},
+    {"role": "user", "content": "three"},
+    {"role": "assistant", "content": "four"},
+)
+THINKING = CHATML.replace(
+    "message['content'] + '<|im_end|>\n'",
+    "('<think>' + message['content'] + '</think>' if loop.last else message['content']) + '<|im_end|>\n'",
+)
+LLAMA2 = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ '<s>[INST] ' + message['content'] + ' [/INST]' }}"
+    "{% else %}{{ ' ' + message['content'] + ' </s>' }}{% endif %}{% endfor %}"
+)
+SMOLLM3 = (
+    "{% for message in messages %}{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ '<|im_start|>assistant\n' + message['content'] + '<|im_end|>\n' }}{% endgeneration %}"
+    "{% else %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def decoded(tokenizer, messages, max_length=200):
+    """The text of an example, with every supervised stretch in [[ ]]."""
+    example, _ = encode(tokenizer, messages, max_length)
+    edges = np.flatnonzero(np.diff(np.r_[0, example.supervised, 0]))
+    text, done = "", 0
+    for start, end in edges.reshape(-1, 2):
+        text += tokenizer.decode(example.tokens[done:start]) + "[[" + tokenizer.decode(example.tokens[start:end]) + "]]"
+        done = end
+    return text + tokenizer.decode(example.tokens[done:])
+
+
+def test_chatml_supervises_the_response_and_its_end_of_turn():
+    assert decoded(tiny_tokenizer(), HELLO) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nIs it?<|im_end|>\n<|im_start|>assistant\n"
+        "[[yes, there<|im_end|>]]"
+    )
+
+
+@pytest.mark.parametrize("template", [CHATML, CHATML_GENERATION])
+def test_every_assistant_turn_is_supervised_and_the_newline_after_it_is_not(template):
+    assert decoded(tiny_tokenizer(template), TWO_TURNS) == (
+        "<|im_start|>system\nSys.<|im_end|>\n<|im_start|>user\none<|im_end|>\n<|im_start|>assistant\n[[two<|im_end|>]]\n"
+        "<|im_start|>user\nthree<|im_end|>\n<|im_start|>assistant\n[[four<|im_end|>]]"
+    )
+
+
+def test_a_generation_block_ends_the_span_where_the_template_says():
+    template = CHATML_GENERATION.replace("message['content'] + '<|im_end|>' }}", "message['content'] }}").replace(
+        "{{- '\n' }}", "{{- '<|im_end|>\n' }}"
+    )
+    assert decoded(tiny_tokenizer(template), TWO_TURNS).endswith("<|im_start|>assistant\n[[four]]")
+
+
+def test_a_generation_block_that_holds_the_header_starts_at_the_generation_prompt():
+    assert decoded(tiny_tokenizer(SMOLLM3), HELLO).endswith("<|im_start|>assistant\n[[yes, there<|im_end|>\n]]")
+
+
+def test_a_generation_block_frees_earlier_turns_from_prefix_rendering():
+    generation = CHATML_GENERATION.replace(
+        "message['content'] + '<|im_end|>' }}", "('T' if loop.last else '') + message['content'] + '<|im_end|>' }}"
+    )
+    text = decoded(tiny_tokenizer(generation), TWO_TURNS)
+    assert "[[two<|im_end|>]]" in text
+    assert text.endswith("[[Tfour<|im_end|>]]")
+
+
+def test_a_generation_prompt_that_the_conversation_does_not_continue_is_refused():
+    template = CHATML_GENERATION.replace(
+        "add_generation_prompt %}{{- '<|im_start|>assistant\n' }}", "add_generation_prompt %}{{- '<|im_start|>bot\n' }}"
+    )
+    with pytest.raises(ValueError, match=r"here:3: the chat template does not render .*'bot.*'assistant"):
+        encode(tiny_tokenizer(template), TWO_TURNS, 200, where="here:3")
+
+
+def test_generation_blocks_agree_with_the_masks_of_transformers():
+    tokenizer = tiny_tokenizer(CHATML_GENERATION)
+    theirs = tokenizer.apply_chat_template(list(TWO_TURNS), return_assistant_tokens_mask=True, return_dict=True)
+    example, _ = encode(tokenizer, TWO_TURNS, 200)
+    assert theirs["input_ids"][: len(example.tokens)] == example.tokens.tolist()
+    assert theirs["assistant_masks"][: len(example.tokens)] == example.supervised.astype(int).tolist()
+
+
+def test_a_template_that_rewrites_the_past_is_refused():
+    with pytest.raises(ValueError, match=r"here:3: the chat template does not render .*'<think>one.*generation"):
+        encode(tiny_tokenizer(THINKING), TWO_TURNS, 200, where="here:3")
+
+
+@pytest.mark.parametrize("template", [CHATML, CHATML_GENERATION, SMOLLM3])
+@pytest.mark.parametrize("response", ["four", " four", "\nfour", "\n\nfour\n", "the <|im_end|> end"])
+def test_prompt_and_response_ids_are_the_conversation_ids(template, response):
+    tokenizer = tiny_tokenizer(template)
+    messages = (*TWO_TURNS[:-1], {"role": "assistant", "content": response})
+    prompt = encode_prompt(tokenizer, messages[:-1])
+    answer = encode_response(tokenizer, messages[:-1], response)
+    example, truncated = encode(tokenizer, messages, 200)
+    np.testing.assert_array_equal(np.concatenate([prompt, answer]), example.tokens)
+    assert example.supervised[len(prompt) :].all()
+    assert not truncated
+
+
+def test_a_prompt_has_the_ids_that_its_text_has():
+    tokenizer = tiny_tokenizer()
+    text = tokenizer.apply_chat_template(list(HELLO[:1]), tokenize=False, add_generation_prompt=True)
+    assert encode_prompt(tokenizer, HELLO[:1]).tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_a_response_that_begins_with_a_newline_does_not_merge_with_the_prompt():
+    tokenizer = tiny_tokenizer()
+    whole = tokenizer("assistant\n\n\nfour")["input_ids"]
+    assert "ĊĊ" in tokenizer.convert_ids_to_tokens(whole)
+    prompt = encode_prompt(tokenizer, HELLO[:1])
+    example, _ = encode(tokenizer, (HELLO[0], {"role": "assistant", "content": "\n\nfour"}), 200)
+    np.testing.assert_array_equal(example.tokens[: len(prompt)], prompt)
+
+
+def test_a_tokenizer_that_puts_a_space_before_every_text_puts_none_before_the_response():
+    tokenizer = metaspace_tokenizer(LLAMA2.replace("' ' + message", "message"))
+    example, _ = encode(tokenizer, HELLO, 200)
+    tokens = tokenizer.convert_ids_to_tokens(example.tokens[example.supervised])
+    assert tokens[:2] == ["y", "e"]
+    assert tokens[-1] == "</s>"
+
+
+def test_the_template_writes_the_only_bos():
+    tokenizer = metaspace_tokenizer(LLAMA2)
+    example, _ = encode(tokenizer, HELLO, 200)
+    assert tokenizer.convert_ids_to_tokens(example.tokens).count("<s>") == 1
+
+
+def test_the_first_token_is_never_supervised():
+    template = "{% if messages[-1]['role'] == 'assistant' %}{{ messages[-1]['content'] }}{% endif %}"
+    example, _ = encode(tiny_tokenizer(template), HELLO, 200)
+    assert not example.supervised[0]
+    assert example.supervised[1:].all()
+
+
+def test_truncation_cuts_the_right_end_and_is_told():
+    tokenizer = tiny_tokenizer()
+    whole, truncated = encode(tokenizer, HELLO, 200)
+    n = len(whole.tokens)
+    cut, was_cut = encode(tokenizer, HELLO, n - 2)
+    assert (truncated, was_cut) == (False, True)
+    np.testing.assert_array_equal(cut.tokens, whole.tokens[:-2])
+    np.testing.assert_array_equal(cut.supervised, whole.supervised[:-2])
+    assert encode(tokenizer, HELLO, n)[1] is False
+
+
+def test_an_example_without_a_supervised_token_is_refused():
+    tokenizer = tiny_tokenizer()
+    prompt = len(encode_prompt(tokenizer, HELLO[:1]))
+    assert encode(tokenizer, HELLO, prompt + 1)[0].supervised.sum() == 1
+    with pytest.raises(
+        ValueError, match=rf"f.jsonl:7: no supervised token is left after truncation to {prompt} tokens"
+    ):
+        encode(tokenizer, HELLO, prompt, where="f.jsonl:7")
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ raise_exception('system first') }}", "system first"),
+        ("{{ messages[0].content.nothing() }}", "nothing"),
+        ("{{ messages[0].content + 1 }}", "concatenate"),
+        ("{% if %}", "the chat template is damaged at line 1"),
+        ("{{ 1 / 0 }}", "fails on this conversation: division by zero"),
+        ("{{ '\\ud800' }}", "writes what is no text"),
+        ("{{ 'a' * 10**10 }}", "has a power at line 1"),
+        (None, "no chat template"),
+    ],
+)
+def test_a_template_error_names_the_record(template, reason):
+    with pytest.raises(ValueError, match=rf"f.jsonl:7: .*{reason}"):
+        encode(tiny_tokenizer(template), HELLO, 200, where="f.jsonl:7")
+
+
+def test_a_template_that_marks_some_responses_only_is_refused():
+    once = CHATML_GENERATION.replace(
+        "message['role'] == 'assistant' %}", "message['role'] == 'assistant' and loop.last %}"
+    )
+    with pytest.raises(ValueError, match=r"marks 1 responses with {% generation %}, the conversation has 2"):
+        encode(tiny_tokenizer(once), TWO_TURNS, 200)
+
+
+def test_the_digest_follows_vocabulary_and_template():
+    digests = {tokenizer_digest(tiny_tokenizer(template)) for template in (CHATML, CHATML, CHATML_GENERATION)}
+    assert len(digests | {tokenizer_digest(metaspace_tokenizer(CHATML))}) == 3

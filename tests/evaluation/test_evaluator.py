@@ -1,0 +1,110 @@
+"""An exam marks every record by its kind, and as it would alone."""
+
+import jax
+import numpy as np
+import pytest
+
+from merit_jax.core.loss import next_token_loss
+from merit_jax.core.types import Record
+from merit_jax.data.chat_template import encode_prompt
+from merit_jax.evaluation.batch_shapes import BatchShapes
+from merit_jax.evaluation.conversations import responses
+from merit_jax.evaluation.decoding import Inference
+from merit_jax.evaluation.evaluator import Evaluator
+from merit_jax.evaluation.prompts import stop_tokens
+from models import load_pretrained
+from models.processing.tokenizer import load_tokenizer
+from tests.support import world
+
+ASKED = ["say ab", "say it again, and slowly", "why", "count: a b c d"]
+NEW = 10
+LAYOUT = BatchShapes((96,), 4)
+
+
+@pytest.fixture(scope="module")
+def examinee(tmp_path_factory, compiled):
+    """A random model that says nothing but five letters."""
+    folder = world.checkpoint(tmp_path_factory.mktemp("exam") / "theta0", layers=1)
+    (model, params), tokenizer = load_pretrained(folder), load_tokenizer(folder)
+    said = [tokenizer.convert_tokens_to_ids(token) for token in "abcde"]
+    embedding = np.zeros_like(params["embed"]["embedding"])
+    embedding[said] = 10 * np.asarray(params["embed"]["embedding"])[said]
+    return model, {**params, "embed": {"embedding": jax.numpy.asarray(embedding)}}, tokenizer
+
+
+def record(question, answer, options=None, facts=None):
+    messages = ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
+    return Record(messages, options, "test:1", facts)
+
+
+def take(examinee, papers, layout=LAYOUT, **options):
+    model, params, tokenizer = examinee
+    options = {"max_length": 96, "max_new_tokens": NEW, **options}
+    return Evaluator(papers, model, next_token_loss(model), tokenizer, layout, **options).evaluate(params)
+
+
+@pytest.fixture(scope="module")
+def said(examinee):
+    """What the model answers."""
+    model, params, tokenizer = examinee
+    inference = Inference(model, max_new_tokens=NEW, stop=stop_tokens(tokenizer))
+    texts = responses(inference, params, tokenizer, [record(question, "x") for question in ASKED], LAYOUT)
+    assert all(set(text) <= set("abcde") for text in texts)
+    assert len(set(texts)) > 1
+    return texts
+
+
+@pytest.fixture(scope="module")
+def papers(said):
+    choice = ("abc", "a much longer answer", "e")
+    return {
+        "exact": [record(ASKED[0], said[0].upper()), record(ASKED[1], said[1] + " z"), record(ASKED[2], said[2])],
+        "open": [
+            record(ASKED[1], "as you like", facts=(said[1], "zebra")),
+            record(ASKED[3], "as you like", facts=("zebra", "letter", said[3].upper())),
+        ],
+        "choice": [record(question, answer, options=choice) for question in ASKED for answer in choice],
+        "long": [record("say", "abcde" * 20)],
+        "mixed": [record(ASKED[0], said[0]), record(ASKED[0], "e", options=("d", "e")), record(ASKED[1], "?")],
+    }
+
+
+@pytest.fixture(scope="module")
+def scores(examinee, papers):
+    return take(examinee, papers)
+
+
+def test_every_kind_of_record_has_its_own_metric(scores, papers):
+    assert list(scores) == list(papers)
+    assert scores["exact"].accuracy == pytest.approx(2 / 3)
+    assert scores["open"].accuracy == pytest.approx((1 / 2 + 1 / 3) / 2)
+    assert scores["choice"].accuracy == pytest.approx(1 / 3)
+    assert {name: (score.metric, score.records) for name, score in scores.items()} == {
+        "exact": ("exact_match", 3),
+        "open": ("facts", 2),
+        "choice": ("options", 12),
+        "long": ("exact_match", 1),
+        "mixed": ("exact_match+options", 3),
+    }
+
+
+def test_records_score_together_as_each_does_alone(examinee, papers, scores):
+    alone = {f"{name}/{i}": [record] for name, records in papers.items() for i, record in enumerate(records)}
+    single = take(examinee, alone, BatchShapes((96,), 1))
+    for name, records in papers.items():
+        mine = [single[f"{name}/{i}"] for i in range(len(records))]
+        assert scores[name].accuracy == pytest.approx(np.mean([score.accuracy for score in mine]))
+        assert scores[name].tokens == sum(score.tokens for score in mine)
+        nll = sum(score.loss * score.tokens for score in mine)
+        assert scores[name].loss == pytest.approx(nll / scores[name].tokens, rel=1e-4)
+
+
+def test_losses_are_asked_only_where_they_are_wanted(examinee, papers, scores):
+    without = take(examinee, papers, losses=False)
+    assert {(score.loss, score.tokens) for score in without.values()} == {(None, 0)}
+    assert {n: s.accuracy for n, s in without.items()} == {n: s.accuracy for n, s in scores.items()}
+
+
+def test_the_loss_is_of_what_is_left_of_a_long_conversation(examinee, papers, scores):
+    prompt = len(encode_prompt(examinee[2], papers["long"][0].messages[:-1]))
+    assert scores["long"].tokens == 96 - prompt

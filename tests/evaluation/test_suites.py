@@ -1,0 +1,67 @@
+"""Suites are sampled by name and seed, and fall into two kinds."""
+
+import json
+
+import pytest
+
+from merit_jax.evaluation.suites import Kinds, kinds, load_suites
+from tests.support import world
+
+ACCURACIES = {"describe_a": 0.5, "count": 0.2, "describe_b": 0.7, "yesno": 0.6}
+
+
+@pytest.mark.parametrize(
+    ("retained", "expected"),
+    [
+        (("describe_*",), (0.6, 0.4)),
+        (("yesno", "describe_b"), (0.65, 0.35)),
+        (("describe_*", "*_b"), (0.6, 0.4)),
+        ((), (None, 0.5)),
+        (("*",), (0.5, None)),
+    ],
+)
+def test_kinds_are_means_over_the_suites_that_match_and_over_the_others(retained, expected):
+    assert kinds(ACCURACIES, retained) == Kinds(*(value and pytest.approx(value) for value in expected))
+
+
+def test_a_pattern_without_a_suite_is_refused():
+    expected = r"evaluate\.retained: no suite matches 'Describe'; known: describe_a, count, describe_b, yesno"
+    with pytest.raises(ValueError, match=expected):
+        kinds(ACCURACIES, ("describe_a", "Describe"))
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two suites of 40 records; the answer tells the place."""
+    for name in ("one", "two"):
+        world.write_rows(tmp_path / f"{name}.jsonl", [{"inputs": f"{name} {i}", "targets": str(i)} for i in range(40)])
+    (tmp_path / "suites.json").write_text(json.dumps({name: {"file_name": f"{name}.jsonl"} for name in ("two", "one")}))
+    return tmp_path
+
+
+def places(files, path="*.jsonl", **options):
+    suites = load_suites(str(files / path), **{"seed": 0, **options})
+    return {name: [int(record.messages[-1]["content"]) for record in records] for name, records in suites.items()}
+
+
+def test_a_suite_is_all_records_of_its_file(files):
+    assert places(files) == places(files, "suites.json") == {"one": list(range(40)), "two": list(range(40))}
+
+
+def test_a_sample_is_of_the_suites_name_and_the_seed_and_keeps_the_order(files):
+    sample = places(files, max_records=10)
+    assert sample == places(files, max_records=10)
+    for rows in sample.values():
+        assert rows == sorted(set(rows))
+        assert len(rows) == 10
+    assert sample["one"] != sample["two"]
+    assert places(files, max_records=10, seed=1)["one"] != sample["one"]
+    assert places(files, max_records=50)["one"] == list(range(40))
+    assert set(sample["one"]) < set(places(files, max_records=20)["one"])
+
+
+def test_a_bad_record_of_a_suite_is_named(files):
+    with (files / "two.jsonl").open("a") as file:
+        file.write('{"inputs": "?"}\n')
+    with pytest.raises(ValueError, match=r"two\.jsonl:41: "):
+        places(files)

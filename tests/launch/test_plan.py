@@ -1,0 +1,158 @@
+"""`launch.plan` from end to end: without weights, without data, and with both."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import configs
+from launch.console.plan_tables import describe
+from launch.plan import make, setting_of
+from launch.wiring.plan_inputs import PlanInputs, open_config
+from merit_jax.data.loader import training_batches
+from merit_jax.partition import branches
+from merit_jax.planning.topology import parse_topology
+from merit_jax.planning.workload import Data, Rate
+from tests.launch.test_commands import commands
+from tests.support import world
+
+ARCHITECTURES = Path(configs.__file__).parent / "architectures"
+PARAMETERS = {
+    "Qwen2.5-3B": 3_085_938_688,
+    "Qwen2.5-7B-Instruct": 7_615_616_512,
+    "Qwen2.5-VL-3B-Instruct": 3_754_622_976,
+    "Qwen2.5-VL-7B-Instruct": 8_292_166_656,
+    "SmolLM2-135M-Instruct": 134_515_008,
+    "SmolVLM-256M-Instruct": 256_484_928,
+}
+CONFIG = """
+from configs import common
+
+def get_config(method="merit2d"):
+    c = common.get_config()
+    c.model.path = {model!r}
+    c.mixture.path = {mixture!r}
+    c.mixture.max_length = 64
+    c.train.row_length = 64
+    c.gradients.buckets = (64,)
+    return common.with_method(c, method)
+"""
+
+
+def planned(method="merit2d", **changes):
+    """The plan of a published model on eight H100, estimated."""
+    from configs import qwen2_5_vl_3b_vision_flan
+
+    config = qwen2_5_vl_3b_vision_flan.get_config(method)
+    with config.unlocked():
+        config.update_from_flattened_dict({"train.row_length": 256, "train.image_tokens": 128, **changes})
+    plan, topology = PlanInputs(config, "bfloat16"), parse_topology("h100:8")
+    rate, data = Rate(8, topology.chip.peak, 0.5, 2.0), Data(136, 1000, 136 * 200, 0, 1.0, "assumed")
+    return make(plan, topology, memory="auto", rate=rate, data=data, search=True)
+
+
+def test_shipped_architectures_have_the_published_numbers_of_parameters():
+    assert {folder.name for folder in ARCHITECTURES.iterdir()} == set(PARAMETERS)
+    for name, expected in PARAMETERS.items():
+        config = world_config(name)
+        sizes = [
+            leaf.size for leaf in world.tree.flatten(PlanInputs(config, "bfloat16").architecture().abstract).values()
+        ]
+        assert sum(sizes) == expected, name
+
+
+def world_config(path):
+    from configs import common
+
+    config = common.get_config()
+    config.model.path = path
+    return config
+
+
+def test_a_model_without_a_config_is_refused_and_the_shipped_ones_are_named():
+    with pytest.raises(ValueError, match=r"there is no nothing/config.json.*Qwen2.5-VL-3B-Instruct"):
+        open_config("nothing")
+    assert open_config("/elsewhere/Qwen2.5-3B")[0] == str(ARCHITECTURES / "Qwen2.5-3B" / "config.json")
+
+
+def test_a_plan_of_a_published_model_adds_up():
+    result = planned()
+    work = {stage.name: stage for stage in result.stages}
+    joint, branch = work["joint training"], work["one branch"]
+    assert branch.flops * 4 == work["all 4 branches"].flops == joint.flops
+    assert joint.tokens == 1000 * 24 * 256
+    decoder = 3_085_938_688
+    assert joint.storage == 4 * decoder
+    assert work["gradients"].storage == pytest.approx(136 * 4 * decoder / 5, rel=0.01)
+    assert joint.flops > 6 * (decoder - 151936 * 2048) * joint.tokens
+    assert result.between.merit == 4 * joint.storage
+    assert result.between.joint == 1000 * 2 * 3 * joint.storage
+    seconds = joint.flops / (8 * 989e12 * 0.5)
+    assert result.rate.seconds(joint.flops) == pytest.approx(seconds)
+    assert result.rate.dollars(joint.flops) == pytest.approx(seconds / 3600 * 8 * 2)
+    assert result.asked.fits
+    assert result.asked.compiled is None
+    held = result.asked.held
+    assert held.trainable + held.frozen == pytest.approx(4 * 3_754_622_976 / 8, rel=0.01)
+    assert held.optimizer == pytest.approx(2 * held.trainable, rel=0.01)
+
+
+def test_what_cannot_be_laid_out_leads_to_the_nearest_setting_that_can():
+    result = planned(**{"train.batch_size": 12, "train.micro_batches": 1})
+    assert result.asked.obstacle == "12 rows of a micro-batch cannot be dealt over data x fsdp = 8 devices"
+    assert result.nearest is not None
+    assert result.nearest.fits
+    assert "--config.mesh.fsdp=4 --config.mesh.tensor=2 --config.train.batch_size=12" in describe(result.nearest)
+    assert result.calibration.obstacle is None
+
+
+def test_a_mesh_that_does_not_divide_is_refused():
+    config = world_config("Qwen2.5-3B")
+    config.mesh.data = 3
+    with pytest.raises(ValueError, match=r"h100:8: mesh data=3 .* does not cover 8 devices"):
+        setting_of(PlanInputs(config, "bfloat16"), parse_topology("h100:8"))
+
+
+def test_steps_are_those_of_the_joint_run_where_the_mixture_can_be_read(tmp_path):
+    run = world.run(tmp_path, "run")
+    data = PlanInputs(run.config, "float32").data(0, 0)
+    (joint,) = branches.from_groups(run.names, np.zeros(len(run.names), np.int32), run.config.seed)
+    cfg = run.config.train
+    batches = training_batches(
+        run.datasets,
+        joint,
+        epochs=cfg.epochs,
+        row_length=cfg.row_length,
+        batch_size=cfg.batch_size,
+        seed=run.config.seed,
+    )
+    assert (data.datasets, data.steps) == (len(run.names), batches.steps)
+    assert data.supervised == batches.tokens / (batches.steps * cfg.batch_size * cfg.row_length)
+    assert data.held_out == sum(len(dataset.held_out) for dataset in run.datasets)
+
+
+def test_the_command_plans_for_eight_cpus_and_tells_mistakes_in_one_line(tmp_path):
+    model = world.checkpoint(tmp_path / "theta0")
+    for name in ("model.safetensors", "tokenizer.json"):
+        (model / name).unlink()
+    (tmp_path / "config.py").write_text(CONFIG.format(model=str(model), mixture="absent/*.jsonl"))
+    given = ["--config=config.py"]
+    lines = [
+        [*given, "--topology=cpu:8", "--json=plan.json", "--peak_tflops=0.1", "--price=1"],
+        [*given, "--topology=v9:8x8"],
+        [*given, "--topology=cpu:8", "--config.mesh.data=3"],
+        [*given, "--topology=cpu:8", "--config.model.path=absent"],
+    ]
+    fine, unknown, mesh, absent = commands(tmp_path, "plan", lines)
+    assert [line[0] for line in (fine, unknown, mesh, absent)] == [0, 1, 1, 1], (fine, mesh, absent)
+    assert "unknown chip 'v9'" in unknown[2]
+    assert "mesh data=3" in mesh[2]
+    assert "there is no absent/config.json" in absent[2]
+    assert not any("Traceback" in line[2] for line in (unknown, mesh, absent))
+    for text in ("Memory", "Work of the stages", "MERIT", "assumed: 1,000 steps (give --steps)", "compiled in"):
+        assert text in fine[1]
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["asked"]["fits"]
+    assert plan["asked"]["setting"]["fsdp"] == 8
+    assert plan["stages"]["joint training"]["dollars"] > 0

@@ -1,0 +1,104 @@
+"""`launch.validate` counts what is good and names all that is bad."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from launch import validate
+from models.pretrained.processor import load_processor
+from tests.support import tiny_vision
+from tests.support.tiny_tokenizer import tiny_tokenizer
+
+GOOD = {"inputs": "q", "targets": "yes"}
+LONG = {"inputs": "q" * 200, "targets": "yes"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rows = {
+        "a.train": [GOOD, {"inputs": "q"}, GOOD],
+        "a.test": [GOOD, {"inputs": "q", "targets": ""}, LONG],
+        "b.train": [GOOD],
+    }
+    for name, lines in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "c.train.jsonl").write_text('{"inputs": "q"')
+    return tmp_path
+
+
+def test_every_dataset_is_read_to_its_end(folder):
+    counts, errors = validate.validate(f"{folder}/*.train.jsonl", tiny_tokenizer(), include=(), max_length=200, seed=0)
+    assert [count[:4] for count in counts] == [("a", 2, 1, 0), ("b", 1, 0, 0), ("c", 0, 0, 0)]
+    places = [str(error).split(": ")[0].removeprefix(f"{folder}/") for error in errors]
+    assert places == ["a.train.jsonl:2", "a.test.jsonl:2", "a.test.jsonl:3", "c.train.jsonl:1", "c.train.jsonl"]
+
+
+def test_the_table_ends_with_totals(folder):
+    counts, _ = validate.validate(f"{folder}/*.train.jsonl", tiny_tokenizer(), include=(), max_length=200, seed=0)
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(validate.table(counts))
+    totals = console.export_text().splitlines()[-2]
+    assert [cell.strip() for cell in totals.split("│")[1:-1]] == [
+        "3 datasets",
+        "3",
+        "1",
+        "0",
+        str(sum(count.supervised for count in counts)),
+        str(sum(count.tokens for count in counts)),
+        "0",
+    ]
+
+
+def test_bad_records_are_printed_up_to_a_number_and_all_counted(folder, capsys):
+    found = validate.validate(f"{folder}/*.train.jsonl", tiny_tokenizer(), include=["a", "c"], max_length=200, seed=0)
+    validate.print_findings(*found, 2)
+    out = capsys.readouterr().out
+    assert f"{folder}/a.train.jsonl:2: missing field 'targets'" in out
+    assert f"{folder}/a.test.jsonl:2: empty response" in out
+    assert f"{folder}/c.train.jsonl" not in out
+    assert "5 bad records, images or files, 2 shown" in out
+
+
+def test_every_image_is_opened_and_each_bad_one_told_once(tmp_path):
+    processor = load_processor(tiny_vision.folder(tmp_path / "model"))
+    good = tiny_vision.picture(tmp_path / "good.png", 16, 24)
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:-40])
+    (tmp_path / "empty.png").touch()
+    rows = [
+        tiny_vision.llava("good.png"),
+        tiny_vision.llava(["cut.png", "gone.png"]),
+        tiny_vision.llava("cut.png"),
+        {"conversations": tiny_vision.llava()["conversations"]},
+    ]
+    (tmp_path / "a.train.json").write_text(json.dumps(rows))
+    (tmp_path / "a.test.json").write_text(json.dumps([tiny_vision.llava("empty.png"), tiny_vision.llava("good.png")]))
+    (tmp_path / "b.train.json").write_text(json.dumps([tiny_vision.llava("gone.png"), tiny_vision.llava("good.png")]))
+    counts, errors = validate.validate(
+        f"{tmp_path}/*.train.json",
+        processor.tokenizer,
+        include=(),
+        max_length=400,
+        seed=0,
+        reader=processor.images,
+    )
+    assert [(c.name, c.rows, c.held_out, c.images) for c in counts] == [("a", 2, 1, 1), ("b", 1, 0, 1)]
+    reasons = [
+        r"a.train.json[1]: {}/cut.png: damaged or truncated image",
+        r"a.train.json[1]: {}/gone.png: no such image; correct the path or delete the record",
+        r"a.test.json[0]: {}/empty.png: the image has 0 bytes; write the file again or delete the record",
+    ]
+    assert len(errors) == 3
+    for error, reason in zip(errors, reasons, strict=True):
+        assert str(error).startswith(f"{tmp_path}/{reason.format(tmp_path)}")
+
+
+def test_a_text_model_refuses_images_by_line(tmp_path):
+    tiny_vision.picture(tmp_path / "good.png", 16, 24)
+    (tmp_path / "a.json").write_text(json.dumps([tiny_vision.llava("good.png")]))
+    _, errors = validate.validate(f"{tmp_path}/*.json", tiny_tokenizer(), include=(), max_length=400, seed=0)
+    assert [str(error) for error in errors] == [
+        f"{tmp_path}/a.json[0]: 1 images in the conversation, and the model reads text alone; leave the record out, or take a "
+        "vision-language model"
+    ]

@@ -1,0 +1,111 @@
+"""Makes the golden files: four fine-tuned Llamas small enough to be kept here, and what mergekit 0.1.5 merges them to.
+
+    python -m venv mergekit && mergekit/bin/pip install mergekit==0.1.5
+    python -m tests.merging.golden.make mergekit/bin/mergekit-yaml
+
+Each case is merged by `launch.merge` first; mergekit is given the configuration that it writes.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
+
+from launch.merge import merge_folders
+from merit_jax.core.loss import next_token_loss
+from models import export_hf, load_pretrained
+from models.pretrained.config_only import ConfigOnlyCheckpoint
+from tests.merging.golden.cases import CASES, FOLDER, MODELS
+from tests.support import world
+
+CONFIG = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 48,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 24,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "hidden_act": "silu",
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": True,
+    "torch_dtype": "float32",
+}
+STEPS, ROW = 30, 32
+
+
+def make_base(path: Path) -> None:
+    """A random model."""
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
+    rng, blueprint = np.random.default_rng(0), ConfigOnlyCheckpoint(path)
+    tensors = {key: rng.normal(0, 0.15, spec.shape).astype(np.float32) for key, spec in blueprint.specs.items()}
+    tensors = {key: tensor + np.float32("norm" in key) for key, tensor in tensors.items()}
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+
+
+def fine_tune(base: Path, out: Path, task: int) -> None:
+    """Trains on sequences of random tokens, each repeated `task + 2` times."""
+    model, params = load_pretrained(base)
+    loss_fn, optimizer = next_token_loss(model), optax.adam(3e-3)
+    rng = np.random.default_rng(task)
+
+    @jax.jit
+    def step(params, state, batch):
+        def loss(params):
+            nll, tokens = loss_fn(params, batch)
+            return nll.sum() / tokens.sum()
+
+        updates, state = optimizer.update(jax.grad(loss)(params), state)
+        return optax.apply_updates(params, updates), state
+
+    state = optimizer.init(params)
+    for _ in range(STEPS):
+        ids = np.repeat(rng.integers(0, CONFIG["vocab_size"], ROW), task + 2)[: ROW + 1].tolist()
+        row = world.row(ids)
+        batch = row._replace(tokens=row.tokens[:, :-1], targets=row.tokens[:, 1:], weights=row.weights[:, 1:])
+        batch = batch._replace(positions=row.positions[:, :-1], segments=row.segments[:, :-1])
+        params, state = step(params, state, jax.tree.map(jnp.asarray, batch))
+    export_hf(out, flatten_dict(params, sep="/").__getitem__, base)
+
+
+def record(mergekit: Path) -> None:
+    """Merges every case twice and keeps what mergekit made of it."""
+    shutil.rmtree("expected", ignore_errors=True)
+    Path("expected").mkdir()
+    for name, case in CASES.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            merge_folders("base", case.models, case.weights, case.method, case.options, f"{scratch}/ours")
+            written = shutil.copyfile(f"{scratch}/ours/mergekit.yaml", f"expected/{name}.yaml")
+            options = ("--no-copy-tokenizer", "--no-write-model-card")  # there is none, and it would ask the network
+            subprocess.run([mergekit, written, f"{scratch}/theirs", *options], check=True)
+            shutil.copyfile(f"{scratch}/theirs/model.safetensors", f"expected/{name}.safetensors")
+
+
+def main(mergekit: str) -> None:
+    """Replaces every golden file."""
+    for name in ("base", *MODELS):
+        shutil.rmtree(FOLDER / name, ignore_errors=True)
+    make_base(FOLDER / "base")
+    for task, name in enumerate(MODELS):
+        fine_tune(FOLDER / "base", FOLDER / name, task)
+    command = Path(mergekit).absolute()
+    os.chdir(FOLDER)
+    record(command)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

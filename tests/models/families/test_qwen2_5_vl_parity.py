@@ -1,0 +1,140 @@
+"""Qwen2.5-VL against PyTorch transformers on a tiny random model, with one, two and no images in one batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+import tests.support.tiny as tiny
+import tests.support.tiny_qwen_vl as qwen
+from models import export_hf, leaf_keys, load_pretrained
+from models.pretrained.processor import load_processor
+from models.processing.image_loading import open_image
+from tests.support.tiny_tiles import batch, conversation, features, picture
+
+pytestmark = pytest.mark.parity
+WIDTH, ROOM = 64, 44
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """(folder, PyTorch model, model, params, batch, PyTorch's inputs)."""
+    torch = pytest.importorskip("torch")
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    path = tmp_path_factory.mktemp("qwen")
+    torch.manual_seed(0)
+    peer = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**qwen.hf_config())).float().eval()
+    with torch.no_grad():
+        for parameter in peer.parameters():
+            parameter.normal_(0.1, 0.2)
+    peer.save_pretrained(path)
+    model, params = load_pretrained(qwen.helpers(path))
+    processor = load_processor(path, model.config)
+    pictures = [picture(path / f"{n}.png", *size, seed=n) for n, size in enumerate([(25, 43), (17, 60), (130, 70)])]
+    rows = batch(processor, [conversation(pictures[2]), conversation(*pictures[:2]), conversation()], WIDTH, ROOM)
+    return path, peer, tiny.compiled(model), params, rows, inputs(path, rows, [pictures[2], *pictures[:2]])
+
+
+def inputs(path, rows, images):
+    """What PyTorch takes: the processor's own pixels and grids."""
+    torch = pytest.importorskip("torch")
+    from transformers import AutoImageProcessor
+
+    processor = AutoImageProcessor.from_pretrained(path, backend="pil")
+    found = processor(images=[open_image(image) for image in images], return_tensors="np")
+    return {
+        "input_ids": torch.from_numpy(rows.tokens).long(),
+        "attention_mask": torch.from_numpy(rows.segments).long(),
+        "mm_token_type_ids": torch.from_numpy(rows.tokens == qwen.hf_config()["image_token_id"]).int(),
+        "pixel_values": torch.from_numpy(found["pixel_values"]),
+        "image_grid_thw": torch.from_numpy(found["image_grid_thw"]),
+    }
+
+
+def test_pixels_are_the_processors_once_window_order_is_undone(world):
+    *_, rows, peer_inputs = world
+    images, merge = rows.images, 2
+    found = []
+    for row in range(len(rows.tokens)):
+        order = np.argsort(images.slots[row][images.valid[row] > 0])
+        found.append(images.patches[row].reshape(ROOM, merge * merge, -1)[: len(order)][order])
+    expected = peer_inputs["pixel_values"].numpy()
+    np.testing.assert_array_equal(np.concatenate(found).reshape(expected.shape), expected)
+    assert [len(part) for part in found] == [8 * 4, 3 * 5 + 2 * 8, 0]
+
+
+def test_positions_equal_get_rope_index(world):
+    _, peer, _, _, rows, peer_inputs = world
+    fields = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
+    expected, delta = peer.model.get_rope_index(**{name: peer_inputs[name] for name in fields})
+    np.testing.assert_array_equal(np.moveaxis(rows.images.positions, -1, 0), expected.numpy())
+    assert (delta.numpy() < 0).any()
+
+
+def test_vision_features_equal_pytorch(world):
+    _, peer, model, params, rows, peer_inputs = world
+    expected = peer.model.get_image_features(peer_inputs["pixel_values"], peer_inputs["image_grid_thw"]).pooler_output
+    found = features(model, params, rows.images)
+    ours = [found[row][np.argsort(rows.images.slots[row][rows.images.valid[row] > 0])] for row in range(3)]
+    expected = np.concatenate([part.detach().numpy() for part in expected])
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(np.concatenate(ours), expected, atol=1e-4)
+
+
+def test_logits_equal_pytorch(world):
+    _, peer, model, params, rows, peer_inputs = world
+    expected = peer(**peer_inputs).logits.detach().numpy()
+    real = rows.segments > 0
+    np.testing.assert_allclose(tiny.logits(model, params, rows)[real], expected[real], atol=1e-4)
+
+
+def test_loss_gradients_equal_pytorch_in_every_part(world):
+    torch = pytest.importorskip("torch")
+    path, peer, model, params, rows, peer_inputs = world
+    targets = np.where(rows.segments > 0, np.roll(rows.tokens, -1, axis=1), -100)
+    targets[np.arange(3), rows.segments.sum(axis=1) - 1] = -100
+
+    def loss(p):
+        scores = jax.nn.log_softmax(model.unembed(p, model.hidden(p, rows)))
+        picked = jnp.take_along_axis(scores, jnp.maximum(targets, 0)[..., None], -1)[..., 0]
+        return -jnp.where(targets >= 0, picked, 0).sum() / (targets >= 0).sum()
+
+    scores = peer(**peer_inputs).logits
+    expected = torch.nn.functional.cross_entropy(scores.flatten(0, 1), torch.from_numpy(targets).long().flatten())
+    peer.zero_grad()
+    expected.backward()
+    value, grads = jax.jit(jax.value_and_grad(loss))(params)
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-5)
+    leaves = flatten_dict(grads, sep="/")
+    prefixes = {"visual.": "model.visual.", "model.": "model.language_model."}
+    peers = dict(peer.named_parameters())
+    for leaf, places in leaf_keys(model, path).items():
+        for place in places:
+            prefix = next((p for p in prefixes if place.key.startswith(p)), "")
+            peer_grad = peers[prefixes.get(prefix, "") + place.key.removeprefix(prefix)].grad.numpy()
+            grad = np.asarray(leaves[leaf] if place.layer is None else leaves[leaf][place.layer])
+            grad = (grad.T if place.transpose else grad).reshape(peer_grad.shape)
+            error = np.linalg.norm(grad - peer_grad) / np.linalg.norm(peer_grad)
+            assert error < 1e-3, f"{place.key}: relative error {error}"
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_an_export_loads_in_transformers_whole_and_gives_the_same_logits(world, tmp_path, tied):
+    torch = pytest.importorskip("torch")
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    base, _, model, params, rows, peer_inputs = world
+    if tied:
+        base = qwen.folder(tmp_path / "base", tie_word_embeddings=True)
+        model, params = load_pretrained(base)
+    changed = jax.tree.map(lambda leaf: leaf * 0.9, params)
+    export_hf(tmp_path / "out", flatten_dict(changed, sep="/").__getitem__, base)
+    peer, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        tmp_path / "out", output_loading_info=True, dtype=torch.float32
+    )
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    expected = peer.eval()(**peer_inputs).logits.detach().numpy()
+    real = rows.segments > 0
+    np.testing.assert_allclose(tiny.logits(model, changed, rows)[real], expected[real], atol=1e-4)

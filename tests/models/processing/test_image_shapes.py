@@ -1,0 +1,30 @@
+"""Shapes that are known before any image is read, against what the readers make."""
+
+import jax
+import numpy as np
+import pytest
+
+from models.modules.patch_attention import DENSE
+from models.pretrained.load import read_config
+from models.pretrained.processor import load_processor
+from models.processing.image_shapes import image_rows, image_work
+from tests.support import tiny_qwen_vl, tiny_tiles
+
+
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "clip", "smolvlm"])
+def test_shapes_are_those_of_a_row_that_a_reader_fills(tmp_path, kind):
+    folder = tiny_qwen_vl.folder(tmp_path / "m") if kind == "qwen2_5_vl" else tiny_tiles.folder(tmp_path / "m", kind)
+    config = read_config(folder)
+    made = load_processor(folder, config).images.row([], 50, 37)
+    found = image_rows(config, 50, 37)
+    assert jax.tree.structure(found) == jax.tree.structure(made)
+    for shape, array in zip(jax.tree.leaves(found), jax.tree.leaves(made), strict=True):
+        assert (shape.shape, shape.dtype) == (array.shape, np.asarray(array).dtype)
+
+
+def test_small_rows_of_patches_score_all_pairs_and_large_ones_blocks(tmp_path):
+    config = read_config(tiny_qwen_vl.folder(tmp_path / "m"))
+    small, large = image_work(config, 10), image_work(config, 2 * DENSE // 4)
+    assert small == (40, 10, 4 * 40**2, 40**2)
+    patches = 2 * DENSE
+    assert large == (patches, patches // 4, 2 * patches**2 + 2 * patches * 3 * 16, 256 * patches)

@@ -1,0 +1,188 @@
+"""Every partitioner covers every dataset once; the median split is as balanced as its datasets allow."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from merit_jax import conflict
+from merit_jax.core.registry import lookup
+from merit_jax.partition import median_split
+from merit_jax.partition.median_split import PARTITIONERS
+
+
+def cosines(t: int, seed: int = 0) -> np.ndarray:
+    G = np.random.default_rng(seed).standard_normal((t, 6))
+    unit = G / np.linalg.norm(G, axis=1, keepdims=True)
+    return (unit @ unit.T).astype(np.float32)
+
+
+@st.composite
+def mixtures(draw):
+    """(scores, samples): few or many datasets, tied or all equal scores, one huge dataset."""
+    rank = draw(st.integers(1, 3))
+    t = draw(st.integers(2**rank, 2**rank + 10))
+    score = st.one_of(st.integers(-2, 2).map(float), st.floats(-1, 1, width=32))
+    scores = draw(st.lists(st.lists(score, min_size=rank, max_size=rank), min_size=t, max_size=t))
+    samples = draw(st.lists(st.integers(1, 50), min_size=t, max_size=t))
+    if draw(st.booleans()):
+        samples[draw(st.integers(0, t - 1))] = 10_000
+    return np.array(scores, np.float32).reshape(t, rank), samples
+
+
+@settings(max_examples=100, deadline=None)
+@given(mixtures(), st.sampled_from(["median_split", "joint", "random", "conflict_induced"]), st.integers(0, 99))
+def test_every_dataset_is_in_one_group_and_no_group_is_empty(mixture, method, seed):
+    scores, samples = mixture
+    groups = PARTITIONERS[method](scores, samples, similarity=cosines(len(samples)), seed=seed)
+    assert groups.dtype == np.int32
+    assert groups.shape == (len(samples),)
+    assert sorted(set(groups.tolist())) == list(range(1 if method == "joint" else 2 ** scores.shape[1]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(mixtures())
+def test_each_cut_is_the_most_balanced_that_leaves_enough_datasets(mixture):
+    scores, samples = mixture
+    check_cut(scores, samples, PARTITIONERS["median_split"](scores, samples), range(len(samples)), 0)
+
+
+def check_cut(scores, samples, groups, members, depth):
+    """Brute force over the allowed cuts; the heaviest dataset bounds the imbalance where the allowed cuts are all."""
+    rank = scores.shape[1]
+    if depth == rank:
+        return
+    bit, keep = rank - depth - 1, 2 ** (rank - depth - 1)
+    ordered = sorted(members, key=lambda t: (scores[t, depth], t))
+    lower = [t for t in ordered if not groups[t] >> bit & 1]
+    assert ordered[: len(lower)] == lower
+
+    def imbalance(cut):
+        return abs(sum(samples[t] for t in ordered[:cut]) - sum(samples[t] for t in ordered[cut:]))
+
+    assert imbalance(len(lower)) == min(imbalance(cut) for cut in range(keep, len(ordered) - keep + 1))
+    if keep == 1:
+        assert imbalance(len(lower)) <= max(samples[t] for t in ordered)
+    check_cut(scores, samples, groups, lower, depth + 1)
+    check_cut(scores, samples, groups, ordered[len(lower) :], depth + 1)
+
+
+def test_median_split_is_sample_balanced_where_a_count_of_datasets_would_not_be():
+    groups = PARTITIONERS["median_split"](np.array([[0.0], [1.0], [2.0], [3.0]]), [1, 1, 1, 3])
+    np.testing.assert_array_equal(groups, [0, 0, 0, 1])
+
+
+def test_the_first_axis_is_the_highest_digit_of_the_group():
+    scores = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+    np.testing.assert_array_equal(PARTITIONERS["median_split"](scores, [1] * 4), [0, 1, 2, 3])
+
+
+def test_a_huge_dataset_leaves_enough_datasets_beside_it():
+    scores = np.array([[4.0, 0.0], [1.0, 0.0], [2.0, 0.0], [3.0, 0.0]])
+    groups = PARTITIONERS["median_split"](scores, [1000, 1, 1, 1])
+    assert sorted(groups.tolist()) == [0, 1, 2, 3]
+    assert groups[0] // 2 == groups[3] // 2 == 1
+
+
+def test_equal_scores_are_cut_in_the_order_of_the_datasets():
+    np.testing.assert_array_equal(PARTITIONERS["median_split"](np.zeros((6, 1)), [1] * 6), [0, 0, 0, 1, 1, 1])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(8, 14).flatmap(lambda t: st.permutations(range(t))), st.integers(0, 999))
+def test_the_order_of_the_datasets_does_not_matter_when_scores_differ(order, seed):
+    rng, order = np.random.default_rng(seed), list(order)
+    scores, samples = rng.standard_normal((len(order), 3)), rng.integers(1, 40, len(order))
+    groups = PARTITIONERS["median_split"](scores, samples)
+    np.testing.assert_array_equal(PARTITIONERS["median_split"](scores[order], samples[order]), groups[order])
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.floats(1e-6, 1e6), min_size=9, max_size=9))
+def test_the_split_does_not_depend_on_gradient_norms(norms):
+    G = np.random.default_rng(0).standard_normal((9, 30)).astype(np.float32)
+    split = [
+        PARTITIONERS["median_split"](conflict.principal_axes(conflict.cosine_similarity(g), 2).scores, [1] * 9)
+        for g in (G, G * np.array(norms, np.float32)[:, None])
+    ]
+    np.testing.assert_array_equal(*split)
+
+
+def test_duplicate_datasets_can_still_be_split():
+    G = np.repeat(np.eye(2, 8, dtype=np.float32), 3, axis=0)
+    axes = conflict.principal_axes(conflict.cosine_similarity(G), 1)
+    assert np.bincount(PARTITIONERS["median_split"](axes.scores, [1] * 6)).tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("method", ["median_split", "random", "kmeans", "conflict_induced"])
+def test_too_few_datasets_are_refused(method):
+    with pytest.raises(ValueError, match="cannot make 4 non-empty groups of 3 datasets"):
+        PARTITIONERS[method](np.eye(3, 2), [1, 1, 1], similarity=cosines(3))
+
+
+def test_random_split_is_the_median_split_of_seeded_gaussian_scores():
+    scores, samples = np.zeros((12, 1)), list(range(1, 13))
+    gaussian = np.random.default_rng(4).standard_normal((12, 3))
+    made = PARTITIONERS["random"](scores, samples, groups=8, seed=4)
+    np.testing.assert_array_equal(made, PARTITIONERS["median_split"](gaussian, samples))
+    assert (made != PARTITIONERS["random"](scores, samples, groups=8, seed=5)).any()
+
+
+def test_kmeans_finds_separated_clusters_of_unequal_size():
+    scores = np.array([[5.0], [5.1], [0.0], [-9.0], [5.2], [0.1]])
+    np.testing.assert_array_equal(PARTITIONERS["kmeans"](scores, [1] * 6, groups=3), [0, 0, 1, 2, 0, 1])
+
+
+def test_kmeans_refuses_more_clusters_than_distinct_points():
+    with pytest.raises(ValueError, match="4 clusters of 2 distinct points"):
+        PARTITIONERS["kmeans"](np.repeat(np.eye(2), 3, axis=0), [1] * 6)
+
+
+TWO_CAMPS = np.array(
+    [[1, 0.9, -0.8, -0.9], [0.9, 1, -0.7, -0.6], [-0.8, -0.7, 1, 0.9], [-0.9, -0.6, 0.9, 1]], np.float32
+)
+
+
+def test_conflict_induced_groups_gather_disagreeing_datasets():
+    groups = PARTITIONERS["conflict_induced"](np.zeros((4, 1)), [1] * 4, similarity=TWO_CAMPS)
+    np.testing.assert_array_equal(groups, [0, 1, 0, 1])
+
+
+def test_conflict_induced_between_separates_disagreeing_datasets():
+    split = median_split.conflict_induced(np.zeros((4, 1)), [1] * 4, similarity=TWO_CAMPS, objective="between")
+    np.testing.assert_array_equal(split, [0, 0, 1, 1])
+
+
+def test_conflict_induced_seeds_are_the_most_conflicting_pair_then_the_farthest_from_it():
+    C = np.eye(5, dtype=np.float32)
+    for (i, j), value in {(1, 3): -0.9, (1, 4): -0.5, (3, 4): -0.2, (0, 1): 0.5, (2, 3): 0.4}.items():
+        C[i, j] = C[j, i] = value
+    groups = PARTITIONERS["conflict_induced"](np.zeros((5, 1)), [1] * 5, similarity=C, groups=3)
+    assert groups[[1, 3, 4]].tolist() == [0, 1, 2]
+
+
+def test_wrong_requests_are_refused_with_what_was_got():
+    one, two = np.zeros((4, 1)), [1] * 4
+    for method, options, message in [
+        ("median_split", {"groups": 3}, "3 groups asked for, but 1 axes make 2"),
+        ("joint", {"groups": 2}, "joint training has one"),
+        ("random", {"groups": 3}, "power of two"),
+        ("random", {"groups": 0}, "power of two"),
+        ("conflict_induced", {}, "of its 4 datasets; got none"),
+        ("conflict_induced", {"similarity": np.eye(4), "objective": "x"}, "known: between, within"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            PARTITIONERS[method](one, two, **options)
+    for scores, samples, message in [
+        (one, [1, 1], "scores of 4 datasets and sample counts of 2"),
+        (one, [1, 0, 1, 1], r"datasets \[1\] have no samples"),
+        (np.array([[0.0], [np.nan]]), [1, 1], r"scores of datasets \[1\] are not finite"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            PARTITIONERS["median_split"](scores, samples)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    assert lookup(PARTITIONERS, "joint", "partition.method") is median_split.joint
+    with pytest.raises(ValueError, match=r"unknown partition.method 'jont'; known: conflict_induced, joint, kmeans"):
+        lookup(PARTITIONERS, "jont", "partition.method")

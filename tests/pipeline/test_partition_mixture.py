@@ -1,0 +1,98 @@
+"""Another `partition.seed` is another random partition of the same run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from merit_jax.core.seeds import fold
+from merit_jax.gradients.store import load_gradients
+from merit_jax.partition.median_split import PARTITIONERS
+from merit_jax.pipeline.partition_mixture import load_partition
+from merit_jax.pipeline.stages import run_stages
+from merit_jax.workdir.artifacts import read_json
+from merit_jax.workdir.paths import Workdir
+from tests.support import world
+
+
+@pytest.fixture
+def divided(finished, tmp_path):
+    """Makes the partition of a seed; returns its run."""
+
+    def divide(method, seed):
+        config = world.config(Path(finished.workdir.root).parent, method, **{"partition.seed": seed})
+        run = finished.derive(config, Workdir.at(tmp_path / f"{method}-{seed}", finished.workdir.shared))
+        run_stages(run, ("partition",))
+        return run
+
+    return divide
+
+
+def groups(run):
+    """Group of each dataset."""
+    found = {share.dataset: k for k, branch in enumerate(load_partition(run).branches) for share in branch.shares}
+    return [found[name] for name in run.names]
+
+
+def test_seed_0_is_the_partition_of_the_runs_seed(divided, finished):
+    run = divided("random2", 0)
+    expected = PARTITIONERS["random"](
+        np.zeros((6, 1), np.float32), np.array(finished.samples), similarity=None, groups=2, seed=fold(0, "partition")
+    )
+    assert groups(run) == expected.tolist()
+    assert "seed" not in read_json(run.workdir.partition)["inputs"]["partition"]
+
+
+def test_another_seed_is_another_partition_into_as_many_groups(divided):
+    found = {seed: tuple(groups(divided("random2", seed))) for seed in range(4)}
+    assert len(set(found.values())) > 1
+    assert {tuple(sorted(set(row))) for row in found.values()} == {(0, 1)}
+    assert tuple(groups(divided("random2", 1))) == found[1]
+
+
+def test_the_order_of_a_branchs_data_does_not_depend_on_it(divided):
+    seeds = [[branch.seed for branch in load_partition(divided("random2", seed)).branches] for seed in (0, 1)]
+    assert seeds[0] == seeds[1]
+
+
+def test_a_partition_that_is_there_is_not_that_of_another_seed(divided, finished):
+    run = divided("random2", 1)
+    other = finished.derive(world.config(Path(finished.workdir.root).parent, "random2"), run.workdir)
+    with pytest.raises(ValueError, match=r"partition\.json was made from other inputs: partition\.seed: 1 -> nothing"):
+        run_stages(other, ("partition",))
+
+
+def raw_split(run):
+    """Halves of the datasets along the first principal component of their gradients."""
+    G = np.stack(load_gradients(run)).astype(np.float64)
+    U, S, _ = np.linalg.svd(G - G.mean(axis=0), full_matrices=False)
+    scores = (U * S)[:, :1]
+    scores *= np.sign(scores[np.argmax(np.abs(scores))])
+    return PARTITIONERS["median_split"](scores, np.array(run.samples)).tolist()
+
+
+def test_the_representation_is_the_methods_and_costs_no_gradients(divided, finished, monkeypatch):
+    monkeypatch.setattr("merit_jax.pipeline.estimate_gradients.gradient_rows", None)
+    run = divided("raw1d", 0)
+    assert groups(run) == raw_split(finished)
+    inputs = read_json(run.workdir.partition)["inputs"]
+    assert inputs["representation"] == {"similarity": "gram", "centring": "double"}
+    assert "representation" not in read_json(divided("merit1d", 0).workdir.partition)["inputs"]
+
+
+def test_random_partitions_of_different_seeds_are_not_shifted_copies(divided, finished):
+    draws = [fold(0, "partition", "1"), fold(1, "partition")]
+    assert draws[0] != draws[1]
+    expected = PARTITIONERS["random"](
+        np.zeros((6, 1), np.float32), np.array(finished.samples), similarity=None, groups=2, seed=draws[0]
+    )
+    assert groups(divided("random2", 1)) == expected.tolist()
+
+
+def test_an_unknown_similarity_is_named(finished, tmp_path):
+    changes = {"conflict.similarity": "dot"}
+    config = world.config(Path(finished.workdir.root).parent, "merit1d")
+    config.unlock().update_from_flattened_dict(changes)
+    run = finished.derive(config.lock(), Workdir.at(tmp_path / "dot", finished.workdir.shared))
+    with pytest.raises(ValueError, match=r"unknown conflict\.similarity 'dot'; known: cosine, gram"):
+        run_stages(run, ("partition",))

@@ -1,0 +1,50 @@
+"""A small model, its task and its sizes, for plans."""
+
+from functools import partial
+from typing import Any
+
+import optax
+from jax.sharding import Mesh
+
+from merit_jax.core.loss import next_token_loss
+from merit_jax.core.sharding import keep_rows
+from merit_jax.planning.execution import TrainingTask, text_row
+from merit_jax.planning.shapes import Architecture, Images, Stack
+from merit_jax.training.optimizer import make_optimizer
+from models import DecoderConfig, Model, build
+from models.interface import REMAT
+
+SIZES = {"vocab_size": 512, "hidden_size": 64, "layers": 4, "heads": 8, "kv_heads": 8, "head_dim": 8, "mlp_size": 192}
+CHUNK = 32
+
+
+def model(**changes: Any) -> Model:
+    return build(DecoderConfig(**{"family": "llama", "tied": True, **SIZES, **changes}))
+
+
+def task(length: int = 64, trainable: tuple[str, ...] = (".*",), **changes: Any) -> TrainingTask:
+    built = model(**changes)
+    return TrainingTask(
+        built.abstract,
+        built.logical_axes,
+        trainable,
+        optimizer(),
+        lambda remat, mesh: next_token_loss(model(remat=remat, constrain=constrained(mesh), **changes), CHUNK),
+        text_row(length),
+        tuple(REMAT),
+    )
+
+
+def constrained(mesh: Mesh | None) -> Any:
+    return None if mesh is None else partial(keep_rows, mesh=mesh)
+
+
+def optimizer() -> optax.GradientTransformation:
+    return make_optimizer("adamw", clip_norm=1.0)
+
+
+def architecture(**changes: Any) -> Architecture:
+    c = {**SIZES, **changes}
+    width = c["heads"] * c["head_dim"]
+    stack = Stack(c["layers"], c["hidden_size"], width, c["kv_heads"] * c["head_dim"], c["heads"], c["mlp_size"])
+    return Architecture(model(**changes).abstract, stack, c["vocab_size"], None, Images(), 4)

@@ -1,0 +1,178 @@
+"""A branch that is stopped anywhere and started again ends with the same bits."""
+
+import json
+
+import grain
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from merit_jax.checkpoints.branch_checkpoint import params_directory
+from merit_jax.checkpoints.readers import OrbaxLeaves
+from merit_jax.core import sharding, tree
+from merit_jax.core.errors import UnfinishedError
+from merit_jax.training.loop import fine_tune, in_micro_batches
+from merit_jax.training.optimizer import make_optimizer, make_schedule
+from merit_jax.training.step import init_state, make_step
+from merit_jax.workdir.artifacts import read_json
+from tests.support import toy
+
+STEPS = 7
+
+
+class Loader:
+    steps = STEPS
+    supervised = [int(toy.random_batch(seed, rows=8).weights.sum()) for seed in range(STEPS)]  # noqa: RUF012
+
+    def iterator(self):
+        source = grain.MapDataset.source([toy.random_batch(seed, rows=8) for seed in range(STEPS)])
+        return iter(source.to_iter_dataset())
+
+
+TOKENS = sum(int(toy.random_batch(seed, rows=8).weights.sum()) for seed in range(STEPS))
+
+
+class KilledError(Exception):
+    pass
+
+
+def train(directory, die_at=None, inputs="a", every=2, log_every=2, stop_at=None):
+    optimizer = make_optimizer("adamw")
+    mesh = sharding.make_mesh()
+    leaves, frozen = tree.split(toy.params(), ["kernel"])
+    place = lambda leaf: sharding.place(leaf, jax.NamedSharding(mesh, jax.P()))  # noqa: E731
+    leaves, frozen = jax.tree.map(place, (leaves, frozen))
+    step = make_step(toy.loss, optimizer)
+
+    def fragile(state, frozen, batch, rate):
+        if die_at is not None and int(state.step) == die_at:
+            raise KilledError
+        return step(state, frozen, batch, rate)
+
+    state = init_state(leaves, optimizer, sharding.of_optimizer(optimizer, leaves, mesh))
+    options = {
+        "theta0": leaves,
+        "directory": directory,
+        "mesh": mesh,
+        "inputs": inputs,
+        "checkpoint_every": every,
+        "log_every": log_every,
+        "stop": lambda index: index == stop_at,
+    }
+    return fine_tune(fragile, state, frozen, Loader(), make_schedule("cosine", 0.1, 0.0, STEPS), **options)
+
+
+def result(directory):
+    return OrbaxLeaves(params_directory(directory / "checkpoints")).read("dense/kernel")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("undisturbed")
+    assert train(directory)[:2] == (STEPS, TOKENS)
+    return directory
+
+
+@pytest.mark.parametrize("die_at", [0, 1, 2, 5, 6])
+def test_a_killed_branch_ends_bit_equal(tmp_path, undisturbed, die_at):
+    with pytest.raises(KilledError):
+        train(tmp_path, die_at=die_at)
+    assert train(tmp_path)[:2] == (STEPS, TOKENS)
+    assert result(tmp_path).tobytes() == result(undisturbed).tobytes()
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == STEPS
+
+
+@pytest.mark.parametrize("stop_at", [0, 1, 3, 6])
+def test_a_branch_told_to_stop_saves_there_and_then_ends_bit_equal(tmp_path, undisturbed, stop_at):
+    with pytest.raises(UnfinishedError, match=f"saved, at step {stop_at} of 7"):
+        train(tmp_path, stop_at=stop_at, every=100, log_every=5)
+    saved = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
+    assert saved == ([stop_at] if stop_at else [])
+    again = train(tmp_path, every=100, log_every=5)
+    assert again[:3] == (STEPS, TOKENS, train(undisturbed).fingerprint)
+    assert result(tmp_path).tobytes() == result(undisturbed).tobytes()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert sum(line["tokens"] for line in lines) == TOKENS
+    assert [line["step"] for line in lines] == sorted({5, 7} | ({stop_at} - {0}))
+
+
+def test_a_finished_branch_has_the_fingerprint_of_its_parameters(undisturbed):
+    leaves = {"dense/kernel": jax.numpy.asarray(result(undisturbed))}
+    assert train(undisturbed).fingerprint == tree.fingerprint(leaves)
+
+
+def test_a_finished_branch_is_not_trained_again(tmp_path, undisturbed):
+    before = result(undisturbed).tobytes()
+    finished = train(undisturbed, die_at=0)
+    assert finished[:2] == (STEPS, TOKENS)
+    assert result(undisturbed).tobytes() == before
+
+
+def test_metrics_are_written_every_few_steps_and_at_the_end(undisturbed):
+    lines = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6, 7]
+    assert sum(line["tokens"] for line in lines) == TOKENS
+
+
+def test_the_logged_loss_is_per_token(tmp_path):
+    with pytest.raises(KilledError):
+        train(tmp_path, die_at=1, log_every=1)
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    nll, tokens = toy.loss(toy.params(), toy.random_batch(0, rows=8))
+    assert line["loss"] == pytest.approx(float(nll.sum() / tokens.sum()), abs=1e-5)
+
+
+def test_the_log_says_how_far_each_step_is_from_theta0(undisturbed):
+    lines = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
+    moved = np.linalg.norm(result(undisturbed).astype(np.float64) - toy.params()["dense"]["kernel"])
+    assert lines[-1]["displacement"] == pytest.approx(moved, abs=1e-5)
+    assert 0 < lines[0]["displacement"] != lines[-1]["displacement"]
+
+
+def test_a_branch_from_other_inputs_is_refused(undisturbed):
+    with pytest.raises(ValueError, match="made from another theta0, data or configuration"):
+        train(undisturbed, inputs="b")
+
+
+def test_a_directory_without_a_finished_checkpoint_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no finished checkpoint"):
+        params_directory(tmp_path)
+
+
+def test_micro_batches_that_do_not_divide_the_batch_are_refused():
+    with pytest.raises(ValueError, match=r"train.micro_batches = 3 does not divide train.batch_size = 8"):
+        in_micro_batches(toy.random_batch(0, rows=8), 3)
+
+
+def test_a_damaged_checkpoint_is_not_resumed(tmp_path):
+    with pytest.raises(KilledError):
+        train(tmp_path, die_at=5)
+    file = max(
+        (file for file in (tmp_path / "checkpoints").rglob("*") if file.is_file()), key=lambda f: f.stat().st_size
+    )
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"checkpoints/4/\w+ is damaged \(since it was written, .* has changed\)"):
+        train(tmp_path)
+
+
+def test_a_run_killed_between_a_checkpoint_and_its_checksums_carries_on(tmp_path, undisturbed):
+    with pytest.raises(KilledError):
+        train(tmp_path, die_at=5)
+    (tmp_path / "checksums.json").unlink()
+    assert train(tmp_path)[:2] == (STEPS, TOKENS)
+    assert result(tmp_path).tobytes() == result(undisturbed).tobytes()
+    assert read_json(epath.Path(tmp_path / "checksums.json"))["step"] == STEPS
+
+
+def test_a_damaged_line_of_the_log_is_named(tmp_path):
+    with pytest.raises(KilledError):
+        train(tmp_path, die_at=5)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"stop": 3}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl has a damaged line"):
+        train(tmp_path)
