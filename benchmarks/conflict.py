@@ -26,6 +26,7 @@ from etils import epath
 from benchmarks.processes import peak_bytes as peak
 from merit_jax import conflict
 from merit_jax.conflict import rows as reading
+from merit_jax.gradients.store import StoredRow
 jnp.zeros(1).block_until_ready()
 def finish(seconds, before, **more):
     print(json.dumps({"seconds": seconds, "peak_bytes": peak() - before, **more}))
@@ -53,7 +54,7 @@ OURS = """
 if sys.argv[2] == "cold":
     drop()
 before, start = peak(), time.perf_counter()
-C = conflict.cosine_similarity([conflict.StoredRow(path) for path in paths]).block_until_ready()
+C = conflict.cosine_similarity([StoredRow(path) for path in paths]).block_until_ready()
 finish(time.perf_counter() - start, before)
 np.save(sys.argv[3], C)
 """
@@ -71,7 +72,7 @@ READ = """
 if sys.argv[2] == "cold":
     drop()
 before, start = peak(), time.perf_counter()
-for block in reading.blocks([conflict.StoredRow(path) for path in paths]):
+for block in reading.blocks([StoredRow(path) for path in paths]):
     pass
 finish(time.perf_counter() - start, before)
 """

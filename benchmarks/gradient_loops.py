@@ -5,6 +5,7 @@ and ends with its largest resident memory in bytes.
 """
 
 import argparse
+import dataclasses
 import json
 import shutil
 import sys
@@ -34,8 +35,8 @@ def open_run(options: argparse.Namespace) -> Any:
         config.update_from_flattened_dict({**changes, **json.loads(options.config)})
     run = open_run.open_run(config, options.root / f"{options.model}-run")
     chosen = [dataset for dataset in run.datasets if len(dataset.train) >= config.gradients.examples]
-    vars(run)["datasets"] = tuple(chosen[: options.datasets])
-    return run
+    shared = run.shared.with_value("datasets", tuple(chosen[: options.datasets]))
+    return dataclasses.replace(run, shared=shared)
 
 
 def stage(options: argparse.Namespace) -> Callable[[], None]:
@@ -148,9 +149,10 @@ def compare(options: argparse.Namespace) -> None:
     """Prints the least cosine between the stage's rows and those of PyTorch, and the largest difference of their norms."""
     import numpy as np
 
-    from merit_jax.gradients.store import load_gradients
+    from merit_jax.gradients.store import GradientStore
 
-    ours = load_gradients(open_run(options))
+    run = open_run(options)
+    ours = [row[:] for row in GradientStore(run.workdir.gradients).rows(run.names)]
     theirs = [np.load(file) for file in sorted((options.root / "transformers").iterdir())]
     pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(ours, theirs, strict=True)]
     norms = [(np.linalg.norm(a), np.linalg.norm(b)) for a, b in pairs]

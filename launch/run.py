@@ -16,7 +16,7 @@ from launch.experiments.methods import Comparison, compare, make
 from launch.wiring import basin, open_run
 from merit_jax.pipeline.evaluate_models import evaluate_models
 from merit_jax.pipeline.run import Run
-from merit_jax.pipeline.stages import STAGES, run_stages, timed
+from merit_jax.pipeline.stages import STAGES, run_stages
 from merit_jax.pipeline.trace_frontier import trace_frontier
 from merit_jax.workdir.artifacts import write_text
 from merit_jax.workdir.paths import MERGED
@@ -39,8 +39,8 @@ def run_all(
             _keep(run)
         run_stages(run, [name for name in STAGES if name != "evaluate"])
         models = {**make(run, baselines), MERGED: run.workdir}
-        timed(run, "evaluate", lambda: evaluate_models(run, models))
-        timed(run, "frontier", lambda: trace_frontier(run, models))
+        evaluate_models(run, models)
+        trace_frontier(run, models)
     _keep(run)
     return run
 

@@ -12,10 +12,11 @@ from configs.common import parse, variant
 from merit_jax.core.registry import lookup
 from merit_jax.merging import MERGERS
 from merit_jax.merging.options import resolve_options
-from merit_jax.pipeline.merge_branches import given_options
+from merit_jax.pipeline.merge_options import given_options
 from merit_jax.pipeline.reuse_branches import reuse_branches
 from merit_jax.pipeline.run import Run
-from merit_jax.pipeline.stages import run_stages, timed
+from merit_jax.pipeline.stage import timed
+from merit_jax.pipeline.stages import run_stages
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import Workdir, absolute
 

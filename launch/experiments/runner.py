@@ -24,7 +24,6 @@ from merit_jax.pipeline.evaluate_models import evaluate_models
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.run_diagnostics import DIAGNOSTICS, run_diagnostics
-from merit_jax.pipeline.stages import timed
 from merit_jax.pipeline.trace_frontier import trace_frontier
 from merit_jax.workdir.artifacts import write_json, write_text
 from merit_jax.workdir.paths import THETA0, Workdir, absolute
@@ -71,8 +70,8 @@ def run_experiment(
         check_tokens(_tokens(runs, comparison, experiment.controls))
         workdirs = make(run, comparison, runs)
         _diagnose(run, comparison, workdirs, experiment.diagnostics)
-        timed(run, "evaluate", lambda run=run, workdirs=workdirs: evaluate_models(run, workdirs))
-        timed(run, "frontier", lambda run=run, workdirs=workdirs: trace_frontier(run, workdirs))
+        evaluate_models(run, workdirs)
+        trace_frontier(run, workdirs)
         found += [(label(outcome.variant), outcome) for outcome in read_results(run, comparison)]
         gained += gains(seed, comparison)
         results = summarise(plans(comparison, experiment.controls), found)

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from merit_jax.core import sharding
 from merit_jax.core.types import LeafReader
-from merit_jax.pipeline.run import Run
+from merit_jax.pipeline.run import Run, Shared
 from merit_jax.workdir.artifacts import local_folder
 from merit_jax.workdir.paths import Workdir
 from merit_jax.workdir.storage import is_remote
@@ -73,4 +73,5 @@ def open_run(
     """The run of a config in a workdir."""
     theta0 = open_model(**config.model, constrain=lambda x: sharding.keep_rows(x, sharding.make_mesh(**config.mesh)))
     tokenizer, reader = load_processor(theta0.path, theta0.model.config)
-    return Run(config, Workdir.at(workdir), theta0.model, theta0, tokenizer, reader, overwrite, allow_missing)
+    shared = Shared(theta0.model, theta0, tokenizer, reader)
+    return Run(config, Workdir.at(workdir), shared, overwrite, allow_missing)

@@ -1,7 +1,7 @@
 """Conflict between datasets: cosine similarity of gradients and its principal axes (MERIT Alg. 1, steps 1 and 2)."""
 
 from merit_jax.conflict.axes import CENTRINGS, PrincipalAxes, axes_of_rows, principal_axes
-from merit_jax.conflict.rows import StoredRow
+from merit_jax.conflict.rows import Row, Rows
 from merit_jax.conflict.similarity import (
     Cosines,
     UnitRows,
@@ -17,7 +17,8 @@ __all__ = [
     "CENTRINGS",
     "Cosines",
     "PrincipalAxes",
-    "StoredRow",
+    "Row",
+    "Rows",
     "UnitRows",
     "axes_of_rows",
     "cosine_similarity",

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from etils import epath
 from jaxtyping import Float
 
 from merit_jax.core.types import Array
@@ -24,58 +23,6 @@ class Row(Protocol):
 
 Rows = Float[Array, "_ _"] | Sequence[Row]
 """A matrix, or one `Row` for each dataset."""
-
-
-class StoredRow:
-    """A vector in an `.npy` file of float32. It is read where it is asked for; nothing of it stays in memory.
-
-    Attributes:
-        path: The file.
-    """
-
-    def __init__(self, path: epath.Path) -> None:
-        """Reads the file's header.
-
-        Raises:
-            OSError: The file is missing.
-            ValueError: It is not an array of one axis in float32, or it is cut off.
-        """
-        self.path = path
-        with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            known = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            if version not in known:
-                raise ValueError(f"unknown version {version} of the .npy format")
-            shape, _, dtype = known[version](file)
-            self._offset = file.tell()
-        if len(shape) != 1 or dtype != np.float32:
-            raise ValueError(f"expected a vector of float32, got {dtype} of shape {shape}")
-        self._entries = shape[0]
-        held, expected = path.stat().length, self._offset + 4 * self._entries
-        if held != expected:
-            raise ValueError(f"expected {expected} bytes, got {held}")
-
-    def __len__(self) -> int:
-        """Number of entries."""
-        return self._entries
-
-    def __getitem__(self, index: slice) -> Float[np.ndarray, " n"]:
-        """The entries of a slice of step 1."""
-        start, stop, _ = index.indices(self._entries)
-        out = np.empty(stop - start, np.float32)
-        self.read_into(start, out)
-        return out
-
-    def read_into(self, start: int, out: Float[np.ndarray, " n"]) -> None:
-        """Fills `out` with the entries from `start` on, without a copy in between.
-
-        Raises:
-            ValueError: The file ends before.
-        """
-        with self.path.open("rb") as file:
-            file.seek(self._offset + 4 * start)
-            if file.readinto(memoryview(out).cast("B")) != out.nbytes:
-                raise ValueError(f"{self.path} ended while it was read; delete {self.path.parent}")
 
 
 def entries(rows: Rows) -> int:
@@ -98,7 +45,7 @@ def block_width(rows: Rows) -> int:
 def read(rows: Rows, start: int, out: Float[np.ndarray, "t w"]) -> Float[np.ndarray, "t w"]:
     """Fills `out` with coordinates `start` to `start + w` of every row."""
     for row, place in zip(rows, out, strict=True):
-        if isinstance(row, StoredRow):
+        if hasattr(row, "read_into"):
             row.read_into(start, place)
         else:
             place[:] = row[start : start + len(place)]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from merit_jax.conflict import Rows
 from merit_jax.core.types import Array, Leaves
 from merit_jax.diagnostics.lanczos import Operator
 from merit_jax.partition.median_split import random
@@ -51,7 +52,7 @@ class PartitionGain(NamedTuple):
 def gradient_curvature(
     product: Operator,
     gradients: Iterable[Leaves],
-    rows: Sequence[Float[Array, " d"]],
+    rows: Rows,
     reduce: Callable[[Leaves], Float[Array, " d"]],
     scale: float = 1.0,
 ) -> Float[np.ndarray, "t t"]:

@@ -1,85 +1,175 @@
-"""Reads the stored gradients of a run and checks them against their checksums."""
+"""The gradients of a run on disk: the only reader and writer of rows, norms and their checksums."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
+from jaxtyping import Float
 
-from merit_jax.conflict import StoredRow
-from merit_jax.pipeline.run import Run
-from merit_jax.workdir.artifacts import read_array, read_json
-from merit_jax.workdir.checksums import sha256_array
+from merit_jax.workdir.artifacts import INPUTS, is_current, read_json, write_array, write_json
+from merit_jax.workdir.checksums import fingerprint, sha256_array
+
+BLOCK = 2**20
+"""Entries of a row that are squared at a time."""
 
 
-def load_gradients(run: Run) -> list[np.ndarray]:
-    """Memory-mapped gradient rows of the mixture, in order.
+class StoredRow:
+    """A vector in an `.npy` file of float32, read a slice at a time; nothing of it stays in memory.
 
-    Raises:
-        ValueError: A row is missing or damaged.
+    Attributes:
+        path: The file.
     """
-    entries = read_json(run.workdir.gradient_index)["datasets"]
-    return [_load(run, name, entries.get(name)) for name in run.names]
+
+    def __init__(self, path: epath.Path) -> None:
+        """Reads the file's header.
+
+        Raises:
+            OSError: The file is missing.
+            ValueError: It is not an array of one axis in float32, or it is truncated.
+        """
+        self.path = path
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            known = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            if version not in known:
+                raise ValueError(f"unknown version {version} of the .npy format")
+            shape, _, dtype = known[version](file)
+            self._offset = file.tell()
+        if len(shape) != 1 or dtype != np.float32:
+            raise ValueError(f"expected a vector of float32, got {dtype} of shape {shape}")
+        self._entries = shape[0]
+        held, expected = path.stat().length, self._offset + 4 * self._entries
+        if held != expected:
+            raise ValueError(f"expected {expected} bytes, got {held}")
+
+    def __len__(self) -> int:
+        """Returns the number of entries."""
+        return self._entries
+
+    def __getitem__(self, index: slice) -> Float[np.ndarray, " n"]:
+        """Reads the entries of a slice of step 1."""
+        start, stop, _ = index.indices(self._entries)
+        out = np.empty(stop - start, np.float32)
+        self.read_into(start, out)
+        return out
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Reads the whole row."""
+        return self[:].astype(dtype or np.float32, copy=False)
+
+    def read_into(self, start: int, out: Float[np.ndarray, " n"]) -> None:
+        """Fills `out` with the entries from `start` on, without a copy in between.
+
+        Raises:
+            ValueError: The file ends before.
+        """
+        with self.path.open("rb") as file:
+            file.seek(self._offset + 4 * start)
+            if file.readinto(memoryview(out).cast("B")) != out.nbytes:  # type: ignore[attr-defined]  # a binary file
+                raise ValueError(f"{self.path} ended while it was read; delete {self.path.parent}")
 
 
-def gradient_norms(run: Run) -> list[float]:
-    """‖g_t‖ of each dataset of the mixture, over the entries that are kept.
+class NewRow(NamedTuple):
+    """A gradient to be stored.
 
-    Raises:
-        ValueError: A gradient is missing.
+    Attributes:
+        name: The dataset.
+        digest: sha256 of the dataset's files.
+        row: The compressed gradient.
+        at_once: How many datasets were differentiated together, and why.
     """
-    entries = read_json(run.workdir.gradient_index)["datasets"]
-    missing = [name for name in run.names if name not in entries]
-    if missing:
-        raise ValueError(f"no gradients of {missing} in {run.workdir.gradients}; run --stages=gradients first")
-    return [entries[name]["norm"] for name in run.names]
+
+    name: str
+    digest: str
+    row: Float[np.ndarray, " d"]
+    at_once: Mapping[str, Any]
 
 
-def _load(run: Run, name: str, entry: Mapping[str, Any] | None) -> np.ndarray:
-    if entry is None:
-        raise ValueError(f"no gradient of dataset {name!r} in {run.workdir.gradients}; run --stages=gradients first")
-    path = run.workdir.gradients / entry["file"]
-    try:
-        row = read_array(path)
-    except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} (dataset {name!r}) is missing or damaged: {error}; delete {path.parent}") from None
-    if row.shape != (entry["entries"],) or entry.get("sha256", "") not in ("", sha256_array(row)):
-        raise ValueError(f"{path} (dataset {name!r}) does not hold the gradient that was written; delete {path.parent}")
-    return row
+def _norm(row: Float[np.ndarray, " d"]) -> float:
+    """Returns ‖g‖, summed in float64 a block at a time."""
+    blocks = (row[start : start + BLOCK].astype(np.float64) for start in range(0, len(row), BLOCK))
+    return math.sqrt(math.fsum(float(np.dot(block, block)) for block in blocks))
 
 
-def stored_rows(run: Run) -> list[StoredRow]:
-    """The gradients of the mixture, in order, to be read a slice at a time.
+class GradientStore:
+    """One compressed gradient per dataset in a directory, and an index with their norms and checksums.
 
-    Raises:
-        ValueError: A row is missing or damaged.
+    Attributes:
+        directory: The directory.
+        path: The index, which records what all rows were made from.
     """
-    entries = read_json(run.workdir.gradient_index)["datasets"]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(lambda name: _row(run, name, entries.get(name)), run.names))
 
+    def __init__(self, directory: epath.Path) -> None:
+        self.directory, self.path = directory, directory / "index.json"
 
-def _row(run: Run, name: str, entry: Mapping[str, Any] | None) -> StoredRow:
-    if entry is None:
-        raise ValueError(f"no gradient of dataset {name!r} in {run.workdir.gradients}; run --stages=gradients first")
-    path = run.workdir.gradients / entry["file"]
-    try:
-        row = StoredRow(path)
-    except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} (dataset {name!r}) is missing or damaged: {error}; delete {path.parent}") from None
-    if len(row) != entry["entries"] or entry.get("sha256", "") not in ("", sha256_array(row)):
-        raise _other(row, name)
-    return row
+    def begin(self, inputs: Mapping[str, Any], *, overwrite: bool) -> None:
+        """Does nothing: rows are added one at a time."""
 
+    def read(self) -> Mapping[str, Any]:
+        """Returns the index: `inputs`, `at_once`, and under `datasets` an entry for each row.
 
-def _check(run: Run, rows: Sequence[StoredRow], norms: np.ndarray) -> None:
-    """Holds the norms of what was read against those of what was written."""
-    for i in np.flatnonzero(~np.isclose(norms, gradient_norms(run), rtol=1e-4, atol=0)).tolist():
-        raise _other(rows[i], run.names[i])
+        Raises:
+            ValueError: It is missing or damaged.
+        """
+        return read_json(self.path)
 
+    def write(self, inputs: Mapping[str, Any], content: NewRow) -> None:
+        """Adds or replaces one row, then the index that knows it; rows made from other inputs leave the index."""
+        name, digest, row, at_once = content
+        kept = self.read()["datasets"] if is_current(self.path, inputs, overwrite=True) else {}
+        file = f"{fingerprint(name)[:16]}.npy"
+        entry = {
+            "file": file,
+            "digest": digest,
+            "norm": _norm(row),
+            "entries": len(row),
+            "sha256": sha256_array(row),
+        }
+        write_array(self.directory / file, row)
+        write_json(self.path, {INPUTS: inputs, "datasets": {**kept, name: entry}, "at_once": at_once})
 
-def _other(row: StoredRow, name: str) -> ValueError:
-    return ValueError(
-        f"{row.path} (dataset {name!r}) does not hold the gradient that was written; delete {row.path.parent}"
-    )
+    def norms(self, names: Sequence[str]) -> Float[np.ndarray, " t"]:
+        """Returns ‖g_t‖ of the named datasets, over the entries that are kept, in float64.
+
+        Raises:
+            ValueError: A gradient is missing.
+        """
+        return np.array([entry["norm"] for entry in self._entries(names)], np.float64)
+
+    def rows(self, names: Sequence[str]) -> list[StoredRow]:
+        """Opens the gradients of the named datasets, in order, after comparing each with its checksum.
+
+        Raises:
+            ValueError: A row is missing or damaged.
+        """
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            return list(pool.map(self._open, names, self._entries(names)))
+
+    def damaged(self, row: StoredRow, name: str) -> ValueError:
+        """Returns the error of a row that has other values than were written."""
+        return ValueError(
+            f"{row.path} (dataset {name!r}) does not hold the gradient that was written; delete {self.directory}"
+        )
+
+    def _entries(self, names: Sequence[str]) -> list[Mapping[str, Any]]:
+        known = self.read()["datasets"]
+        if missing := [name for name in names if name not in known]:
+            listed = ", ".join(map(repr, missing))
+            raise ValueError(f"no gradient of dataset {listed} in {self.directory}; run --stages=gradients first")
+        return [known[name] for name in names]
+
+    def _open(self, name: str, entry: Mapping[str, Any]) -> StoredRow:
+        path = self.directory / entry["file"]
+        try:
+            row = StoredRow(path)
+        except (OSError, EOFError, ValueError) as error:
+            raise ValueError(
+                f"{path} (dataset {name!r}) is missing or damaged: {error}; delete {self.directory}"
+            ) from None
+        if len(row) != entry["entries"] or entry.get("sha256", "") not in ("", sha256_array(row)):
+            raise self.damaged(row, name)
+        return row

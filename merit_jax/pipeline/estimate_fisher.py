@@ -3,18 +3,21 @@
 from collections.abc import Iterator
 from typing import Any
 
+from etils import epath
+
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves, OverlayLeaves, TreeLeaves
 from merit_jax.checkpoints.writer import write_streamed
 from merit_jax.core import sharding
-from merit_jax.core.types import Batch, Branch, Leaves
-from merit_jax.data.bucketing import bucketed_batches, calibration_examples
+from merit_jax.core.types import Batch, Branch
 from merit_jax.gradients.fisher import diagonal_fisher
+from merit_jax.pipeline.calibration import calibration_batches
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
+from merit_jax.pipeline.stage import Stage
 from merit_jax.pipeline.train_branches import branch_inputs
-from merit_jax.workdir.artifacts import is_current, read_json, write_json
-from merit_jax.workdir.checksums import file_checksums, fingerprint, verify_checksums
+from merit_jax.workdir.artifact_types import Fill, RecordedFolder
+from merit_jax.workdir.checksums import fingerprint
 
 
 def estimate_fisher(run: Run, index: int) -> bool:
@@ -30,9 +33,29 @@ def estimate_fisher(run: Run, index: int) -> bool:
         ValueError: The branch is unfinished, or it was estimated from other inputs.
     """
     branch = load_partition(run).branches[index]
-    inputs = {"branch": fingerprint(branch_inputs(run, branch)), "examples": run.config.gradients.examples}
-    if is_current(run.workdir.branch_fisher_record(index), inputs, overwrite=run.overwrite):
-        return False
+
+    def inputs(run: Run) -> dict[str, Any]:
+        return {"branch": fingerprint(branch_inputs(run, branch)), "examples": run.config.gradients.examples}
+
+    return Stage(inputs, lambda run: _estimate(run, index, branch), lambda run: _artifact(run, index))(run)
+
+
+def fisher_leaves(run: Run, index: int) -> OrbaxLeaves:
+    """Opens the Fisher information of a branch, to be read leaf by leaf.
+
+    Raises:
+        ValueError: It is missing, or not as it was written.
+    """
+    artifact = _artifact(run, index)
+    artifact.verify()
+    return OrbaxLeaves(artifact.folder)
+
+
+def _artifact(run: Run, index: int) -> RecordedFolder:
+    return RecordedFolder(run.workdir.branch_fisher(index), run.workdir.branch_fisher_record(index))
+
+
+def _estimate(run: Run, index: int, branch: Branch) -> Fill:
     trained = OrbaxLeaves(params_directory(run.workdir.branch(index) / "checkpoints"))
     found = diagonal_fisher(
         run.loss_fn,
@@ -41,43 +64,16 @@ def estimate_fisher(run: Run, index: int) -> bool:
         trainable=run.config.train.trainable,
         place=run.place_batch,
     )
-    host = {path: sharding.to_host(leaf) for path, leaf in found.items()}
-    run.on_first_process(lambda: _write(run, index, inputs, host))
-    return True
+    leaves = TreeLeaves({path: sharding.to_host(leaf) for path, leaf in found.items()})
 
+    def fill(folder: epath.Path) -> dict[str, Any]:
+        write_streamed(folder, leaves.paths(), leaves.read)
+        return {}
 
-def fisher_leaves(run: Run, index: int) -> OrbaxLeaves:
-    """The Fisher information of a branch, leaf by leaf.
-
-    Raises:
-        ValueError: It is missing, or not as it was written.
-    """
-    directory, record = run.workdir.branch_fisher(index), read_json(run.workdir.branch_fisher_record(index))
-    if "files" in record:
-        verify_checksums(directory, record["files"])
-    return OrbaxLeaves(directory)
+    return fill
 
 
 def _batches(run: Run, branch: Branch) -> Iterator[Batch]:
-    cfg, known = run.config.gradients, {dataset.name: dataset for dataset in run.datasets}
-    for share in branch.shares:
-        examples = calibration_examples(known[share.dataset], cfg.examples, run.config.seed, share)
-        batches = bucketed_batches(
-            examples,
-            buckets=cfg.buckets,
-            batch_size=cfg.batch_size,
-            reader=run.reader,
-            image_buckets=cfg.image_buckets,
-        )
-        yield from (batch for _, batch in batches)
-
-
-def _write(run: Run, index: int, inputs: dict[str, Any], leaves: Leaves) -> None:
-    """The leaves, then the record that they are whole."""
-    record, out = run.workdir.branch_fisher_record(index), run.workdir.branch_fisher(index)
-    record.unlink(missing_ok=True)
-    if out.exists():
-        out.rmtree()
-    reader = TreeLeaves(leaves)
-    write_streamed(out, reader.paths(), reader.read)
-    write_json(record, {"inputs": inputs, "files": file_checksums(out)})
+    known = {dataset.name: dataset for dataset in run.datasets}
+    for part in branch.shares:
+        yield from calibration_batches(run, known[part.dataset], part)

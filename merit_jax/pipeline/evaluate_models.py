@@ -1,8 +1,7 @@
 """`evaluation.json`: every model on the datasets' held-out records, on the suites, and on the mixture itself."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +15,8 @@ from merit_jax.evaluation.scoring import Scores, likelihoods
 from merit_jax.evaluation.suites import kinds, load_suites, suite_digests
 from merit_jax.pipeline.evaluated_models import EvaluatedModel, evaluated_models
 from merit_jax.pipeline.run import Run
-from merit_jax.workdir.artifacts import is_current, read_json, write_json
+from merit_jax.pipeline.stage import GrowingStage
+from merit_jax.workdir.artifact_types import JsonArtifact
 from merit_jax.workdir.paths import Workdir
 
 log = logging.getLogger("merit_jax")
@@ -29,36 +29,66 @@ def evaluate_models(run: Run, merged: Mapping[str, Workdir] | None = None) -> bo
         run: The run.
         merged: Name -> workdir of each merged model, all on the run's mixture; None: the run's own, as "merged".
 
+    Returns:
+        Whether there was a model to score.
+
     Raises:
-        ValueError: Scores of these models on other records are there already, or there is nothing to ask.
+        ValueError: Scores of these models on other records are there already, or there is nothing to score on.
     """
-    path, sheet = run.workdir.evaluation, _Sheet(run)
-    inputs = sheet.inputs
-    known = read_json(path)["models"] if is_current(path, inputs, overwrite=run.overwrite) else {}
-    models = evaluated_models(run, merged)
-    wanted = {name: c for name, c in models.items() if known.get(name, {}).get("inputs") != c.inputs}
+    return GrowingStage(
+        _inputs,
+        lambda run, known: _evaluate(run, evaluated_models(run, merged), known["models"] if known else {}),
+        lambda run: JsonArtifact(run.workdir.evaluation),
+        name="evaluate",
+    )(run)
+
+
+def _inputs(run: Run) -> dict[str, Any]:
+    """Returns everything that decides the scores except the models."""
+    cfg = run.config.evaluate
+    if not cfg.suites and not _held_out(run):
+        raise ValueError(
+            "nothing to evaluate on: no dataset of the mixture has held-out records, and evaluate.suites is not set; give "
+            "held-out files, `held_out` rows, or suites"
+        )
+    keys = ("max_new_tokens", "mixture_examples", "max_suite_records", "retained")
+    return {
+        "text": run.text_inputs,
+        "max_held_out": run.config.mixture.max_held_out,
+        "evaluate": {key: list(cfg[key]) if key == "retained" else cfg[key] for key in keys},
+        "datasets": run.digests(),
+        "suites": suite_digests(cfg.suites),
+    }
+
+
+def _evaluate(run: Run, models: Mapping[str, EvaluatedModel], known: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields the entries of all models after each one that is scored."""
+    wanted = {name: model for name, model in models.items() if known.get(name, {}).get("inputs") != model.inputs}
     if not wanted:
-        return False
+        return
+    scorers = _Scorers(run)
     with bar(len(wanted), "evaluate", "model") as progress:
-        for name, candidate in wanted.items():
+        for name, model in wanted.items():
             log.info("evaluating %s", name)
-            known[name] = sheet.mark(candidate)
-            ordered = {other: known[other] for other in [*models, *(set(known) - set(models))] if other in known}
-            run.on_first_process(lambda models=ordered: write_json(path, {"inputs": inputs, "models": models}))
+            known = {**known, name: scorers.score(model)}
+            yield {"models": {other: known[other] for other in dict.fromkeys([*models, *known]) if other in known}}
             progress.update()
-    return True
+
+
+def _held_out(run: Run) -> Suites:
+    return {dataset.name: dataset.held_out for dataset in run.datasets if dataset.held_out}
 
 
 def batch_shapes(run: Run) -> BatchShapes:
-    """The shapes of `config.evaluate`."""
+    """Returns the shapes of `config.evaluate`."""
     cfg = run.config.evaluate
     return BatchShapes(tuple(cfg.buckets), cfg.batch_size, run.place_batch, run.reader, tuple(cfg.image_buckets))
 
 
-def make_evaluator(run: Run, papers: Suites, *, losses: bool) -> Evaluator:
-    """An exam in the shapes of `config.evaluate`."""
+def make_evaluator(run: Run, records: Suites, *, losses: bool) -> Evaluator:
+    """Returns an evaluator in the shapes of `config.evaluate`."""
     return Evaluator(
-        papers,
+        records,
         run.model,
         run.loss_fn,
         run.tokenizer,
@@ -70,43 +100,30 @@ def make_evaluator(run: Run, papers: Suites, *, losses: bool) -> Evaluator:
 
 
 def suites(run: Run, max_records: int) -> Suites:
-    """The suites of `config.evaluate`."""
+    """Reads the suites of `config.evaluate`."""
     return load_suites(run.config.evaluate.suites, max_records=max_records, seed=run.config.seed)
 
 
-class _Sheet:
-    """What every model is asked."""
+class _Scorers:
+    """The evaluators of a run, compiled once for all models."""
 
     def __init__(self, run: Run) -> None:
         self._run, self._cfg = run, run.config.evaluate
-        self._held_out = {d.name: d.held_out for d in run.datasets if d.held_out}
-        if not self._held_out and not self._cfg.suites:
-            raise ValueError(
-                "nothing to evaluate on: no dataset of the mixture has held-out records, and evaluate.suites is not set; give "
-                "held-out files, `held_out` rows, or suites"
-            )
+        self._loss_fn = jax.jit(run.loss_fn)
+        held_out = _held_out(run)
+        self._held_out = make_evaluator(run, held_out, losses=True) if held_out else None
+        chosen = suites(run, self._cfg.max_suite_records) if self._cfg.suites else None
+        self._suites = make_evaluator(run, chosen, losses=False) if chosen else None
 
-    @property
-    def inputs(self) -> dict[str, Any]:
-        """What decides the scores besides the models."""
-        keys = ("max_new_tokens", "mixture_examples", "max_suite_records", "retained")
-        return {
-            "text": dict(self._run.text_inputs),
-            "max_held_out": self._run.config.mixture.max_held_out,
-            "evaluate": {key: list(self._cfg[key]) if key == "retained" else self._cfg[key] for key in keys},
-            "datasets": self._run.digests(),
-            "suites": suite_digests(self._cfg.suites),
-        }
-
-    def mark(self, candidate: EvaluatedModel) -> dict[str, Any]:
-        """One model's entry, as JSON values."""
-        params = candidate.params(self._run)
-        entry: dict[str, Any] = {"inputs": dict(candidate.inputs), "displacement": candidate.displacement}
+    def score(self, model: EvaluatedModel) -> dict[str, Any]:
+        """Returns one model's entry, as JSON values."""
+        params = model.params(self._run)
+        entry: dict[str, Any] = {"inputs": dict(model.inputs), "displacement": model.displacement}
         if self._held_out:
-            scores = self._held_out_exam.evaluate(params)
+            scores = self._held_out.evaluate(params)
             entry |= {"mean": _mean(list(scores.values())), "datasets": _plain(scores)}
-        if self._cfg.suites:
-            scores = self._suites_exam.evaluate(params)
+        if self._suites:
+            scores = self._suites.evaluate(params)
             accuracies = {name: score.accuracy for name, score in scores.items()}
             entry |= {"suites": _plain(scores), "suites_mean": _mean(list(scores.values()))}
             entry |= kinds(accuracies, self._cfg.retained)._asdict()
@@ -114,20 +131,8 @@ class _Sheet:
             entry["mixture_loss"] = self._mixture_loss(params)
         return entry
 
-    @cached_property
-    def _held_out_exam(self) -> Evaluator:
-        return make_evaluator(self._run, self._held_out, losses=True)
-
-    @cached_property
-    def _suites_exam(self) -> Evaluator:
-        return make_evaluator(self._run, suites(self._run, self._cfg.max_suite_records), losses=False)
-
-    @cached_property
-    def _loss_fn(self) -> Any:
-        return jax.jit(self._run.loss_fn)
-
     def _mixture_loss(self, params: Params) -> float:
-        """Nats per supervised token on some training examples of every dataset."""
+        """Returns nats per supervised token on some training examples of every dataset."""
         run, count = self._run, self._cfg.mixture_examples
         examples = [e for dataset in run.datasets for e in calibration_examples(dataset, count, run.config.seed)]
         nll, tokens = likelihoods(self._loss_fn, params, examples, batch_shapes(run)).sum(axis=0)
@@ -135,11 +140,11 @@ class _Sheet:
 
 
 def _mean(scores: Sequence[Scores]) -> dict[str, float]:
-    """Means over sets, each counting once."""
+    """Returns means over sets, each counting once."""
     keys = ("loss", "accuracy") if scores[0].loss is not None else ("accuracy",)
     return {key: sum(getattr(s, key) for s in scores) / len(scores) for key in keys}
 
 
 def _plain(scores: Mapping[str, Scores]) -> dict[str, Any]:
-    """JSON values."""
+    """Returns scores as JSON values."""
     return {name: score._asdict() for name, score in scores.items()}

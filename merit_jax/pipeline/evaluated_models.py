@@ -1,4 +1,4 @@
-"""The models of a run that are evaluated: theta0, and merged models."""
+"""The models of a run that are evaluated: theta0 and merged models."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -24,12 +24,12 @@ class EvaluatedModel(NamedTuple):
     displacement: float
 
     def params(self, run: Run) -> Params:
-        """Its parameters, on the devices."""
+        """Puts its parameters on the devices."""
         return run.place(self.leaves()) if self.displacement else run.params
 
 
 def evaluated_models(run: Run, merged: Mapping[str, Workdir] | None = None) -> dict[str, EvaluatedModel]:
-    """Models by name: theta0, then the merged models.
+    """Returns models by name: theta0, then the merged models.
 
     Args:
         run: The run.

@@ -1,10 +1,7 @@
-"""What a merge is made of: the finished branches, or an earlier merge and the branches that came late."""
+"""The inputs of a merge: the finished branches, or an earlier merge and the branches that came late."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-
-from etils import epath
 
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves, SomeLeaves
@@ -13,7 +10,7 @@ from merit_jax.merging.operators.average import token_weights
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.train_branches import branch_inputs
-from merit_jax.workdir.artifacts import is_current, read_inputs, read_json
+from merit_jax.workdir.artifacts import is_current, read_json
 from merit_jax.workdir.checksums import verify_checksums
 from merit_jax.workdir.paths import Workdir
 
@@ -36,12 +33,12 @@ class MergeInput(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What messages call it."""
-        return "the merge so far" if self.branch is None else f"branch {self.branch}"
+        """The name of the model in messages."""
+        return "the earlier merge" if self.branch is None else f"branch {self.branch}"
 
 
 def finished_branches(run: Run, *, allow_missing: bool = False) -> list[Done | None]:
-    """The `done.json` of every branch, after checking that it belongs to this run.
+    """Reads the `done.json` of every branch and checks that it belongs to this run.
 
     Args:
         run: The run that trained them.
@@ -66,23 +63,26 @@ def finished_branches(run: Run, *, allow_missing: bool = False) -> list[Done | N
     return found
 
 
-def earlier_merge(record: epath.Path, inputs: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The record of a merge that lacks some of these branches and was else made from the same; None if there is none such.
+def lacks_branches(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Returns whether a merge lacks some branches and was otherwise made from the same.
 
     Args:
-        record: `merge.json`, which may not exist.
-        inputs: What the merge would be made from now; "branches" has None for one that is missing.
+        old: Inputs that the merge records; "branches" has None for one that is missing.
+        new: Inputs of the merge as it would be made now.
+
+    Examples:
+        >>> lacks_branches({"branches": ["a", None]}, {"branches": ["a", "b"]})
+        True
+        >>> lacks_branches({"branches": ["a", "b"]}, {"branches": ["a", "b"]})
+        False
     """
-    if not record.exists():
-        return None
-    old, new = read_inputs(record), json.loads(json.dumps(inputs))
     before, now = old.get("branches", ()), new["branches"]
     grown = before != now and len(before) == len(now) and all(a in (None, b) for a, b in zip(before, now, strict=True))
-    return read_json(record) if grown and {**old, "branches": now} == new else None
+    return grown and {**old, "branches": now} == new
 
 
 def merge_inputs(run: Run, finished: Sequence[Done | None]) -> list[MergeInput]:
-    """Every finished branch."""
+    """Returns every finished branch."""
     return [
         MergeInput(k, OrbaxLeaves(params_directory(run.workdir.branch(k) / "checkpoints")), done["tokens"])
         for k, done in enumerate(finished)
@@ -93,7 +93,7 @@ def merge_inputs(run: Run, finished: Sequence[Done | None]) -> list[MergeInput]:
 def late_merge_inputs(
     run: Run, source: Run, finished: Sequence[Done | None], earlier: Mapping[str, Any]
 ) -> list[MergeInput]:
-    """The run's merge so far, as one model of all its tokens, and the branches that it lacks.
+    """Returns the run's earlier merge, as one model of all its tokens, and the branches that it lacks.
 
     With `θ̄` the mean over `N` tokens and a late branch of `n`, `θ̄ + n / (N + n) (θ − θ̄)` is the mean over all: the branches
     that were merged before are not read again.
@@ -106,12 +106,12 @@ def late_merge_inputs(
     """
     have = [key is not None for key in earlier["inputs"]["branches"]]
     late = merge_inputs(source, [None if known else done for done, known in zip(finished, have, strict=True)])
-    so_far = SomeLeaves(merged_leaves(run.workdir), late[0].leaves.paths())
-    return [MergeInput(None, so_far, sum(earlier["tokens"])), *late]
+    merged = SomeLeaves(merged_leaves(run.workdir), late[0].leaves.paths())
+    return [MergeInput(None, merged, sum(earlier["tokens"])), *late]
 
 
 def merged_leaves(workdir: Workdir) -> OrbaxLeaves:
-    """The merged parameters, leaf by leaf, after reading their files once for their checksums.
+    """Opens the merged parameters, after reading their files once for their checksums.
 
     Raises:
         ValueError: They are missing, or not as they were written.
@@ -122,7 +122,7 @@ def merged_leaves(workdir: Workdir) -> OrbaxLeaves:
 
 
 def spread_weights(tokens: Sequence[int]) -> list[float]:
-    """Weights by tokens; that of a branch without any, which is missing, is 0.
+    """Returns weights by tokens; that of a branch without any, which is missing, is 0.
 
     Args:
         tokens: Supervised tokens of each branch.

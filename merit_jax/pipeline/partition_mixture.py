@@ -1,4 +1,6 @@
-"""`partition.json`: what each branch trains on (MERIT Alg. 1, step 3)."""
+"""`partition.json`: the datasets of each branch (MERIT Alg. 1, step 3)."""
+
+from typing import Any
 
 import numpy as np
 
@@ -6,12 +8,14 @@ from merit_jax import conflict
 from merit_jax.core.registry import lookup
 from merit_jax.core.seeds import fold
 from merit_jax.core.types import Branch
-from merit_jax.gradients.store import gradient_norms
+from merit_jax.gradients.store import GradientStore
 from merit_jax.partition.branches import ASSIGNMENTS, Partition, from_groups, make_partition
 from merit_jax.partition.median_split import PARTITIONERS
 from merit_jax.pipeline.measure_conflict import load_conflict, unit_rows
 from merit_jax.pipeline.run import Run
-from merit_jax.workdir.artifacts import is_current, read_inputs, read_json, write_json
+from merit_jax.pipeline.stage import Stage
+from merit_jax.workdir.artifact_types import JsonArtifact
+from merit_jax.workdir.artifacts import read_inputs, read_json
 from merit_jax.workdir.checksums import fingerprint
 
 BY_CONFLICT = ("median_split", "kmeans", "conflict_induced")
@@ -25,38 +29,38 @@ PAPER = {"similarity": "cosine", "centring": "columns"}
 
 
 def needs_conflict(run: Run) -> bool:
-    """Whether this run's partitioner looks at gradients."""
+    """Returns whether this run's partitioner looks at gradients."""
     return run.config.partition.method in BY_CONFLICT
 
 
-def partition_mixture(run: Run) -> bool:
-    """Assigns the mixture to branches.
-
-    Raises:
-        ValueError: The partitioner is unknown, or the datasets are too few for its groups.
-    """
-    cfg = run.config.partition
+def _inputs(run: Run) -> dict[str, Any]:
+    cfg, representation = run.config.partition, _representation_keys(run)
     lookup({**PARTITIONERS, **ASSIGNMENTS}, cfg.method, "partition.method")
-    representation = _representation_keys(run)
-    inputs = {
+    return {
         "partition": {"method": cfg.method, "groups": cfg.groups, **({"seed": cfg.seed} if cfg.seed else {})},
         **({"representation": representation} if needs_conflict(run) and representation != PAPER else {}),
-        "text": dict(run.text_inputs),
+        "text": run.text_inputs,
         "datasets": run.digests(),
         "conflict": fingerprint(read_inputs(run.workdir.conflict)) if needs_conflict(run) else None,
     }
-    path = run.workdir.partition
-    if is_current(path, inputs, overwrite=run.overwrite):
-        return False
-    made = make_partition(
-        cfg.method, _branches(run), dict(zip(run.names, zip(run.samples, run.tokens, strict=True), strict=True))
-    )
-    run.on_first_process(lambda: write_json(path, {"inputs": inputs, **made.to_dict()}))
-    return True
+
+
+def _assign(run: Run) -> dict[str, Any]:
+    """Assigns the mixture to branches.
+
+    Raises:
+        ValueError: The datasets are too few for the partitioner's groups.
+    """
+    sizes = dict(zip(run.names, zip(run.samples, run.tokens, strict=True), strict=True))
+    return make_partition(run.config.partition.method, _branches(run), sizes).to_dict()
+
+
+partition_mixture = Stage(_inputs, _assign, lambda run: JsonArtifact(run.workdir.partition), name="partition")
+"""Assigns every dataset, or slice of one, to a branch."""
 
 
 def load_partition(run: Run) -> Partition:
-    """The branches as `partition.json` has them.
+    """Reads the branches of `partition.json`.
 
     Raises:
         ValueError: The file is missing, damaged or names datasets that the mixture lacks.
@@ -91,19 +95,20 @@ def _branches(run: Run) -> tuple[Branch, ...]:
 
 
 def _representation_keys(run: Run) -> dict[str, str]:
-    """The keys of `config.conflict` that decide where a dataset lies."""
+    """Returns the keys of `config.conflict` that decide the representation of a dataset."""
     return {key: run.config.conflict[key] for key in PAPER}
 
 
 def _representation(run: Run, axes: int) -> tuple[np.ndarray | None, np.ndarray]:
-    """(similarity, scores) by `config.conflict`: the paper's from `conflict.npz`, others, or more axes, from that and norms."""
+    """Returns (similarity, scores) by `config.conflict`: the paper's as stored, others, or more axes, from that and norms."""
     cfg = run.config.conflict
     similarity, scores = load_conflict(run)
     if _representation_keys(run) == PAPER and scores.shape[1] >= axes:
         return similarity, scores
     if cfg.similarity not in SIMILARITIES:
         raise ValueError(f"unknown conflict.similarity {cfg.similarity!r}; known: {', '.join(SIMILARITIES)}")
-    lengths = np.array(gradient_norms(run)) if cfg.similarity == "gram" else np.ones(len(scores))
+    norms = GradientStore(run.workdir.gradients).norms
+    lengths = norms(run.names) if cfg.similarity == "gram" else np.ones(len(scores))
     if similarity is None:
         rows = unit_rows(run)
         rows *= (lengths / np.sqrt(np.mean(lengths**2)))[:, None]

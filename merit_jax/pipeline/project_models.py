@@ -1,50 +1,65 @@
-"""`projection.json`: where branches and merged model went, in the space of the datasets' gradients."""
+"""`projection.json`: the displacement of branches and merged model, in the space of the datasets' gradients."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.core.types import LeafReader
-from merit_jax.gradients.compression import Compressor, make_compressor
-from merit_jax.gradients.store import load_gradients
+from merit_jax.gradients.compression import Compressor
+from merit_jax.gradients.store import GradientStore, StoredRow
+from merit_jax.pipeline.estimate_gradients import compressor
 from merit_jax.pipeline.run import Run
-from merit_jax.workdir.artifacts import is_current, read_inputs, read_json, write_json
+from merit_jax.pipeline.stage import Stage
+from merit_jax.workdir.artifact_types import JsonArtifact
+from merit_jax.workdir.artifacts import read_inputs, read_json
 from merit_jax.workdir.checksums import fingerprint
+from merit_jax.workdir.paths import MERGED, THETA0
 
 
-def project_models(run: Run) -> bool:
-    """`cos(θ0 − θ, g_t)` of the merged model and of every branch with every dataset: a row like those of C.
+def _applies(run: Run) -> bool:
+    """Returns whether the run has similarities, and branches of its own."""
+    branches = range(len(read_json(run.workdir.merge_record)["weights"]))
+    return run.workdir.conflict.exists() and all(run.workdir.branch_done(k).exists() for k in branches)
+
+
+def _inputs(run: Run) -> dict[str, Any]:
+    found = run.workdir
+    return {"merge": read_json(found.merge_record)["inputs"], "conflict": fingerprint(read_inputs(found.conflict))}
+
+
+def _project(run: Run) -> dict[str, Any]:
+    """Computes `cos(θ0 − θ, g_t)` of the merged model and of every branch with every dataset: a row like those of C.
 
     A model that moved down dataset t's gradient alone has that dataset's row. theta0, which has not moved, has zeros. All are
-    taken over the entries that the stored gradients keep. A run without similarities, or with branches elsewhere, has none.
+    taken over the entries that the stored gradients keep.
     """
-    record, found = run.workdir.merge_record, run.workdir
-    branches = range(len(read_json(record)["weights"]))
-    if not found.conflict.exists() or not all(found.branch_done(k).exists() for k in branches):
-        return False
-    inputs = {"merge": read_json(record)["inputs"], "conflict": fingerprint(read_inputs(found.conflict))}
-    if is_current(found.projection, inputs, overwrite=run.overwrite):
-        return False
+    found, branches = run.workdir, range(len(read_json(run.workdir.merge_record)["weights"]))
     trained = [OrbaxLeaves(params_directory(found.branch(k) / "checkpoints")) for k in branches]
-    models: dict[str, LeafReader] = {"merged": OrbaxLeaves(found.merged_params)}
+    models: dict[str, LeafReader] = {MERGED: OrbaxLeaves(found.merged_params)}
     models |= {f"branch {k}": reader for k, reader in enumerate(trained)}
-    cfg, paths, gradients = run.config.gradients, trained[0].paths(), load_gradients(run)
-    reduce = make_compressor(cfg.reduction, stride=cfg.stride, width=cfg.width)
-    cosines = {"theta0": [0.0] * len(gradients)}
+    paths, gradients = trained[0].paths(), GradientStore(found.gradients).rows(run.names)
+    cosines = {THETA0: [0.0] * len(gradients)}
     for name, model in models.items():
-        cosines[name] = _cosines(_way(run.theta0.leaves(), model, paths, reduce), gradients)
-    run.on_first_process(lambda: write_json(found.projection, {"inputs": inputs, "cosines": cosines}))
-    return True
+        cosines[name] = _cosines(_displacement(run.theta0.leaves(), model, paths, compressor(run)), gradients)
+    return {"cosines": cosines}
 
 
-def _way(theta0: LeafReader, model: LeafReader, paths: Iterable[str], reduce: Compressor) -> np.ndarray:
-    """The kept entries of θ0 − θ."""
-    return reduce({path: theta0.read(path).astype(np.float32) - model.read(path) for path in paths})
+project_models = Stage(
+    _inputs, _project, lambda run: JsonArtifact(run.workdir.projection), name="project", applies=_applies
+)
+"""Places branches and merged model among the datasets."""
 
 
-def _cosines(way: np.ndarray, gradients: Iterable[np.ndarray]) -> list[float]:
-    """With each gradient; zeros where there is no way."""
-    length = float(np.linalg.norm(way)) or 1.0
-    return [float(np.dot(way, row) / (length * np.linalg.norm(row))) for row in gradients]
+def _displacement(theta0: LeafReader, model: LeafReader, paths: Iterable[str], compress: Compressor) -> np.ndarray:
+    """Returns the kept entries of θ0 − θ."""
+    return compress({path: theta0.read(path).astype(np.float32) - model.read(path) for path in paths})
+
+
+def _cosines(displacement: np.ndarray, gradients: Sequence[StoredRow]) -> list[float]:
+    """Returns the cosine with each gradient; zeros where the model has not moved."""
+    length = float(np.linalg.norm(displacement)) or 1.0
+    rows = map(np.asarray, gradients)
+    return [float(np.dot(displacement, row) / (length * np.linalg.norm(row))) for row in rows]

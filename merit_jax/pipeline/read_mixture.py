@@ -1,18 +1,21 @@
-"""`mixture.json`: what there is to train on."""
+"""`mixture.json`: the datasets to train on, with their rows, tokens and digests."""
+
+from typing import Any
 
 from merit_jax.pipeline.run import Run
-from merit_jax.workdir.artifacts import is_current, write_json
+from merit_jax.pipeline.stage import Stage
+from merit_jax.workdir.artifact_types import JsonArtifact
 
 
-def read_mixture(run: Run) -> bool:
-    """Reads every dataset and records its rows, tokens and digest; whether they were not recorded yet."""
-    inputs = {
-        "text": dict(run.text_inputs),
+def _inputs(run: Run) -> dict[str, Any]:
+    return {
+        "text": run.text_inputs,
         "max_held_out": run.config.mixture.max_held_out,
         "datasets": run.digests(),
     }
-    if is_current(run.workdir.mixture, inputs, overwrite=run.overwrite):
-        return False
+
+
+def _describe(run: Run) -> dict[str, Any]:
     datasets = {
         dataset.name: {
             "samples": len(dataset.train),
@@ -24,5 +27,8 @@ def read_mixture(run: Run) -> bool:
         }
         for dataset in run.datasets
     }
-    run.on_first_process(lambda: write_json(run.workdir.mixture, {"inputs": inputs, "datasets": datasets}))
-    return True
+    return {"datasets": datasets}
+
+
+read_mixture = Stage(_inputs, _describe, lambda run: JsonArtifact(run.workdir.mixture), name="mixture")
+"""Reads every dataset and records what it has."""

@@ -1,10 +1,9 @@
-"""One run: its configuration, its workdir, and what is computed once and used by several stages."""
+"""One run: its configuration, its workdir, and the model, data and compiled step that its stages share."""
 
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import optax
@@ -24,6 +23,8 @@ from merit_jax.workdir.paths import Workdir
 
 log = logging.getLogger("merit_jax")
 
+T = TypeVar("T")
+
 
 @runtime_checkable
 class Theta0(Protocol):
@@ -40,104 +41,161 @@ class Theta0(Protocol):
     abstract: Params
 
     def leaves(self) -> LeafReader:
-        """Reads single leaves from the files."""
+        """Returns a reader of single leaves."""
 
     def export(self, read: Callable[[str], Any], directory: epath.Path, extra: Mapping[str, str]) -> None:
-        """Writes other parameters in the format of this checkpoint, with its tokenizer and some more text files."""
+        """Writes other parameters in the format of this checkpoint, with its tokenizer and further text files."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What the stages of a pipeline share.
+class Shared:
+    """Model, theta0 and tokenizer, and everything that is loaded or compiled once for all runs derived from one another.
 
     Attributes:
-        config: All keys of `configs/common.py`.
-        workdir: Where artifacts go.
         model: Pure functions of the parameters.
         theta0: The starting checkpoint.
         tokenizer: A Hugging Face tokenizer.
         reader: Reads images; None for a text model.
+    """
+
+    def __init__(self, model: Model, theta0: Theta0, tokenizer: Any, reader: ImageReader | None = None) -> None:
+        self.model, self.theta0, self.tokenizer, self.reader = model, theta0, tokenizer, reader
+        self._made: dict[str, list[tuple[Any, Any]]] = {}
+        self._fixed: dict[str, Any] = {}
+
+    def once(self, name: str, depends_on: Any, make: Callable[[], T], *, kept: int = 4) -> T:
+        """Returns the value made before under a name from the same dependencies, or a new one.
+
+        Args:
+            name: Name of the value.
+            depends_on: Everything of a run's configuration that decides the value; compared with `==`.
+            make: Makes it.
+            kept: Values of this name that are kept, the newest.
+        """
+        if name in self._fixed:
+            return self._fixed[name]
+        values = self._made.get(name, [])
+        for known, value in values:
+            if known == depends_on:
+                return value
+        self._made[name] = values[: kept - 1]  # frees an old value before the new one is made
+        self._made[name] = [(depends_on, make()), *self._made[name]]
+        return self._made[name][0][1]
+
+    def with_value(self, name: str, value: Any) -> "Shared":
+        """Returns a copy in which `once` gives a fixed value under a name, whatever it depends on."""
+        other = Shared(self.model, self.theta0, self.tokenizer, self.reader)
+        other._made, other._fixed = dict(self._made), {**self._fixed, name: value}
+        return other
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The input of every stage of a pipeline.
+
+    Attributes:
+        config: All keys of `configs/common.py`.
+        workdir: Directory of the artifacts.
+        shared: Model, theta0, tokenizer, and what is made of them once.
         overwrite: Make artifacts again whose inputs have changed, instead of refusing.
         allow_missing: Merge the finished branches where others are not finished, instead of refusing.
     """
 
     config: Any
     workdir: Workdir
-    model: Model
-    theta0: Theta0
-    tokenizer: Any
-    reader: ImageReader | None = None
+    shared: Shared
     overwrite: bool = False
     allow_missing: bool = False
 
-    @cached_property
-    def mesh(self) -> Mesh:
-        """All devices, by `config.mesh`."""
-        return sharding.make_mesh(**self.config.mesh)
-
-    @cached_property
-    def shardings(self) -> Params:
-        """Where each parameter lies."""
-        return sharding.of_params(self.mesh, self.theta0.logical_axes, self.theta0.abstract)
-
-    @cached_property
-    def params(self) -> Params:
-        """theta0 on the devices."""
-        return self.place(self.theta0.leaves())
-
     def derive(self, config: Any, workdir: Workdir) -> "Run":
-        """A run of another method or seed on the same theta0 and mixture; what this one has loaded and compiled is shared.
+        """Returns a run of another method or seed on the same theta0; everything loaded and compiled is shared.
 
         Args:
             config: Like this run's, but for `method`, `seed`, `conflict`, `partition`, `train` and `merge`.
-            workdir: Where its artifacts go.
+            workdir: Directory of its artifacts.
         """
-        other = dataclasses.replace(self, config=config, workdir=workdir)
-        own = {
-            *vars(other),
-            *(() if other.optimizer_options == self.optimizer_options else ("optimizer", "train_step")),
-            *(() if config.seed == self.config.seed else ("datasets", "text_inputs")),
-        }
-        vars(other).update({name: value for name, value in vars(self).items() if name not in own})
-        return other
+        return dataclasses.replace(self, config=config, workdir=workdir)
+
+    @property
+    def model(self) -> Model:
+        """Pure functions of the parameters."""
+        return self.shared.model
+
+    @property
+    def theta0(self) -> Theta0:
+        """The starting checkpoint."""
+        return self.shared.theta0
+
+    @property
+    def tokenizer(self) -> Any:
+        """A Hugging Face tokenizer."""
+        return self.shared.tokenizer
+
+    @property
+    def reader(self) -> ImageReader | None:
+        """The reader of images; None for a text model."""
+        return self.shared.reader
+
+    @property
+    def mesh(self) -> Mesh:
+        """All devices, by `config.mesh`."""
+        sizes = self.config.mesh.to_dict()
+        return self.shared.once("mesh", sizes, lambda: sharding.make_mesh(**sizes))
+
+    @property
+    def shardings(self) -> Params:
+        """The sharding of each parameter."""
+        theta0, mesh = self.theta0, self.mesh
+        return self.shared.once(
+            "shardings", mesh, lambda: sharding.of_params(mesh, theta0.logical_axes, theta0.abstract)
+        )
+
+    @property
+    def params(self) -> Params:
+        """theta0 on the devices."""
+        return self.shared.once("params", self.mesh, lambda: self.place(self.theta0.leaves()), kept=1)
 
     def place(self, leaves: LeafReader) -> Params:
-        """Parameters from files to the devices, one leaf at a time."""
+        """Puts parameters from files on the devices, one leaf at a time."""
         return sharding.load(leaves, self.shardings)
 
     def place_batch(self, batch: Batch, leading: int = 0) -> Batch:
-        """A host batch on the devices."""
+        """Puts a host batch on the devices."""
         return sharding.place_batch(batch, self.mesh, leading)
 
-    @cached_property
+    @property
     def loss_fn(self) -> LossFn:
         """Next-token cross-entropy."""
-        return next_token_loss(self.model, self.config.loss.chunk)
+        chunk = self.config.loss.chunk
+        return self.shared.once("loss_fn", chunk, lambda: next_token_loss(self.model, chunk))
 
-    @cached_property
+    @property
     def optimizer(self) -> optax.GradientTransformation:
         """The optimizer of every branch."""
-        return make_optimizer(**self.optimizer_options)
+        options = self.optimizer_options
+        return self.shared.once("optimizer", options, lambda: make_optimizer(**options))
 
     @property
     def optimizer_options(self) -> dict[str, Any]:
-        """Everything of `config.train` that makes the optimizer."""
+        """The keys of `config.train` that decide the optimizer."""
         cfg = self.config.train
         options = ("weight_decay", "no_decay", "clip_norm", "b1", "b2", "eps")
         return {"name": cfg.optimizer, **{name: cfg[name] for name in options}}
 
-    @cached_property
+    @property
     def train_step(self) -> TrainStep:
         """The step of every branch, compiled once."""
-        return make_step(self.loss_fn, self.optimizer)
+        made_from = (self.loss_fn, self.optimizer)
+        return self.shared.once("train_step", made_from, lambda: make_step(*made_from))
 
-    @cached_property
+    @property
     def datasets(self) -> tuple[Dataset, ...]:
         """The mixture, tokenised."""
-        log.info("reading the mixture %s", self.config.mixture.path)
-        return load_mixture(
-            **self.config.mixture, tokenizer=self.tokenizer, seed=self.config.seed, cache_dir=self.workdir.token_cache
-        )
+        options, seed = self.config.mixture.to_dict(), self.config.seed
+        return self.shared.once("datasets", (options, seed), lambda: self._load_mixture(options, seed), kept=1)
+
+    def _load_mixture(self, options: Mapping[str, Any], seed: int) -> tuple[Dataset, ...]:
+        log.info("reading the mixture %s", options["path"])
+        return load_mixture(**options, tokenizer=self.tokenizer, seed=seed, cache_dir=self.workdir.token_cache)
 
     @property
     def names(self) -> list[str]:
@@ -154,36 +212,38 @@ class Run:
         """Supervised training tokens per dataset, n_t."""
         return [dataset.report.tokens for dataset in self.datasets]
 
-    @cached_property
+    @property
     def theta0_fingerprint(self) -> str:
-        """Content of theta0; kept in the workdir until its files change, so that a finished run need not load it."""
-        path = self.workdir.theta0
-        inputs = dict(self.theta0.source)
+        """Fingerprint of theta0; kept in the workdir until its files change, so that a finished run does not load it."""
+        return self.shared.once("theta0_fingerprint", None, self._fingerprint_theta0)
+
+    def _fingerprint_theta0(self) -> str:
+        path, inputs = self.workdir.theta0, dict(self.theta0.source)
         if path.exists() and is_current(path, inputs, overwrite=True):
             return read_json(path)["fingerprint"]
         value = tree.fingerprint(self.params)
         self.on_first_process(lambda: write_json(path, {"inputs": inputs, "fingerprint": value}))
         return value
 
-    @cached_property
-    def text_inputs(self) -> Mapping[str, Any]:
-        """What decides how a record becomes tokens."""
+    @property
+    def text_inputs(self) -> dict[str, Any]:
+        """Everything that decides how a record becomes tokens, as JSON values."""
         mixture = self.config.mixture
         return {
             "seed": self.config.seed,
-            "tokenizer": tokenizer_digest(self.tokenizer),
+            "tokenizer": self.shared.once("tokenizer_digest", None, lambda: tokenizer_digest(self.tokenizer)),
             "max_length": mixture.max_length,
             "max_train": mixture.max_train,
         }
 
     def digests(self, names: Sequence[str] | None = None) -> dict[str, str]:
-        """Content of the files of the named datasets."""
+        """Returns the sha256 of the files of the named datasets, of all by default."""
         return {d.name: d.report.digest for d in self.datasets if names is None or d.name in names}
 
     def on_first_process(self, write: Callable[[], Any]) -> None:
         """Lets process 0 write while the others wait.
 
-        They first wait for each other, so that what each has read before the call, to decide on it, is the same everywhere.
+        They first wait for each other, so that the files that each has read before the call are the same for all.
         """
         self._wait_for_all()
         if jax.process_index() == 0:

@@ -1,9 +1,9 @@
-"""`diagnostics/NAME.json`: what each diagnostic found, from a finished or half-finished run."""
+"""`diagnostics/NAME.json`: the result of each diagnostic, from a finished or half-finished run."""
 
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from merit_jax.core.progress import bar
 from merit_jax.core.registry import lookup
@@ -13,7 +13,8 @@ from merit_jax.pipeline.diagnostics.hessian import curvature_task, gain_task, sp
 from merit_jax.pipeline.diagnostics.loss_landscape import connectivity_task, perturbation_task, surface_task
 from merit_jax.pipeline.diagnostics.task import DiagnosticTask, NotPossible, as_json
 from merit_jax.pipeline.run import Run
-from merit_jax.workdir.artifacts import is_current, write_json
+from merit_jax.pipeline.stage import Stage
+from merit_jax.workdir.artifact_types import JsonArtifact
 
 log = logging.getLogger("merit_jax")
 
@@ -32,7 +33,7 @@ DIAGNOSTICS: dict[str, Callable[[Run], DiagnosticTask]] = {
 
 
 class DiagnosticsReport(NamedTuple):
-    """What became of the diagnostics.
+    """Names of the diagnostics by their outcome.
 
     Attributes:
         measured: Those that were made now.
@@ -46,7 +47,7 @@ class DiagnosticsReport(NamedTuple):
 
 
 def run_diagnostics(run: Run, only: Sequence[str] = (), *, strict: bool = True) -> DiagnosticsReport:
-    """Measures what is not measured yet.
+    """Measures the diagnostics that are not measured yet.
 
     Args:
         run: The run; it may be half-finished.
@@ -63,16 +64,16 @@ def run_diagnostics(run: Run, only: Sequence[str] = (), *, strict: bool = True) 
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in impossible.items()))
     for name, reason in impossible.items():
         log.warning("%s is not possible yet: %s", name, reason)
-    paths = {name: run.workdir.diagnostic(name) for name in tasks}
-    current = [name for name in tasks if is_current(paths[name], tasks[name].inputs, overwrite=run.overwrite)]
-    wanted = [name for name in tasks if name not in current]
+    stages = {name: _stage(name, task) for name, task in tasks.items()}
+    current = [name for name, stage in stages.items() if stage.is_current(run)]
+    wanted = [name for name in stages if name not in current]
     for name in wanted:
-        _measure(run, name, tasks[name])
+        stages[name](run)
     return DiagnosticsReport(tuple(wanted), tuple(current), impossible)
 
 
 def _plan(run: Run, names: Sequence[str]) -> tuple[dict[str, DiagnosticTask], dict[str, str]]:
-    """(what there is to do, why the rest is not possible)."""
+    """Returns (tasks, why the rest is not possible)."""
     tasks, impossible = {}, {}
     for name in names:
         try:
@@ -82,13 +83,20 @@ def _plan(run: Run, names: Sequence[str]) -> tuple[dict[str, DiagnosticTask], di
     return tasks, impossible
 
 
-def _measure(run: Run, name: str, task: DiagnosticTask) -> None:
-    """Says what a diagnostic will cost, does it, and writes what it found."""
+def _stage(name: str, task: DiagnosticTask) -> Stage:
+    return Stage(
+        lambda run: task.inputs,
+        lambda run: _measure(name, task),
+        lambda run: JsonArtifact(run.workdir.diagnostic(name)),
+    )
+
+
+def _measure(name: str, task: DiagnosticTask) -> dict[str, Any]:
+    """Logs the cost of a diagnostic, measures it, and returns its result with the seconds it took."""
     log.info("%s: %s", name, task.cost)
     began = time.monotonic()
     with bar(task.examples, name, "example") as progress:
         result = task.measure(progress.update)
     seconds = round(time.monotonic() - began, 2)
     log.info("%s took %.1f s", name, seconds)
-    content = {"inputs": task.inputs, "result": as_json(result), "seconds": seconds}
-    run.on_first_process(lambda: write_json(run.workdir.diagnostic(name), content))
+    return {"result": as_json(result), "seconds": seconds}

@@ -1,9 +1,6 @@
 """The paper on one page: the stages of MERIT in order (Alg. 1), each callable alone."""
 
-import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
 from merit_jax.core.registry import lookup
 from merit_jax.pipeline.estimate_gradients import estimate_gradients
@@ -16,21 +13,19 @@ from merit_jax.pipeline.project_models import project_models
 from merit_jax.pipeline.read_mixture import read_mixture
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.train_branches import train_branches
-from merit_jax.workdir.artifacts import read_json, write_json
 
-log = logging.getLogger("merit_jax")
-
-STAGES = {
+STAGES: dict[str, Callable[[Run], bool]] = {
     "mixture": read_mixture,  # read D_1..D_T: s_t samples, n_t tokens
     "gradients": estimate_gradients,  # step 1: g_t at theta0, on at most n examples each
     "conflict": measure_conflict,  # step 1-2: C_ij = <g_i, g_j> of unit gradients; its principal axes
     "partition": partition_mixture,  # step 3: K groups, halved along each axis at the sample-weighted median
     "train": train_branches,  # step 4: theta_k from theta0 on group k, alone
     "merge": merge_branches,  # step 5: sum_k w_k theta_k with w_k = N_k / sum_j N_j
-    "project": project_models,  # where the models went, among the datasets on the conflict axes
+    "project": project_models,  # branches and merged model among the datasets on the conflict axes
     "export": export_model,  # the merged model as a Hugging Face folder
-    "evaluate": evaluate_models,  # base, baselines and merged on held-out records
+    "evaluate": evaluate_models,  # theta0, baselines and merged on held-out records
 }
+"""Name -> the stage, which returns whether there was anything to do."""
 
 
 def run_stages(run: Run, stages: Sequence[str] = ()) -> bool:
@@ -50,23 +45,5 @@ def run_stages(run: Run, stages: Sequence[str] = ()) -> bool:
         lookup(STAGES, name, "stage")
     skipped = () if needs_conflict(run) else ("gradients", "conflict", "project")
     chosen = [name for name in STAGES if (not stages or name in stages) and name not in skipped]
-    worked = [timed(run, name, partial(STAGES[name], run)) for name in chosen]
+    worked = [STAGES[name](run) for name in chosen]
     return any(worked)
-
-
-def timed(run: Run, name: str, work: Callable[[], bool]) -> bool:
-    """Does some work and, if there was any to do, keeps how long it took in `times.json`."""
-    log.info("stage %s", name)
-    began = time.monotonic()
-    done = work()
-    if done:
-        seconds = round(time.monotonic() - began, 2)
-        log.info("stage %s took %.1f s", name, seconds)
-        run.on_first_process(lambda: _keep_time(run, name, seconds))
-    return done
-
-
-def _keep_time(run: Run, name: str, seconds: float) -> None:
-    path = run.workdir.times
-    times: Mapping[str, float] = read_json(path) if path.exists() else {}
-    write_json(path, {**times, name: seconds})

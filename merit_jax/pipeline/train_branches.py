@@ -1,6 +1,8 @@
 """`branches/<k>/`: fine-tunes each branch from theta0, alone (MERIT Alg. 1, step 4)."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,11 +13,13 @@ from merit_jax.core.types import Branch
 from merit_jax.data.loader import TrainingBatches, training_batches
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
+from merit_jax.pipeline.stage import Stage, timed
 from merit_jax.training.loop import Finished, fine_tune
 from merit_jax.training.optimizer import make_schedule
 from merit_jax.training.preemption import StopSignal, preemption_notice
 from merit_jax.training.step import init_state
-from merit_jax.workdir.artifacts import is_current, read_json, write_json
+from merit_jax.workdir.artifact_types import ResumableFolder
+from merit_jax.workdir.artifacts import read_json, write_json
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.lease import held
 from merit_jax.workdir.process import Process
@@ -27,40 +31,64 @@ UNRECORDED = ("checkpoint_every", "log_every")
 
 
 def train_branches(run: Run) -> bool:
-    """Trains the branches that are not finished, one after the other."""
-    trained = [train_branch(run, index) for index in range(len(load_partition(run).branches))]
-    return any(trained)
+    """Trains the branches that are not finished, one after the other; returns whether there were any."""
+
+    def train() -> bool:
+        trained = [train_branch(run, index) for index in range(len(load_partition(run).branches))]
+        return any(trained)
+
+    return timed(run, "train", train)
 
 
 def train_branch(run: Run, index: int) -> bool:
-    """Trains branch `index`, or carries on where a killed run left it. Needs theta0, the data and `partition.json` only.
+    """Trains branch `index`, or resumes it; needs theta0, the data and `partition.json` only.
+
+    Returns:
+        Whether it was not finished.
 
     Raises:
         ValueError: There is no such branch, or its directory holds one that was made from other inputs.
-        UnfinishedError: Another process trains it, or this one was told to stop; started again, it carries on.
+        UnfinishedError: Another process trains it, or this one was preempted; run again later to resume.
     """
     branches = load_partition(run).branches
     if not 0 <= index < len(branches):
         raise ValueError(f"there is no branch {index}; {run.workdir.partition} has branches 0 to {len(branches) - 1}")
-    branch, done = branches[index], run.workdir.branch_done(index)
-    inputs = branch_inputs(run, branch)
-    if is_current(done, inputs, overwrite=run.overwrite):
-        return False
-    with held(run.workdir.branch_lease(index), f"branch {index}") as lease, preemption_notice() as told:
-        run.on_first_process(lambda: _prepare_directory(run, index, inputs))
+    return Stage(
+        lambda run: branch_inputs(run, branches[index]),
+        lambda run, stop: _fine_tune(run, index, branches[index], stop)._asdict(),
+        lambda run: ResumableFolder(run.workdir.branch_done(index)),
+        guard=lambda run: _held(run, index),
+    )(run)
+
+
+def branch_inputs(run: Run, branch: Branch) -> dict[str, Any]:
+    """Returns everything that decides what a branch learns, as JSON values."""
+    names = [part.dataset for part in branch.shares]
+    train = run.config.train.to_dict()
+    return {
+        "theta0": run.theta0_fingerprint,
+        "text": run.text_inputs,
+        "datasets": run.digests(names),
+        "shares": [list(part) for part in branch.shares],
+        "order": branch.seed,
+        "train": {key: value for key, value in train.items() if key not in UNRECORDED},
+    }
+
+
+@contextlib.contextmanager
+def _held(run: Run, index: int) -> Iterator[StopSignal]:
+    """Holds the branch's lease and catches a notice of preemption; yields the function that training asks before each step."""
+    with held(run.workdir.branch_lease(index), f"branch {index}") as lease, preemption_notice() as preempted:
 
         def stop(step: int) -> bool:
             lease.check()
-            return told(step)
+            return preempted(step)
 
-        finished = _fine_tune(run, index, inputs, stop)
-        run.on_first_process(lambda: write_json(done, {"inputs": inputs, **finished._asdict()}))
-    return True
+        yield stop
 
 
-def _fine_tune(run: Run, index: int, inputs: dict[str, Any], stop: StopSignal) -> Finished:
-    branch, cfg = load_partition(run).branches[index], run.config.train
-    batches = _batches(run, branch)
+def _fine_tune(run: Run, index: int, branch: Branch, stop: StopSignal) -> Finished:
+    cfg, batches = run.config.train, _batches(run, branch)
     log.info("branch %d: %d datasets, %d steps, %d tokens", index, len(branch.shares), batches.steps, batches.tokens)
     run.on_first_process(lambda: _record_start(run, index, batches.steps))
     leaves, frozen = tree.split(run.params, cfg.trainable)
@@ -73,27 +101,13 @@ def _fine_tune(run: Run, index: int, inputs: dict[str, Any], stop: StopSignal) -
         theta0=leaves,
         directory=run.workdir.branch(index),
         mesh=run.mesh,
-        inputs=fingerprint(inputs),
+        inputs=fingerprint(branch_inputs(run, branch)),
         micro_batches=cfg.micro_batches,
         checkpoint_every=cfg.checkpoint_every,
         log_every=cfg.log_every,
         description=f"branch {index}",
         stop=stop,
     )
-
-
-def branch_inputs(run: Run, branch: Branch) -> dict[str, Any]:
-    """All that decides what a branch learns."""
-    names = [share.dataset for share in branch.shares]
-    train = run.config.train.to_dict()
-    return {
-        "theta0": run.theta0_fingerprint,
-        "text": dict(run.text_inputs),
-        "datasets": run.digests(names),
-        "shares": [list(share) for share in branch.shares],
-        "order": branch.seed,
-        "train": {key: value for key, value in train.items() if key not in UNRECORDED},
-    }
 
 
 def _batches(run: Run, branch: Branch) -> TrainingBatches:
@@ -111,18 +125,8 @@ def _batches(run: Run, branch: Branch) -> TrainingBatches:
     )
 
 
-def _prepare_directory(run: Run, index: int, inputs: dict[str, Any]) -> None:
-    """Makes the branch's directory one for these inputs; what was made from others is refused, or cleared on overwrite."""
-    directory = run.workdir.branch(index)
-    stamp = directory / "inputs.json"
-    if not is_current(stamp, inputs, overwrite=run.overwrite):
-        if stamp.exists():
-            directory.rmtree()
-        write_json(stamp, {"inputs": inputs})
-
-
 def _record_start(run: Run, index: int, steps: int) -> None:
-    """Says where the branch runs, how often it was started, and how many steps it has in all."""
+    """Records on which machine the branch runs, how often it was started, and how many steps it has in all."""
     path = run.workdir.branch_host(index)
     starts = read_json(path)["starts"] if path.exists() else 0
     record = {

@@ -44,14 +44,19 @@ def is_current(path: epath.Path, inputs: Mapping[str, Any], *, overwrite: bool) 
     if not path.exists():
         return False
     recorded = read_inputs(path)
-    if recorded == json.loads(json.dumps(inputs)):
+    if recorded == plain(inputs):
         return True
     if overwrite:
         return False
-    changes = "; ".join(differences(recorded, json.loads(json.dumps(inputs))))
+    changes = "; ".join(differences(recorded, plain(inputs)))
     raise ValueError(
         f"{path} was made from other inputs: {changes}. Use another --workdir, or --overwrite to make it again from these"
     )
+
+
+def plain(value: Any) -> Any:
+    """Returns a JSON value as it is read back: tuples as lists, keys as strings."""
+    return json.loads(json.dumps(value))
 
 
 def differences(old: Any, new: Any, most: int = 5) -> list[str]:
@@ -146,8 +151,8 @@ def written_checkpoint(directory: epath.PathLike) -> Iterator[None]:
 def write_json(path: epath.Path, value: Any) -> None:
     """Writes a JSON artifact, whole or not at all; with its checksum, if it records its inputs."""
     if isinstance(value, Mapping) and INPUTS in value:
-        plain = json.loads(json.dumps({key: part for key, part in value.items() if key != CHECKSUM}))
-        value = {**plain, CHECKSUM: fingerprint(plain)}
+        content = plain({key: part for key, part in value.items() if key != CHECKSUM})
+        value = {**content, CHECKSUM: fingerprint(content)}
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 

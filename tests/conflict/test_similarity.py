@@ -5,7 +5,8 @@ import pytest
 from etils import epath
 
 from merit_jax import conflict
-from merit_jax.conflict import StoredRow, rows
+from merit_jax.conflict import rows
+from merit_jax.gradients.store import StoredRow
 from tests.support.scaled_gradients import Recorded, exact, uneven
 
 

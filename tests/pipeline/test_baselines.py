@@ -1,5 +1,6 @@
 """Baselines beside a run: what they share with it, what they are, and how all are compared on suites."""
 
+import dataclasses
 import random
 import shutil
 from pathlib import Path
@@ -233,7 +234,7 @@ def test_a_frontier_of_other_scales_is_named(run):
     with other.unlocked():
         other.frontier.scales = (0.5, 1.0)
     other = run.derive(other, run.workdir)
-    vars(other)["overwrite"] = False
+    other = dataclasses.replace(other, overwrite=False)
     with pytest.raises(ValueError, match=r"frontier\.json was made from other inputs: frontier\.scales"):
         trace_frontier(other, everything(run))
 
@@ -246,7 +247,7 @@ def test_scores_on_suites_that_have_changed_are_not_taken_for_new_ones(run, tmp_
     with config.unlocked():
         config.evaluate.suites = str(folder / "*.jsonl")
     moved = run.derive(config, run.workdir)
-    vars(moved)["overwrite"] = False
+    moved = dataclasses.replace(moved, overwrite=False)
     assert not stage(moved, everything(run))
     (folder / "new_word.jsonl").write_text((folder / "old_word.jsonl").read_text())
     with pytest.raises(ValueError, match=r"was made from other inputs: suites\.new_word"):

@@ -1,16 +1,22 @@
 """The gradient store grows by what is missing, and says which file is damaged."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from merit_jax import conflict
-from merit_jax.gradients.store import load_gradients
+from merit_jax.gradients.store import GradientStore
 from merit_jax.pipeline.stages import run_stages
 from merit_jax.workdir.artifacts import read_arrays, read_json, write_json
 from merit_jax.workdir.checksums import fingerprint
 from tests.support import world
+
+
+def gradients_of(run):
+    return [row[:] for row in GradientStore(run.workdir.gradients).rows(run.names)]
+
 
 FIVE = sorted(name for name in list(world.TASKS)[:6] if name != "length")
 
@@ -33,7 +39,7 @@ def test_a_half_built_store_is_completed_with_the_same_row(finished, tmp_path):
     kept = row_file(run, "copy").stat().st_mtime_ns
     run_stages(run, ("gradients",))
     assert row_file(run, "copy").stat().st_mtime_ns == kept
-    np.testing.assert_array_equal(load_gradients(run), load_gradients(finished))
+    np.testing.assert_array_equal(gradients_of(run), gradients_of(finished))
 
 
 def test_a_new_dataset_costs_only_its_own_row(finished, tmp_path, compiled):
@@ -65,12 +71,12 @@ def test_datasets_side_by_side_give_the_same_rows_and_the_store_says_how_many(fi
     assert at_once["datasets"] == len(run.names)
     assert "bytes of a device" in at_once["reason"]
     assert read_json(finished.workdir.gradient_index)["at_once"]["datasets"] == 1
-    for row, alone in zip(load_gradients(run), load_gradients(finished), strict=True):
+    for row, alone in zip(gradients_of(run), gradients_of(finished), strict=True):
         np.testing.assert_allclose(row, alone, rtol=1e-3, atol=1e-5)
 
 
 def test_the_stored_similarity_is_that_of_the_stored_gradients(finished):
-    rows = np.stack(load_gradients(finished)).astype(np.float64)
+    rows = np.stack(gradients_of(finished)).astype(np.float64)
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     arrays = read_arrays(finished.workdir.conflict)
     np.testing.assert_allclose(arrays["similarity"], unit @ unit.T, atol=1e-6)
@@ -86,7 +92,7 @@ def test_changed_data_is_named(finished, tmp_path):
     with pytest.raises(ValueError, match=r"index\.json: the files of dataset 'upper' have changed"):
         run_stages(run, ("gradients",))
     run_stages(world.copied(finished, tmp_path, overwrite=True), ("gradients",))
-    assert (np.stack(load_gradients(run)) != np.stack(load_gradients(finished))).any(axis=1).sum() == 1
+    assert (np.stack(gradients_of(run)) != np.stack(gradients_of(finished))).any(axis=1).sum() == 1
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not numpy", "cut", "changed"])
@@ -115,7 +121,8 @@ def test_a_dataset_without_gradient_is_named(finished, tmp_path):
 
 def test_a_zero_gradient_names_its_dataset_and_stores_nothing(finished, tmp_path):
     run = world.run(world.beside(finished, tmp_path), "run")
-    vars(run)["loss_fn"] = lambda params, batch: (0.0 * batch.weights.sum(1), batch.weights.sum(1))
+    shared = run.shared.with_value("loss_fn", lambda params, batch: (0.0 * batch.weights.sum(1), batch.weights.sum(1)))
+    run = dataclasses.replace(run, shared=shared)
     with pytest.raises(ValueError, match="dataset 'copy': its gradient is zero"):
         run_stages(run, ("gradients",))
     assert not run.workdir.gradients.exists()
@@ -142,4 +149,4 @@ def test_a_row_with_one_bit_changed_is_named(finished, tmp_path):
     ):
         run_stages(run, ("conflict",))
     with pytest.raises(ValueError, match=rf"{path.name} \(dataset 'copy'\)"):
-        load_gradients(run)
+        gradients_of(run)

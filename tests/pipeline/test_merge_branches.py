@@ -8,7 +8,7 @@ import yaml
 
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves
-from merit_jax.pipeline.merge_branches import _options
+from merit_jax.pipeline.merge_options import merge_options
 from merit_jax.pipeline.stages import run_stages
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir
@@ -119,4 +119,4 @@ def test_what_dare_drops_follows_the_seed_of_the_run(finished, tmp_path):
     run = elsewhere(finished, tmp_path, **{"merge.method": "dare_linear"})
     with run.config.unlocked():
         run.config.seed = 7
-    assert _options(run) == {"seed": 7}
+    assert merge_options(run) == {"seed": 7}

@@ -1,5 +1,6 @@
 """A merge of the branches that are finished says what it lacks, and takes late branches up as if they had been there."""
 
+import dataclasses
 import json
 import shutil
 
@@ -10,7 +11,7 @@ from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.core.types import Branch, DatasetSlice
 from merit_jax.partition.branches import Partition
-from merit_jax.pipeline.merge_inputs import earlier_merge, spread_weights
+from merit_jax.pipeline.merge_inputs import lacks_branches, spread_weights
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run_model_card import missing_shares
 from merit_jax.pipeline.stages import run_stages
@@ -22,7 +23,7 @@ def incomplete(finished, root, missing):
     """A copy of a finished run that allows branches to be missing, not merged, with some branches put aside."""
     run = world.copied(finished, root)
     run.workdir.merged.rmtree()
-    vars(run)["allow_missing"] = True
+    run = dataclasses.replace(run, allow_missing=True)
     for k in missing:
         shutil.move(run.workdir.branch(k), root / f"late{k}")
     return run
@@ -62,8 +63,7 @@ def tokens_of(finished):
 
 
 def test_without_leave_a_missing_branch_is_refused(finished, tmp_path):
-    run = incomplete(finished, tmp_path, [2])
-    vars(run)["allow_missing"] = False
+    run = dataclasses.replace(incomplete(finished, tmp_path, [2]), allow_missing=False)
     with pytest.raises(
         ValueError, match=r"branch 2 is not finished .*--branch=2, or merge the others with --allow_missing"
     ):
@@ -139,8 +139,7 @@ def test_an_operator_that_is_no_running_average_merges_all_again(finished, tmp_p
 
 
 def test_a_branch_that_was_merged_and_is_gone_is_an_error(finished, tmp_path):
-    run = world.copied(finished, tmp_path)
-    vars(run)["allow_missing"] = True
+    run = dataclasses.replace(world.copied(finished, tmp_path), allow_missing=True)
     run.workdir.branch(1).rmtree()
     with pytest.raises(ValueError, match=r"merge\.json was made from other inputs: branches: "):
         run_stages(run, ("merge",))
@@ -173,22 +172,21 @@ def test_a_killed_addition_is_taken_up_or_made_again(finished, tmp_path, removed
     assert not run.workdir.merged_next.exists()
 
 
-def test_only_a_record_that_lacks_branches_is_an_earlier_merge(tmp_path):
-    from etils import epath
-
-    path = epath.Path(tmp_path / "merge.json")
-    assert earlier_merge(path, {"branches": ["a"]}) is None
-    for old, new, grown in (
+@pytest.mark.parametrize(
+    ("old", "new", "grown"),
+    [
         (["a", None], ["a", "b"], True),
         (["a", None, None], ["a", "b", None], True),
         (["a", "b"], ["a", "b"], False),
         (["a", "b"], ["a", None], False),
         (["a", None], ["c", "b"], False),
         (["a"], ["a", "b"], False),
-    ):
-        path.write_text(json.dumps({"inputs": {"branches": old, "theta0": "t"}}))
-        assert (earlier_merge(path, {"branches": new, "theta0": "t"}) is not None) == grown, (old, new)
-        assert earlier_merge(path, {"branches": new, "theta0": "u"}) is None
+    ],
+)
+def test_only_a_record_that_lacks_branches_is_an_earlier_merge(old, new, grown):
+    record = {"branches": old, "theta0": "t"}
+    assert lacks_branches(record, {"branches": new, "theta0": "t"}) == grown
+    assert not lacks_branches(record, {"branches": new, "theta0": "u"})
 
 
 def test_weights_of_missing_branches_are_zero():

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 
 from merit_jax.core.seeds import fold
-from merit_jax.gradients.store import load_gradients
+from merit_jax.gradients.store import GradientStore
 from merit_jax.partition.median_split import PARTITIONERS
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.stages import run_stages
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir
 from tests.support import world
+
+
+def gradients_of(run):
+    return [row[:] for row in GradientStore(run.workdir.gradients).rows(run.names)]
 
 
 @pytest.fixture
@@ -64,7 +68,7 @@ def test_a_partition_that_is_there_is_not_that_of_another_seed(divided, finished
 
 def raw_split(run):
     """Halves of the datasets along the first principal component of their gradients."""
-    G = np.stack(load_gradients(run)).astype(np.float64)
+    G = np.stack(gradients_of(run)).astype(np.float64)
     U, S, _ = np.linalg.svd(G - G.mean(axis=0), full_matrices=False)
     scores = (U * S)[:, :1]
     scores *= np.sign(scores[np.argmax(np.abs(scores))])

@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 
 from merit_jax.checkpoints.readers import OrbaxLeaves
-from merit_jax.gradients.store import load_gradients
+from merit_jax.gradients.store import GradientStore
 from merit_jax.pipeline.project_models import project_models
 from merit_jax.workdir.artifacts import read_json
 from tests.support import world
+
+
+def gradients_of(run):
+    return [row[:] for row in GradientStore(run.workdir.gradients).rows(run.names)]
 
 
 def test_cosines_are_those_of_the_way_down_from_theta0_with_each_gradient(finished):
@@ -16,7 +20,7 @@ def test_cosines_are_those_of_the_way_down_from_theta0_with_each_gradient(finish
     way = np.concatenate([(theta0[path] - merged[path])[..., ::stride].ravel() for path in sorted(theta0)]).astype(
         float
     )
-    rows = [row.astype(float) for row in load_gradients(finished)]
+    rows = [row.astype(float) for row in gradients_of(finished)]
     expected = [way @ row / np.linalg.norm(way) / np.linalg.norm(row) for row in rows]
     found = read_json(finished.workdir.projection)["cosines"]
     assert list(found) == ["theta0", "merged", "branch 0", "branch 1", "branch 2", "branch 3"]

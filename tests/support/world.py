@@ -17,7 +17,7 @@ from launch.wiring import open_run
 from merit_jax.core import tree
 from merit_jax.core.sharding import MESH_AXES
 from merit_jax.core.types import Batch
-from merit_jax.pipeline.run import Run
+from merit_jax.pipeline.run import Run, Shared
 from models import build, open_pretrained
 from models.families.registry import FAMILIES, parse_config
 from models.io.weight_map import expand, leaf_shapes, tensor_shape
@@ -114,9 +114,9 @@ def run(root: Path, workdir: str, method: str = "merit2d", *, overwrite: bool = 
 
 def on_one_device(run: Run) -> Run:
     """The same run, not yet begun, on one device."""
-    alone = dataclasses.replace(run, model=build(run.model.config, constrain=None))
-    vars(alone)["mesh"] = one_device_mesh()
-    return alone
+    model = build(run.model.config, constrain=None)
+    alone = Shared(model, run.theta0, run.tokenizer, run.reader).with_value("mesh", one_device_mesh())
+    return dataclasses.replace(run, shared=alone)
 
 
 def one_device_mesh(**_: Any) -> Mesh:

@@ -1,13 +1,14 @@
 """Tasks that look at parameters and gradients alone, without any loss evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from merit_jax.diagnostics.displacement import Displacement, Trajectory, displacement
 from merit_jax.diagnostics.gradient_norms import gradient_norms
-from merit_jax.gradients import store
+from merit_jax.gradients.store import GradientStore
 from merit_jax.pipeline.diagnostics.models import Trained, trained
 from merit_jax.pipeline.diagnostics.task import DiagnosticTask, NotPossible, Tick
-from merit_jax.pipeline.estimate_gradients import gradient_index
+from merit_jax.pipeline.estimate_gradients import stored_gradients
 from merit_jax.pipeline.run import Run
 from merit_jax.training.metrics_log import read_metrics
 from merit_jax.workdir.artifacts import read_json
@@ -37,21 +38,21 @@ def _trajectories(found: Trained) -> Iterator[Trajectory]:
 
 def gradient_norms_task(run: Run) -> DiagnosticTask:
     """How alike the norms of the stored gradients are."""
-    index = stored_gradients(run)
+    index = all_gradients(run)
     return DiagnosticTask(
         {"gradients": index["inputs"], "datasets": run.digests()},
         (),
-        lambda tick: gradient_norms(run.names, store.gradient_norms(run)),
+        lambda tick: gradient_norms(run.names, GradientStore(run.workdir.gradients).norms(run.names).tolist()),
     )
 
 
-def stored_gradients(run: Run) -> dict:
-    """The index of the gradient store, which has every dataset.
+def all_gradients(run: Run) -> Mapping[str, Any]:
+    """Returns the index of the gradient store, which has every dataset.
 
     Raises:
         NotPossible: It lacks some.
     """
-    index = gradient_index(run)
+    index = stored_gradients(run)
     missing = [name for name in run.names if name not in index["datasets"]]
     if missing:
         raise NotPossible(

@@ -8,11 +8,11 @@ from merit_jax.core.seeds import fold
 from merit_jax.core.types import Batch
 from merit_jax.diagnostics.calibration import Blocks, Calibration, calibration
 from merit_jax.diagnostics.sketch import Sketch, sketch
-from merit_jax.gradients.compression import make_compressor
+from merit_jax.pipeline.calibration import calibration_batches
 from merit_jax.pipeline.diagnostics.models import theta0
 from merit_jax.pipeline.diagnostics.samples import Sample, block_batches, blocks_of
 from merit_jax.pipeline.diagnostics.task import Counted, DiagnosticTask, NotPossible, Tick, Work
-from merit_jax.pipeline.estimate_gradients import calibration_batches
+from merit_jax.pipeline.estimate_gradients import compressor
 from merit_jax.pipeline.run import Run
 from merit_jax.workdir.paths import THETA0
 
@@ -44,7 +44,7 @@ def calibration_task(run: Run) -> DiagnosticTask:
             seed=fold(run.config.seed, "bootstrap"),
             trainable=run.config.train.trainable,
             average=options.average,
-            reduce=make_compressor(options.reduction, stride=options.stride, width=options.width),
+            reduce=compressor(run),
             place=lambda batch: _stacked(run, batch),
         )
 

@@ -16,13 +16,13 @@ from merit_jax.diagnostics.lanczos import Basis
 from merit_jax.diagnostics.merging_gain import MergingGain, merging_gain
 from merit_jax.diagnostics.offloaded_vectors import SpilledTrees
 from merit_jax.diagnostics.predicted_gain import PartitionGain, gradient_curvature, partition_gain
-from merit_jax.gradients.compression import make_compressor
-from merit_jax.gradients.store import load_gradients
-from merit_jax.pipeline.diagnostics.distances import stored_gradients
+from merit_jax.gradients.store import GradientStore
+from merit_jax.pipeline.calibration import calibration_batches
+from merit_jax.pipeline.diagnostics.distances import all_gradients
 from merit_jax.pipeline.diagnostics.models import Models, theta0, trained
 from merit_jax.pipeline.diagnostics.samples import Placed, Sample
 from merit_jax.pipeline.diagnostics.task import Counted, DiagnosticTask, NotPossible, Tick, Work
-from merit_jax.pipeline.estimate_gradients import calibration_batches
+from merit_jax.pipeline.estimate_gradients import compressor
 from merit_jax.pipeline.measure_conflict import load_conflict
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
@@ -55,18 +55,18 @@ def gain_task(run: Run) -> DiagnosticTask:
 def split_gain_task(run: Run) -> DiagnosticTask:
     """What the quadratic theory says of the split before anything is trained, beside random splits."""
     cfg, groups = run.config.diagnostics, _groups(run)
-    index, sample = stored_gradients(run), Sample(run, cfg.examples)
+    index, sample = all_gradients(run), Sample(run, cfg.examples)
     own = Sample(run, run.config.gradients.examples)
 
     def measure(tick: Tick) -> PartitionGain:
-        models, options = theta0(run), run.config.gradients
+        models = theta0(run)
         leaves = models.leaves(THETA0)
         objective = Objective(run.loss_fn, models.frozen, sample.batches(tick))
         M = gradient_curvature(
             lambda vector: hessian.product(objective, leaves, vector),
             _gradients(run, models, leaves, tick),
-            load_gradients(run),
-            make_compressor(options.reduction, stride=options.stride, width=options.width),
+            GradientStore(run.workdir.gradients).rows(run.names),
+            compressor(run),
             _scale(run, leaves),
         )
         return partition_gain(
@@ -176,7 +176,7 @@ def _scale(run: Run, leaves: Leaves) -> float:
     """By how much inner products of strided gradients fall short."""
     if run.config.gradients.reduction != "stride":
         return 1.0
-    kept = len(load_gradients(run)[0])
+    kept = len(GradientStore(run.workdir.gradients).rows(run.names[:1])[0])
     return sum(leaf.size for leaf in leaves.values()) / kept
 
 

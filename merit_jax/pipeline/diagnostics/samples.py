@@ -8,7 +8,8 @@ import numpy as np
 from merit_jax.core.seeds import fold
 from merit_jax.core.sharding import ROWS
 from merit_jax.core.types import Batch, Dataset, Example
-from merit_jax.data.bucketing import bucketed_batches, calibration_examples
+from merit_jax.data.bucketing import calibration_examples
+from merit_jax.pipeline.calibration import batches_of
 from merit_jax.pipeline.diagnostics.task import Counted, Tick
 from merit_jax.pipeline.evaluate_models import batch_shapes
 from merit_jax.pipeline.run import Run
@@ -82,7 +83,4 @@ def block_batches(run: Run, examples: Sequence[Example], tick: Tick) -> Counted:
     cfg = run.config.gradients
     shards = int(np.prod([run.mesh.shape[axis] for axis in ROWS]))
     rows = -(-min(cfg.batch_size, len(examples)) // shards) * shards
-    found = bucketed_batches(
-        examples, buckets=cfg.buckets, batch_size=rows, reader=run.reader, image_buckets=cfg.image_buckets
-    )
-    return Counted((batch for _, batch in found), tick)
+    return Counted(batches_of(run, examples, rows), tick)

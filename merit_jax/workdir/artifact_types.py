@@ -1,0 +1,161 @@
+"""The kinds of artifact that a stage leaves: each knows its record, how it is read, and how it is written whole."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from etils import epath
+
+from merit_jax.workdir.artifacts import INPUTS, is_current, read_arrays, read_json, write_arrays, write_json
+from merit_jax.workdir.checksums import file_checksums, verify_checksums
+
+Inputs = Mapping[str, Any]
+"""Everything that decides an artifact's content, as JSON values."""
+
+
+@runtime_checkable
+class Artifact(Protocol):
+    """The result of a stage, on disk.
+
+    Attributes:
+        path: The file that records what the artifact was made from; it is written last.
+    """
+
+    path: epath.Path
+
+    def begin(self, inputs: Inputs, *, overwrite: bool) -> None:
+        """Prepares the place before anything is computed.
+
+        Raises:
+            ValueError: It holds something begun from other inputs, and `overwrite` is not set.
+        """
+
+    def read(self) -> Any:
+        """Returns the content."""
+
+    def write(self, inputs: Inputs, content: Any) -> None:
+        """Writes the content, whole or not at all."""
+
+
+class JsonArtifact:
+    """A JSON file."""
+
+    def __init__(self, path: epath.Path) -> None:
+        self.path = path
+
+    def begin(self, inputs: Inputs, *, overwrite: bool) -> None:
+        """Does nothing."""
+
+    def read(self) -> Mapping[str, Any]:
+        """Returns the keys of the file, its inputs among them."""
+        return read_json(self.path)
+
+    def write(self, inputs: Inputs, content: Mapping[str, Any]) -> None:
+        """Writes inputs and content."""
+        write_json(self.path, {INPUTS: inputs, **content})
+
+
+class ArrayArtifact(JsonArtifact):
+    """An .npz file of arrays."""
+
+    def read(self) -> Mapping[str, Any]:
+        """Returns the arrays by name."""
+        return read_arrays(self.path)
+
+    def write(self, inputs: Inputs, content: Mapping[str, Any]) -> None:
+        """Writes inputs and arrays."""
+        write_arrays(self.path, inputs, **content)
+
+
+class ResumableFolder(JsonArtifact):
+    """A folder that fills up while it is computed, over several attempts; a JSON file ends it.
+
+    Attributes:
+        stamp: The file that records, from the beginning, what the folder is made from.
+    """
+
+    def __init__(self, path: epath.Path) -> None:
+        super().__init__(path)
+        self.stamp = path.parent / "inputs.json"
+
+    def begin(self, inputs: Inputs, *, overwrite: bool) -> None:
+        """Stamps the folder; one begun from other inputs is refused, or cleared on overwrite."""
+        if not is_current(self.stamp, inputs, overwrite=overwrite):
+            if self.stamp.exists():
+                self.stamp.parent.rmtree()
+            write_json(self.stamp, {INPUTS: inputs})
+
+
+Fill = Callable[[epath.Path], Mapping[str, Any]]
+"""Fills an empty folder and returns the content of its record."""
+
+
+class RecordedFolder(JsonArtifact):
+    """A folder, and next to it a JSON file with its checksums.
+
+    Attributes:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: epath.Path, path: epath.Path) -> None:
+        super().__init__(path)
+        self.folder = folder
+
+    def write(self, inputs: Inputs, content: Fill) -> None:  # type: ignore[override]
+        """Fills the folder, then writes the record."""
+        self.path.unlink(missing_ok=True)
+        if self.folder.exists():
+            self.folder.rmtree()
+        found = content(self.folder)
+        write_json(self.path, {INPUTS: inputs, **found, "files": file_checksums(self.folder)})
+
+    def verify(self) -> None:
+        """Compares the folder's files with their checksums.
+
+        Raises:
+            ValueError: The record is missing, or a file has changed.
+        """
+        record = read_json(self.path)
+        if "files" in record:
+            verify_checksums(self.folder, record["files"])
+
+
+class ReplaceableFolder(JsonArtifact):
+    """A folder that holds its own record, and stays until the one that replaces it is whole.
+
+    Attributes:
+        folder: The folder.
+        draft: Where its replacement is made.
+    """
+
+    def __init__(self, path: epath.Path, draft: epath.Path) -> None:
+        super().__init__(path)
+        self.folder, self.draft = path.parent, draft
+
+    def begin(self, inputs: Inputs, *, overwrite: bool) -> None:
+        """Finishes a replacement that a killed process left whole."""
+        if (self.draft / self.path.name).exists():
+            self._replace()
+
+    def write(self, inputs: Inputs, content: Fill) -> None:  # type: ignore[override]
+        """Fills a folder, writes the record into it, and puts it in place."""
+        home = self.draft if self.folder.exists() else self.folder
+        if home.exists():
+            home.rmtree()
+        write_json(home / self.path.name, {INPUTS: inputs, **content(home)})
+        if home == self.draft:
+            self._replace()
+
+    def _replace(self) -> None:
+        if self.folder.exists():
+            self.folder.rmtree()
+        self.draft.rename(self.folder)
+
+
+class Exported(JsonArtifact):
+    """A folder in another tool's format, whose writer makes it whole or not at all; its record is one of its files."""
+
+    def write(self, inputs: Inputs, content: Callable[[epath.Path], Any]) -> None:  # type: ignore[override]
+        """Writes the folder in place of one that is there."""
+        if self.path.parent.exists():
+            self.path.parent.rmtree()
+        content(self.path.parent)
