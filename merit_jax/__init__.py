@@ -1,1 +1,63 @@
-"""MERIT: conflict-aware splitting and one-shot weight merging (Choi & Kim, ICML 2026, arXiv:2606.01717)."""
+"""MERIT in JAX: conflict-aware splitting of instruction datasets, decentralised fine-tuning and one-shot weight merging.
+
+    from merit_jax import MERGERS, PARTITIONERS, cosine_similarity, dataset_gradients, principal_axes
+
+The names below are imported when they are first used, so that importing one part does not load all.
+"""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "Batch": "core.types",
+    "Branch": "core.types",
+    "LeafReader": "core.types",
+    "LossFn": "core.types",
+    "Model": "core.types",
+    "Params": "core.types",
+    "dataset_gradients": "gradients.estimate",
+    "PrincipalAxes": "conflict",
+    "cosine_similarity": "conflict",
+    "extend_similarity": "conflict",
+    "gram": "conflict",
+    "principal_axes": "conflict",
+    "PARTITIONERS": "partition.median_split",
+    "MERGERS": "merging",
+    "Merger": "merging",
+    "OrbaxLeaves": "merging",
+    "TreeLeaves": "merging",
+    "merge_streamed": "merging",
+    "token_weights": "merging",
+    "Calibration": "diagnostics.calibration",
+    "calibration": "diagnostics.calibration",
+    "Connectivity": "diagnostics.connectivity",
+    "connectivity": "diagnostics.connectivity",
+    "HessianAlignment": "diagnostics.curvature",
+    "hessian_alignment": "diagnostics.curvature",
+    "Displacement": "diagnostics.displacement",
+    "displacement": "diagnostics.displacement",
+    "GradientNorms": "diagnostics.gradient_norms",
+    "gradient_norms": "diagnostics.gradient_norms",
+    "Objective": "diagnostics.hessian",
+    "MergingGain": "diagnostics.merging_gain",
+    "merging_gain": "diagnostics.merging_gain",
+    "Perturbation": "diagnostics.perturbation",
+    "perturbation": "diagnostics.perturbation",
+    "PartitionGain": "diagnostics.predicted_gain",
+    "gradient_curvature": "diagnostics.predicted_gain",
+    "partition_gain": "diagnostics.predicted_gain",
+    "Sketch": "diagnostics.sketch",
+    "sketch": "diagnostics.sketch",
+    "Surface": "diagnostics.surface",
+    "surface": "diagnostics.surface",
+}
+"""Public name -> the module of merit_jax that defines it."""
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name from its module."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

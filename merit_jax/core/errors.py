@@ -1,5 +1,5 @@
-"""Work that stopped for no mistake of the user's."""
+"""The error of work that is stopped and can be resumed."""
 
 
 class UnfinishedError(Exception):
-    """The work was told to stop and has saved what it has, or another process is doing it; started again, it carries on."""
+    """The work was preempted and has saved its state, or another process is doing it; run again to resume."""

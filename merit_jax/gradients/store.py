@@ -69,7 +69,7 @@ class StoredRow:
         """
         with self.path.open("rb") as file:
             file.seek(self._offset + 4 * start)
-            if file.readinto(memoryview(out).cast("B")) != out.nbytes:  # type: ignore[attr-defined]  # a binary file
+            if file.readinto(out.data.cast("B")) != out.nbytes:
                 raise ValueError(f"{self.path} ended while it was read; delete {self.path.parent}")
 
 

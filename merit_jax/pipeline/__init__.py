@@ -1,1 +1,1 @@
-"""The stages of a run: each reads artifacts of the stages before it and writes its own."""
+"""The stages of a run: each reads the artifacts of earlier stages and computes its own."""

@@ -1,6 +1,7 @@
 """The models of a run that are evaluated: theta0 and merged models."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from merit_jax.core.types import LeafReader, Params
@@ -42,7 +43,7 @@ def evaluated_models(run: Run, merged: Mapping[str, Workdir] | None = None) -> d
     for name, workdir in ({MERGED: run.workdir} if merged is None else merged).items():
         record = read_json(workdir.merge_record)
         found[name] = EvaluatedModel(
-            lambda workdir=workdir: merged_leaves(workdir),
+            partial(merged_leaves, workdir),
             record["inputs"],
             record["displacement"]["merged"],
         )

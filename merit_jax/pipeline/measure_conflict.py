@@ -80,14 +80,15 @@ def unit_rows(run: Run) -> np.ndarray:
 
 def _similarity(run: Run, rows: Sequence[StoredRow], part: Mapping[str, np.ndarray] | None) -> np.ndarray:
     """Returns the stored matrix with rows and columns for the datasets it does not have (O(Tm) similarities)."""
-    old = [] if part is None or "similarity" not in part else part["names"].tolist()
+    known = None if part is None else part.get("similarity")
+    old = [] if part is None or known is None else part["names"].tolist()
     order = [run.names.index(name) for name in [*old, *(name for name in run.names if name not in old)]]
     back = np.argsort(order)
     found = conflict.cosines(
         [rows[i] for i in order], [run.names[i] for i in order], first=len(old), mesh=_devices(run)
     )
     _check_norms(run, rows, found.norms[back])
-    return (conflict.extended(part["similarity"], found) if old else found.values)[np.ix_(back, back)]
+    return (found.values if known is None else conflict.extended(known, found))[np.ix_(back, back)]
 
 
 def _devices(run: Run) -> Mesh | None:

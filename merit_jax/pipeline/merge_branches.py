@@ -65,10 +65,11 @@ def _merge(run: Run, earlier: Mapping[str, Any] | None, lease: Lease) -> Fill:
     """
     source, merger = source_of_branches(run), MERGERS[run.config.merge.method]
     finished = finished_branches(source, allow_missing=run.allow_missing)
-    adds = earlier is not None and run.config.merge.method == "token_weighted"
-    parts = late_merge_inputs(run, source, finished, earlier) if adds else merge_inputs(source, finished)
+    if run.config.merge.method != "token_weighted":
+        earlier = None  # only an average can be added to
+    parts = late_merge_inputs(run, source, finished, earlier) if earlier else merge_inputs(source, finished)
     _check(run, source, parts, finished)
-    distances = _distances(run, parts, earlier["displacement"]["branches"] if adds else [0.0] * len(finished))
+    distances = _distances(run, parts, earlier["displacement"]["branches"] if earlier else [0.0] * len(finished))
     present = [distances[k] for k, done in enumerate(finished) if done is not None]
     options = resolve_options(merger.leaf, match_displacement(merge_options(run), present))
     fishers = _fishers(source, [part.branch for part in parts]) if merger.fisher else []

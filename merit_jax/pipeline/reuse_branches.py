@@ -1,10 +1,11 @@
-"""Branches that another method of the same run has already trained, taken over instead of trained again."""
+"""Reuses branches that another method of the same run has already trained."""
 
 import logging
 import os
 import shutil
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from etils import epath
@@ -21,18 +22,18 @@ log = logging.getLogger("merit_jax")
 
 
 def reuse_branches(run: Run, others: Sequence[Workdir]) -> bool:
-    """Takes over finished branches that were made from just the inputs this run's would be: joint training in a soup, say.
+    """Copies finished branches that were made from exactly the inputs of this run's: joint training in a soup, say.
 
     Files are hard links where the file system has them, so they take no room; nobody writes to those of a finished branch.
 
     Args:
-        run: The run, divided.
+        run: The run, with its partition.
         others: Workdirs that may have such branches.
 
     Returns:
         Whether there was one.
     """
-    finished = {}
+    finished: dict[str, epath.Path] = {}
     for other in others:
         for done in sorted((other.root / "branches").glob("*/done.json")):
             if done.parent.name.isdecimal():  # not a copy that was broken off
@@ -45,7 +46,7 @@ def reuse_branches(run: Run, others: Sequence[Workdir]) -> bool:
     found = {index: finished[key] for index, key in wanted.items() if key in finished}
     for index, source in found.items():
         log.info("branch %d is the same as %s", index, source)
-        run.on_first_process(lambda index=index, source=source: _copy(source, run.workdir.branch(index)))
+        run.on_first_process(partial(_copy, source, run.workdir.branch(index)))
     return bool(found)
 
 

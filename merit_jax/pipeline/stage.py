@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from merit_jax.pipeline.run import Run
@@ -123,7 +124,7 @@ class GrowingStage(Stage):
         current = is_current(artifact.path, inputs, overwrite=run.overwrite)
         grew = False
         for content in self.compute(run, artifact.read() if current else None, *guard):
-            run.on_first_process(lambda content=content: artifact.write(inputs, content))
+            run.on_first_process(partial(artifact.write, inputs, content))
             grew = True
         return grew
 

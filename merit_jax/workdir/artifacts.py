@@ -1,4 +1,4 @@
-"""How an artifact is written, whole or not at all; how it is read, and what it remembers of what it was made from."""
+"""Writes artifacts whole or not at all, reads them, and compares their recorded inputs with those of a run."""
 
 import contextlib
 import io
@@ -17,21 +17,21 @@ from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.storage import is_remote
 
 INPUTS = "inputs"
-"""Key under which an artifact records what it was made from."""
+"""Key under which an artifact records its inputs."""
 
 CHECKSUM = "sha256"
 """Key under which a JSON artifact that records its inputs also records the fingerprint of all its other keys."""
 
 
 _STORAGE = ("tensorstore", "source locations", "Error writing", "Error opening", "os_error")
-"""What tensorstore's errors say when a file cannot be written."""
+"""Parts of tensorstore's errors when a file cannot be written."""
 
 _NOTHING = object()
 """The value of a key that is not there."""
 
 
 def is_current(path: epath.Path, inputs: Mapping[str, Any], *, overwrite: bool) -> bool:
-    """Whether an artifact exists and was made from just these inputs.
+    """Returns whether an artifact exists and was made from exactly these inputs.
 
     Args:
         path: A `.json` or `.npz` artifact that records its inputs.
@@ -60,7 +60,7 @@ def plain(value: Any) -> Any:
 
 
 def differences(old: Any, new: Any, most: int = 5) -> list[str]:
-    """At most `most` lines "key: old -> new" for JSON values that differ, and how many more there are."""
+    """Lists at most `most` lines "key: old -> new" for JSON values that differ, and how many more there are."""
     found = list(_changes(old, new, ""))
     return found if len(found) <= most else [*found[:most], f"and {len(found) - most} more"]
 
@@ -79,19 +79,19 @@ def _brief(value: Any) -> str:
 
 
 def read_inputs(path: epath.Path) -> Mapping[str, Any]:
-    """What an artifact was made from.
+    """Reads the inputs that an artifact records.
 
     Raises:
         ValueError: It is missing, damaged, or does not say.
     """
-    content = read_arrays(path, (INPUTS,)) if path.suffix == ".npz" else read_json(path)
+    content: Any = read_arrays(path, (INPUTS,)) if path.suffix == ".npz" else read_json(path)
     if not isinstance(content, Mapping) or INPUTS not in content:
-        raise ValueError(f"{path} does not say what it was made from; delete it and run its stage again")
+        raise ValueError(f"{path} does not record its inputs; delete it and run its stage again")
     return json.loads(str(content[INPUTS])) if path.suffix == ".npz" else content[INPUTS]
 
 
 def read_json(path: epath.Path) -> Any:
-    """A JSON artifact, without its checksum.
+    """Reads a JSON artifact, without its checksum.
 
     Raises:
         ValueError: It is missing or damaged, or was changed by hand.
@@ -111,7 +111,7 @@ def read_json(path: epath.Path) -> Any:
 
 
 def read_arrays(path: epath.Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """An .npz artifact, or those of its arrays that are named and there.
+    """Reads an .npz artifact, or those of its arrays that are named and there.
 
     Raises:
         ValueError: It is missing or damaged.
@@ -172,7 +172,7 @@ def write_array(path: epath.Path, array: np.ndarray) -> None:
 
 
 def read_array(path: epath.Path) -> np.ndarray:
-    """What an .npy file holds: mapped into memory, or read where the file is in a bucket."""
+    """Reads an .npy file: mapped into memory, or whole where the file is in a bucket."""
     if is_remote(path):
         return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
     return np.load(path, mmap_mode="r", allow_pickle=False)
@@ -180,7 +180,7 @@ def read_array(path: epath.Path) -> np.ndarray:
 
 @contextlib.contextmanager
 def local_folder(out: epath.PathLike, last: str) -> Iterator[Path]:
-    """Where on this machine to make the folder `out`: there, or beside, to be copied when it is made if `out` is in a bucket.
+    """Yields a local folder to fill: `out` itself, or a temporary one that is copied to a bucket afterwards.
 
     Args:
         out: The folder.
@@ -201,7 +201,7 @@ def local_folder(out: epath.PathLike, last: str) -> Iterator[Path]:
 
 
 class _Writer:
-    """A file of which NumPy only sees `write`: its own way into files on disk does not notice that a disk is full."""
+    """A file of which NumPy only sees `write`: its own writer for files on disk does not notice a full disk."""
 
     def __init__(self, file: Any):
         self.write = file.write
@@ -209,7 +209,8 @@ class _Writer:
 
 def write_arrays(path: epath.Path, inputs: Mapping[str, Any], **arrays: Any) -> None:
     """Writes an .npz artifact with its inputs, whole or not at all."""
-    _write(path, lambda file: np.savez(file, **{INPUTS: json.dumps(inputs)}, **arrays))
+    content: dict[str, Any] = {INPUTS: json.dumps(inputs), **arrays}
+    _write(path, lambda file: np.savez(file, **content))
 
 
 def _write(path: epath.Path, fill: Callable[[Any], Any]) -> None:

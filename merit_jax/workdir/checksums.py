@@ -15,19 +15,24 @@ CHUNK = 1 << 22
 
 
 def fingerprint(value: Any) -> str:
-    """sha256 of a JSON value, whatever the order of its keys."""
+    """Returns the sha256, in hex, of a JSON value; the order of keys makes no difference.
+
+    Examples:
+        >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+        True
+    """
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def file_checksums(directory: epath.Path) -> dict[str, str]:
-    """sha256, in hex, of every file below a directory, by its path from there; each is read once."""
+    """Returns the sha256, in hex, of every file below a directory, by its path from there; each is read once."""
     files = dict(sorted(_files(directory, "")))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return dict(zip(files, pool.map(file_checksum, files.values()), strict=True))
 
 
 def sha256_array(vector: Any) -> str:
-    """sha256, in hex, of the bytes of a vector, or of anything with a length that gives the entries of a slice."""
+    """Returns the sha256, in hex, of the bytes of a vector, or of anything with a length and slices."""
     digest = hashlib.sha256()
     for start in range(0, len(vector), CHUNK):
         digest.update(np.ascontiguousarray(vector[start : start + CHUNK]).data)
@@ -35,7 +40,7 @@ def sha256_array(vector: Any) -> str:
 
 
 def verify_checksums(directory: epath.Path, recorded: Mapping[str, str]) -> None:
-    """Holds the files below a directory against what `file_checksums` said when they were written.
+    """Compares the files below a directory with the checksums recorded when they were written.
 
     Raises:
         ValueError: One is missing, new, or has other bytes.
@@ -58,7 +63,7 @@ def _files(directory: epath.Path, prefix: str) -> Iterator[tuple[str, epath.Path
 
 
 def file_checksum(path: epath.Path) -> str:
-    """sha256, in hex, of a file's bytes."""
+    """Returns the sha256, in hex, of a file's bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):

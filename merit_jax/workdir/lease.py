@@ -1,7 +1,6 @@
-"""A lock on a piece of a workdir that outlives no process: the holder renews it, and one that is not renewed is anyone's.
+"""A lock on a part of a workdir: its holder renews it, and one that is not renewed in time is stale and may be acquired.
 
-Whether it is renewed is seen from its content, which every renewal changes; no two machines' clocks are compared, and a clock
-that is set makes no difference.
+A renewal changes the content, so it is seen without comparing clocks of machines, and a clock that is set makes no difference.
 """
 
 import contextlib
@@ -28,12 +27,12 @@ log = logging.getLogger("merit_jax")
 
 
 class LeaseTiming(NamedTuple):
-    """How often things happen, in seconds of a clock that cannot be set.
+    """Intervals in seconds of a monotonic clock.
 
     Attributes:
         renew: Between two renewals.
-        patience: Without a renewal, after which a lease is given up for lost.
-        settle: Between writing a lease over a lost one and believing it.
+        patience: Without a renewal, after which a lease is stale.
+        settle: Between writing over a stale lease and relying on it.
     """
 
     renew: float = 10.0
@@ -42,26 +41,26 @@ class LeaseTiming(NamedTuple):
 
 
 LEASE_TIMING = LeaseTiming()
-"""The pace of every lease of a workdir; all processes must agree on it."""
+"""The timing of every lease of a workdir; all processes must agree on it."""
 
 
 class LeaseObserver:
-    """Looks at a lease now and then, without waiting.
+    """An observer of a lease that never waits.
 
     Attributes:
-        holder: "HOST, process PID", as the lease had it when it was last looked at; "" if there was none.
+        holder: "HOST, process PID", as the lease had it when last read; "" if there was none.
     """
 
-    def __init__(self, path: epath.Path, pace: LeaseTiming = LEASE_TIMING) -> None:
+    def __init__(self, path: epath.Path, timing: LeaseTiming = LEASE_TIMING) -> None:
         self.holder = ""
-        self._path, self._pace = path, pace
+        self._path, self._timing = path, timing
         self._first: str | None = None
         self._seen: str | None = None
         self._since = time.monotonic()
         self._lives: bool | None = None
 
     def free(self) -> bool:
-        """Whether nobody holds it: it is not there, its process has died on this machine, or it has not changed for long."""
+        """Returns whether the lease is free: absent, of a dead process of this machine, or stale."""
         text, now = _read(self._path), time.monotonic()
         if text is None:
             self.holder, self._seen, self._lives = "", None, None
@@ -70,34 +69,34 @@ class LeaseObserver:
             self._seen, self._since = text, now
             self._first = self._first or text
         owner = _owner(text)
-        self.holder = "a process that has not said its name" if owner is None else str(owner)
+        self.holder = "an unnamed process" if owner is None else str(owner)
         self._lives = None if owner is None else owner.lives()
-        return now - self._since > self._pace.patience if self._lives is None else not self._lives
+        return now - self._since > self._timing.patience if self._lives is None else not self._lives
 
     def held(self) -> bool:
-        """Whether somebody certainly holds it: its process lives on this machine, or it has been seen to change."""
+        """Returns whether the lease is certainly held: by a live process of this machine, or seen to change."""
         return bool(self._lives) or self._seen not in (None, self._first)
 
 
 class Lease:
-    """This process's hold on a piece of a workdir.
+    """This process's lock on a part of a workdir.
 
     Args:
         path: The lease's file.
-        pace: How often it is renewed.
+        timing: How often it is renewed.
     """
 
-    def __init__(self, path: epath.Path, pace: LeaseTiming = LEASE_TIMING) -> None:
+    def __init__(self, path: epath.Path, timing: LeaseTiming = LEASE_TIMING) -> None:
         self.path = path
-        self._pace, self._name, self._count = pace, uuid.uuid4().hex, 0
+        self._timing, self._name, self._count = timing, uuid.uuid4().hex, 0
         self._lost = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=f"lease {path}", daemon=True)
 
     def take(self) -> str:
-        """Takes the lease, or says who holds it; of a holder on another machine, this waits to see whether it renews.
+        """Takes the lease, or returns its holder; for a holder on another machine, waits to see whether it renews.
 
-        A new file is made by one process only. Over a lost lease, and in a store that cannot say who came first, several may
+        A new file is made by one process only. Over a stale lease, and in a store that cannot say who came first, several may
         write: each then waits for the others to have written, and the last has it (Fischer's mutual exclusion).
 
         Returns:
@@ -105,30 +104,32 @@ class Lease:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while not self._create():
-            watch = LeaseObserver(self.path, self._pace)
+            watch = LeaseObserver(self.path, self._timing)
             while not watch.free():
                 if watch.held():
                     return watch.holder
-                time.sleep(self._pace.renew / 10)
+                time.sleep(self._timing.renew / 10)
             if watch.holder and self._replace():
                 break
         self._thread.start()
         return ""
 
     def check(self) -> None:
-        """Raises UnfinishedError if another process has taken the lease: this one was not heard of for too long."""
+        """Raises UnfinishedError if another process has taken the lease, which was not renewed in time."""
         if self._lost:
-            raise UnfinishedError(f"{self.path} was taken by another process while this one was held up; it carries on")
+            raise UnfinishedError(
+                f"{self.path} was taken by another process while this one was stalled; the other continues"
+            )
 
     def release(self) -> None:
-        """Gives the lease back."""
+        """Releases the lease."""
         self._stop.set()
         self._thread.join()
         if not self._lost and self._is_mine():
             self.path.unlink(missing_ok=True)
 
     def _create(self) -> bool:
-        """Makes the file if it is not there; whether this process made it."""
+        """Creates the file if it is absent; returns whether this process did."""
         if is_remote(self.path):
             return not self.path.exists() and self._replace()
         try:
@@ -141,11 +142,11 @@ class Lease:
 
     def _replace(self) -> bool:
         write_text(self.path, self._text())
-        time.sleep(self._pace.settle)
+        time.sleep(self._timing.settle)
         return self._is_mine()
 
     def _renew(self) -> None:
-        while not self._stop.wait(self._pace.renew):
+        while not self._stop.wait(self._timing.renew):
             with contextlib.suppress(OSError):  # a full disk or a broken line may pass before patience ends
                 if not self._is_mine():
                     self._lost = True
@@ -162,11 +163,11 @@ class Lease:
 
 @contextlib.contextmanager
 def held(path: epath.Path, what: str) -> Iterator[Lease]:
-    """Holds a lease, on behalf of all processes of the run, while the block runs.
+    """Holds a lease, for all processes of the run, while the block runs.
 
     Args:
         path: The lease's file.
-        what: What it is for, in the message.
+        what: The work it protects, in the message.
 
     Raises:
         UnfinishedError: Another process holds it; on every process.
@@ -175,9 +176,7 @@ def held(path: epath.Path, what: str) -> Iterator[Lease]:
     if jax.process_index() == 0:
         holder = lease.take()
     if _on_first(bool(holder)):
-        raise UnfinishedError(
-            f"{what} is in the hands of {holder or 'another process'} ({path}); started again later, it carries on"
-        )
+        raise UnfinishedError(f"{what} is held by {holder or 'another process'} ({path}); run again later to resume")
     try:
         yield lease
     finally:
@@ -186,7 +185,7 @@ def held(path: epath.Path, what: str) -> Iterator[Lease]:
 
 
 def _on_first(value: bool) -> bool:
-    """What process 0 says, on all."""
+    """Returns process 0's value on all processes."""
     return value if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
@@ -198,7 +197,7 @@ def _read(path: epath.Path) -> str | None:
 
 
 def _owner(text: str) -> Process | None:
-    """Whose lease it is; None if it does not say, as when it is just being written."""
+    """Returns the holder; None if the file does not name it, as when it is just being written."""
     try:
         content: Mapping[str, Any] = json.loads(text)
         return Process(**{name: content[name] for name in Process._fields})

@@ -1,4 +1,4 @@
-"""Where every artifact of a run lies."""
+"""Paths of every artifact of a run."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ class Workdir:
 
     @classmethod
     def at(cls, root: epath.PathLike, shared: epath.PathLike | None = None) -> "Workdir":
-        """The workdir at `root`, which is made if need be; what methods share is there too, unless it is elsewhere."""
+        """Opens the workdir at `root`, created if absent; `shared` holds what methods have in common, `root` by default."""
         path = absolute(root)
         path.mkdir(parents=True, exist_ok=True)
         return cls(path, path if shared is None else absolute(shared))
@@ -70,35 +70,35 @@ class Workdir:
         return self.root / "partition.json"
 
     def branch(self, index: int) -> epath.Path:
-        """The directory of branch `index`: `checkpoints/`, `metrics.jsonl`, `host.json`, `done.json`."""
+        """Returns the directory of branch `index`: `checkpoints/`, `metrics.jsonl`, `host.json`, `done.json`."""
         return self.root / "branches" / str(index)
 
     def branch_metrics(self, index: int) -> epath.Path:
-        """A line of JSON every few steps of branch `index`."""
+        """Returns the log of branch `index`: a line of JSON every few steps."""
         return self.branch(index) / "metrics.jsonl"
 
     def branch_done(self, index: int) -> epath.Path:
-        """Written when a branch is finished: steps, tokens, fingerprint of its parameters, inputs."""
+        """Returns the record of a finished branch: steps, tokens, fingerprint of its parameters, inputs."""
         return self.branch(index) / "done.json"
 
     def branch_host(self, index: int) -> epath.Path:
-        """Where branch `index` runs, or ran last: host, process, devices, how often it was started, its number of steps."""
+        """Returns the record of the last start of branch `index`: host, process, devices, number of starts and of steps."""
         return self.branch(index) / "host.json"
 
     def branch_lease(self, index: int) -> epath.Path:
-        """The lease of the process that trains branch `index`; beside its directory, which is copied and removed."""
+        """Returns the lease of branch `index`; outside its directory, which is copied and removed."""
         return self.root / "branches" / f"{index}.lease"
 
     def branch_log(self, index: int) -> epath.Path:
-        """What the processes of branch `index` have printed, where an engine of launch.cluster starts them."""
+        """Returns the output of the processes of branch `index`, where launch.cluster starts them."""
         return self.root / "logs" / f"branch-{index}.log"
 
     def branch_fisher(self, index: int) -> epath.Path:
-        """Diagonal Fisher information of branch `index`, an Orbax tree like its parameters."""
+        """Returns the diagonal Fisher information of branch `index`, an Orbax tree like its parameters."""
         return self.branch(index) / "fisher"
 
     def branch_fisher_record(self, index: int) -> epath.Path:
-        """Written when the Fisher information of a branch is whole: its inputs."""
+        """Returns the record of the Fisher information of a branch: its inputs and checksums."""
         return self.branch(index) / "fisher.json"
 
     @property
@@ -138,7 +138,7 @@ class Workdir:
 
     @property
     def projection(self) -> epath.Path:
-        """Where the models lie among the datasets."""
+        """Cosines of the models' displacement with the datasets' gradients."""
         return self.root / "projection.json"
 
     @property
@@ -157,7 +157,7 @@ class Workdir:
         return self.root / "frontier.json"
 
     def diagnostic(self, name: str) -> epath.Path:
-        """What a diagnostic found: its inputs, result and seconds."""
+        """Returns the record of a diagnostic: its inputs, result and seconds."""
         return self.root / "diagnostics" / f"{name}.json"
 
     @property
@@ -172,6 +172,6 @@ class Workdir:
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """A local path from the root, as Orbax wants it; a bucket's as it is."""
+    """Returns a local path as an absolute one, as Orbax requires; a bucket's as it is."""
     expanded = epath.Path(path).expanduser()
     return expanded if is_remote(expanded) else expanded.resolve()

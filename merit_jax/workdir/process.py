@@ -1,4 +1,4 @@
-"""Which process this is, so that another on the same machine can tell whether it still lives."""
+"""Identifies a process, so that another on the same machine can check whether it is alive."""
 
 import functools
 import os
@@ -25,12 +25,12 @@ class Process(NamedTuple):
 
     @classmethod
     def this(cls) -> "Process":
-        """The process that asks."""
+        """Returns the calling process."""
         pid = os.getpid()
         return cls(socket.gethostname(), pid, _place(), _began(pid))
 
     def lives(self) -> bool | None:
-        """Whether it still runs; None of a process elsewhere, of which that cannot be said."""
+        """Returns whether it is running; None for a process of another machine."""
         return _began(self.pid) == self.began if self.place and self.place == _place() else None
 
     def __str__(self) -> str:

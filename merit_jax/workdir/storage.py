@@ -1,8 +1,8 @@
-"""Where files are."""
+"""Local and remote paths."""
 
 from etils import epath
 
 
 def is_remote(path: epath.PathLike) -> bool:
-    """Whether a path is a URL, as gs://bucket/folder, which epath opens; else it is on a disk of this machine."""
+    """Returns whether a path is a URL, as gs://bucket/folder, which epath opens, instead of a local path."""
     return "://" in str(path)

@@ -77,7 +77,7 @@ def test_a_branch_in_another_process_hands_is_refused(root):
         second = start("branch", root, "held", "--branch=0", *LONGER)
         output, _ = second.communicate(timeout=120)
     assert second.returncode == 75, output
-    assert f"branch 0 is in the hands of {Process.this()}" in output
+    assert f"branch 0 is held by {Process.this()}" in output
 
 
 def test_a_mistake_is_told_and_not_retried(root):

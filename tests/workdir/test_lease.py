@@ -136,7 +136,7 @@ def test_a_holder_notices_that_another_has_taken_it(path):
 def test_a_piece_of_work_in_other_hands_is_not_begun(path):
     with held(path, "branch 3"):
         assert path.exists()
-        with pytest.raises(UnfinishedError, match=r"branch 3 is in the hands of .*0\.lease"), held(path, "branch 3"):
+        with pytest.raises(UnfinishedError, match=r"branch 3 is held by .*0\.lease"), held(path, "branch 3"):
             raise AssertionError
     assert not path.exists()
 

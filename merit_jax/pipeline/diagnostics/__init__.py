@@ -1,1 +1,1 @@
-"""From a workdir to what each diagnostic takes: models read leaf by leaf, batches, and what it will cost."""
+"""Connects a run to the diagnostics: models read leaf by leaf, batches, and costs."""

@@ -1,4 +1,4 @@
-"""Tasks that look at parameters and gradients alone, without any loss evaluation."""
+"""Diagnostics of parameters and gradients alone, without any loss evaluation."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from merit_jax.workdir.artifacts import read_json
 
 
 def displacement_task(run: Run) -> DiagnosticTask:
-    """Distances from theta0, and between task vectors; along training where the logs have them."""
+    """Measures distances from theta0 and between task vectors; along training where the logs have them."""
     found = trained(run)
 
     def measure(tick: Tick) -> Displacement:
@@ -26,7 +26,7 @@ def displacement_task(run: Run) -> DiagnosticTask:
 
 
 def _trajectories(found: Trained) -> Iterator[Trajectory]:
-    """What the logs of the branches and of joint training say."""
+    """Yields the displacement along training, from the logs of the branches and of joint training."""
     for name, home in found.homes.items():
         lines = [line for line in read_metrics(home / "metrics.jsonl") if "displacement" in line]
         if lines:
@@ -37,7 +37,7 @@ def _trajectories(found: Trained) -> Iterator[Trajectory]:
 
 
 def gradient_norms_task(run: Run) -> DiagnosticTask:
-    """How alike the norms of the stored gradients are."""
+    """Compares the norms of the stored gradients."""
     index = all_gradients(run)
     return DiagnosticTask(
         {"gradients": index["inputs"], "datasets": run.digests()},

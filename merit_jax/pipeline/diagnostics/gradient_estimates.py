@@ -1,4 +1,4 @@
-"""Tasks that ask how well the datasets' gradients are estimated, at theta0."""
+"""Diagnostics of how well the datasets' gradients are estimated, at theta0."""
 
 import logging
 
@@ -20,7 +20,7 @@ log = logging.getLogger("merit_jax")
 
 
 def calibration_task(run: Run) -> DiagnosticTask:
-    """Agreement of gradients of samples, against their size; datasets too small for two blocks are left out."""
+    """Measures the agreement of gradients of samples against their size, without datasets too small for two blocks."""
     cfg, options = run.config.diagnostics, run.config.gradients
     pools = {d.name: blocks_of(run, d, cfg.calibration_examples, cfg.calibration_block) for d in run.datasets}
     large = {name: blocks for name, blocks in pools.items() if len(blocks) > 1}
@@ -57,7 +57,7 @@ def calibration_task(run: Run) -> DiagnosticTask:
 
 
 def sketch_task(run: Run) -> DiagnosticTask:
-    """Cosines of reduced gradients beside those of whole ones, on some of the datasets."""
+    """Compares cosines of compressed gradients with those of whole ones, on some of the datasets."""
     cfg, options = run.config.diagnostics, run.config.gradients
     chosen = _chosen(run, cfg.sketch_datasets)
     if len(chosen) < 3:
@@ -89,7 +89,7 @@ def sketch_task(run: Run) -> DiagnosticTask:
 
 
 def _chosen(run: Run, most: int) -> list[str]:
-    """Names of at most so many datasets, drawn by seed; 0: all."""
+    """Returns the names of at most so many datasets, drawn by seed; 0: all."""
     order = np.random.default_rng(fold(run.config.seed, "sketch")).permutation(run.names).tolist()
     return sorted(order[:most] if most else order)
 
@@ -100,5 +100,5 @@ def _reduction(run: Run) -> dict:
 
 
 def _stacked(run: Run, batch: Batch) -> Batch:
-    """A batch of one dataset for a gradient, on the devices."""
+    """Puts a batch of one dataset on the devices, for a gradient."""
     return run.place_batch(batch, leading=1)

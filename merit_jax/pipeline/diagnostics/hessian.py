@@ -1,4 +1,4 @@
-"""Tasks that need the Hessian: what merging gains and how the datasets lie to the loss's curvature."""
+"""Diagnostics that need the Hessian: the gain of merging, and the datasets against the loss's curvature."""
 
 import contextlib
 import tempfile
@@ -35,7 +35,7 @@ IN_MEMORY = 2**31
 
 
 def gain_task(run: Run) -> DiagnosticTask:
-    """What the merge gained over its branches, and what the quadratic theory says it would."""
+    """Measures the gain of the merge over its branches, and the gain that the quadratic theory predicts."""
     cfg, found = run.config.diagnostics, trained(run, branches=2)
     sample, models = Sample(run, cfg.examples), Models(run, {**found.branches, MERGED: found.merged})
     count = len(found.branches)
@@ -53,7 +53,7 @@ def gain_task(run: Run) -> DiagnosticTask:
 
 
 def split_gain_task(run: Run) -> DiagnosticTask:
-    """What the quadratic theory says of the split before anything is trained, beside random splits."""
+    """Predicts the gain of the split by the quadratic theory before training, against random splits."""
     cfg, groups = run.config.diagnostics, _groups(run)
     index, sample = all_gradients(run), Sample(run, cfg.examples)
     own = Sample(run, run.config.gradients.examples)
@@ -96,7 +96,7 @@ def split_gain_task(run: Run) -> DiagnosticTask:
 
 
 def curvature_task(run: Run) -> DiagnosticTask:
-    """How conflict directions lie to the Hessian's leading eigenvectors, at theta0 (MERIT App. F.3)."""
+    """Aligns conflict directions with the Hessian's leading eigenvectors, at theta0 (MERIT App. F.3)."""
     cfg = run.config.diagnostics
     names = _quadrants(run)
     sample = Sample(run, cfg.curvature_examples, names)
@@ -128,7 +128,7 @@ def curvature_task(run: Run) -> DiagnosticTask:
 
 
 def _quadrants(run: Run) -> list[str]:
-    """The datasets that stand for the conflict.
+    """Returns the datasets that represent the conflict.
 
     Raises:
         NotPossible: There are no similarities, or they have fewer than two axes.
@@ -149,13 +149,15 @@ def _quadrants(run: Run) -> list[str]:
 
 
 def _groups(run: Run) -> np.ndarray:
-    """Group of each dataset.
+    """Returns the group of each dataset.
 
     Raises:
-        NotPossible: The mixture is not divided, or not by datasets into a power of two of groups.
+        NotPossible: The mixture is not partitioned, or not by datasets into a power of two of groups.
     """
     if not run.workdir.partition.exists():
-        raise NotPossible("the mixture is not divided: run launch.run --stages=mixture,gradients,conflict,partition")
+        raise NotPossible(
+            "the mixture is not partitioned: run launch.run --stages=mixture,gradients,conflict,partition"
+        )
     branches = load_partition(run).branches
     count, owner = len(branches), {s.dataset: k for k, branch in enumerate(branches) for s in branch.shares}
     whole = sum(len(branch.shares) for branch in branches) == len(owner)
@@ -165,7 +167,7 @@ def _groups(run: Run) -> np.ndarray:
 
 
 def _gradients(run: Run, models: Models, leaves: Leaves, tick: Tick) -> Iterator[Leaves]:
-    """The whole gradients whose kept entries the run has stored, one at a time."""
+    """Yields the whole gradients whose kept entries the run has stored."""
     objective = Objective(run.loss_fn, models.frozen, (), run.config.gradients.average)
     for dataset in run.datasets:
         batches = Placed(run, Counted(calibration_batches(run, dataset), tick))
@@ -173,7 +175,7 @@ def _gradients(run: Run, models: Models, leaves: Leaves, tick: Tick) -> Iterator
 
 
 def _scale(run: Run, leaves: Leaves) -> float:
-    """By how much inner products of strided gradients fall short."""
+    """Returns the factor by which inner products of strided gradients fall short."""
     if run.config.gradients.reduction != "stride":
         return 1.0
     kept = len(GradientStore(run.workdir.gradients).rows(run.names[:1])[0])
@@ -182,7 +184,7 @@ def _scale(run: Run, leaves: Leaves) -> float:
 
 @contextlib.contextmanager
 def _basis(leaves: Leaves, iterations: int) -> Iterator[Basis]:
-    """Where Lanczos keeps its vectors: in memory, or on disk where they are large."""
+    """Yields storage for the vectors of Lanczos: in memory, or on disk where they are large."""
     if 4 * iterations * sum(leaf.size for leaf in leaves.values()) <= IN_MEMORY:
         yield []
         return

@@ -15,7 +15,7 @@ LOSSES = "loss evaluations"
 
 
 def connectivity_task(run: Run) -> DiagnosticTask:
-    """The loss on the lines between all branches and the merged model."""
+    """Measures the loss on the lines between all branches and the merged model."""
     cfg, found = run.config.diagnostics, trained(run, branches=2)
     sample, models = Sample(run, cfg.examples), Models(run, {**found.branches, MERGED: found.merged})
     inputs = {key: found.inputs[key] for key in ("branches", "merged")}
@@ -27,7 +27,7 @@ def connectivity_task(run: Run) -> DiagnosticTask:
 
 
 def perturbation_task(run: Run) -> DiagnosticTask:
-    """The merged model under weight noise, and joint training under the same."""
+    """Measures the loss of the merged model under weight noise, and of joint training under the same."""
     cfg, found = run.config.diagnostics, trained(run)
     sample, models = Sample(run, cfg.examples), Models(run, found.compared())
     inputs = {key: found.inputs[key] for key in ("merged", "joint")}
@@ -47,7 +47,7 @@ def perturbation_task(run: Run) -> DiagnosticTask:
 
 
 def surface_task(run: Run) -> DiagnosticTask:
-    """The loss on the plane of theta0, the merged model and the branches."""
+    """Measures the loss on the plane of theta0, the merged model and the branches."""
     cfg, found = run.config.diagnostics, trained(run, branches=2)
     sample = Sample(run, cfg.examples)
     inputs = {key: found.inputs[key] for key in ("branches", "merged")}

@@ -21,7 +21,7 @@ JOINT = "joint"
 
 
 class Trained(NamedTuple):
-    """What a run has trained and merged.
+    """The trained and merged models of a run.
 
     Attributes:
         branches: Name -> trained leaves of the branch.
@@ -40,12 +40,12 @@ class Trained(NamedTuple):
     inputs: dict[str, Any]
 
     def compared(self) -> dict[str, LeafReader]:
-        """The merged model, and joint training if there is any."""
+        """Returns the merged model, and joint training if there is any."""
         return {MERGED: self.merged, **({JOINT: self.joint} if self.joint is not None else {})}
 
 
 def trained(run: Run, *, branches: int = 1) -> Trained:
-    """The finished branches and their merge.
+    """Opens the finished branches and their merge.
 
     Args:
         run: The run.
@@ -57,7 +57,9 @@ def trained(run: Run, *, branches: int = 1) -> Trained:
     """
     source = source_of_branches(run)
     if not source.workdir.partition.exists():
-        raise NotPossible("the mixture is not divided: run launch.run --stages=mixture,gradients,conflict,partition")
+        raise NotPossible(
+            "the mixture is not partitioned: run launch.run --stages=mixture,gradients,conflict,partition"
+        )
     count = len(load_partition(source).branches)
     if count < branches:
         raise NotPossible(f"{branches} branches are needed, and partition.groups = {count}: nothing to compare")
@@ -67,7 +69,7 @@ def trained(run: Run, *, branches: int = 1) -> Trained:
             f"branches {', '.join(unfinished)} of {count} are not finished: run launch.run --stages=train,merge, or "
             f"launch.branch --branch={unfinished[0]} on any machine"
         )
-    made_from = [fingerprint(branch["inputs"]) for branch in finished_branches(source)]
+    made_from = [fingerprint(done["inputs"]) for done in finished_branches(source) if done is not None]
     if not run.workdir.merge_record.exists():
         raise NotPossible("the branches are not merged: run launch.run --stages=merge")
     record = read_json(run.workdir.merge_record)
@@ -89,7 +91,7 @@ def trained(run: Run, *, branches: int = 1) -> Trained:
 
 
 def _joint(run: Run) -> Workdir | None:
-    """The workdir of joint training."""
+    """Returns the workdir of joint training."""
     named = run.config.diagnostics.joint
     root = absolute(named) if named else run.workdir.baselines / "joint"
     found = Workdir(root, root)
@@ -125,7 +127,7 @@ class Models(Mapping[str, Params]):
         return len(self._readers)
 
     def leaves(self, name: str) -> Leaves:
-        """The trainable leaves of a model."""
+        """Puts the trainable leaves of a model on the devices."""
         return self._place(self._readers[name], self._trained)
 
     @cached_property
@@ -135,7 +137,7 @@ class Models(Mapping[str, Params]):
         return self._place(self._run.theta0.leaves(), fixed)
 
     def place(self, leaves: Leaves) -> Leaves:
-        """Host arrays like some of the parameters, where those lie."""
+        """Puts host arrays like some of the parameters on the devices, sharded as those."""
         return {path: sharding.place(leaf, self._shardings[path]) for path, leaf in leaves.items()}
 
     def _place(self, reader: LeafReader, paths: list[str]) -> Leaves:
@@ -143,10 +145,10 @@ class Models(Mapping[str, Params]):
 
 
 def theta0(run: Run) -> Models:
-    """theta0 alone, as "theta0"."""
+    """Returns theta0 alone, as "theta0"."""
     return Models(run, {THETA0: run.theta0.leaves()})
 
 
 def trained_paths(run: Run) -> list[str]:
-    """Names of the trainable leaves."""
+    """Returns the names of the trainable leaves."""
     return tree.matching(tree.flatten(run.theta0.abstract), run.config.train.trainable)

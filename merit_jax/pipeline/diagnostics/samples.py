@@ -1,4 +1,4 @@
-"""The examples that diagnostics look at, drawn as those of the gradients are, by seed and dataset name."""
+"""The examples of diagnostics, drawn as those of the gradients, by seed and dataset name."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ class Sample:
 
     def __init__(self, run: Run, examples: int, names: Sequence[str] | None = None):
         if examples < 1:
-            raise ValueError(f"{examples} examples of each dataset asked for; expected at least 1")
+            raise ValueError(f"{examples} examples of each dataset; expected at least 1")
         self._run, self._limit = run, examples
         self._datasets = [d for d in run.datasets if names is None or d.name in names]
 
@@ -37,7 +37,7 @@ class Sample:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What decides the loss besides the parameters."""
+        """Everything that decides the loss except the parameters, as JSON values."""
         run = self._run
         digests = run.digests([d.name for d in self._datasets])
         return {
@@ -49,7 +49,7 @@ class Sample:
         }
 
     def batches(self, tick: Tick) -> "Placed":
-        """The batches, which are read once and lie in the host's memory."""
+        """Reads the batches once, into the host's memory."""
         run = self._run
         examples = [e for d in self._datasets for e in calibration_examples(d, self._limit, run.config.seed)]
         shapes = batch_shapes(run)._replace(place=lambda batch: batch)
@@ -57,7 +57,7 @@ class Sample:
 
 
 class Placed:
-    """Host batches, put on the devices as they are asked for; each iteration begins anew.
+    """Host batches that are put on the devices one at a time; each iteration begins anew.
 
     Args:
         run: Whose devices.
@@ -72,14 +72,14 @@ class Placed:
 
 
 def blocks_of(run: Run, dataset: Dataset, examples: int, block: int) -> list[list[Example]]:
-    """A dataset's calibration examples in a random order, cut into blocks of one size; what is left over has no part."""
+    """Splits a dataset's calibration examples, in a random order, into blocks of one size; the rest is left out."""
     pool = calibration_examples(dataset, examples, run.config.seed)
     order = np.random.default_rng(fold(run.config.seed, "blocks", dataset.name)).permutation(len(pool)).tolist()
     return [[pool[i] for i in order[start : start + block]] for start in range(0, len(pool) - block + 1, block)]
 
 
 def block_batches(run: Run, examples: Sequence[Example], tick: Tick) -> Counted:
-    """The batches of one block for a gradient, no wider than the block where the devices allow."""
+    """Returns the batches of one block for a gradient, no wider than the block where the devices allow."""
     cfg = run.config.gradients
     shards = int(np.prod([run.mesh.shape[axis] for axis in ROWS]))
     rows = -(-min(cfg.batch_size, len(examples)) // shards) * shards

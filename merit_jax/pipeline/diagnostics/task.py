@@ -1,4 +1,4 @@
-"""What there is to do for one diagnostic, said before it is done."""
+"""One diagnostic of a run as a task with a known cost."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from merit_jax.core.sharding import to_host
 from merit_jax.core.types import Batch
 
 Tick = Callable[[int], Any]
-"""Called with the number of examples that have just been gone through."""
+"""Called with the number of examples that have just been processed."""
 
 
 class NotPossible(ValueError):  # noqa: N818
@@ -20,18 +20,18 @@ class Work(NamedTuple):
     """Passes over examples.
 
     Attributes:
-        count: Passes.
+        passes: Number of passes.
         unit: What each of them is.
-        examples: Gone through in each.
+        examples: Processed in each.
     """
 
-    count: int
+    passes: int
     unit: str
     examples: int
 
     def __str__(self) -> str:
-        each = " each" if self.count > 1 else ""
-        return f"{self.count:,} {self.unit} over {self.examples:,} examples{each}"
+        each = " each" if self.passes > 1 else ""
+        return f"{self.passes:,} {self.unit} over {self.examples:,} examples{each}"
 
 
 class DiagnosticTask(NamedTuple):
@@ -39,8 +39,8 @@ class DiagnosticTask(NamedTuple):
 
     Attributes:
         inputs: All that decides its result, as JSON values.
-        work: What it will cost.
-        measure: Does it.
+        work: Its cost.
+        measure: Computes the result.
     """
 
     inputs: dict[str, Any]
@@ -49,21 +49,21 @@ class DiagnosticTask(NamedTuple):
 
     @property
     def cost(self) -> str:
-        """What it will cost, in words."""
+        """The cost in words."""
         return ", ".join(map(str, self.work)) or "no loss evaluations"
 
     @property
     def examples(self) -> int:
-        """Examples gone through, in all passes together."""
-        return sum(work.count * work.examples for work in self.work)
+        """Examples processed, in all passes together."""
+        return sum(work.passes * work.examples for work in self.work)
 
 
 class Counted:
-    """Batches that tell how many examples have been gone through; each iteration begins anew.
+    """Batches that count the examples processed; each iteration begins anew.
 
     Args:
         batches: The batches.
-        tick: Whom to tell.
+        tick: Called with the examples of each batch.
     """
 
     def __init__(self, batches: Iterable[Batch], tick: Tick):
@@ -76,7 +76,7 @@ class Counted:
 
 
 def as_json(value: Any) -> Any:
-    """JSON values of NamedTuples and arrays; null for what is not finite."""
+    """Converts NamedTuples and arrays to JSON values; null for what is not finite."""
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: as_json(part) for name, part in value._asdict().items()}
     if isinstance(value, list | tuple):
