@@ -1,10 +1,10 @@
-"""Trains the branches of a run wherever there is room, watches them, and merges when all are finished.
+"""Trains the branches of a run wherever there are machines, follows them, and merges when all are finished.
 
 python -m launch.cluster --config=configs/quickstart.py --workdir=runs/quickstart                      # here, one after the other
-python -m launch.cluster --config=CONFIG --workdir=DIR --engine=ray --option=gpus=8
-python -m launch.cluster --config=CONFIG --workdir=DIR --engine=slurm --option=sbatch="--partition=gpu --gpus-per-node=8"
+python -m launch.cluster --config=CONFIG --workdir=DIR --launcher=ray --option=gpus=8
+python -m launch.cluster --config=CONFIG --workdir=DIR --launcher=slurm --option=sbatch="--partition=gpu --gpus-per-node=8"
 
-It keeps no state of its own: stopped and run again, on this machine or another, it carries on from the files in the workdir.
+It keeps no state of its own: stopped and run again, on this machine or another, it resumes from the files in the workdir.
 """
 
 import contextlib
@@ -13,17 +13,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
-from rich.console import Console
-from rich.live import Live
 
 from launch.console import app
-from launch.console.branch_status import branch_status, table
+from launch.console.branch_status import BranchStatus, branch_status
+from launch.console.branch_table import live_table
 from launch.console.exit_codes import UNFINISHED
 from launch.launchers import LAUNCHERS, open_launcher
 from launch.launchers.interface import Job, JobContext
@@ -41,15 +40,18 @@ BEFORE = "mixture,gradients,conflict,partition"
 
 
 def define_flags() -> None:
-    """What the command can be told."""
+    """Defines the command's flags."""
     app.define_config()
-    flags.DEFINE_string("workdir", None, "Directory of the run, which all machines see (or gs://...).", required=True)
-    flags.DEFINE_enum("engine", "local", list(LAUNCHERS), "What starts the branches.")
-    flags.DEFINE_multi_string("option", [], "Options of the engine, each as KEY=VALUE; see docs/clusters.md.")
-    flags.DEFINE_integer("hosts", 1, "Machines that work on a branch together.", lower_bound=1)
+    flags.DEFINE_string(
+        "workdir", None, "Directory of the run, which all machines can reach (or gs://...).", required=True
+    )
+    flags.DEFINE_enum("launcher", "local", list(LAUNCHERS), "Starts the branches.")
+    flags.DEFINE_alias("engine", "launcher")
+    flags.DEFINE_multi_string("option", [], "Options of the launcher, each as KEY=VALUE; see docs/clusters.md.")
+    flags.DEFINE_integer("hosts", 1, "Machines that train one branch together.", lower_bound=1)
     flags.DEFINE_integer("retries", 3, "Crashes of a branch after which it is started again.", lower_bound=0)
     flags.DEFINE_bool(
-        "watch", True, "Stay until all branches are finished, then merge; else only submit them, or write files."
+        "watch", True, "Stay until all branches are finished, then merge; --nowatch submits them, or writes files."
     )
     flags.DEFINE_float("interval", 5.0, "Seconds between two looks at the workdir.", lower_bound=0.01)
     flags.DEFINE_string("files", "", "Local folder for rendered files; empty: jobs/ in the workdir.")
@@ -58,36 +60,44 @@ def define_flags() -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Divides the mixture if need be, trains, merges."""
+    """Partitions the mixture if need be, trains, merges."""
     app.config()
     workdir = Workdir.at(FLAGS.workdir)
     if not workdir.partition.exists():
         run_here("launch.run", f"--stages={BEFORE}")
     jobs = jobs_of(workdir)
-    engine = open_launcher(FLAGS.engine, FLAGS.option, site_of(workdir))
-    if not FLAGS.watch and not engine.detached:
-        raise ValueError(f"--nowatch: engine {FLAGS.engine} runs branches only as long as the driver stays")
-    driver = Supervisor(engine, jobs, workdir, FLAGS.retries)
+    launcher = open_launcher(FLAGS.launcher, FLAGS.option, job_context(workdir))
+    if not FLAGS.watch and not launcher.detached:
+        raise ValueError(
+            f"--nowatch: launcher {FLAGS.launcher} runs branches only while this command runs; leave --nowatch out"
+        )
+    supervisor = Supervisor(launcher, jobs, workdir, FLAGS.retries)
     if not FLAGS.watch:
-        driver.poll()
+        supervisor.poll()
         return 0
     try:
-        with told_to_stop(), shown(workdir, driver, len(jobs)) as show:
-            while not driver.poll():
+        with interruptible(), live_table(lambda: statuses(workdir, supervisor), supervisor.failed) as show:
+            while not supervisor.poll():
                 show()
                 time.sleep(FLAGS.interval)
             show()
     finally:
-        engine.stop()
-    if driver.failed and not FLAGS.allow_missing:
-        raise ValueError("\n".join(f"branch {branch} failed: {why}" for branch, why in driver.failed.items()))
+        launcher.stop()
+    failed = supervisor.failed
+    if failed and not FLAGS.allow_missing:
+        raise ValueError("\n".join(f"branch {branch} failed: {reason}" for branch, reason in failed.items()))
     if FLAGS.after:
-        run_here("launch.run", f"--stages={FLAGS.after}", *(["--allow_missing"] if driver.failed else []))
+        run_here("launch.run", f"--stages={FLAGS.after}", *(["--allow_missing"] if failed else []))
     return 0
 
 
+def statuses(workdir: Workdir, supervisor: Supervisor) -> list[BranchStatus]:
+    """Returns the status of every branch."""
+    return [branch_status(workdir, branch, lease) for branch, lease in supervisor.leases.items()]
+
+
 def jobs_of(workdir: Workdir) -> list[Job]:
-    """A job for each branch of `partition.json`."""
+    """Returns a job for each branch of `partition.json`."""
     count = len(read_json(workdir.partition)["branches"])
     logs = [workdir.branch_log(k) for k in range(count)]
     if is_remote(workdir.root):
@@ -97,7 +107,7 @@ def jobs_of(workdir: Workdir) -> list[Job]:
 
 
 def shared_words() -> list[str]:
-    """What all commands on this run are told: its config with every override, its workdir, the compilation cache."""
+    """Returns the flags of all commands on this run: its config with every override, workdir, compilation cache."""
     given = FLAGS["config"]
     overrides = config_flags.get_override_values(given)
     return [
@@ -108,8 +118,8 @@ def shared_words() -> list[str]:
     ]
 
 
-def site_of(workdir: Workdir) -> JobContext:
-    """What the jobs have in common."""
+def job_context(workdir: Workdir) -> JobContext:
+    """Returns the names and folders that the jobs have in common."""
     files = Path(FLAGS.files or workdir.root / "jobs")
     if not FLAGS.files and is_remote(workdir.root):
         files = Path("jobs") / name_of(workdir)
@@ -117,7 +127,7 @@ def site_of(workdir: Workdir) -> JobContext:
 
 
 def name_of(workdir: Workdir) -> str:
-    """The run in names of jobs."""
+    """Returns the run's part of the names of jobs."""
     return f"merit-{fingerprint(str(workdir.root))[:8]}"
 
 
@@ -125,7 +135,7 @@ def run_here(module: str, *words: str) -> None:
     """Runs another command on this machine, and waits while another process does its work.
 
     Raises:
-        ValueError: It failed; it has said why.
+        ValueError: It failed; it has printed the reason.
     """
     command = [sys.executable, "-m", module, *shared_words(), *words]
     while (code := subprocess.run(command, check=False).returncode) == UNFINISHED:
@@ -135,7 +145,7 @@ def run_here(module: str, *words: str) -> None:
 
 
 @contextlib.contextmanager
-def told_to_stop() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Ends the block by UnfinishedError on Ctrl-C or SIGTERM."""
 
     def interrupt(number: int, frame: Any) -> None:
@@ -145,33 +155,9 @@ def told_to_stop() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise UnfinishedError("stopped; run the same command again to carry on") from None
+        raise UnfinishedError("stopped; run the same command again to resume") from None
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def shown(workdir: Workdir, driver: Supervisor, branches: int) -> Iterator[Callable[[], None]]:
-    """A function that shows where the branches stand: in place in a terminal, elsewhere whenever a state changes."""
-    console = Console(width=None if sys.stdout.isatty() else 140)
-
-    def look() -> list[Any]:
-        return [branch_status(workdir, k) for k in range(branches)]
-
-    if console.is_terminal:
-        with Live(console=console, auto_refresh=False) as live:
-            yield lambda: live.update(table(look(), driver.failed), refresh=True)
-        return
-    last: list[Any] = []
-
-    def show() -> None:
-        now = look()
-        states = [(each.state, each.restarts, each.branch in driver.failed) for each in now]
-        if states != last:
-            last[:] = states
-            console.print(table(now, driver.failed))
-
-    yield show
 
 
 if __name__ == "__main__":

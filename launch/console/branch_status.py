@@ -1,29 +1,30 @@
-"""Where each branch of a run stands, from the files of its workdir alone."""
+"""Tells the state of each branch of a run, from its lease and the files of the workdir."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rich.markup import escape
-from rich.table import Table
-
 from merit_jax.training.metrics_log import read_metrics
 from merit_jax.workdir.artifacts import read_json
+from merit_jax.workdir.lease import LeaseObserver
 from merit_jax.workdir.paths import Workdir
+
+FINISHED, TRAINING, STOPPED, WAITING = "finished", "training", "stopped", "waiting"
+"""States of a branch."""
 
 
 class BranchStatus(NamedTuple):
-    """A branch.
+    """State and progress of one branch.
 
     Attributes:
         branch: Its number.
-        state: "finished", "training" (in some process's hands), "stopped" (was begun) or "waiting".
-        step: Optimizer steps of which the log tells.
+        state: As `branch_state` gives it.
+        step: Optimizer steps in the log.
         steps: Steps in all; None before the first start.
-        loss: Mean loss of the log's last line, in nats per token; None before it.
+        loss: Mean loss in the log's last line, in nats per token; None before it.
         rate: Supervised tokens per second there.
         host: Machine of the last start; "" before it.
         restarts: Starts after the first.
-        seconds: Left at the pace of the last line; None if it cannot be told.
+        seconds: Time left at the rate of the last line; None if unknown, or if the branch is not training.
     """
 
     branch: int
@@ -37,21 +38,38 @@ class BranchStatus(NamedTuple):
     seconds: float | None
 
 
-def branch_status(workdir: Workdir, branch: int) -> BranchStatus:
-    """A branch, as its files tell.
+def branch_state(workdir: Workdir, branch: int, lease: LeaseObserver) -> str:
+    """Returns the state of a branch.
+
+    A branch whose process has died on this machine is `STOPPED` at once, whatever it left behind. On another machine a process
+    cannot be checked: such a branch is `TRAINING` as long as its lease changes, and until the lease has been observed unchanged
+    for longer than the patience of its `LeaseTiming` (60 seconds). So the observer must be kept between calls.
+
+    Args:
+        workdir: The run's.
+        branch: Number of the branch.
+        lease: An observer of the branch's lease.
+
+    Returns:
+        `FINISHED`, `TRAINING` (a live process holds its lease), `STOPPED` (it was started, nobody trains it) or `WAITING`.
+    """
+    if workdir.branch_done(branch).exists():
+        return FINISHED
+    if not lease.free():
+        return TRAINING
+    return STOPPED if lease.holder or workdir.branch_host(branch).exists() else WAITING
+
+
+def branch_status(workdir: Workdir, branch: int, lease: LeaseObserver) -> BranchStatus:
+    """Returns the state of a branch, as `branch_state` does, with its progress.
 
     Raises:
-        ValueError: One of them is damaged.
+        ValueError: One of its files is damaged.
     """
-    home = workdir.branch_host(branch)
-    host: Mapping[str, Any] = read_json(home) if home.exists() else {}
+    state, path = branch_state(workdir, branch, lease), workdir.branch_host(branch)
+    host: Mapping[str, Any] = read_json(path) if path.exists() else {}
     lines = read_metrics(workdir.branch_metrics(branch))[-2:]
     last, steps = (lines[-1] if lines else {}), host.get("steps")
-    state = "stopped" if host else "waiting"
-    if workdir.branch_done(branch).exists():
-        state = "finished"
-    elif workdir.branch_lease(branch).exists():
-        state = "training"
     return BranchStatus(
         branch,
         state,
@@ -61,49 +79,23 @@ def branch_status(workdir: Workdir, branch: int) -> BranchStatus:
         last.get("tokens_per_second"),
         host.get("host", ""),
         host.get("starts", 1) - 1,
-        seconds_left(lines, steps) if state == "training" else None,
+        seconds_left(lines, steps) if state == TRAINING else None,
     )
 
 
 def seconds_left(lines: Sequence[Mapping[str, float]], steps: int | None) -> float | None:
-    """Time that the steps still to come take, at the pace of the last line.
+    """Returns the time that the remaining steps take at the rate of the last line; None if unknown.
 
     Args:
         lines: The last one or two lines of `metrics.jsonl`.
         steps: Steps in all.
+
+    Examples:
+        >>> seconds_left([{"step": 10, "tokens": 1000, "tokens_per_second": 50.0}], 60)
+        100.0
     """
     if not lines or steps is None or not lines[-1]["tokens_per_second"]:
         return None
     last, before = lines[-1], lines[-2]["step"] if len(lines) > 1 else 0
-    pace = last["tokens"] / last["tokens_per_second"] / max(1, last["step"] - before)
-    return (steps - last["step"]) * pace
-
-
-def table(standings: Sequence[BranchStatus], failed: Mapping[int, str]) -> Table:
-    """A line for each branch.
-
-    Args:
-        standings: The branches.
-        failed: Branch -> why it is not started any more.
-    """
-    made = Table(title="Branches", title_justify="left")
-    for name in ("branch", "state", "step", "loss", "tokens/s", "host", "restarts", "time left"):
-        made.add_column(name, justify="left" if name in ("state", "host") else "right")
-    for each in standings:
-        made.add_row(
-            str(each.branch),
-            "[red]failed" if each.branch in failed else each.state,
-            f"{each.step}" if each.steps is None else f"{each.step}/{each.steps}",
-            "" if each.loss is None else f"{each.loss:.3f}",
-            "" if each.rate is None else f"{each.rate:,.0f}",
-            escape(each.host),
-            str(each.restarts),
-            "" if each.seconds is None else duration(each.seconds),
-        )
-    return made
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, as "1:02:03"."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+    seconds_per_step = last["tokens"] / last["tokens_per_second"] / max(1, last["step"] - before)
+    return (steps - last["step"]) * seconds_per_step

@@ -93,7 +93,7 @@ def test_a_mistake_is_told_and_not_retried(root):
 
 def test_a_driver_uses_no_accelerator_and_renders_without_watching(root):
     with_partition(root, "rendered")
-    wait(start("cluster", root, "rendered", "--engine=gcloud", "--option=zone=z", "--nowatch", *LONGER))
+    wait(start("cluster", root, "rendered", "--launcher=gcloud", "--option=zone=z", "--nowatch", *LONGER))
     text = (root / "rendered" / "jobs" / "gcloud.sh").read_text()
     assert "--config.train.epochs=4.0" in text
     assert f"--workdir={root / 'rendered'}" in text

@@ -27,13 +27,13 @@ for line in json.loads(sys.argv[2]):
     flags.FLAGS.unparse_flags()
     rest = flags.FLAGS([sys.argv[1], *line])
     assert len(rest) == 1, rest
-    known = {name: flags.FLAGS[name].value for name in ("engine", "option") if name in flags.FLAGS}
+    known = {name: flags.FLAGS[name].value for name in ("launcher", "option") if name in flags.FLAGS}
     for name in known:
         flags.FLAGS[name].unparse()
     found.append(known)
 print(json.dumps(found))
 """
-"""Parses command lines as a command of launch/ would, and prints the engines and options in them."""
+"""Parses command lines as a command of launch/ would, and prints the launchers and options in them."""
 
 
 def lines():
@@ -49,9 +49,9 @@ def lines():
 COMMANDS = list(lines())
 
 
-def test_the_pages_have_commands_for_every_engine():
-    engines = {word.partition("=")[2] for _, words in COMMANDS for word in words if word.startswith("--engine=")}
-    assert engines == set(LAUNCHERS) - {"local"}
+def test_the_pages_have_commands_for_every_launcher():
+    given = [word.partition("=") for _, words in COMMANDS for word in words]
+    assert {value for name, _, value in given if name in ("--launcher", "--engine")} == set(LAUNCHERS) - {"local"}
 
 
 @pytest.mark.parametrize("module", sorted({module for module, _ in COMMANDS}))
@@ -62,8 +62,8 @@ def test_every_command_line_and_every_option_is_understood(module):
     done = subprocess.run(words, cwd=commands.REPOSITORY, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for known in json.loads(done.stdout):
-        if "engine" in known:
-            parse(LAUNCHERS[known["engine"]].options, known["option"], known["engine"])
+        if "launcher" in known:
+            parse(LAUNCHERS[known["launcher"]].options, known["option"], known["launcher"])
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -13,7 +13,7 @@ pytestmark = [
 ]
 
 LONGER = ("--config.train.epochs=8.0", "--config.train.batch_size=2", "--config.train.checkpoint_every=2")
-ENGINE = ("--engine=slurm", "--option=time=0:30:00", "--interval=0.5", "--after=merge")
+ENGINE = ("--launcher=slurm", "--option=time=0:30:00", "--interval=0.5", "--after=merge")
 
 
 @pytest.fixture
