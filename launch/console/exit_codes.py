@@ -1,9 +1,9 @@
-"""How a command of this package ends when it does not end well; engines and drivers go by it."""
+"""Defines the exit codes of commands, apart from `app`: workers of launchers read them without defining its flags."""
 
 import os
 
 MISTAKE = 1
-"""Exit code of a command that its user must change something for: it says what, and trying again is no use."""
+"""Exit code of a command that fails again unless its user changes something; its message says what."""
 
 UNFINISHED = os.EX_TEMPFAIL
-"""Exit code (75) of a command that was told to stop, or found another process at its work: started again, it carries on."""
+"""Exit code (75) of a command that was preempted, or found another process doing its work: run again, it resumes."""

@@ -16,19 +16,19 @@ LAUNCHERS: dict[str, LauncherKind] = {
     "xpk": LauncherKind(rendered.Xpk, rendered.Rendered),
     "gcloud": LauncherKind(rendered.Gcloud, rendered.Rendered),
 }
-"""Name of an engine -> its options and how it is opened."""
+"""Name of a launcher -> its options and its class."""
 
 
-def open_launcher(name: str, given: Sequence[str], site: JobContext) -> Launcher:
-    """An engine by name.
+def open_launcher(name: str, given: Sequence[str], context: JobContext) -> Launcher:
+    """Returns a launcher by name.
 
     Args:
         name: A key of `LAUNCHERS`.
         given: Its options, each as "KEY=VALUE".
-        site: What the jobs have in common.
+        context: Names and folders that the jobs have in common.
 
     Raises:
-        ValueError: There is no such engine or option, or it cannot do what is asked.
+        ValueError: There is no such launcher or option, or an option has a wrong value.
     """
-    kind = lookup(LAUNCHERS, name, "engine")
-    return kind.open(parse(kind.options, given, name), site)
+    kind = lookup(LAUNCHERS, name, "launcher")
+    return kind.open(parse(kind.options, given, name), context)

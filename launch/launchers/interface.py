@@ -1,4 +1,4 @@
-"""The seam between the driver and the engines: a branch is a command line, and an engine starts it and tells how it ended."""
+"""Interface of supervisor and launchers: a branch is a command line; a launcher starts it and reports how it ended."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 class Job(NamedTuple):
-    """One branch, as a command that may be started again at any time and then carries on.
+    """One branch, as a command that may be started again at any time and then resumes.
 
     Attributes:
         branch: Its number.
         words: The command line after the name of the Python interpreter, without --distributed.
-        log: Local file for what it prints.
-        hosts: Machines that work on it together.
+        log: Local file for its output.
+        hosts: Machines that train it together.
     """
 
     branch: int
@@ -22,12 +22,12 @@ class Job(NamedTuple):
 
 
 class Exit(NamedTuple):
-    """How a job ended.
+    """The end of a job.
 
     Attributes:
         branch: Its number.
-        code: Exit code, negative for a signal; None if it was lost with its machine, or the engine cannot tell.
-        tail: The last lines that it printed.
+        code: Exit code, negative for a signal; None if it was lost with its machine, or the launcher cannot know.
+        tail: The last lines of its output.
     """
 
     branch: int
@@ -36,7 +36,7 @@ class Exit(NamedTuple):
 
 
 class JobContext(NamedTuple):
-    """What the jobs of one workdir have in common.
+    """Names and folders that the jobs of one workdir have in common.
 
     Attributes:
         name: Of the run, in names of jobs: letters, digits and hyphens, the same for the same workdir.
@@ -54,8 +54,8 @@ class Launcher(Protocol):
     """Starts jobs somewhere.
 
     Attributes:
-        slots: Jobs that can be active at one time; None if the engine has a queue of its own.
-        detached: Whether jobs go on without the driver.
+        slots: Jobs that can be active at one time; None if the launcher has a queue of its own.
+        detached: Whether jobs continue without the supervisor.
     """
 
     slots: int | None
@@ -65,22 +65,25 @@ class Launcher(Protocol):
         """Starts jobs, or queues them."""
 
     def active(self) -> set[int]:
-        """Branches that are running or queued here, or of which `ended` has not yet told; an earlier driver's included."""
+        """Returns the branches that run or are queued here, or whose end `ended` has yet to report.
+
+        Those of an earlier supervisor are included.
+        """
 
     def ended(self) -> list[Exit]:
-        """Jobs that have ended since the last call."""
+        """Returns the jobs that have ended since the last call."""
 
     def stop(self) -> None:
-        """Tells the jobs to save and stop, and waits for them; those in a queue of the engine's own stay there."""
+        """Preempts the jobs and waits until they have saved; those in a queue of the launcher's own stay there."""
 
 
 class LauncherKind(NamedTuple):
-    """An entry of `ENGINES`.
+    """An entry of `LAUNCHERS`.
 
     Attributes:
-        options: A NamedTuple of options with defaults.
-        open: (options, site) -> the engine.
+        options: A NamedTuple class whose fields are options, with defaults.
+        open: (options, context) -> the launcher.
     """
 
-    options: type
+    options: Any
     open: Callable[[Any, JobContext], Launcher]

@@ -9,11 +9,11 @@ from launch.launchers.subprocesses import spawn, stop, tail
 
 
 class Options(NamedTuple):
-    """How the machine is shared.
+    """Shares of the machine.
 
     Attributes:
         parallel: Branches at one time.
-        gpus: Numbers of the GPUs that are dealt out over them, as "0,1,2,3"; "": every branch sees all.
+        gpus: Numbers of the GPUs that are divided among them, as "0,1,2,3"; "": every branch sees all.
     """
 
     parallel: int = 1
@@ -21,34 +21,34 @@ class Options(NamedTuple):
 
 
 class Local:
-    """The engine `local`."""
+    """The launcher `local`."""
 
     detached = False
 
-    def __init__(self, options: Options, site: JobContext) -> None:
+    def __init__(self, options: Options, context: JobContext) -> None:
         if options.parallel < 1:
             raise ValueError(f"--option=parallel={options.parallel}: expected at least 1")
-        self.slots = options.parallel
-        self._folder = site.folder
-        self._places = deal(options.gpus, options.parallel)
+        self.slots: int | None = options.parallel
+        self._folder = context.folder
+        self._shares = divide_gpus(options.gpus, options.parallel)
         self._running: dict[int, tuple[Job, subprocess.Popen, int]] = {}
 
     def start(self, jobs: Sequence[Job]) -> None:
         """Starts processes, each with its share of the GPUs."""
         for job in jobs:
             if job.hosts > 1:
-                raise ValueError(f"engine local has one machine; got --hosts={job.hosts}")
-            taken = {place for _, _, place in self._running.values()}
-            place = min(set(range(len(self._places))) - taken)
-            process = spawn(job.words, self._folder, job.log, self._places[place])
-            self._running[job.branch] = (job, process, place)
+                raise ValueError(f"launcher local has one machine; got --hosts={job.hosts}, expected 1")
+            taken = {share for _, _, share in self._running.values()}
+            share = min(set(range(len(self._shares))) - taken)
+            process = spawn(job.words, self._folder, job.log, self._shares[share])
+            self._running[job.branch] = (job, process, share)
 
     def active(self) -> set[int]:
-        """Branches whose process has not been told of as ended."""
+        """Returns the branches whose process `ended` has not reported."""
         return set(self._running)
 
     def ended(self) -> list[Exit]:
-        """Processes that have ended."""
+        """Returns the processes that have ended."""
         over = [(job, process) for job, process, _ in self._running.values() if process.poll() is not None]
         for job, _ in over:
             del self._running[job.branch]
@@ -59,15 +59,22 @@ class Local:
         stop(process for _, process, _ in self._running.values())
 
 
-def deal(gpus: str, parallel: int) -> list[dict[str, str]]:
-    """The change of environment that shows each of the parallel branches its GPUs.
+def divide_gpus(gpus: str, parallel: int) -> list[dict[str, str]]:
+    """Returns the environment variables that show each of the parallel branches its GPUs.
 
     Raises:
-        ValueError: They cannot be dealt out evenly.
+        ValueError: They cannot be divided evenly.
+
+    Examples:
+        >>> divide_gpus("0,1,2,3", 2)
+        [{'CUDA_VISIBLE_DEVICES': '0,1'}, {'CUDA_VISIBLE_DEVICES': '2,3'}]
     """
     numbers = [number for number in gpus.split(",") if number]
     if len(numbers) % parallel:
-        raise ValueError(f"--option=gpus={gpus}: {len(numbers)} GPUs cannot be dealt out over {parallel} branches")
+        raise ValueError(
+            f"--option=gpus={gpus}: {len(numbers)} GPUs cannot be divided among {parallel} branches; "
+            f"give a multiple of {parallel}"
+        )
     share = len(numbers) // parallel
     if not share:
         return [{}] * parallel

@@ -1,4 +1,4 @@
-"""Branches as Ray tasks: one for each machine of a branch, which starts `launch.branch` there."""
+"""Starts branches as Ray tasks: one for each machine of a branch, which runs `launch.branch` there."""
 
 import contextlib
 import socket
@@ -12,7 +12,7 @@ from launch.launchers.subprocesses import SAVE_SECONDS, spawn, stop, tail
 
 
 class Options(NamedTuple):
-    """What a machine of a branch takes.
+    """Resources of each machine of a branch.
 
     Attributes:
         address: Of the cluster; "auto" is the one that this machine belongs to, or that RAY_ADDRESS names.
@@ -32,7 +32,7 @@ class Options(NamedTuple):
 
 
 class _Running(NamedTuple):
-    """A branch's tasks, and what they have reserved."""
+    """A branch's tasks, and the placement group or slice reserved for them."""
 
     job: Job
     tasks: list[Any]
@@ -40,14 +40,14 @@ class _Running(NamedTuple):
 
 
 class RayTasks:
-    """The engine `ray`. It starts nothing again: a machine that dies ends the task, and the driver starts the branch anew."""
+    """The launcher `ray`. It restarts nothing: a machine that dies ends the task, and the supervisor starts the branch again."""
 
-    slots = None
+    slots: int | None = None
     detached = False
 
-    def __init__(self, options: Options, site: JobContext) -> None:
+    def __init__(self, options: Options, context: JobContext) -> None:
         self._ray = _imported()
-        self._options, self._site = options, site
+        self._options, self._context = options, context
         self._running: dict[int, _Running] = {}
         self._mine = not self._ray.is_initialized()
         if self._mine:
@@ -60,7 +60,7 @@ class RayTasks:
         self._needs = {"CPU": options.cpus, "GPU": options.gpus, **_amounts(options.resources)}
 
     def start(self, jobs: Sequence[Job]) -> None:
-        """Hands the branches to Ray, which starts them as machines become free."""
+        """Submits the branches to Ray, which starts them as machines become free."""
         for job in jobs:
             if self._options.topology:
                 self._running[job.branch] = self._on_slice(job)
@@ -70,11 +70,11 @@ class RayTasks:
                 self._running[job.branch] = _Running(job, [self._task(job, self._needs)], None)
 
     def active(self) -> set[int]:
-        """Branches whose tasks have not been told of as ended."""
+        """Returns the branches whose tasks `ended` has not reported."""
         return set(self._running)
 
     def ended(self) -> list[Exit]:
-        """Branches all of whose tasks have ended, or one of whose has failed: the others then wait for it in vain."""
+        """Returns the branches all of whose tasks have ended, or one of whose has failed: the others then wait for it in vain."""
         found = [end for running in list(self._running.values()) if (end := self._end(running)) is not None]
         for end in found:
             self._release(self._running.pop(end.branch))
@@ -97,10 +97,10 @@ class RayTasks:
         remote = self._ray.remote(_run).options(
             num_cpus=needs.get("CPU", 0), num_gpus=needs.get("GPU", 0), resources=other, max_retries=0, **options
         )
-        return remote.remote(job.words, str(self._site.folder), str(job.log), job.hosts, join, index)
+        return remote.remote(job.words, str(self._context.folder), str(job.log), job.hosts, join, index)
 
     def _on_hosts(self, job: Job) -> _Running:
-        """A task on each of several machines; the first one's address reaches the others through Ray."""
+        """Starts a task on each of several machines; the first one's address reaches the others through Ray."""
         from ray.util.placement_group import placement_group
 
         needs = {name: amount for name, amount in self._needs.items() if amount}
@@ -109,7 +109,7 @@ class RayTasks:
         return _Running(job, [self._task(job, needs, join, k, **_in(group, k)) for k in range(job.hosts)], group)
 
     def _on_slice(self, job: Job) -> _Running:
-        """A task on each machine of a TPU slice, whose processes find each other."""
+        """Starts a task on each machine of a TPU slice, whose processes find each other."""
         from ray.util.tpu import slice_placement_group
 
         group = slice_placement_group(topology=self._options.topology, accelerator_version=self._options.generation)
@@ -145,12 +145,12 @@ def _imported() -> Any:
     try:
         import ray
     except ImportError:
-        raise ValueError("engine ray needs Ray: pip install 'merit-jax[ray]'") from None
+        raise ValueError("launcher ray needs Ray: pip install 'merit-jax[ray]'") from None
     return ray
 
 
 def _in(group: Any, index: int) -> dict[str, Any]:
-    """Options of a task that runs in a bundle of a placement group."""
+    """Returns the options of a task that runs in a bundle of a placement group."""
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     strategy = PlacementGroupSchedulingStrategy(placement_group=group, placement_group_bundle_index=index)
@@ -158,7 +158,7 @@ def _in(group: Any, index: int) -> dict[str, Any]:
 
 
 def _amounts(text: str) -> dict[str, float]:
-    """The resources of a text like "TPU=4,spot=1"."""
+    """Returns the resources of a text like "TPU=4,spot=1"."""
     try:
         pairs = [part.split("=") for part in text.split(",") if part]
         return {name: float(amount) for name, amount in pairs}
@@ -167,7 +167,7 @@ def _amounts(text: str) -> dict[str, float]:
 
 
 def _address() -> str:
-    """An address of this machine, with a port that is free now."""
+    """Returns an address of this machine, with a port that is free now."""
     import ray
 
     with contextlib.closing(socket.socket()) as listener:
@@ -176,7 +176,7 @@ def _address() -> str:
 
 
 def _run(words: Sequence[str], folder: str, log: str, hosts: int, join: str, index: int) -> tuple[int, str]:
-    """Runs on the machine of a branch; the command dies with the task.
+    """Runs a command on the machine of a branch; it is killed with the task.
 
     Returns:
         (exit code, last lines of its output).
@@ -184,7 +184,7 @@ def _run(words: Sequence[str], folder: str, log: str, hosts: int, join: str, ind
     if not Path(folder).is_dir():
         return (
             1,
-            f"{socket.gethostname()} has no folder {folder}: put the repository there, or start the driver by ray job submit",
+            f"{socket.gethostname()} has no folder {folder}: put the repository there, or start launch.cluster by ray job submit",
         )
     distributed = (
         () if not join else (f"--distributed={join}" if join == "auto" else f"--distributed={join},{hosts},{index}",)

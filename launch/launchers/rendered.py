@@ -1,4 +1,4 @@
-"""Engines that have tools of their own: what those tools read is written, and how to start it is said."""
+"""Writes the files that other tools start branches from, and logs the command that starts them."""
 
 import logging
 import shlex
@@ -18,11 +18,11 @@ class SkyPilot(NamedTuple):
 
     Attributes:
         accelerators: As SkyPilot names them.
-        infra: Where, as "gcp/us-central1"; "": anywhere.
+        infra: Cloud and region, as "gcp/us-central1"; "": anywhere.
         spot: Spot machines.
         restarts: Restarts after a crash; lost machines do not count.
         setup: Shell that installs the repository.
-        python: The interpreter there.
+        python: The interpreter on those machines.
     """
 
     accelerators: str = "H100:8"
@@ -43,8 +43,8 @@ class JobSet(NamedTuple):
         topology: Of a slice; `--hosts` must be its number of machines.
         chips: TPU chips of one machine.
         spot: Spot nodes.
-        restarts: Restarts of a branch, for whatever reason.
-        grace: Seconds to save in.
+        restarts: Restarts of a branch for any reason.
+        grace: Seconds that a preempted branch has to save.
         service_account: Kubernetes service account that may read and write the workdir; "": the default one.
         python: The interpreter in the container.
     """
@@ -69,7 +69,7 @@ class Xpk(NamedTuple):
         tpu_type: As xpk names it.
         image: Container whose working directory is the repository.
         spot: Spot nodes.
-        restarts: Restarts of a branch, for whatever reason.
+        restarts: Restarts of a branch for any reason.
         python: The interpreter in the container.
     """
 
@@ -82,15 +82,15 @@ class Xpk(NamedTuple):
 
 
 class Gcloud(NamedTuple):
-    """TPU VM slices that are there already, over ssh.
+    """Existing TPU VM slices, over ssh.
 
     Attributes:
         prefix: The slice of branch k is called PREFIX-k.
         zone: Their zone.
         project: Their project; "": gcloud's own.
         folder: The repository on every machine.
-        restarts: Restarts of a branch, for whatever reason: gcloud does not pass on how the command ended.
-        python: The interpreter there.
+        restarts: Restarts of a branch for any reason: gcloud does not pass on how the command ended.
+        python: The interpreter on those machines.
     """
 
     prefix: str = "merit"
@@ -107,54 +107,54 @@ FILES = {
     Xpk: (("xpk.sh",), "bash {}/xpk.sh", ("cluster", "image")),
     Gcloud: (("gcloud.sh",), "bash {}/gcloud.sh", ("zone",)),
 }
-"""Options of an engine -> its files, the command that starts them, and options that have no default."""
+"""Options of a launcher -> its files, the command that starts them, and options that have no default."""
 
 
 class Rendered:
-    """An engine that writes files for another tool, which starts the branches and starts them again."""
+    """A launcher that writes files for another tool, which starts the branches and restarts them."""
 
-    slots = None
+    slots: int | None = None
     detached = True
 
-    def __init__(self, options: Any, site: JobContext) -> None:
-        self._options, self._site = options, site
-        self._names, self._command, wanted = FILES[type(options)]
+    def __init__(self, options: Any, context: JobContext) -> None:
+        self._options, self._context = options, context
+        self._names, self._command, required = FILES[type(options)]
         self._given: set[int] = set()
-        for key in wanted:
+        for key in required:
             if not getattr(options, key):
-                raise ValueError(f"--option={key}=... is missing; see docs/ on what it is")
+                raise ValueError(f"--option={key}=... is missing; docs/clusters.md says what each launcher needs")
 
     def start(self, jobs: Sequence[Job]) -> None:
         """Writes the files for these branches."""
         if not jobs:
             return
         for name in self._names:
-            write_text(absolute(self._site.files / name), file_of(name, jobs, self._options, self._site))
+            write_text(absolute(self._context.files / name), file_of(name, jobs, self._options, self._context))
         self._given |= {job.branch for job in jobs}
-        log.info("to start the branches: %s", self._command.format(shlex.quote(str(self._site.files))))
+        log.info("to start the branches: %s", self._command.format(shlex.quote(str(self._context.files))))
 
     def active(self) -> set[int]:
-        """Branches that have been written; what becomes of them is seen in the workdir."""
+        """Returns the branches that have been written; the workdir shows what becomes of them."""
         return set(self._given)
 
     def ended(self) -> list[Exit]:
-        """None that this engine could know of."""
+        """Returns nothing: this launcher does not see its jobs."""
         return []
 
     def stop(self) -> None:
-        """Leaves them to their tool."""
+        """Leaves the branches to their tool."""
 
 
-def file_of(name: str, jobs: Sequence[Job], options: Any, site: JobContext) -> str:
-    """The text of a file."""
+def file_of(name: str, jobs: Sequence[Job], options: Any, context: JobContext) -> str:
+    """Returns the text of a file."""
     words = [options.python, *(word for word in jobs[0].words if not word.startswith("--branch="))]
     return render(
         name,
-        name=site.name,
+        name=context.name,
         hosts=jobs[0].hosts,
         branches=[job.branch for job in jobs],
         options=options,
         words=words,
         command=shlex.join(words),
-        yaml=str(site.files / "skypilot.yaml"),
+        yaml=str(context.files / "skypilot.yaml"),
     )

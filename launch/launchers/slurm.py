@@ -1,4 +1,4 @@
-"""Branches as one Slurm array job."""
+"""Starts branches as one Slurm array job."""
 
 import re
 import shlex
@@ -15,14 +15,14 @@ from merit_jax.workdir.paths import absolute
 
 
 class Options(NamedTuple):
-    """What the site wants.
+    """Options of the batch script.
 
     Attributes:
-        sbatch: More words for sbatch, as "--partition=gpu --gpus-per-node=8".
+        sbatch: Further words for sbatch, as "--partition=gpu --gpus-per-node=8".
         time: Limit of one start; the branch saves before it and is queued again.
-        grace: Seconds before the limit at which the branch is told.
+        grace: Seconds before the limit at which the branch is preempted.
         setup: A line of shell before the command, as "module load cuda".
-        python: The interpreter; "": that of the driver.
+        python: The interpreter; "": that of the supervisor.
     """
 
     sbatch: str = ""
@@ -33,36 +33,36 @@ class Options(NamedTuple):
 
 
 class Slurm:
-    """The engine `slurm`: writes `branches.sbatch` and submits the branches that are not finished.
+    """The launcher `slurm`: writes `branches.sbatch` and submits the branches that are not finished.
 
-    Slurm keeps the queue, so a driver that is started again finds there what an earlier one has submitted.
+    Slurm keeps the queue, so a supervisor that is started again finds there the branches that an earlier one has submitted.
     """
 
-    slots = None
+    slots: int | None = None
     detached = True
 
-    def __init__(self, options: Options, site: JobContext) -> None:
-        self._options, self._site = options, site
+    def __init__(self, options: Options, context: JobContext) -> None:
+        self._options, self._context = options, context
         self._started: dict[int, tuple[Job, str]] = {}
 
     def start(self, jobs: Sequence[Job]) -> None:
         """Submits an array of these branches."""
         if not jobs:
             return
-        script = self._site.files / "branches.sbatch"
-        write_text(absolute(script), script_of(jobs[0], self._options, self._site))
+        script = self._context.files / "branches.sbatch"
+        write_text(absolute(script), script_of(jobs[0], self._options, self._context))
         for job in jobs:
             job.log.parent.mkdir(parents=True, exist_ok=True)
         array = ",".join(str(job.branch) for job in jobs)
-        number = _ask("sbatch", "--parsable", f"--array={array}", str(script)).strip().partition(";")[0]
+        number = _output_of("sbatch", "--parsable", f"--array={array}", str(script)).strip().partition(";")[0]
         self._started.update({job.branch: (job, number) for job in jobs})
 
     def active(self) -> set[int]:
-        """Branches in the queue, and those that have left it since `ended` was last asked."""
+        """Returns the branches in the queue, and those that have left it since the last call of `ended`."""
         return self._queued() | set(self._started)
 
     def ended(self) -> list[Exit]:
-        """Branches that this driver has submitted and that are in the queue no more."""
+        """Returns the branches that this supervisor has submitted and that have left the queue."""
         queued = self._queued()
         over = {branch: found for branch, found in self._started.items() if branch not in queued}
         for branch in over:
@@ -70,20 +70,20 @@ class Slurm:
         return [Exit(branch, _exit_code(number, branch), tail(job.log)) for branch, (job, number) in over.items()]
 
     def stop(self) -> None:
-        """Leaves the branches in the queue: scancel takes them out."""
+        """Leaves the branches in the queue: scancel removes them."""
 
     def _queued(self) -> set[int]:
-        lines = _ask("squeue", "--me", "--noheader", "--array", f"--name={self._site.name}", "--format=%K")
+        lines = _output_of("squeue", "--me", "--noheader", "--array", f"--name={self._context.name}", "--format=%K")
         return {int(line) for line in lines.split() if line.isdigit()}
 
 
-def script_of(job: Job, options: Options, site: JobContext) -> str:
-    """The batch script, for any of the branches: each finds its number in the array's index."""
+def script_of(job: Job, options: Options, context: JobContext) -> str:
+    """Returns the batch script, for any of the branches: each finds its number in the array's index."""
     words = [word for word in job.words if not word.startswith("--branch=")]
     return render(
         "branches.sbatch",
-        name=site.name,
-        folder=str(site.folder),
+        name=context.name,
+        folder=str(context.folder),
         logs=str(job.log.parent),
         hosts=job.hosts,
         options=options,
@@ -93,26 +93,26 @@ def script_of(job: Job, options: Options, site: JobContext) -> str:
 
 
 def _exit_code(number: str, branch: int) -> int | None:
-    """The exit code of an array's task, as the controller remembers it for a few minutes; None if it was killed or forgotten."""
+    """Returns the exit code of an array's task, which is known for a few minutes; None if it was killed or is forgotten."""
     try:
-        lines = _ask("scontrol", "--oneliner", "show", "job", f"{number}_{branch}")
+        lines = _output_of("scontrol", "--oneliner", "show", "job", f"{number}_{branch}")
     except ValueError:
         return None
     found = re.search(r"\bExitCode=(\d+):(\d+)", lines)
     return int(found[1]) if found and found[2] == "0" else None
 
 
-def _ask(*words: str) -> str:
-    """What a command of Slurm's prints.
+def _output_of(*words: str) -> str:
+    """Returns the output of one of Slurm's commands.
 
     Raises:
-        ValueError: It is not here, or it failed.
+        ValueError: It is not installed here, or it failed.
     """
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise ValueError(
-            f"{words[0]} is not on this machine; start the driver on a login node of the cluster"
+            f"{words[0]} is not on this machine; start launch.cluster on a login node of the cluster"
         ) from None
     if done.returncode:
         raise ValueError(f"{shlex.join(words)} failed: {done.stderr.strip()}")

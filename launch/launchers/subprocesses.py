@@ -1,4 +1,4 @@
-"""Commands as processes of this machine."""
+"""Starts and stops commands as processes of this machine."""
 
 import ctypes
 import os
@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 SAVE_SECONDS = 300.0
-"""How long a process that was told to stop may take to save."""
+"""Time that a preempted process may take to save."""
 
 TAIL_LINES = 20
-"""Lines of a log that are told when its process ends."""
+"""Lines of a log that are reported when its process ends."""
 
 TAIL_BYTES = 2**14
 
@@ -20,14 +20,14 @@ TAIL_BYTES = 2**14
 def spawn(
     words: Sequence[str], folder: Path, log: Path, changes: Mapping[str, str] | None = None, *, bound: bool = False
 ) -> subprocess.Popen:
-    """Starts Python with a command line; it keeps its own terminal group, so that Ctrl-C reaches the driver alone.
+    """Starts Python with a command line in a terminal group of its own, so that Ctrl-C reaches the supervisor alone.
 
     Args:
-        words: What follows the interpreter's name.
-        folder: Where it runs.
+        words: The command line after the interpreter's name.
+        folder: Its working directory.
         log: File to which its output is appended.
         changes: Changes to the environment.
-        bound: Kill it when this process dies (on Linux).
+        bound: Whether it is killed when this process dies (on Linux).
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -49,7 +49,7 @@ def _die_with_parent() -> None:
 
 
 def stop(processes: Iterable[subprocess.Popen], seconds: float = SAVE_SECONDS) -> None:
-    """Tells processes to save and stop; kills those that take longer than `seconds` each."""
+    """Preempts processes, which save and stop; kills those that take longer than `seconds` each."""
     running = [process for process in processes if process.poll() is None]
     for process in running:
         process.terminate()
@@ -62,7 +62,7 @@ def stop(processes: Iterable[subprocess.Popen], seconds: float = SAVE_SECONDS) -
 
 
 def tail(log: Path) -> str:
-    """The last lines of a log; "" if there is none."""
+    """Returns the last lines of a log; "" if there is none."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)

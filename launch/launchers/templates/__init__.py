@@ -1,4 +1,4 @@
-"""The files that engines write: a template for each, in its own language."""
+"""Renders the files that launchers write, each from a template in its own language."""
 
 import json
 import shlex
@@ -18,10 +18,10 @@ _ENVIRONMENT.filters.update({"quote": shlex.quote, "json": json.dumps})
 
 
 def render(template: str, **values: Any) -> str:
-    """A file from its template.
+    """Returns a file made from its template.
 
     Args:
         template: Its name, without ".j2".
-        values: What it asks for; `quote` makes a word of a shell of a text, `json` a scalar or list of YAML.
+        values: Its variables; the filter `quote` makes a word of a shell of a text, `json` a scalar or list of YAML.
     """
     return _ENVIRONMENT.get_template(f"{template}.j2").render(**values)

@@ -28,10 +28,10 @@ def site(tmp_path):
     return JobContext("merit-test", tmp_path, tmp_path / "some jobs")
 
 
-def test_an_unknown_engine_or_option_is_named_with_the_known_ones(site):
-    with pytest.raises(ValueError, match=r"unknown engine 'cloud'; known: gcloud, jobset, local"):
+def test_an_unknown_launcher_or_option_is_named_with_the_known_ones(site):
+    with pytest.raises(ValueError, match=r"unknown launcher 'cloud'; known: gcloud, jobset, local"):
         open_launcher("cloud", [], site)
-    with pytest.raises(ValueError, match=r"--option=gpu=1: expected KEY=VALUE; engine local takes parallel, gpus"):
+    with pytest.raises(ValueError, match=r"--option=gpu=1: expected KEY=VALUE; launcher local takes parallel, gpus"):
         open_launcher("local", ["gpu=1"], site)
     with pytest.raises(ValueError, match=r"--option=parallel=x: expected int"):
         open_launcher("local", ["parallel=x"], site)
@@ -45,16 +45,16 @@ def test_options_have_the_types_of_their_defaults():
 
 
 @pytest.mark.parametrize("name", sorted(set(LAUNCHERS) - {"ray"}))
-def test_every_engine_fits_the_seam(name, site):
+def test_every_launcher_fits_the_interface(name, site):
     given = {"jobset": ["image=i"], "xpk": ["image=i", "cluster=c"], "gcloud": ["zone=z"]}
     assert isinstance(open_launcher(name, given.get(name, []), site), Launcher)
 
 
-def test_gpus_are_dealt_out_evenly():
-    assert local.deal("0,1,2,3", 2) == [{"CUDA_VISIBLE_DEVICES": "0,1"}, {"CUDA_VISIBLE_DEVICES": "2,3"}]
-    assert local.deal("", 3) == [{}] * 3
-    with pytest.raises(ValueError, match="3 GPUs cannot be dealt out over 2 branches"):
-        local.deal("0,1,2", 2)
+def test_gpus_are_divided_evenly():
+    assert local.divide_gpus("0,1,2,3", 2) == [{"CUDA_VISIBLE_DEVICES": "0,1"}, {"CUDA_VISIBLE_DEVICES": "2,3"}]
+    assert local.divide_gpus("", 3) == [{}] * 3
+    with pytest.raises(ValueError, match="3 GPUs cannot be divided among 2 branches; give a multiple of 2"):
+        local.divide_gpus("0,1,2", 2)
 
 
 def test_local_processes_see_their_gpus_and_tell_how_they_ended(tmp_path, site):
@@ -68,7 +68,7 @@ def test_local_processes_see_their_gpus_and_tell_how_they_ended(tmp_path, site):
 
 
 def test_local_refuses_a_branch_of_several_machines(site):
-    with pytest.raises(ValueError, match="engine local has one machine; got --hosts=2"):
+    with pytest.raises(ValueError, match="launcher local has one machine; got --hosts=2"):
         local.Local(local.Options(), site).start([job(hosts=2)])
 
 
@@ -188,6 +188,6 @@ def test_gcloud_reaches_all_machines_of_each_slice_and_tries_again(site, tmp_pat
 
 
 @pytest.mark.parametrize(("name", "missing"), [("jobset", "image"), ("xpk", "cluster"), ("gcloud", "zone")])
-def test_what_has_no_default_is_asked_for(name, missing, site):
+def test_what_has_no_default_is_required(name, missing, site):
     with pytest.raises(ValueError, match=f"--option={missing}=... is missing"):
         open_launcher(name, [], site)
