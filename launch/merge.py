@@ -20,8 +20,8 @@ from merit_jax.checkpoints import compatibility
 from merit_jax.core.progress import bar
 from merit_jax.core.registry import lookup
 from merit_jax.merging import MERGERS
-from merit_jax.merging.folder_card import folder_card
 from merit_jax.merging.mergekit_config import recipe
+from merit_jax.merging.model_card import folder_card
 from merit_jax.merging.options import resolve_options
 from models.io.folder_writer import MAX_SHARD_BYTES, check_free
 from models.io.raw_tensors import StoredTensors, check_vocabularies

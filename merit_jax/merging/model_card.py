@@ -1,30 +1,111 @@
-"""The parts that the model cards of runs and of merged folders have in common."""
+"""Writes the model cards of runs, branches and merged folders, each from the record that `merit.json` holds next to it."""
 
+import json
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-import yaml
+from huggingface_hub import ModelCard, ModelCardData
+
+FOLDER_PACKAGES = ("merit-jax", "jax", "numpy", "safetensors")
+RUN_PACKAGES = ("merit-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
+PAPER = (
+    "(Choi & Kim, *Decentralized Instruction Tuning: Conflict-Aware Splitting and Weight Merging*, ICML 2026, "
+    "arXiv:2606.01717)"
+)
+
+
+def folder_card(
+    base: str, models: Sequence[str], method: str, weights: Sequence[float], options: Mapping[str, Any]
+) -> dict[str, str]:
+    """Returns the card of folders merged by name.
+
+    Args:
+        base: theta0, as the user named it.
+        models: The models, in the order of `weights`.
+        method: Name of the operator.
+        weights: One per model.
+        options: Every option of the operator.
+
+    Returns:
+        File name -> content: `README.md` with a Hugging Face header, and `merit.json`, the same for programs.
+    """
+    base, names, found = folder_name(base), [folder_name(model) for model in models], versions(FOLDER_PACKAGES)
+    record = {
+        "base": base,
+        "models": names,
+        "weights": list(weights),
+        "merge": method,
+        "options": dict(options),
+        "versions": found,
+    }
+    body = f"""
+Merged from models that descend from {escape(base)}, by `{method}` with the options `{json.dumps(dict(options))}`,
+in float32, by merit-jax. Config and tokenizer are the base's.
+
+{_table(("model", "weight"), [(escape(name), f"{weight:.6g}") for name, weight in zip(names, weights, strict=True)])}
+
+Versions: {_listed(found)}. `merit.json` next to this file has the weights in full precision."""
+    return _files(record, f"{len(names)} models merged", body, base_model=base)
+
+
+def merged_card(record: Mapping[str, Any], datasets: Sequence[str]) -> dict[str, str]:
+    """Returns the card of a run's merged model, as `folder_card` does.
+
+    Args:
+        record: Content of `merit.json`: the run's config, partition, weights, tokens and missing branches.
+        datasets: Names of the mixture's datasets.
+    """
+    merged, config = [k for k, weight in enumerate(record["weights"]) if weight], record["config"]
+    story = (
+        f"{len(merged)} copies of `{_base(record)}` were fine-tuned apart from each other, each on its own part of\n"
+        f"{len(datasets)} instruction datasets, and averaged once"
+    )
+    settings = f"Split: `{config['partition']['method']}`; merge: `{record['merge']}`; seed: {config['seed']}."
+    branches = record["partition"]["branches"]
+    rows = [
+        (str(k), f"{record['weights'][k]:.4f}", str(record["tokens"][k]), _shares(branches[k]["shares"]))
+        for k in merged
+    ]
+    table = _table(("branch", "weight", "supervised tokens", "datasets"), rows)
+    return _run_files(record, datasets, story, settings, _missing_note(record) + table)
+
+
+def branch_card(record: Mapping[str, Any], datasets: Sequence[str]) -> dict[str, str]:
+    """Returns the card of one branch, as `merged_card` does."""
+    branch, config = record["branch"], record["config"]
+    shares = record["partition"]["branches"][branch]["shares"]
+    story = f"`{_base(record)}`, fine-tuned on {len(shares)} of {len(datasets)} instruction datasets: one branch, before merging"
+    settings = f"Branch {branch} of the split `{config['partition']['method']}`; seed: {config['seed']}."
+    listed = "\n".join(f"* {_share(*share)}" for share in shares)
+    body = f"{record['tokens']} supervised tokens in {record['steps']} steps of\n\n{listed}"
+    return _run_files(record, datasets, story, settings, body)
 
 
 def folder_name(path: str) -> str:
-    """A folder's own name, without what leads to it."""
+    """Returns a folder's own name, without the folders above it.
+
+    Examples:
+        >>> folder_name("models/SmolLM2-135M/")
+        'SmolLM2-135M'
+    """
     return path.rstrip("/").rsplit("/", 1)[-1]
 
 
-def cell(text: str) -> str:
-    """A text in a cell of a Markdown table."""
-    return text.replace("|", "\\|")
+def escape(text: str) -> str:
+    r"""Returns a name as Markdown that shows it as it is, also in a cell of a table.
 
-
-def header(base: str, **more: Any) -> str:
-    """The YAML of a card's Hugging Face header, with further keys."""
-    return yaml.safe_dump({"base_model": base, "library_name": "transformers", "tags": ["merit", "merge"], **more})
+    Examples:
+        >>> escape("a|b *c*")
+        'a\\|b \\*c\\*'
+    """
+    return re.sub(r"([\\`*<>\[\]|])", r"\\\1", " ".join(text.split()))
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """The versions of Python and of packages; "source" for one that runs from its source folder without being installed."""
+    """Returns the versions of Python and of packages; "source" for one that runs from its source folder, not installed."""
 
     def version(name: str) -> str:
         try:
@@ -35,6 +116,57 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
-def listed(found: Mapping[str, str]) -> str:
-    """Versions in a sentence."""
+def _files(record: Mapping[str, Any], title: str, body: str, **header: Any) -> dict[str, str]:
+    data = ModelCardData(library_name="transformers", tags=["merit", "merge"], **header)
+    card = ModelCard(f"---\n{data.to_yaml()}\n---\n# {title}\n{body}\n")
+    return {"README.md": str(card), "merit.json": json.dumps(record, indent=2) + "\n"}
+
+
+def _run_files(
+    record: Mapping[str, Any], datasets: Sequence[str], story: str, settings: str, details: str
+) -> dict[str, str]:
+    body = f"""
+{story}
+{PAPER}.
+
+* {settings}
+* theta0 fingerprint: `{record["theta0"]}`.
+
+{details}
+
+Versions: {_listed(record["versions"])}.
+
+`merit.json` next to this file has the whole configuration, the partition and the weights in full precision."""
+    base = _base(record)
+    return _files(record, f"{base}, fine-tuned by MERIT", body, base_model=base, datasets=list(datasets))
+
+
+def _base(record: Mapping[str, Any]) -> str:
+    return folder_name(record["config"]["model"]["path"])
+
+
+def _missing_note(record: Mapping[str, Any]) -> str:
+    """Returns the warning of an incomplete merge; "" of a complete one."""
+    absent, shares = record["missing"]["branches"], record["missing"]["shares"]
+    if not absent:
+        return ""
+    numbers, total = ", ".join(map(str, absent)), len(record["partition"]["branches"])
+    lost = f"Missing datasets: {_shares(shares)}." if shares else "No dataset is missing."
+    return f"**Incomplete**: of {total} branches (numbered from 0), {numbers} had not finished. {lost}\n\n"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _shares(shares: Sequence[Sequence[Any]]) -> str:
+    return ", ".join(_share(*share) for share in shares)
+
+
+def _share(dataset: str, part: int, parts: int) -> str:
+    return escape(dataset) if parts == 1 else f"{escape(dataset)} ({part + 1} of {parts})"
+
+
+def _listed(found: Mapping[str, str]) -> str:
     return ", ".join(f"{package} {version}" for package, version in found.items())

@@ -1,0 +1,86 @@
+"""Model cards keep every fact, their header is valid YAML, and names show as they are."""
+
+import json
+
+import pytest
+from huggingface_hub import ModelCard
+
+from merit_jax.merging.model_card import branch_card, escape, folder_card, merged_card
+
+NAMES = ["on", "1.0", "a: b", "- c", "d|e", "*f*", "[g](h)", "<i>", "'j\"", "---", "{k}", "null", "long " * 40]
+"""Names that mean something else in YAML or Markdown."""
+
+CONFIG = {"partition": {"method": "merit2d"}, "seed": 3, "model": {"path": "models/base: 1|2/"}}
+RECORD = {
+    "config": CONFIG,
+    "partition": {"branches": [{"shares": [[name, 0, 1]]} for name in NAMES]},
+    "theta0": "abc",
+    "versions": {"python": "3.11"},
+}
+
+
+def header(files):
+    """The parsed header of a card."""
+    return ModelCard(files["README.md"]).data.to_dict()
+
+
+def test_a_merged_folder_names_its_models_weights_and_options():
+    files = folder_card("root/base/", [f"root/{name}" for name in NAMES], "ties", [0.1] * len(NAMES), {"density": 0.5})
+    assert header(files) == {"base_model": "base", "library_name": "transformers", "tags": ["merit", "merge"]}
+    text, record = files["README.md"], json.loads(files["merit.json"])
+    assert record["models"] == [name.rstrip("/").rsplit("/", 1)[-1] for name in NAMES]
+    assert (record["base"], record["merge"], record["options"]) == ("base", "ties", {"density": 0.5})
+    assert '`ties` with the options `{"density": 0.5}`' in text
+    for name in record["models"]:
+        assert f"| {escape(name)} | 0.1 |" in text
+    assert "| d\\|e | 0.1 |" in text
+    assert all(package in text for package in record["versions"])
+
+
+def test_a_runs_header_has_its_datasets_as_they_are_called():
+    record = {
+        **RECORD,
+        "weights": [1 / len(NAMES)] * len(NAMES),
+        "tokens": list(range(len(NAMES))),
+        "merge": "uniform",
+        "missing": {"branches": [], "shares": []},
+    }
+    found = header(merged_card(record, NAMES))
+    assert found == {
+        "base_model": "base: 1|2",
+        "datasets": NAMES,
+        "library_name": "transformers",
+        "tags": ["merit", "merge"],
+    }
+    text = merged_card(record, NAMES)["README.md"]
+    assert "| 4 | 0.0769 | 4 | d\\|e |" in text
+    for fact in ("Split: `merit2d`; merge: `uniform`; seed: 3.", "fingerprint: `abc`", "python 3.11", "2606.01717"):
+        assert fact in text
+    assert "Incomplete" not in text
+
+
+def test_an_incomplete_merge_names_what_it_lacks():
+    record = {
+        **RECORD,
+        "weights": [0.0, 1.0, *[0.0] * (len(NAMES) - 2)],
+        "tokens": [0] * len(NAMES),
+        "merge": "uniform",
+        "missing": {"branches": [0, 4], "shares": [["on", 0, 1], ["d|e", 1, 2]]},
+    }
+    text = merged_card(record, NAMES)["README.md"]
+    assert "branches (numbered from 0), 0, 4 had not finished. Missing datasets: on, d\\|e (2 of 2)." in text
+    assert "1 copies of" in text
+    assert "\n| 0 |" not in text
+
+
+def test_a_branchs_card_lists_its_shares():
+    record = {**RECORD, "inputs": {}, "branch": 6, "tokens": 12, "steps": 5}
+    files = branch_card(record, NAMES)
+    assert "12 supervised tokens in 5 steps of\n\n* \\[g\\](h)\n" in files["README.md"]
+    assert "Branch 6 of the split `merit2d`" in files["README.md"]
+    assert json.loads(files["merit.json"]) == record
+
+
+@pytest.mark.parametrize(("name", "shown"), [("a_b", "a_b"), ("a\nb", "a b"), ("`x`|\\", "\\`x\\`\\|\\\\")])
+def test_names_are_escaped(name, shown):
+    assert escape(name) == shown
