@@ -18,8 +18,9 @@ from absl import flags
 
 from benchmarks import processes
 from launch.console import app
-from launch.plan import setting_of, use_cpu
+from launch.plan import use_cpu
 from launch.wiring.plan_inputs import PlanInputs
+from launch.wiring.plan_run import configured_execution
 from merit_jax.core import sharding, tree
 from merit_jax.core.types import Batch
 from merit_jax.planning.execution import ExecutionConfig, TrainingTask
@@ -73,14 +74,14 @@ def full_batch(task: TrainingTask, rows: int) -> Batch:
     return Batch(tokens, tokens, np.ones(tokens.shape, np.float32), positions, tokens, images)
 
 
-def measure(task: TrainingTask, setting: ExecutionConfig, repeats: int) -> Measured:
+def measure(task: TrainingTask, execution: ExecutionConfig, repeats: int) -> Measured:
     """Takes steps."""
-    mesh, before = sharding.make_mesh(*setting.mesh), peak_bytes()
+    mesh, before = sharding.make_mesh(*execution.mesh), peak_bytes()
     leaves, frozen = tree.split(tree.unflatten(random_leaves(task, mesh)), task.trainable)
     state = init_state(leaves, task.optimizer, sharding.of_optimizer(task.optimizer, leaves, mesh))
-    host = in_micro_batches(full_batch(task, setting.batch_size), setting.micro_batches)
+    host = in_micro_batches(full_batch(task, execution.batch_size), execution.micro_batches)
     batch = sharding.place_batch(host, mesh, leading=1)
-    step = make_step(task.loss(setting.remat, mesh), task.optimizer)
+    step = make_step(task.loss(execution.remat, mesh), task.optimizer)
     began = time.perf_counter()
     compiled = step.lower(state, frozen, batch, jnp.float32(1e-5)).compile()
     seconds = []
@@ -100,29 +101,29 @@ def peak_bytes() -> int:
     return processes.peak_bytes() // jax.local_device_count()
 
 
-def report(plan: PlanInputs, topology: Topology, setting: ExecutionConfig, found: Measured) -> None:
+def report(plan: PlanInputs, topology: Topology, execution: ExecutionConfig, found: Measured) -> None:
     """The table."""
-    job = plan.job()
-    flops = setting.batch_size * row_flops(job.architecture, job.row, job.trainable)
-    tokens = setting.batch_size * job.row.length
+    job = plan.workload()
+    flops = execution.batch_size * row_flops(job.architecture, job.row, job.trainable)
+    tokens = execution.batch_size * job.row.length
     estimator = Estimator(plan.task(), job.architecture, plan.config.loss.chunk)
-    held, passing = estimator.held(setting), estimator.passing(setting)
+    held, passing = estimator.resident(execution), estimator.step(execution)
     rows = {
         "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(job.architecture.abstract)):,}",
         "tokens of a step": f"{tokens:,}",
         "first step, compilation included": f"{found.first:.1f} s",
         "step": f"{found.seconds * 1e3:,.0f} ms",
         "tokens per second": f"{tokens / found.seconds:,.0f}",
-        "model FLOP/s of a device": f"{flops / found.seconds / topology.count:.3g}",
+        "model FLOP/s of a device": f"{flops / found.seconds / topology.chips:.3g}",
     }
     if topology.chip.peak:
-        rows["of its bfloat16 peak"] = f"{flops / found.seconds / topology.count / topology.chip.peak:.1%}"
+        rows["of its bfloat16 peak"] = f"{flops / found.seconds / topology.chips / topology.chip.peak:.1%}"
     rows["largest memory in use on a device"] = f"{found.peak / GIB:.3g} GiB"
     rows["foreseen by launch.plan --memory=analytic"] = f"{(sum(held) + passing.peak) / GIB:.3g} GiB"
     rows["foreseen by launch.plan --memory=compiled"] = f"{(sum(held) + found.reserved) / GIB:.3g} GiB"
     rows["temporaries that the compiled step reserves"] = f"{found.reserved / GIB:.2f} GiB"
     rows["temporaries foreseen"] = f"{passing.peak / GIB:.2f} GiB"
-    print(f"{plan.where} on {topology}, {setting}\n\n| | |\n|---|---:|")
+    print(f"{plan.where} on {topology}, {execution}\n\n| | |\n|---|---:|")
     for name, value in rows.items():
         print(f"| {name} | {value} |")
 
@@ -140,8 +141,8 @@ def main(argv: Sequence[str]) -> None:
     if topology.kind == "cpu":
         use_cpu(topology)
     plan = PlanInputs(app.config(), "float32" if topology.kind == "cpu" else "bfloat16")
-    setting = setting_of(plan, topology)
-    report(plan, topology, setting, measure(plan.task(), setting, FLAGS.repeats))
+    execution = configured_execution(plan, topology)
+    report(plan, topology, execution, measure(plan.task(), execution, FLAGS.repeats))
 
 
 if __name__ == "__main__":

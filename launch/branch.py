@@ -1,4 +1,4 @@
-"""Trains one branch, on any machine: needs theta0, the data and the run's `partition.json` only.
+"""Trains one branch on any machine; needs theta0, the data and the run's `partition.json` only.
 
 python -m launch.branch --config=configs/smollm2_bigbench.py:merit2d --workdir=DIR --branch=3
 """
@@ -15,19 +15,19 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """What the command can be told."""
+    """Defines the command's flags."""
     app.define_config()
     flags.DEFINE_string(
         "workdir", None, "Directory with `partition.json`; the branch goes to `branches/<k>` in it.", required=True
     )
     flags.DEFINE_integer("branch", None, "Number of the branch, from 0.", required=True)
     flags.DEFINE_bool(
-        "overwrite", False, "Start the branch again if it was made from other inputs, instead of refusing."
+        "overwrite", False, "Train the branch anew if it was made from other inputs, instead of refusing."
     )
 
 
 def main(argv: Sequence[str]) -> None:
-    """Trains the branch, or carries on with it."""
+    """Trains the branch, or resumes it."""
     config = basin.prepare_theta0(app.config(), FLAGS.workdir, overwrite=FLAGS.overwrite)
     run = open_run.open_run(config, FLAGS.workdir, overwrite=FLAGS.overwrite)
     train_branch(run, FLAGS.branch)

@@ -1,4 +1,4 @@
-"""Makes a vision-language checkpoint of parts; a part that is left out is random.
+"""Composes a vision-language checkpoint of parts; a part that is left out gets random weights.
 
 python -m launch.compose --out=DIR --like=Qwen2.5-VL-7B-Instruct --vision=Qwen2.5-VL-7B-Instruct --text=Qwen2.5-7B-Instruct
 python -m launch.compose --out=DIR --like=FOLDER_WITH_A_CONFIG_AND_A_TOKENIZER --seed=1
@@ -15,7 +15,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """What the command can be told."""
+    """Defines the command's flags."""
     flags.DEFINE_string("out", None, "Folder to make.", required=True)
     flags.DEFINE_string(
         "like",
@@ -23,10 +23,12 @@ def define_flags() -> None:
         "Folder with config.json, tokenizer and image processor; weights in it are not read.",
         required=True,
     )
-    flags.DEFINE_string("vision", None, "Vision-language checkpoint whose vision tower goes in.")
-    flags.DEFINE_string("projector", None, "Vision-language checkpoint whose projector goes in.")
-    flags.DEFINE_string("text", None, "Text checkpoint (folder or .gguf file) whose decoder goes in.")
-    flags.DEFINE_integer("seed", 0, "Of the random parts.")
+    flags.DEFINE_string("vision", None, "Vision-language checkpoint to take the vision tower from; left out: random.")
+    flags.DEFINE_string("projector", None, "Vision-language checkpoint to take the projector from; left out: random.")
+    flags.DEFINE_string(
+        "text", None, "Text checkpoint (folder or .gguf file) to take the decoder from; left out: random."
+    )
+    flags.DEFINE_integer("seed", 0, "Seed of the random parts.")
     flags.DEFINE_string("dtype", "float32", "Type of the tensors: float32, bfloat16 or float16.")
 
 

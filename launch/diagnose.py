@@ -1,9 +1,9 @@
-"""Asks a finished or half-finished run why it came out as it did; each answer is kept in `diagnostics/NAME.json`.
+"""Diagnoses a finished or half-finished run; each result is written to `diagnostics/NAME.json`.
 
 python -m launch.diagnose --workdir=runs/quickstart
 python -m launch.diagnose --workdir=runs/quickstart --only=connectivity,gain --config.diagnostics.examples=50
 
-docs/diagnostics.md says what each of them measures, what it costs and what a healthy value looks like.
+docs/diagnostics.md explains what each measures, what it costs and what a healthy value looks like.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """What the command can be told."""
+    """Defines the command's flags."""
     app.define_config()
     flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
     flags.DEFINE_list("only", [], f"Diagnostics to make, of {', '.join(DIAGNOSTICS)}; empty: all that are possible.")
@@ -27,7 +27,7 @@ def define_flags() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures, then prints what has been found so far."""
+    """Makes the diagnostics, then prints the results of all that the run has."""
     config = basin.prepare_theta0(saved_config.config(FLAGS.workdir), FLAGS.workdir)
     run = open_run.open_run(config, FLAGS.workdir, overwrite=FLAGS.overwrite)
     outcome = run_diagnostics(run, FLAGS.only)

@@ -1,12 +1,12 @@
-"""Compares methods over seeds: trains what each needs once, evaluates all, and writes tables with statistics.
+"""Compares methods over seeds: trains what they share once, evaluates all, and writes tables with statistics.
 
 python -m launch.experiment --config=configs/quickstart.py --root=runs/comparison --seeds=0,1,2 --partitions=3 \
     --methods=joint,wise,examples4,random4,soup2,conflict4,kmeans4,merit2d,merit2d:merge.method=uniform \
     --controls=joint:train.epochs=0.5
 
-Each seed has a folder under the root, each method one under `seed-<n>/methods/`. Started again it carries on where it was
-stopped; with more methods or seeds it trains only those. `results.json`, `results.md`, `results.tex` and `frontier.png` cover
-the seeds that are finished. With --diagnose=gain, `gains.json` and `gains.png` set the gain of every merge beside what theory
+Each seed has a folder under the root, each method one under `seed-<n>/methods/`. Run again, it resumes; with more
+methods or seeds it trains only those. `results.json`, `results.md`, `results.tex` and `frontier.png` cover
+the finished seeds. With --diagnose=gain, `gains.json` and `gains.png` compare the gain of every merge with the one that theory
 predicts.
 """
 
@@ -17,7 +17,7 @@ from absl import flags
 
 from launch.console import app
 from launch.console.tables import print_text
-from launch.experiments.runner import Experiment, expanded, listed, run_experiment
+from launch.experiments.runner import Experiment, parse_methods, repeat_random_splits, run_experiment
 from merit_jax.comparison.tables import MARKDOWN, tables
 
 FLAGS = flags.FLAGS
@@ -30,17 +30,17 @@ def _seeds(texts: Sequence[str]) -> tuple[int, ...]:
 
 
 def define_flags() -> None:
-    """What the command can be told."""
+    """Defines the command's flags."""
     app.define_config()
     flags.DEFINE_string("root", None, "Directory of the experiment.", required=True)
     flags.DEFINE_string(
-        "methods", "", "Methods with one budget, as in config.baselines; empty: those and the config's own."
+        "methods", "", "Methods of equal budget, written as in config.baselines; empty: those and the config's own."
     )
-    flags.DEFINE_string("controls", "", "Methods that are meant to have another budget, such as joint:train.epochs=2.")
+    flags.DEFINE_string("controls", "", "Methods with another budget on purpose, such as joint:train.epochs=2.")
     flags.DEFINE_list("seeds", ["0"], "Values of config.seed.")
     flags.DEFINE_integer("partitions", 1, "Partitions of each random split, per seed.", lower_bound=1)
     flags.DEFINE_list(
-        "diagnose", [], "Diagnostics of every method (docs/diagnostics.md); of gain, a picture over all methods."
+        "diagnose", [], "Diagnostics of every method (docs/diagnostics.md); gain also draws a figure of all methods."
     )
     flags.DEFINE_bool("overwrite", False, "Make artifacts again whose inputs have changed, instead of refusing.")
 
@@ -48,10 +48,10 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Runs the experiment and prints its tables."""
     config = app.config()
-    methods = listed(FLAGS.methods) or [*config.baselines, config.method]
-    controls = tuple(expanded(listed(FLAGS.controls), FLAGS.partitions))
-    methods = (*expanded(methods, FLAGS.partitions), *controls)
-    experiment = Experiment(methods, controls, _seeds(FLAGS.seeds), tuple(FLAGS.diagnose))
+    given = parse_methods(FLAGS.methods) or [*config.baselines, config.method]
+    controls = tuple(repeat_random_splits(parse_methods(FLAGS.controls), FLAGS.partitions))
+    methods = tuple(repeat_random_splits(given, FLAGS.partitions))
+    experiment = Experiment((*methods, *controls), controls, _seeds(FLAGS.seeds), tuple(FLAGS.diagnose))
     results = run_experiment(config, FLAGS.root, experiment, overwrite=FLAGS.overwrite)
     if app.is_first_process():
         print_text(tables(results, config.frontier.retention, MARKDOWN))

@@ -21,7 +21,7 @@ FLAGS = flags.FLAGS
 
 
 def leaves_of(run: Run, branch: int | None) -> LeafReader:
-    """All parameters of the merged model, or of a branch (its trained ones over theta0's frozen ones)."""
+    """Returns a reader of all parameters of the merged model, or of a branch (its trained ones and theta0's frozen ones)."""
     if branch is None:
         return OrbaxLeaves(run.workdir.merged_params)
     trained = OrbaxLeaves(params_directory(run.workdir.branch(branch) / "checkpoints"))
@@ -29,7 +29,7 @@ def leaves_of(run: Run, branch: int | None) -> LeafReader:
 
 
 def define_flags() -> None:
-    """What the command can be told."""
+    """Defines the command's flags."""
     app.define_config()
     flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
     flags.DEFINE_string("out", None, "Folder to make.", required=True)

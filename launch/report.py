@@ -2,7 +2,7 @@
 
 python -m launch.report --workdir=runs/quickstart
 
-The run may be half finished: a section without data says which command makes it. PNG files of the figures need matplotlib
+The run may be half finished: a section without data names the command that makes it. PNG files of the figures need matplotlib
 (`pip install 'merit-jax[figures]'`); the page and the SVG files do not.
 """
 
@@ -19,12 +19,12 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """What the command can be told."""
+    """Defines the command's flags."""
     flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Writes the report and says where it is."""
+    """Writes the report and prints its path."""
     root = absolute(FLAGS.workdir)
     if not root.is_dir():
         raise ValueError(f"--workdir={FLAGS.workdir}: no such directory; give the directory of a run")

@@ -1,1 +1,1 @@
-"""Tables and error handling of the commands."""
+"""Flags, error handling, states and tables of the commands."""

@@ -1,4 +1,4 @@
-"""What all commands share: flags, logging, several processes, and errors a user can act on."""
+"""Starts commands: common flags, logging, several processes, and errors that a user can act on."""
 
 import logging
 import os
@@ -32,12 +32,12 @@ flags.DEFINE_string(
 
 
 def define_config() -> None:
-    """The flag `--config=FILE.py:ARG`, with `--config.KEY=VALUE` for any key of configs/common.py."""
-    config_flags.DEFINE_config_file("config", None, "A file of configs/, with an arg string after a colon.")
+    """Defines the flag `--config=FILE.py:ARG`, with `--config.KEY=VALUE` for any key of configs/common.py."""
+    config_flags.DEFINE_config_file("config", None, "A file of configs/, followed by a colon and a method.")
 
 
 def config() -> ConfigDict:
-    """The resolved config of `--config`.
+    """Returns the resolved config of `--config`.
 
     Raises:
         ValueError: The flag was not given.
@@ -56,12 +56,12 @@ def start(
 ) -> None:
     """Runs a command; a ValueError is printed without its traceback and ends with exit code 1, an UnfinishedError with 75.
 
-    Flags belong to the process, so a command defines its own only when it is run: its module can be imported beside any other.
+    Flags belong to the process, so a command defines its own only when it is run: its module can be imported next to any other.
 
     Args:
         main: The command.
         define_flags: Defines its flags.
-        default_config: The config where none is given. (A flag's own default comes too late for `--config.KEY=VALUE`.)
+        default_config: The config if none is given. (A flag's own default comes too late for `--config.KEY=VALUE`.)
         computes: Whether it uses accelerators; one that does not leaves them to the commands that it starts.
     """
     define_flags()
@@ -73,22 +73,22 @@ def start(
 def refuse_arguments(argv: Sequence[str]) -> None:
     """Refuses words that are not flags."""
     if argv[1:]:
-        raise ValueError(f"unexpected arguments {list(argv[1:])}; every option is a --flag, and a glob wants quotes")
+        raise ValueError(f"unexpected arguments {list(argv[1:])}; every option is a --flag; put a glob in quotes")
 
 
 def is_first_process() -> bool:
-    """Whether this process speaks for all."""
+    """Returns whether this process prints and writes for all."""
     return jax.process_index() == 0
 
 
 def _with_config(argv: Sequence[str], default: str | None) -> list[str]:
-    """The command line, with `--config` in it if it has a default."""
+    """Returns the command line, with `--config` in it if it has a default."""
     given = any(re.match(r"--?config(=|$)", word) for word in argv)
     return list(argv) if given or default is None else [argv[0], f"--config={default}", *argv[1:]]
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-    """Parses flags; what a config file or an override does wrong is one line, not a traceback."""
+    """Parses flags; a mistake in a config file or an override ends in one line, not a traceback."""
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
@@ -101,7 +101,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _without_trace(error: flags.Error) -> str:
-    """The message of a flag's error; what a config file raised comes with a whole traceback in it, of which the end is kept."""
+    """Returns the message of a flag's error; of an error in a config file, which comes with a traceback, the last line."""
     flag, trace, _ = str(error).partition("Error whilst parsing config file:")
     cause: BaseException = error
     while cause.__context__ is not None:
@@ -110,7 +110,7 @@ def _without_trace(error: flags.Error) -> str:
 
 
 def _text(error: BaseException) -> str:
-    """An error's message; a KeyError's would come in quotes."""
+    """Returns an error's message; that of a KeyError without its quotes."""
     return str(error.args[0]) if error.args else repr(error)
 
 
@@ -138,7 +138,7 @@ def _say(message: str, style: str) -> None:
 
 
 def _set_up() -> None:
-    """Distributed processes, compilation cache, logging."""
+    """Sets up distributed processes, compilation cache and logging."""
     _hush_orbax()
     if FLAGS.distributed:
         _join(FLAGS.distributed)
@@ -156,14 +156,14 @@ def _set_up() -> None:
 
 
 def _hush_orbax() -> None:
-    """Drops the traces of Orbax's threads and tasks when they fail: the main thread is told of each failure, and tells it."""
+    """Drops the tracebacks of Orbax's threads and tasks: each of their failures is also raised in the main thread."""
 
     def thread_ended(failure: threading.ExceptHookArgs) -> None:
         if not type(failure.thread).__module__.startswith("orbax."):
             threading.__excepthook__(failure)
 
     def lost(failure: Any) -> None:
-        if str(failure.exc_value) != "Event loop is closed":  # TensorStore answers a task that has been given up
+        if str(failure.exc_value) != "Event loop is closed":  # TensorStore answers a cancelled task
             sys.__unraisablehook__(failure)
 
     threading.excepthook, sys.unraisablehook = thread_ended, lost
@@ -175,7 +175,7 @@ def _join(where: str) -> None:
     """Joins the other processes of this run.
 
     Raises:
-        ValueError: The environment does not say where they are.
+        ValueError: The environment does not name them.
     """
     if where != "auto":
         address, processes, index = _explicit(where)

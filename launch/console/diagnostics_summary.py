@@ -1,9 +1,8 @@
-"""What a run's diagnostics found, a line each."""
+"""Summarises the results of a run's diagnostics, a line each."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from merit_jax.pipeline.run_diagnostics import DIAGNOSTICS
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir
 
@@ -11,8 +10,8 @@ Result = Mapping[str, Any]
 
 
 def summarise_diagnostics(workdir: Workdir) -> dict[str, str]:
-    """Name of a diagnostic -> what it found, in words; those that have been made."""
-    paths = {name: workdir.diagnostic(name) for name in DIAGNOSTICS}
+    """Returns the summary of each diagnostic that has been made, by name."""
+    paths = {name: workdir.diagnostic(name) for name in SUMMARIES}
     return {name: SUMMARIES[name](read_json(path)["result"]) for name, path in paths.items() if path.exists()}
 
 
@@ -101,3 +100,4 @@ SUMMARIES: dict[str, Callable[[Result], str]] = {
     "surface": _surface,
     "curvature": _curvature,
 }
+"""Name of a diagnostic -> its result as a line; the names are those of the pipeline."""

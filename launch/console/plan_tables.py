@@ -1,36 +1,35 @@
-"""Prints a plan."""
-
-from typing import Any
+"""Prints plans."""
 
 from rich.markup import escape
 from rich.table import Table
 
 from launch.console.tables import console
 from merit_jax.planning.fit import FitReport
+from merit_jax.planning.run_plan import RunPlan
 from merit_jax.planning.search import ORDER
 from merit_jax.planning.workload import Rate, branch_steps
 
 GIB = 2**30
 
 
-def print_plan(plan: Any) -> None:
-    """Everything of a `launch.plan.Result`."""
+def print_plan(plan: RunPlan) -> None:
+    """Prints a plan."""
     console.print(f"Plan for {plan.topology}: {plan.where}", soft_wrap=True, markup=False)
     console.print(f"Data: {plan.data.source}.", soft_wrap=True, markup=False)
     console.print(_memory(plan))
-    for verdict in filter(None, (plan.asked, plan.nearest)):
-        _print_verdict(verdict)
-    if not plan.asked.fits:
+    for report in filter(None, (plan.configured, plan.nearest)):
+        _print_report(report)
+    if not plan.configured.fits:
         order = "; ".join(ORDER)
         found = "none found" if plan.nearest is None else f"[bold]{escape(describe(plan.nearest))}[/bold]"
-        console.print(f"Nearest setting that fits: {found}. Searched in the order: {order}.", soft_wrap=True)
+        console.print(f"Nearest execution that fits: {found}. Searched in the order: {order}.", soft_wrap=True)
     console.print(_work(plan))
     console.print(_comparison(plan))
 
 
-def describe(verdict: FitReport) -> str:
-    """A setting as keys of the command line."""
-    s = verdict.setting
+def describe(report: FitReport) -> str:
+    """Returns an execution as keys of the command line."""
+    s = report.execution
     return (
         f"--config.mesh.data={s.data} --config.mesh.fsdp={s.fsdp} --config.mesh.tensor={s.tensor} "
         f"--config.train.batch_size={s.batch_size} --config.train.micro_batches={s.micro_batches} "
@@ -38,45 +37,47 @@ def describe(verdict: FitReport) -> str:
     )
 
 
-def _memory(plan: Any) -> Table:
-    """What one device needs."""
+def _memory(plan: RunPlan) -> Table:
+    """Returns the memory of one device."""
     table = Table("GiB on a device", title="Memory", title_justify="left")
     columns = ("parameters", "optimizer", "theta0", "batch", "gradients, activations", "in all", "has", "fits", "how")
     for name in columns:
         table.add_column(name, justify="left" if name == "how" else "right")
-    verdicts = {"training, as configured": plan.asked, "training, nearest that fits": plan.nearest}
-    for name, verdict in {**verdicts, "gradients": plan.calibration}.items():
-        if verdict is None:
+    reports = {"training, as configured": plan.configured, "training, nearest that fits": plan.nearest}
+    for name, report in {**reports, "gradients": plan.calibration}.items():
+        if report is None:
             continue
-        held = verdict.held
-        parts = (held.trainable + held.frozen, held.optimizer, held.theta0, held.batch)
-        known = verdict.passing is not None and (verdict.compiled is None or verdict.compiled.fits)
-        rest = (verdict.temporaries, verdict.needed) if known else (None, None)
-        sizes = [gib(size) for size in (*parts, *rest, verdict.capacity)]
-        table.add_row(name, *sizes, "yes" if verdict.fits else "[bold]no[/bold]", _how(verdict))
+        resident = report.resident
+        parts = (resident.trainable + resident.frozen, resident.optimizer, resident.theta0, resident.batch)
+        known = report.step is not None and (report.compiled is None or report.compiled.fits)
+        rest = (report.temporaries, report.needed) if known else (None, None)
+        sizes = [gib(size) for size in (*parts, *rest, report.capacity)]
+        table.add_row(name, *sizes, "yes" if report.fits else "[bold]no[/bold]", _method(report))
     return table
 
 
-def _how(verdict: FitReport) -> str:
-    if verdict.obstacle is not None:
-        return "not laid out"
-    if verdict.compiled is None:
+def _method(report: FitReport) -> str:
+    if report.obstacle is not None:
+        return "not possible"
+    if report.compiled is None:
         return "analytic"
-    return f"compiled in {verdict.compiled.seconds:.0f} s"
+    return f"compiled in {report.compiled.seconds:.0f} s"
 
 
-def _print_verdict(verdict: FitReport) -> None:
-    """What is not in the table: why it does not fit, and the estimate beside the compiler's figure."""
-    if verdict.obstacle is not None:
-        console.print(f"As configured it cannot be laid out: {verdict.obstacle}.", soft_wrap=True, markup=False)
-    elif verdict.compiled is not None and not verdict.compiled.fits:
-        console.print(f"The compiler found no room: {verdict.compiled.message:.300}", soft_wrap=True, markup=False)
-    elif verdict.compiled is not None and verdict.passing is not None:
-        estimate = sum(verdict.held) + verdict.passing.peak
-        console.print(f"Compiled: {gib(verdict.needed)} GiB in all; the analytic estimate is {gib(estimate)} GiB.")
+def _print_report(report: FitReport) -> None:
+    """Prints what is not in the table: the reason why it does not fit, or the estimate next to the compiler's figure."""
+    if report.obstacle is not None:
+        console.print(f"As configured it is not possible: {report.obstacle}.", soft_wrap=True, markup=False)
+    elif report.compiled is not None and not report.compiled.fits:
+        console.print(
+            f"It does not fit, says the compiler: {report.compiled.message:.300}", soft_wrap=True, markup=False
+        )
+    elif report.compiled is not None and report.step is not None:
+        estimate = sum(report.resident) + report.step.peak
+        console.print(f"Compiled: {gib(report.needed)} GiB in all; the analytic estimate is {gib(estimate)} GiB.")
 
 
-def _work(plan: Any) -> Table:
+def _work(plan: RunPlan) -> Table:
     title = (
         f"Work of the stages on one slice, at {plan.rate.utilisation:.0%} of the peak (FLOPs from shapes, not from XLA)"
     )
@@ -93,12 +94,12 @@ def _work(plan: Any) -> Table:
     return table
 
 
-def _comparison(plan: Any) -> Table:
-    """Joint training and MERIT on one slice and on K of them."""
+def _comparison(plan: RunPlan) -> Table:
+    """Returns the costs of joint training and of MERIT on one slice and on K of them."""
     work = {stage.name: stage.flops for stage in plan.stages}
-    slices, joint, branch = plan.job.branches, work["joint training"], work["one branch"]
+    slices, joint, branch = plan.work.branches, work["joint training"], work["one branch"]
     merit = work["gradients"] + slices * branch
-    steps = f"{plan.data.steps:,} and {branch_steps(plan.job, plan.data):,} steps"
+    steps = f"{plan.data.steps:,} and {branch_steps(plan.work, plan.data):,} steps"
     title = f"Joint training against MERIT on K = {slices} slices of {plan.topology} ({steps})"
     table = Table("", title=title, title_justify="left")
     for name in ("time", "chip-hours", "cost ($)", "between slices (GB per step)", "between slices (GB in all)"):
@@ -111,7 +112,7 @@ def _comparison(plan: Any) -> Table:
     table.add_row(f"MERIT, {slices} slices", *apart, "0", gb(between.merit))
     table.caption = (
         f"In a slice each device sends {gb(plan.within.parameters)} GB of parameters and {gb(plan.within.gradients)} GB of "
-        "gradients per step, in either case. Time leaves out what waiting for traffic costs."
+        "gradients per step, in either case. Times leave out the wait for traffic."
     )
     return table
 
@@ -123,17 +124,32 @@ def _cells(rate: Rate, flops: float, longest: float) -> tuple[str, str, str]:
 
 
 def gib(size: int | None) -> str:
-    """Bytes in GiB."""
+    """Returns bytes in GiB.
+
+    Examples:
+        >>> gib(3 * 2**29)
+        '1.5'
+    """
     return "" if size is None else f"{size / GIB:.3g}" if size < 10 * GIB else f"{size / GIB:.1f}"
 
 
 def gb(size: int) -> str:
-    """Bytes in GB."""
+    """Returns bytes in GB.
+
+    Examples:
+        >>> gb(2_500_000_000)
+        '2.5'
+    """
     return f"{size / 1e9:,.3g}" if size < 1e12 else f"{size / 1e9:,.0f}"
 
 
 def time(seconds: float | None) -> str:
-    """A time as one reads it."""
+    """Returns a time in a readable unit.
+
+    Examples:
+        >>> time(600), time(10800)
+        ('10 min', '3.0 h')
+    """
     if seconds is None:
         return "unknown"
     if seconds < 120:
@@ -142,6 +158,6 @@ def time(seconds: float | None) -> str:
 
 
 def dollars(rate: Rate, flops: float) -> str:
-    """The price of so much work."""
+    """Returns the price of so much work."""
     price = rate.dollars(flops)
     return "" if price is None else f"{price:,.2f}"

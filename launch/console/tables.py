@@ -1,4 +1,4 @@
-"""Prints what a run's artifacts say."""
+"""Prints the artifacts of a run as tables."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ console = Console(width=None if sys.stdout.isatty() else 140)
 
 
 def print_partition(workdir: Workdir) -> None:
-    """Which dataset went where, if the run got that far."""
+    """Prints the datasets of each branch, if the mixture has been partitioned."""
     if not workdir.partition.exists():
         return
     table = Table("branch", "samples", "tokens", "datasets", title="Partition", title_justify="left")
@@ -28,7 +28,7 @@ def print_partition(workdir: Workdir) -> None:
 
 
 def print_evaluation(workdir: Workdir) -> None:
-    """Scores of every model per dataset and per suite, if the run got that far."""
+    """Prints the scores of every model per dataset and per suite, if they have been evaluated."""
     if not workdir.evaluation.exists():
         return
     models = read_json(workdir.evaluation)["models"]
@@ -39,8 +39,8 @@ def print_evaluation(workdir: Workdir) -> None:
 
 
 def _scores(models: dict[str, Any], part: str, title: str, show: Callable[[dict[str, Any]], str]) -> Table:
-    """One line per dataset or suite, a column per model, then means, standard errors and what else is known of the models."""
-    table = Table(part.removesuffix("s"), "asked", title=title, title_justify="left")
+    """Returns a line per dataset or suite and a column per model, then means, standard errors and `EXTRAS`."""
+    table = Table(part.removesuffix("s"), "records", title=title, title_justify="left")
     for name in models:
         table.add_column(escape(name), justify="right")
     for name in next(iter(models.values()))[part]:
@@ -78,7 +78,7 @@ def _accuracy(scores: dict[str, Any]) -> str:
 
 
 def print_frontier(workdir: Workdir) -> None:
-    """Retained score and skill of every model at every scale of its task vector, if the run has a frontier."""
+    """Prints retained score and skill of every model at every scale of its task vector, if the run has a frontier."""
     if not workdir.frontier.exists():
         return
     content = read_json(workdir.frontier)
@@ -99,8 +99,8 @@ def print_frontier(workdir: Workdir) -> None:
 
 
 def print_diagnostics(workdir: Workdir, impossible: Mapping[str, str]) -> None:
-    """What the diagnostics found, and which are not possible yet."""
-    table = Table("diagnostic", "found", title="Diagnostics", title_justify="left", show_lines=True)
+    """Prints the results of the diagnostics, and which are not possible yet."""
+    table = Table("diagnostic", "result", title="Diagnostics", title_justify="left", show_lines=True)
     for name, text in summarise_diagnostics(workdir).items():
         table.add_row(name, escape(text))
     for name, reason in impossible.items():
@@ -109,7 +109,7 @@ def print_diagnostics(workdir: Workdir, impossible: Mapping[str, str]) -> None:
 
 
 def print_times(workdir: Workdir) -> None:
-    """Seconds per stage, and where the artifacts are."""
+    """Prints the seconds of each stage, and the directory of the artifacts."""
     if workdir.times.exists():
         times = read_json(workdir.times)
         parts = [f"{name} {seconds:.0f} s" for name, seconds in times.items() if seconds >= 1]
@@ -118,5 +118,5 @@ def print_times(workdir: Workdir) -> None:
 
 
 def print_text(text: str) -> None:
-    """Prints text as it stands."""
+    """Prints text without markup."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Whether methods are compared at the same training budget."""
+"""Checks that methods are compared at the same training budget."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -7,19 +7,29 @@ from ml_collections import ConfigDict
 
 
 def copies(config: ConfigDict) -> int:
-    """Full runs over the mixture that a method is made of: K for a uniform soup of K, as in the paper; else 1."""
+    """Returns the number of full runs in a method: K for a uniform soup of K, as in the paper; else 1.
+
+    Examples:
+        >>> copies(ConfigDict({"partition": {"method": "replicate", "groups": 4}}))
+        4
+    """
     return config.partition.groups if config.partition.method == "replicate" else 1
 
 
 def budget(config: ConfigDict) -> float:
-    """Passes over the mixture, every branch's share of it counted."""
+    """Returns the passes over the mixture, every branch's share of it counted.
+
+    Examples:
+        >>> budget(ConfigDict({"train": {"epochs": 2.0}, "partition": {"method": "replicate", "groups": 4}}))
+        8.0
+    """
     return config.train.epochs * copies(config)
 
 
 def check_tokens(tokens: Mapping[str, float]) -> None:
     """Refuses methods whose branches together do not train on the same number of supervised tokens per run.
 
-    `check_budgets` compares what configs ask for; this compares what the partitions came to.
+    `check_budgets` compares configs; this compares the partitions made from them.
 
     Args:
         tokens: Method -> supervised tokens of all its branches, divided by `copies`.
@@ -29,7 +39,9 @@ def check_tokens(tokens: Mapping[str, float]) -> None:
     """
     if len(set(tokens.values())) > 1:
         listed = ", ".join(f"{method} {count:,.10g}" for method, count in tokens.items())
-        raise ValueError(f"the methods differ in budget, in supervised tokens: {listed}")
+        raise ValueError(
+            f"the methods differ in budget, in supervised tokens: {listed}. Move those that are meant to differ to --controls"
+        )
 
 
 def check_budgets(configs: Mapping[str, ConfigDict], controls: Sequence[str] = ()) -> None:

@@ -1,4 +1,4 @@
-"""What merging gained each method of an experiment, beside what the quadratic theory says it should have."""
+"""Compares the merging gains of an experiment's methods with those that the quadratic theory predicts."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -33,12 +33,12 @@ class Gain(NamedTuple):
 
 
 class Correlation(NamedTuple):
-    """Between two columns of gains.
+    """Correlation of two columns of gains.
 
     Attributes:
-        merges: Rows.
-        pearson: Correlation of the values.
-        spearman: Correlation of their ranks.
+        merges: Number of rows.
+        pearson: Pearson's, of the values.
+        spearman: Spearman's, of the ranks.
     """
 
     merges: int
@@ -46,8 +46,8 @@ class Correlation(NamedTuple):
     spearman: float
 
 
-def gains(seed: int, comparison: Comparison) -> list[Gain]:
-    """The gains of the methods of one seed that have been measured."""
+def read_gains(seed: int, comparison: Comparison) -> list[Gain]:
+    """Reads the measured gains of the methods of one seed."""
     found = []
     for spec, task in comparison.merged.items():
         path = Workdir(task.root, task.root).diagnostic("gain")
@@ -60,14 +60,19 @@ def gains(seed: int, comparison: Comparison) -> list[Gain]:
 
 
 def correlation(x: Sequence[float], y: Sequence[float]) -> Correlation | None:
-    """Correlation of two columns; None for fewer than three rows or a constant column."""
+    """Returns the correlation of two columns; None for fewer than three rows or a constant column.
+
+    Examples:
+        >>> correlation([1.0, 2.0, 3.0], [1.0, 4.0, 9.0]).spearman
+        1.0
+    """
     if len(x) < 3 or len(set(x)) == 1 or len(set(y)) == 1:
         return None
     return Correlation(len(x), float(stats.pearsonr(x, y)[0]), float(stats.spearmanr(x, y)[0]))
 
 
 def to_json(found: Sequence[Gain]) -> dict[str, Any]:
-    """The gains, and how they go with one another: over all of them, and among those of one learning rate."""
+    """Returns JSON values: the gains and their correlations, over all and among those of one learning rate."""
     rates = sorted({gain.learning_rate for gain in found})
     groups = {"all": found, **{f"{rate:g}": [g for g in found if g.learning_rate == rate] for rate in rates}}
     return {

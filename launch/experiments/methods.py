@@ -1,4 +1,4 @@
-"""The methods that are compared: which config each is, whose branches it merges, and where its artifacts lie."""
+"""Plans, trains and merges the methods of a comparison: the config of each, the branches it merges, and its workdir."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,18 +21,18 @@ from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import Workdir, absolute
 
 PREPARATION = ("mixture", "gradients", "conflict", "partition")
-"""What comes before training."""
+"""Stages before training."""
 
 TRAINED = ("conflict", "partition", "train")
 """Sections of a config that decide what its branches learn."""
 
 
 class PlannedRun(NamedTuple):
-    """Something to make.
+    """A training or a merge.
 
     Attributes:
-        config: How.
-        root: Where.
+        config: Its config.
+        root: Its workdir.
     """
 
     config: ConfigDict
@@ -40,12 +40,12 @@ class PlannedRun(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What is to be trained and merged.
+    """The trainings and merges of several methods.
 
     Attributes:
         trained: Method -> the training of its branches. Methods that differ in the merge alone have one training.
-        merged: Method, as it was asked for -> its merge.
-        trainer: Method, as it was asked for -> its key in `trained`; none if it merges the branches of another workdir.
+        merged: Method, as it was given -> its merge.
+        trainer: Method, as it was given -> its key in `trained`; none if it merges the branches of another workdir.
     """
 
     trained: Mapping[str, PlannedRun]
@@ -53,15 +53,15 @@ class Comparison(NamedTuple):
     trainer: Mapping[str, str]
 
 
-def compare(
+def plan_comparison(
     config: ConfigDict, methods: Sequence[str], folder: epath.Path, own: epath.Path | None = None
 ) -> Comparison:
-    """Plans the training and merging of methods.
+    """Returns the trainings and merges of methods.
 
     Args:
         config: The config that all methods are variants of.
         methods: As `configs.common.variant` takes them.
-        folder: Where each gets a workdir.
+        folder: Parent of their workdirs.
         own: Workdir of a run of `config` itself, whose branches are not trained again, and whose merged model WiSE matches.
 
     Raises:
@@ -74,7 +74,7 @@ def compare(
         if not task.merge.branches:
             name = trainers[spec] = training_of(spec, methods)
             training = variant(config, name)
-            home = own if own and _learns_the_same(training, config) else folder / _folder(name)
+            home = own if own and _trains_alike(training, config) else folder / _folder(name)
             trained[name] = PlannedRun(training, home)
             if name != spec or home == own:
                 with task.unlocked():
@@ -96,30 +96,39 @@ def _check_merge(cfg: ConfigDict) -> None:
 
 
 def training_of(spec: str, methods: Sequence[str]) -> str:
-    """The method whose branches `spec` merges: `spec` without what concerns the merge; WiSE's is joint training.
+    """Returns the method whose branches `spec` merges: `spec` without keys of the merge; for WiSE, joint training.
 
     Raises:
         ValueError: WiSE without a joint run.
+
+    Examples:
+        >>> training_of("soup2:merge.method=ties,train.epochs=2", [])
+        'soup2:train.epochs=2'
     """
     method, overrides = parse(spec)
     kept = {key: text for key, text in overrides.items() if not key.startswith("merge.")}
     if method != "wise":
-        return spell(method, kept)
+        return format_method(method, kept)
     if kept:
-        return spell("joint", kept)
+        return format_method("joint", kept)
     joint = [training_of(other, methods) for other in methods if parse(other)[0] == "joint"]
     if not joint:
         raise ValueError(f"method {spec!r} moves theta0 towards joint training; list 'joint' among the methods")
     return min(joint, key=lambda name: name != "joint")
 
 
-def spell(method: str, overrides: Mapping[str, str]) -> str:
-    """The inverse of `configs.common.parse`."""
+def format_method(method: str, overrides: Mapping[str, str]) -> str:
+    """Returns a method as text: the inverse of `configs.common.parse`.
+
+    Examples:
+        >>> format_method("random4", {"partition.seed": "1", "train.epochs": "2"})
+        'random4:partition.seed=1,train.epochs=2'
+    """
     return ":".join(filter(None, (method, ",".join(f"{key}={text}" for key, text in overrides.items()))))
 
 
-def prepare(run: Run, comparison: Comparison) -> dict[str, Run]:
-    """Divides the mixture for every training, from gradients and similarities that are taken once.
+def partition_for_each(run: Run, comparison: Comparison) -> dict[str, Run]:
+    """Partitions the mixture for every training, from gradients and similarities that are computed once.
 
     Returns:
         Training -> its run.
@@ -135,18 +144,18 @@ def prepare(run: Run, comparison: Comparison) -> dict[str, Run]:
     return runs
 
 
-def make(run: Run, comparison: Comparison, runs: Mapping[str, Run] | None = None) -> dict[str, Workdir]:
-    """Trains and merges what is not finished; a branch that several methods have in common is trained once.
+def train_and_merge(run: Run, comparison: Comparison, runs: Mapping[str, Run] | None = None) -> dict[str, Workdir]:
+    """Trains and merges everything that is not finished; a branch that several methods have in common is trained once.
 
     Args:
-        run: Where what all methods share lies.
+        run: The run with the artifacts that all methods share.
         comparison: The methods.
-        runs: What `prepare` gave for them; None: it is called here.
+        runs: Result of `partition_for_each`; None: it is called here.
 
     Returns:
         Method -> workdir of its merged model, in the order of `comparison`.
     """
-    runs = prepare(run, comparison) if runs is None else runs
+    runs = partition_for_each(run, comparison) if runs is None else runs
     everyone = [run.workdir, *(other.workdir for other in runs.values())]
     for spec, training in runs.items():
         timed(run, f"training {spec}", partial(_train, training, everyone))
@@ -163,14 +172,14 @@ def _train(run: Run, everyone: Sequence[Workdir]) -> bool:
 
 
 def _load_once(run: Run, comparison: Comparison) -> None:
-    """What all methods need, before they share it; theta0 is left on disk where everything is finished."""
+    """Loads what all methods share; theta0 is left on disk if everything is finished."""
     _ = run.datasets, run.train_step, run.theta0_fingerprint
     if not all(Workdir(task.root, task.root).merge_record.exists() for task in comparison.merged.values()):
         _ = run.params
 
 
 def _matched(spec: str, config: ConfigDict, merged: Mapping[str, PlannedRun], own: epath.Path | None) -> epath.Path:
-    """Workdir of the model whose distance from theta0 WiSE takes: one of the methods, or another's workdir."""
+    """Returns the workdir of the model whose distance from theta0 WiSE takes: a method's, or one named by its path."""
     named = merged[spec].config.merge.match
     if not named and own:
         return own
@@ -185,11 +194,11 @@ def _matched(spec: str, config: ConfigDict, merged: Mapping[str, PlannedRun], ow
     )
 
 
-def _learns_the_same(one: ConfigDict, other: ConfigDict) -> bool:
+def _trains_alike(one: ConfigDict, other: ConfigDict) -> bool:
     return all(one[section].to_dict() == other[section].to_dict() for section in TRAINED)
 
 
 def _folder(spec: str) -> str:
-    """A file name for a method; where something had to be left out, with a digest."""
+    """Returns a file name for a method; with a digest if something had to be left out."""
     name = re.sub(r"[^\w.=-]", ",", spec)
     return name if len(name) < 120 and not re.search(r"[^\w.=:,-]", spec) else f"{name[:100]}-{fingerprint(spec)[:8]}"

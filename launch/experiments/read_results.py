@@ -1,4 +1,4 @@
-"""Reads what a seed's methods came to from their artifacts."""
+"""Reads the results of a seed's methods from their artifacts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +11,11 @@ from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import THETA0, Workdir, absolute
 
 SHARED_STAGES = ("gradients", "conflict")
-"""Stages that one method of a seed does for all that look at gradients."""
+"""Stages that one method of a seed runs for all that use gradients."""
 
 
 def read_results(run: Run, comparison: Comparison) -> list[RunResult]:
-    """theta0 and every method of one seed, evaluated."""
+    """Returns the scores of theta0 and of every method of one seed."""
     models = read_json(run.workdir.evaluation)["models"]
     lines = read_json(run.workdir.frontier)["models"] if run.workdir.frontier.exists() else {}
     found = [run_result(run.config.seed, THETA0, models[THETA0], lines.get(THETA0), 0, 0.0)]
@@ -29,7 +29,7 @@ def read_results(run: Run, comparison: Comparison) -> list[RunResult]:
 def run_result(
     seed: int, name: str, entry: Mapping[str, Any], line: Mapping[str, Any] | None, tokens: int, seconds: float
 ) -> RunResult:
-    """One model's entries of `evaluation.json` and `frontier.json`, brought together."""
+    """Joins one model's entries of `evaluation.json` and `frontier.json`."""
     scores = {suite: score["accuracy"] for suite, score in entry.get("suites", entry.get("datasets")).items()}
     return RunResult(
         seed=seed,
@@ -49,7 +49,7 @@ def run_result(
 
 
 def training_seconds(comparison: Comparison, spec: str) -> float:
-    """Of a method's gradients, if it needs them, and of its branches, one after the other."""
+    """Returns the seconds of a method's gradients, if it needs them, and of its branches, one after the other."""
     task = comparison.merged[spec]
     name = comparison.trainer.get(spec)
     root = comparison.trained[name].root if name else absolute(task.config.merge.branches)
@@ -60,7 +60,7 @@ def training_seconds(comparison: Comparison, spec: str) -> float:
 
 
 def _shared_seconds(comparison: Comparison) -> float:
-    """Of the stages that all methods of the seed share, wherever they were done."""
+    """Returns the seconds of the stages that all methods of the seed share, whichever ran them."""
     total = 0.0
     for stage in SHARED_STAGES:
         times = [read_json(path) for task in comparison.trained.values() if (path := task.root / "times.json").exists()]

@@ -1,4 +1,4 @@
-"""An experiment: methods over seeds, each thing that several need made once, and the tables of what came out."""
+"""Runs an experiment: methods over seeds, everything that several need computed once, and tables of the results."""
 
 import copy
 import logging
@@ -12,9 +12,15 @@ from ml_collections import ConfigDict
 from configs.common import parse
 from launch.experiments.budgets import budget, check_budgets, check_tokens, copies
 from launch.experiments.figures import draw_gains, draw_mean_frontier
-from launch.experiments.gains import Gain, gains
+from launch.experiments.gains import Gain, read_gains
 from launch.experiments.gains import to_json as gains_to_json
-from launch.experiments.methods import Comparison, compare, make, prepare, spell
+from launch.experiments.methods import (
+    Comparison,
+    format_method,
+    partition_for_each,
+    plan_comparison,
+    train_and_merge,
+)
 from launch.experiments.read_results import read_results
 from launch.wiring import basin, open_run
 from merit_jax.comparison.results import MethodPlan, MethodResult, summarise, to_json
@@ -32,13 +38,13 @@ log = logging.getLogger("merit_jax")
 
 
 class Experiment(NamedTuple):
-    """What is compared.
+    """Methods and seeds to compare.
 
     Attributes:
-        methods: As they were asked for, random ones once per partition; those of one budget, then the controls.
-        controls: Those with another budget.
+        methods: All methods, random ones once per partition; those of one budget, then the controls.
+        controls: The methods with another budget.
         seeds: Values of `config.seed`.
-        diagnostics: To be made of every method that has enough for them.
+        diagnostics: Diagnostics of every method that has the artifacts for them.
     """
 
     methods: tuple[str, ...]
@@ -50,37 +56,37 @@ class Experiment(NamedTuple):
 def run_experiment(
     config: ConfigDict, root: epath.PathLike, experiment: Experiment, *, overwrite: bool
 ) -> dict[str, MethodResult]:
-    """Runs all methods for one seed after the other, and writes the results so far after each.
+    """Runs all methods for one seed after the other, and writes the results after each.
 
     Raises:
-        ValueError: A method is unknown or lacks what it needs, or budgets differ: before anything is done.
+        ValueError: A method is unknown or incomplete, or budgets differ; nothing has been done then.
     """
     for name in experiment.diagnostics:
         lookup(DIAGNOSTICS, name, "--diagnose")
     root = absolute(root)
-    planned = compare(config, experiment.methods, root)
+    planned = plan_comparison(config, experiment.methods, root)
     check_budgets({name: task.config for name, task in planned.merged.items()}, experiment.controls)
     config = basin.prepare_theta0(config, root, overwrite=overwrite)
     run, found, gained, results = None, [], [], {}
     for seed in experiment.seeds:
         folder, seeded = root / f"seed-{seed}", _seeded(config, seed)
         run = run.derive(seeded, Workdir.at(folder)) if run else open_run.open_run(seeded, folder, overwrite=overwrite)
-        comparison = compare(seeded, experiment.methods, folder / "methods")
-        runs = prepare(run, comparison)
+        comparison = plan_comparison(seeded, experiment.methods, folder / "methods")
+        runs = partition_for_each(run, comparison)
         check_tokens(_tokens(runs, comparison, experiment.controls))
-        workdirs = make(run, comparison, runs)
+        workdirs = train_and_merge(run, comparison, runs)
         _diagnose(run, comparison, workdirs, experiment.diagnostics)
         evaluate_models(run, workdirs)
         trace_frontier(run, workdirs)
-        found += [(label(outcome.variant), outcome) for outcome in read_results(run, comparison)]
-        gained += gains(seed, comparison)
+        found += [(label(result.variant), result) for result in read_results(run, comparison)]
+        gained += read_gains(seed, comparison)
         results = summarise(plans(comparison, experiment.controls), found)
         _write(run, root, results, gained)
     return results
 
 
 def plans(comparison: Comparison, controls: Sequence[str]) -> dict[str, MethodPlan]:
-    """What is known of every method and of theta0, by label."""
+    """Returns branches, budget and random control of every method and of theta0, by label."""
     found = {THETA0: MethodPlan(branches=0, passes=0.0, control=False, random=None)}
     for spec, (config, _) in comparison.merged.items():
         trained = comparison.trained[comparison.trainer[spec]].config if spec in comparison.trainer else config
@@ -92,13 +98,23 @@ def plans(comparison: Comparison, controls: Sequence[str]) -> dict[str, MethodPl
 
 
 def label(spec: str) -> str:
-    """The method of a run: partitions of one random split are one method."""
+    """Returns the method of a run: partitions of one random split are one method.
+
+    Examples:
+        >>> label("random4:partition.seed=1")
+        'random4'
+    """
     method, overrides = parse(spec)
-    return spell(method, {key: text for key, text in overrides.items() if key != "partition.seed"})
+    return format_method(method, {key: text for key, text in overrides.items() if key != "partition.seed"})
 
 
-def listed(text: str) -> list[str]:
-    """The methods of a flag; a comma may also stand between a method's overrides, or inside one."""
+def parse_methods(text: str) -> list[str]:
+    """Returns the methods of a flag; a comma may also stand between a method's overrides, or inside one.
+
+    Examples:
+        >>> parse_methods("joint:train.epochs=2,train.eps=1e-6,random4")
+        ['joint:train.epochs=2,train.eps=1e-6', 'random4']
+    """
     found: list[str] = []
     for part in filter(None, re.split(r",(?=[a-z])", text)):
         if found and re.match(r"\w+\.\w+=", part):
@@ -108,15 +124,20 @@ def listed(text: str) -> list[str]:
     return found
 
 
-def expanded(methods: Sequence[str], partitions: int) -> Iterator[str]:
-    """The methods, random splits once per partition; theta0 is always there and left out."""
+def repeat_random_splits(methods: Sequence[str], partitions: int) -> Iterator[str]:
+    """Yields the methods, random splits once per partition; theta0, which is always evaluated, is left out.
+
+    Examples:
+        >>> list(repeat_random_splits(["joint", "random4"], 2))
+        ['joint', 'random4', 'random4:partition.seed=1']
+    """
     for spec in methods:
         method, overrides = parse(spec)
         if spec != THETA0:
             yield spec
         if method.startswith("random") and "partition.seed" not in overrides:
             for seed in range(1, partitions):
-                yield spell(method, {"partition.seed": str(seed), **overrides})
+                yield format_method(method, {"partition.seed": str(seed), **overrides})
 
 
 def _seeded(config: ConfigDict, seed: int) -> ConfigDict:
@@ -126,7 +147,7 @@ def _seeded(config: ConfigDict, seed: int) -> ConfigDict:
 
 
 def _tokens(runs: Mapping[str, Run], comparison: Comparison, controls: Sequence[str]) -> dict[str, float]:
-    """Supervised tokens of every training, by its partition, of one run of the common budget."""
+    """Returns the supervised tokens of every training, by its partition, for one run of the common budget."""
     compared = {name for spec, name in comparison.trainer.items() if spec not in controls}
     return {
         name: run.config.train.epochs * (sum(load_partition(run).tokens) / copies(run.config))
@@ -136,7 +157,7 @@ def _tokens(runs: Mapping[str, Run], comparison: Comparison, controls: Sequence[
 
 
 def _diagnose(run: Run, comparison: Comparison, workdirs: Mapping[str, Workdir], names: Sequence[str]) -> None:
-    """Asks every method why it came out as it did, as far as it has enough for that."""
+    """Makes the diagnostics of every method that has the artifacts for them."""
     for spec, task in comparison.merged.items() if names else ():
         log.info("diagnosing %s", spec)
         run_diagnostics(run.derive(task.config, workdirs[spec]), names, strict=False)

@@ -1,1 +1,1 @@
-"""Connects configs, models and the method."""
+"""Connects configs, models and the method: the only place that knows all three."""

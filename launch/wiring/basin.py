@@ -1,6 +1,6 @@
-"""Prepares theta0 in ordinary joint runs, one after the other, each from the export of the one before.
+"""Prepares theta0 in ordinary joint runs, one after the other, each from the export of the previous one.
 
-`launch.run`, `launch.branch` and `launch.export` do so where the config sets `basin.rebuild`; what is finished is skipped.
+`launch.run`, `launch.branch` and `launch.export` do so if the config sets `basin.rebuild`; finished stages are skipped.
 """
 
 import copy
@@ -21,23 +21,23 @@ from merit_jax.workdir.paths import absolute
 from models import compose
 
 STAGES = ("mixture", "partition", "train", "merge", "export")
-"""What a stage of the basin runs."""
+"""Stages of the pipeline that each stage of the basin runs."""
 
 
 def prepare_theta0(config: ConfigDict, workdir: epath.PathLike, *, overwrite: bool = False) -> ConfigDict:
-    """The config with theta0 prepared, if it asks for that."""
+    """Returns the config with theta0 prepared, if it sets `basin.rebuild`."""
     if not config.basin.rebuild:
         return config
-    settled = copy.deepcopy(config)
-    settled.model.path = train_basin(config, workdir, overwrite=overwrite)
-    return settled
+    prepared = copy.deepcopy(config)
+    prepared.model.path = train_basin(config, workdir, overwrite=overwrite)
+    return prepared
 
 
 def train_basin(config: ConfigDict, workdir: epath.PathLike, *, overwrite: bool = False) -> str:
-    """Trains the stages of `config.basin` in `workdir/basin/<n>_<name>/`, or carries on where a killed run left them.
+    """Trains the stages of `config.basin` in `workdir/basin/<n>_<name>/`, or resumes them.
 
     Args:
-        config: A run's config, of which only `basin` is read.
+        config: A run's config; only `basin` is read.
         workdir: The run's directory.
         overwrite: Make artifacts again whose inputs have changed, instead of refusing.
 
@@ -62,7 +62,7 @@ def train_basin(config: ConfigDict, workdir: epath.PathLike, *, overwrite: bool 
 
 
 def _load(file: str) -> ConfigDict:
-    """The config of a stage, for joint training."""
+    """Returns the config of a stage, for joint training."""
     get_config = runpy.run_path(file).get("get_config") if Path(file).is_file() else None
     if get_config is None:
         raise ValueError(f"basin.stages: {file}: expected a Python file that defines get_config(method)")
@@ -70,7 +70,7 @@ def _load(file: str) -> ConfigDict:
 
 
 def _start(like: Path, seed: int, root: epath.Path, *, overwrite: bool) -> str:
-    """Random weights for a folder's config."""
+    """Writes random weights for a folder's config, and returns their folder."""
     folder, record = root / "start", root / "start.json"
     inputs = {"like": _digests(like), "seed": seed}
     if jax.process_index() == 0 and not (is_current(record, inputs, overwrite=overwrite) and folder.exists()):
@@ -84,6 +84,6 @@ def _start(like: Path, seed: int, root: epath.Path, *, overwrite: bool) -> str:
 
 
 def _digests(folder: Path) -> dict[str, Any]:
-    """Content of the files of a folder that are not weights."""
+    """Returns the sha256 of each file of a folder that holds no weights."""
     files = sorted(file for file in folder.glob("*") if file.is_file() and file.suffix != ".safetensors")
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

@@ -1,4 +1,4 @@
-"""Wires `models/` to `merit_jax/`: from a config to a run."""
+"""Opens the run of a config: connects `models/` to `merit_jax/`."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,17 +21,23 @@ from models.interface import Model
 from models.pretrained.processor import load_processor
 
 SHIPPED: dict[str, Callable[[], Path]] = {"smollm2-135m-instruct": smollm2_path}
-"""Names that `config.model.path` takes besides paths: models that come as Python packages."""
+"""Values of `config.model.path` that are no paths: models that come as Python packages."""
 
 
 def resolve(path: str) -> Path:
-    """The files of `config.model.path`."""
+    """Returns the folder or file of `config.model.path`.
+
+    Raises:
+        ValueError: It is empty, or remote.
+    """
     if not path:
         raise ValueError(
             "model.path is not set; give a Hugging Face folder, a .gguf file, or one of " + ", ".join(SHIPPED)
         )
     if is_remote(path):
-        raise ValueError(f"model.path = {path}: weights are read from disks; copy the folder to this machine first")
+        raise ValueError(
+            f"model.path = {path}: weights are read from local files; copy the folder to this machine first"
+        )
     return SHIPPED[path]() if path in SHIPPED else Path(path)
 
 
@@ -45,23 +51,23 @@ class Theta0Checkpoint:
         self.logical_axes, self.abstract = self.model.logical_axes, self.model.abstract
         files = sorted(path.glob("*")) if path.is_dir() else [path]
         stats = [(file.name, file.stat()) for file in files if file.is_file()]
-        self.source = {
+        self.source: Mapping[str, Any] = {
             "path": str(path.resolve()),
             "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
         }
 
     def leaves(self) -> LeafReader:
-        """Reads single leaves from the files."""
+        """Returns a reader of single leaves."""
         return self._opened
 
     def export(self, read: Callable[[str], np.ndarray], directory: epath.PathLike, extra: Mapping[str, str]) -> None:
-        """Writes parameters like these, with their tokenizer and some text files."""
+        """Writes parameters of this model as a folder, with its tokenizer and some text files."""
         with local_folder(directory, last="merit.json") as folder:
             export_hf(folder, read, self.path, extra=extra)
 
 
 def open_model(path: str, *, dtype: str = "auto", **switches: Any) -> Theta0Checkpoint:
-    """A checkpoint by `config.model.path`, computing in `config.model.dtype`, with the decoder's other switches."""
+    """Opens the checkpoint of `config.model.path`; it computes in `config.model.dtype`, with the decoder's other switches."""
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return Theta0Checkpoint(resolve(path), dtype=jnp.dtype(dtype), **switches)
@@ -70,7 +76,7 @@ def open_model(path: str, *, dtype: str = "auto", **switches: Any) -> Theta0Chec
 def open_run(
     config: ConfigDict, workdir: epath.PathLike, *, overwrite: bool = False, allow_missing: bool = False
 ) -> Run:
-    """The run of a config in a workdir."""
+    """Returns the run of a config in a workdir."""
     theta0 = open_model(**config.model, constrain=lambda x: sharding.keep_rows(x, sharding.make_mesh(**config.mesh)))
     tokenizer, reader = load_processor(theta0.path, theta0.model.config)
     shared = Shared(theta0.model, theta0, tokenizer, reader)

@@ -1,4 +1,4 @@
-"""From a config to what a plan needs of it: the model without weights, the task, and what is known of the data."""
+"""Reads from a config all that a plan needs: the model without weights, the training task, and the size of the data."""
 
 import glob
 from functools import partial
@@ -20,8 +20,8 @@ from merit_jax.data.mixture import load_mixture
 from merit_jax.partition import branches
 from merit_jax.planning.execution import TrainingTask, all_bytes, text_row
 from merit_jax.planning.flops import RowShape
-from merit_jax.planning.shapes import Architecture, Images, Stack
-from merit_jax.planning.workload import Data, Job, kept_coordinates
+from merit_jax.planning.shapes import Architecture, BlockStack, ImageWork
+from merit_jax.planning.workload import DataSize, Workload, kept_coordinates
 from merit_jax.training.optimizer import make_optimizer
 from models import build, read_config
 from models.interface import REMAT, DecoderConfig, VisionLanguageConfig
@@ -30,15 +30,15 @@ from models.pretrained.processor import load_processor
 from models.processing.image_shapes import image_rows, image_work
 
 ARCHITECTURES = Path(configs.__file__).parent / "architectures"
-"""Folders with the config.json of published models, for plans where their weights are not at hand."""
+"""Folders with the config.json of published models, for plans without their weights."""
 
 
 class PlanInputs:
-    """A config as a plan sees it.
+    """The inputs of a plan, from a config.
 
     Attributes:
         config: All keys of configs/common.py.
-        where: The config.json, or .gguf file, that the model was read from.
+        where: The config.json or .gguf file that the model was read from.
         model: The model's config, in the computation's type.
     """
 
@@ -55,20 +55,20 @@ class PlanInputs:
         self.image_tokens = image_room(self.model, config.train.row_length, config.train.image_tokens)
 
     def architecture(self) -> Architecture:
-        """The model's sizes."""
+        """Returns the model's sizes."""
         text = self.model.text if isinstance(self.model, VisionLanguageConfig) else self.model
         images = self._images(self.config.train.row_length, self.image_tokens)
         itemsize = np.dtype(np.float32).itemsize // (1 + (text.dtype == "bfloat16"))
         return Architecture(self._model.abstract, _decoder(text), text.vocab_size, _tower(self.model), images, itemsize)
 
     def task(self) -> TrainingTask:
-        """The training step."""
+        """Returns the training step."""
         length = self.config.train.row_length
         images = image_rows(self.model, length, self.image_tokens) if self.image_tokens else None
         return self._task(text_row(length, images))
 
     def calibration_task(self) -> TrainingTask:
-        """The gradient stage's batch, in its largest bucket."""
+        """Returns the gradient stage's batch, in its largest bucket."""
         length, tokens = self._bucket()
         return self._task(text_row(length, image_rows(self.model, length, tokens) if tokens else None))
 
@@ -90,12 +90,12 @@ class PlanInputs:
         model = build(self._raw, remat=remat, constrain=constrain, **self._switches)
         return next_token_loss(model, self.config.loss.chunk)
 
-    def job(self) -> Job:
-        """What the stages do."""
+    def workload(self) -> Workload:
+        """Returns the work of a run on its data."""
         train, gradients, length = self.config.train, self.config.gradients, self._bucket()[0]
         flat = tree.flatten(self._model.abstract)
         shapes = {path: flat[path].shape for path in tree.matching(flat, train.trainable)}
-        return Job(
+        return Workload(
             self.architecture(),
             tuple(train.trainable),
             RowShape(train.row_length, train.row_length, self._images(train.row_length, self.image_tokens)),
@@ -107,35 +107,35 @@ class PlanInputs:
         )
 
     def _bucket(self) -> tuple[int, int]:
-        """Tokens and image tokens of the largest bucket of the gradient stage."""
+        """Returns tokens and image tokens of the largest bucket of the gradient stage."""
         gradients = self.config.gradients
         length = max(gradients.buckets)
         return length, image_room(self.model, length, max(gradients.image_buckets, default=0))
 
-    def _images(self, length: int, tokens: int) -> Images:
+    def _images(self, length: int, tokens: int) -> ImageWork:
         if not tokens:
-            return Images()
-        return Images(*image_work(self.model, tokens), all_bytes(image_rows(self.model, length, tokens)))
+            return ImageWork()
+        return ImageWork(*image_work(self.model, tokens), all_bytes(image_rows(self.model, length, tokens)))
 
-    def data(self, steps: int, datasets: int) -> Data:
-        """What the stages work on: from the mixture if it and a tokenizer are here, else from the arguments.
+    def data(self, steps: int, datasets: int) -> DataSize:
+        """Returns the size of the data: counted if the mixture and a tokenizer are at hand, else from the arguments.
 
         Args:
-            steps: Steps of joint training, where there is no mixture; 0: 1,000.
+            steps: Steps of joint training, if there is no mixture; 0: 1,000.
             datasets: Number of datasets, likewise; 0: 100.
         """
         cfg = self.config
         if _is_here(cfg.model.path) and cfg.mixture.path and glob.glob(cfg.mixture.path):
-            return self._read()
+            return self._count()
         source = "assumed: " + ", ".join(
             f"{number or default:,} {name}" + ("" if number else f" (give --{name})")
             for name, number, default in (("steps", steps, 1000), ("datasets", datasets, 100))
         )
         source += ", every position supervised, every example in the largest bucket"
         datasets = datasets or 100
-        return Data(datasets, steps or 1000, datasets * cfg.gradients.examples, 0, 1.0, source)
+        return DataSize(datasets, steps or 1000, datasets * cfg.gradients.examples, 0, 1.0, source)
 
-    def _read(self) -> Data:
+    def _count(self) -> DataSize:
         cfg = self.config
         tokenizer, reader = load_processor(resolve(cfg.model.path), self.model)
         datasets = load_mixture(**cfg.mixture, tokenizer=tokenizer, seed=cfg.seed)
@@ -152,7 +152,7 @@ class PlanInputs:
             image_tokens=cfg.train.image_tokens,
         )
         positions = batches.steps * cfg.train.batch_size * cfg.train.row_length
-        return Data(
+        return DataSize(
             len(names),
             batches.steps,
             sum(min(cfg.gradients.examples, len(dataset.train)) for dataset in datasets),
@@ -163,10 +163,10 @@ class PlanInputs:
 
 
 def open_config(path: str) -> tuple[str, DecoderConfig | VisionLanguageConfig]:
-    """The model that `config.model.path` names, from its config.json alone.
+    """Returns the file of the model that `config.model.path` names, and its config, without weights.
 
     Raises:
-        ValueError: There is none, neither there nor in `ARCHITECTURES`.
+        ValueError: There is none, there or in `ARCHITECTURES`.
     """
     if not path:
         raise ValueError(
@@ -182,12 +182,12 @@ def open_config(path: str) -> tuple[str, DecoderConfig | VisionLanguageConfig]:
             f"model.path = {path!r}: there is no {path}/config.json, and none is shipped for a model of that name; write one "
             f"(no weights are needed), or plan for one of {names}"
         )
-    blueprint = ConfigOnlyCheckpoint(folder)
-    return blueprint.config_file, blueprint.model.config
+    checkpoint = ConfigOnlyCheckpoint(folder)
+    return checkpoint.config_file, checkpoint.model.config
 
 
 def _is_here(path: str) -> bool:
-    """Whether `config.model.path` is a checkpoint on this machine."""
+    """Returns whether `config.model.path` is a checkpoint on this machine."""
     try:
         return resolve(path).exists()
     except ImportError:
@@ -195,19 +195,19 @@ def _is_here(path: str) -> bool:
 
 
 def image_room(model: DecoderConfig | VisionLanguageConfig, length: int, tokens: int) -> int:
-    """Image tokens of a row; 0 for a text model."""
+    """Returns the image tokens of a row; 0 for a text model."""
     return (tokens or length) if isinstance(model, VisionLanguageConfig) else 0
 
 
-def _decoder(text: DecoderConfig) -> Stack:
+def _decoder(text: DecoderConfig) -> BlockStack:
     head = text.head_dim
-    return Stack(text.layers, text.hidden_size, text.heads * head, text.kv_heads * head, text.heads, text.mlp_size)
+    return BlockStack(text.layers, text.hidden_size, text.heads * head, text.kv_heads * head, text.heads, text.mlp_size)
 
 
-def _tower(model: Any) -> Stack | None:
+def _tower(model: Any) -> BlockStack | None:
     if not isinstance(model, VisionLanguageConfig):
         return None
-    vision = model.vision
-    return Stack(
+    vision: Any = model.vision
+    return BlockStack(
         vision.layers, vision.hidden_size, vision.hidden_size, vision.hidden_size, vision.heads, vision.mlp_size
     )

@@ -1,4 +1,4 @@
-"""The config that a run keeps in its workdir, for commands that look at runs."""
+"""Reads the config saved in a workdir, for commands that read runs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,14 +13,14 @@ from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir, absolute
 
 DEFAULT = common.__file__
-"""For `cli.start`: `--config` may be left out, and `--config.KEY=VALUE` then changes a key of the workdir's own config."""
+"""For `app.start`: `--config` may be left out, and `--config.KEY=VALUE` then changes a key of the saved config."""
 
 
 def config(workdir: epath.PathLike) -> ConfigDict:
-    """The config given, or the one that the workdir keeps with the keys given.
+    """Returns the config of `--config`, or else the one saved in the workdir with the overrides given.
 
     Raises:
-        ValueError: The workdir keeps none, or one with keys that configs/common.py does not have.
+        ValueError: None is saved, or one with keys that configs/common.py does not have.
     """
     given = flags.FLAGS["config"]
     if config_flags.get_config_filename(given) != DEFAULT:
@@ -29,7 +29,7 @@ def config(workdir: epath.PathLike) -> ConfigDict:
 
 
 def read(workdir: epath.PathLike, changes: Mapping[str, Any] | None = None) -> ConfigDict:
-    """The config that a workdir keeps; keys that it lacks have their defaults.
+    """Returns the config saved in a workdir; keys that it lacks have their defaults.
 
     Args:
         workdir: The run's directory.
@@ -41,7 +41,7 @@ def read(workdir: epath.PathLike, changes: Mapping[str, Any] | None = None) -> C
     root = absolute(workdir)
     path = Workdir(root, root).config
     if not path.exists():
-        raise ValueError(f"{path} is missing: {root} is no run's workdir, or give its --config")
+        raise ValueError(f"{path} is missing: {root} is not the workdir of a run; correct --workdir, or give --config")
     config = common.get_config()
     try:
         config.update(read_json(path))

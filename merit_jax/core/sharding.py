@@ -125,11 +125,15 @@ def _row_shards(mesh: Mesh) -> int:
 
 
 def _check_rows(rows: int, mesh: Mesh) -> None:
-    shards = _row_shards(mesh)
-    if rows % shards:
-        raise ValueError(
-            f"{rows} rows a batch cannot be dealt over data x fsdp = {shards} devices; use a multiple of {shards}"
-        )
+    if reason := uneven_rows(rows, _row_shards(mesh)):
+        raise ValueError(reason)
+
+
+def uneven_rows(rows: int, shards: int) -> str | None:
+    """Returns the reason why the rows of a batch, or micro-batch, cannot be sharded over so many devices; None if they can."""
+    if rows % shards == 0:
+        return None
+    return f"{rows} rows of a batch cannot be sharded over data x fsdp = {shards} devices; use a multiple of {shards}"
 
 
 def own_rows(rows: int, mesh: Mesh) -> frozenset[int]:

@@ -1,1 +1,1 @@
-"""What a run will need, from shapes alone: memory, work, storage, traffic, time and cost."""
+"""Plans a run from shapes alone: memory, FLOPs, storage, traffic, time and cost."""

@@ -1,4 +1,4 @@
-"""The memory of a training step as a compiler has planned it: the run's own step, on devices that need not be there."""
+"""Compiles a run's training step ahead of time, for devices that need not be present, and reads the memory it needs."""
 
 import os
 import time
@@ -15,16 +15,16 @@ from merit_jax.planning.topology import Topology
 from merit_jax.training.step import make_step
 
 
-class Compiled(NamedTuple):
-    """What a compiler says about one device.
+class CompiledMemory(NamedTuple):
+    """The memory of one device as a compiler has planned it.
 
     Attributes:
         arguments: Bytes of parameters, optimizer state and batch, padding included.
         temporaries: Bytes of everything else at the peak: gradients, activations, gathered parameters.
         code: Bytes of the program.
-        fits: Whether the compiler found room for all of it.
-        seconds: Time that compiling took.
-        message: What the compiler said, where it found no room.
+        fits: Whether all of it fits.
+        seconds: Time of the compilation.
+        message: The compiler's error if it does not fit.
     """
 
     arguments: int
@@ -36,21 +36,21 @@ class Compiled(NamedTuple):
 
 
 def devices_of(topology: Topology) -> list[Any]:
-    """Devices to compile for: this host's for a CPU, descriptions of them for TPUs.
+    """Returns devices to compile for: this host's for a CPU, descriptions of them for TPUs.
 
     Raises:
         ValueError: There is no compiler for them here, or it does not know such a slice.
     """
     if topology.kind == "cpu":
-        if jax.default_backend() != "cpu" or jax.device_count() != topology.count:
+        if jax.default_backend() != "cpu" or jax.device_count() != topology.chips:
             raise ValueError(
                 f"{topology}: this process has {jax.device_count()} {jax.default_backend()} devices; set "
-                f"JAX_PLATFORMS=cpu and XLA_FLAGS=--xla_force_host_platform_device_count={topology.count}"
+                f"JAX_PLATFORMS=cpu and XLA_FLAGS=--xla_force_host_platform_device_count={topology.chips}"
             )
         return jax.devices()
     if not topology.chip.compiler:
         raise ValueError(f"{topology}: there is no compiler for it without such a device; use --memory=analytic")
-    _pretend(topology)
+    _set_tpu_environment(topology)
     bounds = [min(size, 2) for size in topology.shape] + [1] * (3 - len(topology.shape))
     name = f"{topology.chip.compiler}:{'x'.join(map(str, topology.shape))}"
     try:
@@ -63,36 +63,40 @@ def devices_of(topology: Topology) -> list[Any]:
     return list(found.devices)
 
 
-def _pretend(topology: Topology) -> None:
-    """Tells libtpu which slice it is on, so that it asks no metadata server."""
+def _set_tpu_environment(topology: Topology) -> None:
+    """Sets the variables that name the slice to libtpu, so that it queries no metadata server."""
     chip = topology.chip
     for key, value in {
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_WORKER_HOSTNAMES": "localhost",
-        "TPU_ACCELERATOR_TYPE": f"{chip.accelerator}-{topology.count * chip.cores}",
+        "TPU_ACCELERATOR_TYPE": f"{chip.accelerator}-{topology.chips * chip.cores}",
     }.items():
         os.environ.setdefault(key, value)
 
 
-def compile_step(task: TrainingTask, setting: ExecutionConfig, devices: list[Any]) -> Compiled:
-    """Compiles the training step for devices and reads what it has planned.
+def compile_step(task: TrainingTask, execution: ExecutionConfig, devices: list[Any]) -> CompiledMemory:
+    """Compiles the training step for devices and returns the memory it needs.
 
     Args:
-        task: What is trained.
-        setting: How it is laid out; `setting.obstacle()` is None.
-        devices: As many as the mesh of the setting.
+        task: The model and its training.
+        execution: Sharding of the step; `execution.obstacle()` is None.
+        devices: As many as its mesh has.
     """
-    mesh = jax.make_mesh(setting.mesh, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
-    lowered = lower_step(task, setting, mesh)
+    mesh = jax.make_mesh(execution.mesh, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    lowered = lower_step(task, execution, mesh)
     began = time.monotonic()
     try:
         found = lowered.compile().memory_analysis()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return Compiled(0, 0, 0, False, time.monotonic() - began, str(error))
+        return CompiledMemory(0, 0, 0, False, time.monotonic() - began, str(error))
+    if found is None:
+        raise ValueError(
+            f"the compiler of {devices[0].platform} devices does not report its memory; use --memory=analytic"
+        )
     outputs = found.output_size_in_bytes - found.alias_size_in_bytes
-    return Compiled(
+    return CompiledMemory(
         found.argument_size_in_bytes,
         found.temp_size_in_bytes + outputs,
         found.generated_code_size_in_bytes,
@@ -101,9 +105,9 @@ def compile_step(task: TrainingTask, setting: ExecutionConfig, devices: list[Any
     )
 
 
-def lower_step(task: TrainingTask, setting: ExecutionConfig, mesh: Mesh) -> jax.stages.Lowered:
-    """The training step of a run, traced with shapes in the place of arrays."""
+def lower_step(task: TrainingTask, execution: ExecutionConfig, mesh: Mesh) -> jax.stages.Lowered:
+    """Traces the training step of a run with shapes in place of arrays."""
     leaves, frozen = abstract_leaves(task, mesh)
     rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
-    step = make_step(task.loss(setting.remat, mesh), task.optimizer)
-    return step.lower(abstract_state(task, leaves, mesh), frozen, abstract_batch(task, setting, mesh), rate)
+    step: Any = make_step(task.loss(execution.remat, mesh), task.optimizer)
+    return step.lower(abstract_state(task, leaves, mesh), frozen, abstract_batch(task, execution, mesh), rate)

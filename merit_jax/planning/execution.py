@@ -1,4 +1,4 @@
-"""How a step is laid out over devices: all that may be changed so that a model fits, and what each device then holds of it."""
+"""Describes the sharding of a training step: everything that may change so that a model fits, and each device's part."""
 
 import math
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from merit_jax.core.types import Batch, LossFn, TrainState
 
 
 class ExecutionConfig(NamedTuple):
-    """Layout of a training step.
+    """Sharding, batching and recomputation of a training step.
 
     Attributes:
-        data: Devices with copies of the parameters, `mesh.data`.
-        fsdp: Devices that share parameters and rows, `mesh.fsdp`.
-        tensor: Devices that share the width of layers, `mesh.tensor`.
+        data: Devices with replicas of the parameters, `mesh.data`.
+        fsdp: Devices over which parameters and rows are sharded, `mesh.fsdp`.
+        tensor: Devices over which the width of layers is sharded, `mesh.tensor`.
         batch_size: Rows of a step, `train.batch_size`.
         micro_batches: Parts of a batch, `train.micro_batches`.
-        remat: What of a layer is recomputed, `model.remat`.
+        remat: The policy by which layers are recomputed, `model.remat`.
     """
 
     data: int
@@ -40,28 +40,23 @@ class ExecutionConfig(NamedTuple):
 
     @property
     def shards(self) -> int:
-        """Devices among which the rows of a batch are dealt."""
+        """Devices over which the rows of a batch are sharded."""
         return self.data * self.fsdp
 
     @property
     def rows(self) -> int:
-        """Rows that one device has of a micro-batch."""
+        """Rows of a micro-batch on one device."""
         return self.batch_size // self.micro_batches // self.shards
 
     def obstacle(self) -> str | None:
-        """Why a step cannot be laid out so; None if it can."""
+        """Returns the reason why a step cannot be sharded so; None if it can."""
         if self.batch_size % self.micro_batches:
             return f"train.micro_batches = {self.micro_batches} does not divide train.batch_size = {self.batch_size}"
-        if (self.batch_size // self.micro_batches) % self.shards:
-            return (
-                f"{self.batch_size // self.micro_batches} rows of a micro-batch cannot be dealt over data x fsdp = "
-                f"{self.shards} devices"
-            )
-        return None
+        return sharding.uneven_rows(self.batch_size // self.micro_batches, self.shards)
 
 
 class TrainingTask(NamedTuple):
-    """What is trained, without weights or data.
+    """A model and its training, without weights or data.
 
     Attributes:
         abstract: Tree of the parameters' shapes and types.
@@ -69,7 +64,7 @@ class TrainingTask(NamedTuple):
         trainable: Regular expressions over parameter paths.
         optimizer: The optimizer.
         loss: (remat, mesh, or None where there are no devices) -> the loss.
-        policies: What `model.remat` can be, from nothing recomputed to most.
+        policies: Values of `model.remat`, from nothing recomputed to most.
         row: Shapes and types of one row of a batch.
     """
 
@@ -83,14 +78,15 @@ class TrainingTask(NamedTuple):
 
 
 def text_row(length: int, images: Any = None) -> Batch:
-    """Shapes and types of one row."""
-    ids = jax.ShapeDtypeStruct((length,), jnp.int32)
-    return Batch(ids, ids, jax.ShapeDtypeStruct((length,), jnp.float32), ids, ids, images)
+    """Returns the shapes and types of one row."""
+    ids: Any = jax.ShapeDtypeStruct((length,), jnp.int32)
+    mask: Any = jax.ShapeDtypeStruct((length,), jnp.float32)
+    return Batch(ids, ids, mask, ids, ids, images)
 
 
-def abstract_mesh(setting: ExecutionConfig) -> AbstractMesh:
-    """The mesh of a setting, without devices."""
-    return AbstractMesh(setting.mesh, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+def abstract_mesh(execution: ExecutionConfig) -> AbstractMesh:
+    """Returns the mesh of an execution, without devices."""
+    return AbstractMesh(execution.mesh, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
@@ -98,38 +94,38 @@ Shapes = dict[str, jax.ShapeDtypeStruct]
 
 
 def abstract_leaves(task: TrainingTask, mesh: Mesh | AbstractMesh) -> tuple[Shapes, Shapes]:
-    """Trainable and frozen leaves."""
-    where = tree.flatten(sharding.of_params(mesh, task.logical_axes, task.abstract))
-    shapes = {path: _placed(leaf, where[path]) for path, leaf in tree.flatten(task.abstract).items()}
+    """Returns the trainable and the frozen leaves."""
+    shardings = tree.flatten(sharding.of_params(mesh, task.logical_axes, task.abstract))
+    shapes = {path: _placed(leaf, shardings[path]) for path, leaf in tree.flatten(task.abstract).items()}
     chosen = set(tree.matching(shapes, task.trainable))
     learning = {path: leaf for path, leaf in shapes.items() if path in chosen}
     return learning, {path: leaf for path, leaf in shapes.items() if path not in chosen}
 
 
-def abstract_state(task: TrainingTask, leaves: Shapes, mesh: Mesh | AbstractMesh) -> TrainState:
-    """The state of training as shapes with shardings."""
-    where = sharding.of_optimizer(task.optimizer, leaves, mesh)
-    optimizer = jax.tree.map(_placed, jax.eval_shape(task.optimizer.init, leaves), where)
-    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
+def abstract_state(task: TrainingTask, leaves: Any, mesh: Mesh | AbstractMesh) -> TrainState:
+    """Returns the state of training as shapes with shardings."""
+    shardings = sharding.of_optimizer(task.optimizer, leaves, mesh)
+    optimizer = jax.tree.map(_placed, jax.eval_shape(task.optimizer.init, leaves), shardings)
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
     return TrainState(step, leaves, optimizer)
 
 
-def abstract_batch(task: TrainingTask, setting: ExecutionConfig, mesh: Mesh | AbstractMesh) -> Batch:
-    """A batch [micro-batches, rows, ...] as shapes with shardings."""
-    where = NamedSharding(mesh, PartitionSpec(None, sharding.ROWS))
-    leading = (setting.micro_batches, setting.batch_size // setting.micro_batches)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype, sharding=where), task.row)
+def abstract_batch(task: TrainingTask, execution: ExecutionConfig, mesh: Mesh | AbstractMesh) -> Batch:
+    """Returns a batch [micro-batches, rows, ...] as shapes with shardings."""
+    placement = NamedSharding(mesh, PartitionSpec(None, sharding.ROWS))
+    leading = (execution.micro_batches, execution.batch_size // execution.micro_batches)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype, sharding=placement), task.row)
 
 
 def device_bytes(shapes: Any) -> int:
-    """Bytes that one device holds of arrays, by their shardings."""
+    """Returns the bytes of one device's shards of arrays."""
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(shapes))
 
 
 def all_bytes(shapes: Any) -> int:
-    """Bytes of whole arrays."""
+    """Returns the bytes of whole arrays."""
     return sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(shapes))
 
 
-def _placed(leaf: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+def _placed(leaf: Any, placement: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement)

@@ -1,14 +1,14 @@
-"""Floating-point operations, counted from shapes: 2 for every weight and vector, 4 for every query-key pair and channel.
+"""Counts floating-point operations from shapes: 2 for every weight and vector, 4 for every query-key pair and channel.
 
-XLA's own counts are of no use here: they count the body of a loop over layers once. Recomputation (`model.remat`) is no work that
-a model needs, so it is left out, and a utilisation is one of model FLOPs (MFU).
+XLA's own counts do not serve here: they count the body of a loop over layers once. Recomputation (`model.remat`) is left out, as
+for model FLOPs utilisation (MFU).
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from merit_jax.core import tree
-from merit_jax.planning.shapes import PARTS, Architecture, Images, multiplied, parts, size
+from merit_jax.planning.shapes import PARTS, Architecture, ImageWork, multiplied, parts, size
 
 
 class RowShape(NamedTuple):
@@ -17,15 +17,15 @@ class RowShape(NamedTuple):
     Attributes:
         length: Tokens, padding included.
         supervised: Positions whose logits are computed.
-        images: What the tower does to it.
+        images: The vision tower's work on it.
     """
 
     length: int
     supervised: int
-    images: Images = Images()
+    images: ImageWork = ImageWork()
 
 
-class Work(NamedTuple):
+class PassFlops(NamedTuple):
     """FLOPs of one part of the model on one row.
 
     Attributes:
@@ -37,13 +37,16 @@ class Work(NamedTuple):
     backward: int
 
 
-def row_work(architecture: Architecture, row: RowShape, trainable: Sequence[str]) -> dict[str, Work]:
-    """Part -> FLOPs of a row. With everything trained, `6 N` per vector and `12 · pairs · width` in all.
+def row_work(architecture: Architecture, row: RowShape, trainable: Sequence[str]) -> dict[str, PassFlops]:
+    """Returns the FLOPs of each part on a row. With everything trained, `6 N` per vector and `12 · pairs · width` in all.
 
     Args:
         architecture: The model.
-        row: What goes through it.
+        row: The row.
         trainable: Regular expressions over parameter paths; empty: nothing, which is a forward pass.
+
+    Returns:
+        Name of a part -> its FLOPs.
     """
     chosen = set(tree.matching(tree.flatten(architecture.abstract), trainable)) if trainable else set()
     work, learning = {}, False
@@ -54,17 +57,17 @@ def row_work(architecture: Architecture, row: RowShape, trainable: Sequence[str]
         attention = 4 * pairs * channels
         forward = 2 * size(multiplied(leaves)) * vectors + attention
         backward = (forward + attention if learning else 0) + 2 * size(multiplied(learns)) * vectors
-        work[name] = Work(forward, backward)
+        work[name] = PassFlops(forward, backward)
     return {**work, "unembedding": _unembedding(architecture, row, chosen, learning)}
 
 
 def row_flops(architecture: Architecture, row: RowShape, trainable: Sequence[str]) -> int:
-    """FLOPs of a row, in all."""
+    """Returns the FLOPs of a row, in all."""
     return sum(sum(work) for work in row_work(architecture, row, trainable).values())
 
 
 def _sizes(architecture: Architecture, row: RowShape, part: str) -> tuple[int, int, int]:
-    """Vectors that go through a part, query-key pairs that it scores over all its blocks, channels of a query."""
+    """Returns the vectors that go through a part, the query-key pairs over all its blocks, and the channels of a query."""
     if part == "decoder":
         stack = architecture.decoder
         return row.length, stack.layers * row.length**2, stack.query
@@ -73,12 +76,12 @@ def _sizes(architecture: Architecture, row: RowShape, part: str) -> tuple[int, i
     return row.images.vectors, row.images.pairs, architecture.tower.query
 
 
-def _unembedding(architecture: Architecture, row: RowShape, chosen: set[str], learning: bool) -> Work:
+def _unembedding(architecture: Architecture, row: RowShape, chosen: set[str], learning: bool) -> PassFlops:
     once = 2 * architecture.vocab * architecture.decoder.width * row.supervised
     learns = any("unembed/" in path for path in chosen) or (
         any("embed/embedding" in path for path in chosen) and not _has_unembedding(architecture)
     )
-    return Work(once, once * (learning + learns))
+    return PassFlops(once, once * (learning + learns))
 
 
 def _has_unembedding(architecture: Architecture) -> bool:

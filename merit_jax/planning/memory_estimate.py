@@ -1,7 +1,7 @@
-"""The memory of a training step from shapes alone, where there is no compiler to ask.
+"""Estimates the memory of a training step from shapes alone, where there is no compiler.
 
-What is stored between forward and backward pass is what `jax.vjp` of the run's own loss would store, traced with shapes; the
-rest are rules, each named by a field of `Footprint`.
+The arrays stored between forward and backward pass are those that `jax.vjp` of the run's own loss stores, traced with shapes; the
+rest are rules, each named by a field of `ResidentBytes` or `StepBytes`.
 """
 
 import dataclasses
@@ -27,13 +27,13 @@ from merit_jax.planning.shapes import Architecture
 
 
 class ResidentBytes(NamedTuple):
-    """What one device holds between two steps, in bytes; exact.
+    """Memory of one device between two steps, in bytes; exact.
 
     Attributes:
         trainable: Parameters that learn.
         frozen: The other parameters.
-        optimizer: Moments.
-        theta0: theta0's trainable parameters, kept beside for the distance from them.
+        optimizer: Optimizer state.
+        theta0: theta0's trainable parameters, kept for the distance from them.
         batch: One batch.
     """
 
@@ -45,13 +45,12 @@ class ResidentBytes(NamedTuple):
 
 
 class StepBytes(NamedTuple):
-    """What one device needs besides while it takes a step, in bytes; estimated.
+    """Memory that one device needs in addition during a step, in bytes; estimated.
 
     Attributes:
         gradients: Gradients, and the sums over micro-batches.
         saved: Activations stored between forward and backward pass.
-        working: Activations and gathered parameters of the layer that is worked on, its logits, and its gradients before they
-            are summed.
+        working: Activations and gathered parameters of the current layer, its logits, and its gradients before they are summed.
         update: The optimizer's updates, which come after the backward pass.
     """
 
@@ -66,12 +65,12 @@ class StepBytes(NamedTuple):
         return self.gradients + max(self.saved + self.working, self.update)
 
 
-class Saved(NamedTuple):
-    """Bytes stored for the backward pass.
+class SavedBytes(NamedTuple):
+    """Memory stored for the backward pass, in bytes.
 
     Attributes:
-        layers: Of arrays that have the decoder's layers on a leading axis.
-        others: Of the rest.
+        layers: Arrays that have the decoder's layers on a leading axis.
+        others: All other arrays.
     """
 
     layers: int
@@ -80,10 +79,10 @@ class Saved(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Estimator:
-    """Estimates of one task in many settings; the model is traced once for each number of rows.
+    """Estimates of one task in many executions; the model is traced once for each number of rows.
 
     Attributes:
-        task: What is trained.
+        task: The model and its training.
         architecture: Sizes of the model's blocks.
         chunk: Positions of a row whose logits exist at one time.
     """
@@ -92,50 +91,50 @@ class Estimator:
     architecture: Architecture
     chunk: int
 
-    def held(self, setting: ExecutionConfig) -> ResidentBytes:
-        """What a device holds between two steps."""
-        mesh = abstract_mesh(setting)
+    def resident(self, execution: ExecutionConfig) -> ResidentBytes:
+        """Returns the memory of a device between two steps."""
+        mesh = abstract_mesh(execution)
         leaves, frozen = abstract_leaves(self.task, mesh)
         trainable, state = device_bytes(leaves), abstract_state(self.task, leaves, mesh)
-        batch = all_bytes(self.task.row) * setting.batch_size // setting.shards
+        batch = all_bytes(self.task.row) * execution.batch_size // execution.shards
         return ResidentBytes(trainable, device_bytes(frozen), device_bytes(state.optimizer), trainable, batch)
 
-    def passing(self, setting: ExecutionConfig) -> StepBytes:
-        """What a device needs besides while it takes a step."""
+    def step(self, execution: ExecutionConfig) -> StepBytes:
+        """Returns the memory that a device needs in addition during a step."""
         layers, row = self.architecture.decoder.layers, self.task.row
-        trainable = device_bytes(abstract_leaves(self.task, abstract_mesh(setting))[0])
-        sums = setting.micro_batches > 1
-        stored, whole = self.saved(setting), self.saved(setting._replace(remat=self.task.policies[0]))
-        logits = 3 * 4 * setting.rows * self.chunk * self.architecture.vocab // setting.tensor
-        working = _gathered(self.task, self.architecture, setting) + max(whole.layers // layers, logits)
+        trainable = device_bytes(abstract_leaves(self.task, abstract_mesh(execution))[0])
+        sums = execution.micro_batches > 1
+        stored, whole = self.saved(execution), self.saved(execution._replace(remat=self.task.policies[0]))
+        logits = 3 * 4 * execution.rows * self.chunk * self.architecture.vocab // execution.tensor
+        working = _gathered(self.task, self.architecture, execution) + max(whole.layers // layers, logits)
         return StepBytes(
             trainable * (1 + sums),
             stored.layers + stored.others,
-            max(working, _tower(self.architecture, row, setting)),
+            max(working, _tower(self.architecture, row, execution)),
             trainable,
         )
 
-    def saved(self, setting: ExecutionConfig) -> Saved:
-        """What the backward pass of one device's rows of a micro-batch needs of the forward pass, parameters left out."""
+    def saved(self, execution: ExecutionConfig) -> SavedBytes:
+        """Returns the memory that the forward pass of one device's rows of a micro-batch stores, without parameters."""
         flat, decoder = tree.flatten(self.task.abstract), self.architecture.decoder
         known = {(leaf.shape, leaf.dtype) for leaf in flat.values()}
         weights, wide = {leaf.shape for leaf in flat.values()}, {decoder.mlp, decoder.query, decoder.heads}
         layers = others = 0
-        for found in self._residuals(setting.rows, setting.remat):
+        for found in self._residuals(execution.rows, execution.remat):
             if (found.shape, found.dtype) in known:
                 continue
-            cut = setting.tensor if wide & set(found.shape[1:]) else 1
-            cut = setting.fsdp * setting.tensor if found.shape in weights else cut
-            size = math.prod(found.shape) * np.dtype(found.dtype).itemsize // cut
+            shards = execution.tensor if wide & set(found.shape[1:]) else 1
+            shards = execution.fsdp * execution.tensor if found.shape in weights else shards
+            size = math.prod(found.shape) * np.dtype(found.dtype).itemsize // shards
             if found.ndim > 1 and found.shape[0] == decoder.layers:
                 layers += size
             else:
                 others += size
-        return Saved(layers, others)
+        return SavedBytes(layers, others)
 
     @functools.cache  # noqa: B019 - lives as long as a plan
     def _residuals(self, rows: int, remat: str) -> list[jax.ShapeDtypeStruct]:
-        """Shapes of what `jax.vjp` of the loss stores for so many rows."""
+        """Returns the shapes of the arrays that `jax.vjp` of the loss stores for so many rows."""
         flat, loss = tree.flatten(self.task.abstract), self.task.loss(remat, None)
         leaves = {path: flat[path] for path in tree.matching(flat, self.task.trainable)}
         frozen = {path: leaf for path, leaf in flat.items() if path not in leaves}
@@ -147,18 +146,18 @@ class Estimator:
         return jax.tree.leaves(jax.eval_shape(pull, leaves, frozen, batch))
 
 
-def _tower(architecture: Architecture, row: Batch, setting: ExecutionConfig) -> int:
-    """A frozen vision tower keeps nothing; while it works it holds its stream, one MLP, and one block of scores twice."""
+def _tower(architecture: Architecture, row: Batch, execution: ExecutionConfig) -> int:
+    """Returns the memory of a frozen vision tower, which stores nothing: its stream, one MLP, and one block of scores twice."""
     if architecture.tower is None or row.images is None:
         return 0
     stack, work = architecture.tower, architecture.images
     stream = work.vectors * (4 * stack.width + 2 * stack.mlp) * architecture.itemsize
-    return setting.rows * (stream + 2 * 4 * stack.heads * work.largest)
+    return execution.rows * (stream + 2 * 4 * stack.heads * work.largest)
 
 
-def _gathered(task: TrainingTask, architecture: Architecture, setting: ExecutionConfig) -> int:
-    """Where parameters are cut: one layer of them whole, and its gradients before they are summed; likewise the largest table."""
-    if setting.fsdp == 1:
+def _gathered(task: TrainingTask, architecture: Architecture, execution: ExecutionConfig) -> int:
+    """Returns the memory of one gathered layer and its gradients before they are summed; likewise of the largest table."""
+    if execution.fsdp == 1:
         return 0
     flat = tree.flatten(task.abstract)
     learning = tree.matching(flat, task.trainable)
@@ -169,4 +168,4 @@ def _gathered(task: TrainingTask, architecture: Architecture, setting: Execution
     table_gradient = 4 * table * any("embed" in path for path in learning)
     return (
         numbers * architecture.itemsize + gradients + table * architecture.itemsize + table_gradient
-    ) // setting.tensor
+    ) // execution.tensor

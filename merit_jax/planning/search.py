@@ -1,4 +1,4 @@
-"""The nearest setting that fits, where the one that was asked for does not."""
+"""Orders the executions that a search tries when the configured one does not fit."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,46 +11,47 @@ ORDER = (
     "the fewest train.micro_batches",
     "the fewest devices on mesh.data",
 )
-"""What is given up first to last: of all settings that fit, the first in this order is the nearest."""
+"""Changes from the most to the least avoided: of all executions that fit, the first in this order is the nearest."""
 
 
-def execution_configs(asked: ExecutionConfig, heads: int, policies: Sequence[str]) -> Iterator[ExecutionConfig]:
-    """Every setting on the same devices that a step can be laid out in, the nearest first.
+def execution_configs(configured: ExecutionConfig, heads: int, policies: Sequence[str]) -> Iterator[ExecutionConfig]:
+    """Yields every valid execution on the same devices, the nearest first.
 
     Args:
-        asked: The setting of the config, whether it can be laid out or not.
+        configured: The execution of the config, valid or not.
         heads: Query heads; `mesh.tensor` divides them.
-        policies: What `model.remat` can be, from nothing recomputed to most.
+        policies: Values of `model.remat`, from nothing recomputed to most.
     """
-    devices = asked.data * asked.fsdp * asked.tensor
+    devices = configured.data * configured.fsdp * configured.tensor
     found = [
-        setting
+        execution
         for tensor in _divisors(devices)
-        if heads % tensor == 0 and tensor >= asked.tensor
+        if heads % tensor == 0 and tensor >= configured.tensor
         for data in _divisors(devices // tensor)
-        for batch in _batches(asked.batch_size, devices // tensor)
+        for batch in _batches(configured.batch_size, devices // tensor)
         for parts in _divisors(batch)
-        for remat in policies[policies.index(asked.remat) :]
-        if (setting := ExecutionConfig(data, devices // tensor // data, tensor, batch, parts, remat)).obstacle() is None
+        for remat in policies[policies.index(configured.remat) :]
+        if (execution := ExecutionConfig(data, devices // tensor // data, tensor, batch, parts, remat)).obstacle()
+        is None
     ]
-    return iter(sorted(found, key=lambda setting: _distance(setting, asked, policies)))
+    return iter(sorted(found, key=lambda execution: _distance(execution, configured, policies)))
 
 
-def _distance(setting: ExecutionConfig, asked: ExecutionConfig, policies: Sequence[str]) -> tuple[int, ...]:
-    """Smaller is nearer, in the order of `ORDER`."""
+def _distance(execution: ExecutionConfig, configured: ExecutionConfig, policies: Sequence[str]) -> tuple[int, ...]:
+    """Returns the changes in the order of `ORDER`; smaller is nearer."""
     return (
-        abs(setting.batch_size - asked.batch_size),
-        setting.tensor,
-        policies.index(setting.remat),
-        abs(setting.micro_batches - asked.micro_batches),
-        abs(setting.data - asked.data),
+        abs(execution.batch_size - configured.batch_size),
+        execution.tensor,
+        policies.index(execution.remat),
+        abs(execution.micro_batches - configured.micro_batches),
+        abs(execution.data - configured.data),
     )
 
 
-def _batches(asked: int, shards: int) -> list[int]:
-    """The batch asked for, if the devices divide it, else the multiples of their number on both sides of it."""
-    below = asked // shards * shards
-    return [asked] if below == asked else [size for size in (below, below + shards) if size]
+def _batches(configured: int, shards: int) -> list[int]:
+    """Returns the configured batch if the devices divide it, else the multiples of their number next to it."""
+    below = configured // shards * shards
+    return [configured] if below == configured else [size for size in (below, below + shards) if size]
 
 
 def _divisors(number: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""A model as a plan sees it: the shapes of its parameters and the sizes of its blocks."""
+"""Describes a model to a plan: the shapes of its parameters and the sizes of its blocks."""
 
 import math
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ PARTS = ("vision", "projector", "decoder")
 """Parts of a vision-language model in the order in which data flows; a text model is a decoder alone."""
 
 
-class Stack(NamedTuple):
+class BlockStack(NamedTuple):
     """Equal blocks of attention and MLP.
 
     Attributes:
         layers: Number of blocks.
-        width: Residual stream.
+        width: Width of the residual stream.
         query: Heads x head width.
         key: Key heads x head width.
         heads: Query heads.
@@ -30,8 +30,8 @@ class Stack(NamedTuple):
     mlp: int
 
 
-class Images(NamedTuple):
-    """What a vision tower does to one row.
+class ImageWork(NamedTuple):
+    """The vision tower's work on one row.
 
     Attributes:
         vectors: Vectors that go through its blocks.
@@ -56,20 +56,20 @@ class Architecture(NamedTuple):
         decoder: The decoder's blocks.
         vocab: Rows of the unembedding.
         tower: The vision tower's blocks; None for text.
-        images: What it does to a row of the training batch.
+        images: Its work on a row of the training batch.
         itemsize: Bytes of a number in the computation.
     """
 
     abstract: Any
-    decoder: Stack
+    decoder: BlockStack
     vocab: int
-    tower: Stack | None
-    images: Images
+    tower: BlockStack | None
+    images: ImageWork
     itemsize: int
 
 
 def parts(architecture: Architecture) -> dict[str, dict[str, Any]]:
-    """Part -> its leaves, flat by their whole paths."""
+    """Returns the leaves of each part, flat by their whole paths."""
     leaves = tree.flatten(architecture.abstract)
     if architecture.tower is None:
         return {"decoder": leaves}
@@ -77,10 +77,16 @@ def parts(architecture: Architecture) -> dict[str, dict[str, Any]]:
 
 
 def size(leaves: Mapping[str, Any]) -> int:
-    """Numbers in leaves."""
+    """Returns the number of parameters in leaves.
+
+    Examples:
+        >>> import numpy as np
+        >>> size({"kernel": np.zeros((2, 3)), "bias": np.zeros(3)})
+        9
+    """
     return sum(math.prod(leaf.shape) for leaf in leaves.values())
 
 
 def multiplied(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """The kernels that every vector of a part is multiplied with: neither tables, norms and biases, nor the unembedding."""
+    """Returns the kernels that every vector of a part is multiplied with: no tables, norms and biases, and no unembedding."""
     return {path: leaf for path, leaf in leaves.items() if path.endswith("kernel") and "unembed/" not in path}

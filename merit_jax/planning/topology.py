@@ -1,4 +1,4 @@
-"""The machines that a plan is made for: `v5e:8x8`, `v5p:4x4x4`, `h100:8`, `cpu:8`."""
+"""Reads the machines that a plan is made for: `v5e:8x8`, `v5p:4x4x4`, `h100:8`, `cpu:8`."""
 
 import math
 import re
@@ -15,8 +15,8 @@ class Chip(NamedTuple):
         peak: Dense bfloat16 FLOP/s (for a CPU: None).
         link: Bytes per second that a chip can send in its slice or node, all links together (for a CPU: None).
         axes: Axes of a TPU slice's shape; 0 for devices that are just counted.
-        compiler: How libtpu calls slices of these chips; empty for others.
-        accelerator: What TPU_ACCELERATOR_TYPE begins with.
+        compiler: Name of slices of these chips in libtpu; empty for others.
+        accelerator: First part of TPU_ACCELERATOR_TYPE.
         cores: Cores of a chip by which TPU_ACCELERATOR_TYPE counts.
     """
 
@@ -44,7 +44,7 @@ CHIPS: dict[str, Chip] = {
 
 
 class Topology(NamedTuple):
-    """Devices that work as one slice.
+    """Devices of one slice.
 
     Attributes:
         kind: A name of `CHIPS`.
@@ -56,11 +56,11 @@ class Topology(NamedTuple):
 
     @property
     def chip(self) -> Chip:
-        """Its chips."""
+        """The chip that it has."""
         return CHIPS[self.kind]
 
     @property
-    def count(self) -> int:
+    def chips(self) -> int:
         """Number of chips."""
         return math.prod(self.shape)
 
@@ -73,6 +73,12 @@ def parse_topology(text: str) -> Topology:
 
     Raises:
         ValueError: It is written in another way, the chip is unknown, or its slices have another number of axes.
+
+    Examples:
+        >>> parse_topology("v5e:8x8")
+        Topology(kind='v5e', shape=(8, 8))
+        >>> parse_topology("v5e:8x8").chips
+        64
     """
     match = re.fullmatch(r"([a-z0-9]+):([1-9]\d*(?:x[1-9]\d*)*)", text)
     if match is None:

@@ -1,4 +1,4 @@
-"""What each stage of a run does: FLOPs, tokens, bytes of storage, and from a rate its time and cost."""
+"""Counts the FLOPs, tokens and storage of each stage of a run, and from a rate its time and cost."""
 
 import math
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from merit_jax.planning.flops import RowShape, row_flops
 from merit_jax.planning.shapes import Architecture, size
 
 
-class Data(NamedTuple):
-    """What the stages work on.
+class DataSize(NamedTuple):
+    """Size of the data that the stages work on.
 
     Attributes:
         datasets: Number of datasets, T.
@@ -18,7 +18,7 @@ class Data(NamedTuple):
         calibration: Examples that the gradient stage differentiates.
         held_out: Held-out examples.
         supervised: Share of a row's positions whose logits are computed.
-        source: Where these numbers are from.
+        source: Origin of these numbers.
     """
 
     datasets: int
@@ -29,8 +29,8 @@ class Data(NamedTuple):
     source: str
 
 
-class Job(NamedTuple):
-    """What is done with them.
+class Workload(NamedTuple):
+    """Work of a run on its data.
 
     Attributes:
         architecture: The model.
@@ -39,8 +39,8 @@ class Job(NamedTuple):
         example: A row of a calibration or evaluation batch, padded to its bucket.
         batch_size: Rows of an optimizer step.
         branches: K.
-        copies: Every branch trains on everything, as for a soup.
-        kept: Coordinates of a dataset's gradient that are stored.
+        copies: Whether every branch trains on everything, as for a soup.
+        kept: Stored coordinates of a dataset's gradient.
     """
 
     architecture: Architecture
@@ -53,14 +53,14 @@ class Job(NamedTuple):
     kept: int
 
 
-class Stage(NamedTuple):
-    """What one stage needs.
+class StageCost(NamedTuple):
+    """Work and storage of one stage.
 
     Attributes:
         name: The stage.
         flops: Floating-point operations.
         tokens: Positions that go through the decoder, padding included.
-        storage: Bytes that it leaves behind.
+        storage: Bytes of its artifacts.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Stage(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """How fast and at what price one slice works.
+    """Speed and price of one slice.
 
     Attributes:
         chips: Chips of a slice.
@@ -85,59 +85,64 @@ class Rate(NamedTuple):
     price: float | None
 
     def seconds(self, flops: int | float) -> float | None:
-        """Time for so much work."""
+        """Returns the time of so much work.
+
+        Examples:
+            >>> Rate(chips=8, peak=1e12, utilisation=0.5, price=2.0).seconds(8e12)
+            2.0
+        """
         return None if self.peak is None else flops / (self.chips * self.peak * self.utilisation)
 
     def dollars(self, flops: int | float) -> float | None:
-        """Price of so much work."""
+        """Returns the price of so much work."""
         seconds = self.seconds(flops)
         return None if seconds is None or self.price is None else seconds / 3600 * self.chips * self.price
 
 
-def stages(job: Job, data: Data) -> tuple[Stage, ...]:
-    """The stages that compute or store something that counts, in order."""
-    row = job.row._replace(supervised=round(job.row.length * data.supervised))
-    example = job.example._replace(supervised=round(job.example.length * data.supervised))
-    step, learning = job.batch_size * row_flops(job.architecture, row, job.trainable), trained_bytes(job)
-    differentiated = row_flops(job.architecture, example, job.trainable)
-    answered = row_flops(job.architecture, example, ())
-    steps = branch_steps(job, data)
-    everything = 4 * size(tree.flatten(job.architecture.abstract))
+def stage_costs(work: Workload, data: DataSize) -> tuple[StageCost, ...]:
+    """Returns the cost of each stage that computes or stores much, in order."""
+    row = work.row._replace(supervised=round(work.row.length * data.supervised))
+    example = work.example._replace(supervised=round(work.example.length * data.supervised))
+    step, learning = work.batch_size * row_flops(work.architecture, row, work.trainable), trained_bytes(work)
+    differentiated = row_flops(work.architecture, example, work.trainable)
+    answered = row_flops(work.architecture, example, ())
+    steps = branch_steps(work, data)
+    everything = 4 * size(tree.flatten(work.architecture.abstract))
     found = [
-        Stage(
+        StageCost(
             "gradients",
             data.calibration * differentiated,
             data.calibration * example.length,
-            4 * data.datasets * job.kept,
+            4 * data.datasets * work.kept,
         ),
-        Stage("joint training", data.steps * step, data.steps * job.batch_size * row.length, learning),
-        Stage("one branch", steps * step, steps * job.batch_size * row.length, learning),
-        Stage(
-            f"all {job.branches} branches",
-            job.branches * steps * step,
-            job.branches * steps * job.batch_size * row.length,
-            job.branches * learning,
+        StageCost("joint training", data.steps * step, data.steps * work.batch_size * row.length, learning),
+        StageCost("one branch", steps * step, steps * work.batch_size * row.length, learning),
+        StageCost(
+            f"all {work.branches} branches",
+            work.branches * steps * step,
+            work.branches * steps * work.batch_size * row.length,
+            work.branches * learning,
         ),
-        Stage("merge", 2 * job.branches * learning // 4, 0, 2 * everything),
+        StageCost("merge", 2 * work.branches * learning // 4, 0, 2 * everything),
     ]
     if data.held_out:
-        found.append(Stage("evaluate, one model", data.held_out * answered, data.held_out * example.length, 0))
+        found.append(StageCost("evaluate, one model", data.held_out * answered, data.held_out * example.length, 0))
     return tuple(found)
 
 
-def branch_steps(job: Job, data: Data) -> int:
-    """Optimizer steps of one branch, all branches being alike."""
-    return data.steps if job.copies else -(-data.steps // job.branches)
+def branch_steps(work: Workload, data: DataSize) -> int:
+    """Returns the optimizer steps of one branch, taking all branches as equal."""
+    return data.steps if work.copies else -(-data.steps // work.branches)
 
 
-def trained_bytes(job: Job) -> int:
-    """Bytes of the trainable parameters in float32: of a gradient, and of a finished branch's checkpoint."""
-    flat = tree.flatten(job.architecture.abstract)
-    return 4 * size({path: flat[path] for path in tree.matching(flat, job.trainable)})
+def trained_bytes(work: Workload) -> int:
+    """Returns the bytes of the trainable parameters in float32: of a gradient, and of a finished branch's checkpoint."""
+    flat = tree.flatten(work.architecture.abstract)
+    return 4 * size({path: flat[path] for path in tree.matching(flat, work.trainable)})
 
 
 def kept_coordinates(shapes: Mapping[str, tuple[int, ...]], reduction: str, stride: int, width: int) -> int:
-    """Coordinates that the gradient store keeps of one dataset.
+    """Returns the coordinates that the gradient store keeps of one dataset.
 
     Args:
         shapes: Path -> shape of the trainable leaves.

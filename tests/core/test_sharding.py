@@ -46,7 +46,7 @@ def test_rows_are_dealt_over_data_and_fsdp_and_come_back_whole():
 
 
 def test_rows_that_cannot_be_dealt_are_refused_with_a_number_that_can():
-    with pytest.raises(ValueError, match=r"6 rows a batch .* = 4 devices; use a multiple of 4"):
+    with pytest.raises(ValueError, match=r"6 rows of a batch .* = 4 devices; use a multiple of 4"):
         sharding.place_batch(toy.random_batch(0, rows=6), sharding.make_mesh(data=2, fsdp=2, tensor=2))
 
 

@@ -21,7 +21,7 @@ from tests.support import world
 pytestmark = pytest.mark.usefixtures("one_device")
 
 LISTED = ("joint", "soup2", "random2", "merit1d", "merit1d:merge.method=uniform", "wise")
-EXPERIMENT = runner.Experiment((*runner.expanded(LISTED, 2),), (), (0, 1), ("gain",))
+EXPERIMENT = runner.Experiment((*runner.repeat_random_splits(LISTED, 2),), (), (0, 1), ("gain",))
 
 
 def config(root, **changes):

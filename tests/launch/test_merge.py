@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from launch.merge import merge_folders, open_models
+from launch.wiring.merge_folders import merge_folders, open_models
 from models import StoredTensors
 from tests.launch.test_commands import commands
 from tests.merging.golden.cases import FOLDER, MODELS

@@ -8,12 +8,12 @@ import pytest
 
 import configs
 from launch.console.plan_tables import describe
-from launch.plan import make, setting_of
 from launch.wiring.plan_inputs import PlanInputs, open_config
+from launch.wiring.plan_run import configured_execution, plan_run
 from merit_jax.data.loader import training_batches
 from merit_jax.partition import branches
 from merit_jax.planning.topology import parse_topology
-from merit_jax.planning.workload import Data, Rate
+from merit_jax.planning.workload import DataSize, Rate
 from tests.launch.test_commands import commands
 from tests.support import world
 
@@ -48,8 +48,8 @@ def planned(method="merit2d", **changes):
     with config.unlocked():
         config.update_from_flattened_dict({"train.row_length": 256, "train.image_tokens": 128, **changes})
     plan, topology = PlanInputs(config, "bfloat16"), parse_topology("h100:8")
-    rate, data = Rate(8, topology.chip.peak, 0.5, 2.0), Data(136, 1000, 136 * 200, 0, 1.0, "assumed")
-    return make(plan, topology, memory="auto", rate=rate, data=data, search=True)
+    rate, data = Rate(8, topology.chip.peak, 0.5, 2.0), DataSize(136, 1000, 136 * 200, 0, 1.0, "assumed")
+    return plan_run(plan, topology, memory="auto", rate=rate, data=data, search=True)
 
 
 def test_shipped_architectures_have_the_published_numbers_of_parameters():
@@ -91,16 +91,18 @@ def test_a_plan_of_a_published_model_adds_up():
     seconds = joint.flops / (8 * 989e12 * 0.5)
     assert result.rate.seconds(joint.flops) == pytest.approx(seconds)
     assert result.rate.dollars(joint.flops) == pytest.approx(seconds / 3600 * 8 * 2)
-    assert result.asked.fits
-    assert result.asked.compiled is None
-    held = result.asked.held
+    assert result.configured.fits
+    assert result.configured.compiled is None
+    held = result.configured.resident
     assert held.trainable + held.frozen == pytest.approx(4 * 3_754_622_976 / 8, rel=0.01)
     assert held.optimizer == pytest.approx(2 * held.trainable, rel=0.01)
 
 
 def test_what_cannot_be_laid_out_leads_to_the_nearest_setting_that_can():
     result = planned(**{"train.batch_size": 12, "train.micro_batches": 1})
-    assert result.asked.obstacle == "12 rows of a micro-batch cannot be dealt over data x fsdp = 8 devices"
+    assert result.configured.obstacle == (
+        "12 rows of a batch cannot be sharded over data x fsdp = 8 devices; use a multiple of 8"
+    )
     assert result.nearest is not None
     assert result.nearest.fits
     assert "--config.mesh.fsdp=4 --config.mesh.tensor=2 --config.train.batch_size=12" in describe(result.nearest)
@@ -111,7 +113,7 @@ def test_a_mesh_that_does_not_divide_is_refused():
     config = world_config("Qwen2.5-3B")
     config.mesh.data = 3
     with pytest.raises(ValueError, match=r"h100:8: mesh data=3 .* does not cover 8 devices"):
-        setting_of(PlanInputs(config, "bfloat16"), parse_topology("h100:8"))
+        configured_execution(PlanInputs(config, "bfloat16"), parse_topology("h100:8"))
 
 
 def test_steps_are_those_of_the_joint_run_where_the_mixture_can_be_read(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from launch.merge import merge_folders
+from launch.wiring.merge_folders import merge_folders
 from merit_jax.merging import MERGERS
 from merit_jax.merging.mergekit_config import RECIPES, recipe
 from merit_jax.merging.options import resolve_options

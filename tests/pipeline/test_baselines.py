@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from configs.common import variant
-from launch import run as command
 from launch.experiments import methods
+from launch.experiments import run_config as command
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.data.bucketing import calibration_examples
 from merit_jax.data.collate import RowCapacity, fill_row, stack
@@ -63,7 +63,7 @@ def run(finished, tmp_path_factory):
     run = like(finished, tmp_path_factory.mktemp("baselines"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("merit_jax.pipeline.estimate_gradients.gradient_rows", None)
-        found = methods.make(run, command.baselines_of(run))
+        found = methods.train_and_merge(run, command.plan_baselines(run))
     assert list(found) == list(BASELINES)
     assert evaluate_models(run, everything(run))
     assert trace_frontier(run, everything(run))
@@ -76,7 +76,7 @@ def merged(workdir):
 
 def of(run, spec):
     """A baseline's workdir."""
-    return Workdir.at(command.baselines_of(run).merged[spec].root, run.workdir.shared)
+    return Workdir.at(command.plan_baselines(run).merged[spec].root, run.workdir.shared)
 
 
 def everything(run):
@@ -171,14 +171,14 @@ def test_a_second_comparison_does_nothing(run, monkeypatch):
     monkeypatch.setattr("merit_jax.core.sharding.load", None)
     files = [Path(path) for path in (run.workdir.evaluation, run.workdir.frontier)]
     before = [path.stat().st_mtime_ns for path in files]
-    methods.make(run, command.baselines_of(run))
+    methods.train_and_merge(run, command.plan_baselines(run))
     assert not evaluate_models(run, everything(run))
     assert not trace_frontier(run, everything(run))
     assert before == [path.stat().st_mtime_ns for path in files]
 
 
 def test_a_baseline_of_the_same_optimizer_shares_the_compiled_step(run):
-    configs = {spec: task.config for spec, task in command.baselines_of(run).trained.items()}
+    configs = {spec: task.config for spec, task in command.plan_baselines(run).trained.items()}
     step = run.train_step
     shared, own = (run.derive(configs[spec], of(run, spec)) for spec in ("merit1d", BASELINES[0]))
     assert shared.train_step is step
@@ -203,7 +203,7 @@ def test_a_baseline_of_the_same_optimizer_shares_the_compiled_step(run):
 def test_a_wrong_baseline_is_refused_before_anything_is_done(finished, tmp_path, baselines, said, stages):
     config, workdir = world.config(world.beside(finished, tmp_path), baselines=baselines), tmp_path / "run"
     with pytest.raises(ValueError, match=said):
-        command.run_all(config, workdir, stages, overwrite=False)
+        command.run_config(config, workdir, stages, overwrite=False)
     assert not list(workdir.iterdir())
 
 

@@ -2,7 +2,7 @@
 
 from merit_jax.core import tree
 from merit_jax.planning.flops import RowShape, row_flops, row_work
-from merit_jax.planning.shapes import Architecture, Images, Stack
+from merit_jax.planning.shapes import Architecture, BlockStack, ImageWork
 from models.pretrained.config_only import ConfigOnlyCheckpoint
 from models.processing.image_shapes import image_work
 from tests.launch.test_plan import ARCHITECTURES
@@ -33,9 +33,9 @@ def test_frozen_weights_get_no_gradient_but_pass_one_on():
 def test_a_frozen_tower_is_only_looked_through():
     model = ConfigOnlyCheckpoint(ARCHITECTURES / "Qwen2.5-VL-3B-Instruct").model
     vision, tokens = model.config.vision, 784
-    images = Images(*image_work(model.config, tokens))
-    tower = Stack(32, 1280, 1280, 1280, 16, 3420)
-    decoder = Stack(36, 2048, 2048, 256, 16, 11008)
+    images = ImageWork(*image_work(model.config, tokens))
+    tower = BlockStack(32, 1280, 1280, 1280, 16, 3420)
+    decoder = BlockStack(36, 2048, 2048, 256, 16, 11008)
     work = row_work(
         Architecture(model.abstract, decoder, 151936, tower, images, 2), RowShape(1024, 1024, images), ("^decoder/",)
     )
@@ -56,7 +56,7 @@ def test_a_frozen_tower_is_only_looked_through():
 def test_the_counted_weights_of_a_published_model_are_its_parameters_but_tables_norms_and_biases():
     model = ConfigOnlyCheckpoint(ARCHITECTURES / "Qwen2.5-3B").model
     flat = tree.flatten(model.abstract)
-    decoder = Stack(36, 2048, 2048, 256, 16, 11008)
-    found = row_flops(Architecture(model.abstract, decoder, 151936, None, Images(), 2), RowShape(1, 0), ())
+    decoder = BlockStack(36, 2048, 2048, 256, 16, 11008)
+    found = row_flops(Architecture(model.abstract, decoder, 151936, None, ImageWork(), 2), RowShape(1, 0), ())
     rest = sum(leaf.size for path, leaf in flat.items() if not path.endswith("kernel"))
     assert found == 2 * (3_085_938_688 - rest) + 4 * 36 * 2048

@@ -1,4 +1,4 @@
-"""The order in which settings are tried."""
+"""The order in which executions are tried."""
 
 import itertools
 
@@ -11,23 +11,23 @@ ASKED = ExecutionConfig(1, 64, 1, 24, 3, "none")
 
 def test_the_batch_is_kept_before_the_mesh_and_the_mesh_before_remat_and_micro_batches():
     found = list(execution_configs(ASKED, 16, POLICIES))
-    assert all(setting.obstacle() is None for setting in found)
+    assert all(execution.obstacle() is None for execution in found)
     assert found[0] == ExecutionConfig(1, 8, 8, 24, 3, "none")
-    batches = [abs(setting.batch_size - 24) for setting in found]
+    batches = [abs(execution.batch_size - 24) for execution in found]
     assert batches == sorted(batches)
-    same = [setting for setting in found if setting.batch_size == 24]
-    assert {setting.tensor for setting in same} == {8, 16}
+    same = [execution for execution in found if execution.batch_size == 24]
+    assert {execution.tensor for execution in same} == {8, 16}
     for before, after in itertools.pairwise(same):
         assert (before.tensor, POLICIES.index(before.remat)) <= (after.tensor, POLICIES.index(after.remat))
 
 
 def test_a_batch_that_cannot_be_dealt_is_replaced_by_its_neighbours():
-    found = [setting for setting in execution_configs(ASKED, 16, POLICIES) if setting.tensor == 1]
-    assert {setting.batch_size for setting in found} == {64}
+    found = [execution for execution in execution_configs(ASKED, 16, POLICIES) if execution.tensor == 1]
+    assert {execution.batch_size for execution in found} == {64}
 
 
 def test_every_candidate_covers_the_devices_and_divides_the_heads():
-    for setting in execution_configs(ExecutionConfig(1, 8, 1, 16, 1, "dots"), 12, POLICIES):
-        assert setting.data * setting.fsdp * setting.tensor == 8
-        assert 12 % setting.tensor == 0
-        assert setting.remat in ("dots", "full")
+    for execution in execution_configs(ExecutionConfig(1, 8, 1, 16, 1, "dots"), 12, POLICIES):
+        assert execution.data * execution.fsdp * execution.tensor == 8
+        assert 12 % execution.tensor == 0
+        assert execution.remat in ("dots", "full")

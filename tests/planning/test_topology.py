@@ -8,7 +8,7 @@ from merit_jax.planning.topology import CHIPS, parse_topology
 @pytest.mark.parametrize(("text", "count"), [("v5e:8x8", 64), ("v5p:4x4x4", 64), ("h100:8", 8), ("cpu:8", 8)])
 def test_a_topology_counts_its_chips_and_prints_as_it_is_written(text, count):
     topology = parse_topology(text)
-    assert (str(topology), topology.count, topology.chip) == (text, count, CHIPS[text.split(":")[0]])
+    assert (str(topology), topology.chips, topology.chip) == (text, count, CHIPS[text.split(":")[0]])
 
 
 @pytest.mark.parametrize(

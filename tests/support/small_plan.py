@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from merit_jax.core.loss import next_token_loss
 from merit_jax.core.sharding import keep_rows
 from merit_jax.planning.execution import TrainingTask, text_row
-from merit_jax.planning.shapes import Architecture, Images, Stack
+from merit_jax.planning.shapes import Architecture, BlockStack, ImageWork
 from merit_jax.training.optimizer import make_optimizer
 from models import DecoderConfig, Model, build
 from models.interface import REMAT
@@ -46,5 +46,5 @@ def optimizer() -> optax.GradientTransformation:
 def architecture(**changes: Any) -> Architecture:
     c = {**SIZES, **changes}
     width = c["heads"] * c["head_dim"]
-    stack = Stack(c["layers"], c["hidden_size"], width, c["kv_heads"] * c["head_dim"], c["heads"], c["mlp_size"])
-    return Architecture(model(**changes).abstract, stack, c["vocab_size"], None, Images(), 4)
+    stack = BlockStack(c["layers"], c["hidden_size"], width, c["kv_heads"] * c["head_dim"], c["heads"], c["mlp_size"])
+    return Architecture(model(**changes).abstract, stack, c["vocab_size"], None, ImageWork(), 4)

@@ -44,7 +44,7 @@ def test_suites_are_lines_and_models_columns(workdir):
     assert "Held-out suites: accuracy (%)" in printed
     assert "Held-out loss" not in printed
     assert cells(printed) == {
-        "suite": ["asked", "theta0", "joint:train.epochs=2"],
+        "suite": ["records", "theta0", "joint:train.epochs=2"],
         "describe [a]": ["25 options", "80.0", "64.0"],
         "count": ["25 options", "20.0", "50.0"],
         "mean": ["", "50.0", "57.0"],
@@ -68,7 +68,7 @@ def test_held_out_records_show_loss_and_accuracy(workdir):
     models = {"theta0": held_out(2.5, 0.0, 0.0), "merged": held_out(1.25, 1.0, 0.5)}
     write_json(workdir.evaluation, {"models": models})
     assert cells(shown(tables.print_evaluation, workdir)) == {
-        "dataset": ["asked", "theta0", "merged"],
+        "dataset": ["records", "theta0", "merged"],
         "copy": ["16 exact_match", "2.500   0.0", "1.250 100.0"],
         "mean": ["", "2.500   0.0", "1.250 100.0"],
         "standard error": ["", "± 0.0", "± 0.0"],

@@ -6,7 +6,7 @@ from etils import epath
 from configs import common
 from launch.experiments import runner
 from launch.experiments.budgets import budget, check_budgets, check_tokens
-from launch.experiments.methods import compare, spell, training_of
+from launch.experiments.methods import format_method, plan_comparison, training_of
 
 ROOT = epath.Path("/nowhere")
 AGAIN = 'merit2d:merge.method=ties,merge.options={"density":0.2,"scale":1}'
@@ -18,7 +18,7 @@ def config():
 
 
 def test_methods_that_differ_in_the_merge_alone_are_trained_once(config):
-    found = compare(config, ["merit2d", AGAIN, "merit2d:merge.method=uniform", "joint", "wise"], ROOT)
+    found = plan_comparison(config, ["merit2d", AGAIN, "merit2d:merge.method=uniform", "joint", "wise"], ROOT)
     assert list(found.trained) == ["merit2d", "joint"]
     assert list(found.merged) == ["merit2d", AGAIN, "merit2d:merge.method=uniform", "joint", "wise"]
     assert [found.trainer[name] for name in found.merged] == ["merit2d"] * 3 + ["joint"] * 2
@@ -33,14 +33,14 @@ def test_methods_that_differ_in_the_merge_alone_are_trained_once(config):
 
 
 def test_a_method_that_is_merged_again_is_trained_whether_it_is_listed_or_not(config):
-    found = compare(config, [AGAIN], ROOT)
+    found = plan_comparison(config, [AGAIN], ROOT)
     assert list(found.trained) == ["merit2d"]
-    assert found.trained["merit2d"].root == compare(config, ["merit2d"], ROOT).trained["merit2d"].root
+    assert found.trained["merit2d"].root == plan_comparison(config, ["merit2d"], ROOT).trained["merit2d"].root
 
 
 def test_the_branches_of_the_run_itself_are_not_trained_again(config):
     own = ROOT / "run"
-    found = compare(config, ["merit2d", AGAIN, "merit2d:train.epochs=2", "joint", "wise"], ROOT, own=own)
+    found = plan_comparison(config, ["merit2d", AGAIN, "merit2d:train.epochs=2", "joint", "wise"], ROOT, own=own)
     assert found.trained["merit2d"].root == own
     assert found.trained["merit2d:train.epochs=2"].root != own
     assert found.merged["merit2d"].root != own
@@ -49,7 +49,7 @@ def test_the_branches_of_the_run_itself_are_not_trained_again(config):
 
 
 def test_a_method_that_is_listed_twice_is_one(config):
-    assert list(compare(config, ["joint", "random2", "joint"], ROOT).merged) == ["joint", "random2"]
+    assert list(plan_comparison(config, ["joint", "random2", "joint"], ROOT).merged) == ["joint", "random2"]
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_whose_branches_a_method_merges(spec, methods, training):
 
 def test_wise_trains_by_the_recipe_of_its_joint_run_and_matches_the_model_it_names(config):
     specs = ["joint:train.learning_rate=0.5", "random4", "merit2d", "wise", "wise:merge.match=random4"]
-    found = compare(config, specs, ROOT)
+    found = plan_comparison(config, specs, ROOT)
     assert found.merged["wise"].config.train.learning_rate == 0.5
     assert found.merged["wise:merge.match=random4"].config.merge.match == str(found.merged["random4"].root)
-    fixed = compare(config, ["joint", 'wise:merge.options={"scale": 0.5}'], ROOT)
+    fixed = plan_comparison(config, ["joint", 'wise:merge.options={"scale": 0.5}'], ROOT)
     assert fixed.merged['wise:merge.options={"scale": 0.5}'].config.merge.match == ""
 
 
@@ -84,20 +84,20 @@ def test_wise_trains_by_the_recipe_of_its_joint_run_and_matches_the_model_it_nam
 )
 def test_a_wise_control_that_lacks_something_is_refused(config, specs, said):
     with pytest.raises(ValueError, match=said):
-        compare(config, specs, ROOT)
+        plan_comparison(config, specs, ROOT)
 
 
 def test_methods_have_folders_of_their_own(config):
     specs = [f"merit2d:merge.match=a{mark}b" for mark in "!?*/"]
     specs += ["random4:partition.seed=1", "merit2d:" + ",".join(f"train.eps=1e-{i}" for i in range(40))]
-    names = [task.root.name for task in compare(config, specs, ROOT).merged.values()]
+    names = [task.root.name for task in plan_comparison(config, specs, ROOT).merged.values()]
     assert len(set(names)) == len(names)
     assert max(map(len, names)) < 130
-    assert all(task.root.parent == ROOT for task in compare(config, specs, ROOT).merged.values())
+    assert all(task.root.parent == ROOT for task in plan_comparison(config, specs, ROOT).merged.values())
 
 
 def configs(config, specs):
-    return {name: task.config for name, task in compare(config, specs, ROOT).merged.items()}
+    return {name: task.config for name, task in plan_comparison(config, specs, ROOT).merged.items()}
 
 
 def test_budgets_that_differ_are_refused_by_name(config):
@@ -118,14 +118,14 @@ def test_partitions_that_cover_different_tokens_are_refused_by_name():
 
 def test_an_operator_that_does_not_exist_is_refused(config):
     with pytest.raises(ValueError, match=r"unknown merge\.method 'tiess'; known: "):
-        compare(config, ["merit2d:merge.method=tiess"], ROOT)
+        plan_comparison(config, ["merit2d:merge.method=tiess"], ROOT)
 
 
 def test_wrong_options_of_an_operator_are_refused_before_anything_is_trained(config):
     with pytest.raises(ValueError, match="unknown \\['dense'\\]"):
-        compare(config, ['merit2d:merge.method=ties,merge.options={"dense":0.2}'], ROOT)
+        plan_comparison(config, ['merit2d:merge.method=ties,merge.options={"dense":0.2}'], ROOT)
     with pytest.raises(ValueError, match="density"):
-        compare(config, ['merit2d:merge.method=ties,merge.options={"density":2}'], ROOT)
+        plan_comparison(config, ['merit2d:merge.method=ties,merge.options={"density":2}'], ROOT)
 
 
 def test_a_soup_has_the_budget_of_its_runs(config):
@@ -144,12 +144,16 @@ def test_a_soup_has_the_budget_of_its_runs(config):
     ],
 )
 def test_a_list_of_methods_may_have_overrides_with_commas(text, expected):
-    assert runner.listed(text) == expected
-    assert all(spell(*common.parse(spec)) == spec for spec in expected)
+    assert runner.parse_methods(text) == expected
+    assert all(format_method(*common.parse(spec)) == spec for spec in expected)
 
 
 def test_random_splits_are_repeated_and_stay_one_method():
-    found = list(runner.expanded(["theta0", "joint", "random4", "random2:partition.seed=5", "random2:train.eps=1"], 3))
+    found = list(
+        runner.repeat_random_splits(
+            ["theta0", "joint", "random4", "random2:partition.seed=5", "random2:train.eps=1"], 3
+        )
+    )
     assert found == [
         *("joint", "random4", "random4:partition.seed=1", "random4:partition.seed=2", "random2:partition.seed=5"),
         *("random2:train.eps=1", "random2:partition.seed=1,train.eps=1", "random2:partition.seed=2,train.eps=1"),

@@ -21,7 +21,7 @@ import optax
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
-from launch.merge import merge_folders
+from launch.wiring.merge_folders import merge_folders
 from merit_jax.core.loss import next_token_loss
 from models import export_hf, load_pretrained
 from models.pretrained.config_only import ConfigOnlyCheckpoint
