@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 
 class Method(NamedTuple):
-    """What an arg string stands for.
+    """Keys of the config that an arg string stands for.
 
     Attributes:
         partition: `partition.method`.
@@ -134,7 +134,7 @@ def get_config() -> ConfigDict:
     c.mixture = ConfigDict()
     c.mixture.path = ""  # manifest (.json, .yaml) or a glob where each file is a dataset
     c.mixture.include = ("",)[:0]  # dataset names or patterns to use; empty: all
-    c.mixture.max_length = 2048  # tokens of an example, prompt included; longer ones are cut and counted
+    c.mixture.max_length = 2048  # tokens of an example, prompt included; longer ones are truncated and counted
     c.mixture.max_train = 0  # training examples per dataset, drawn by seed; 0: all
     c.mixture.max_held_out = 0  # held-out examples per dataset, drawn by seed; 0: all
 
@@ -174,7 +174,7 @@ def get_config() -> ConfigDict:
     c.train.batch_size = 8  # rows per optimizer step
     c.train.row_length = 2048  # tokens of a row, into which examples are packed
     c.train.image_tokens = 0  # of a row, at most, may stand for images; 0: all of them
-    c.train.micro_batches = 1  # parts that a batch is cut into, to save memory; gradients are weighted by tokens
+    c.train.micro_batches = 1  # parts that a batch is split into, to save memory; gradients are weighted by tokens
     c.train.optimizer = "adamw"  # or "sgd"
     c.train.learning_rate = 1e-5  # peak
     c.train.schedule = "cosine"  # after warm-up: "cosine" or "linear" (both to 0), "constant"
@@ -208,7 +208,7 @@ def get_config() -> ConfigDict:
     c.evaluate.retained = ("",)[:0]  # suites (names or patterns) of what theta0 could already do; the others are skill
 
     c.frontier = ConfigDict()
-    c.frontier.scales = (0.0,)[:0]  # multiples of each task vector that are asked the suites; empty: no frontier
+    c.frontier.scales = (0.0,)[:0]  # multiples of each task vector that are evaluated on the suites; empty: no frontier
     c.frontier.max_records = 0  # records per suite; 0: all
     c.frontier.retention = 0.95  # skill is reported where this share of theta0's retained score is kept
 
@@ -224,13 +224,13 @@ def get_config() -> ConfigDict:
     c.diagnostics.calibration_block = 10  # examples whose gradient is taken together and drawn together
     c.diagnostics.calibration_sizes = (10, 20, 50, 100, 150, 200)  # n, multiples of the block
     c.diagnostics.bootstrap = 200  # samples of each size, and random halvings
-    c.diagnostics.reliability = 0.9  # for which the number of examples needed is told
+    c.diagnostics.reliability = 0.9  # for which the number of examples needed is reported
     c.diagnostics.sketch_datasets = 12  # whose whole gradients are held together, drawn by seed; 0: all
     c.diagnostics.strides = (5, 25, 125)  # strides compared with the whole gradient
     c.diagnostics.widths = (2**14, 2**18)  # widths of the sketch compared with it
     c.diagnostics.curvature_examples = 50  # of each of four datasets (paper: 50)
     c.diagnostics.iterations = 50  # of Lanczos (paper: 50)
     c.diagnostics.eigenvectors = 10  # of the Hessian (paper: 10)
-    c.diagnostics.splits = 1000  # random splits beside the chosen one
+    c.diagnostics.splits = 1000  # random splits to compare with the chosen one
 
     return c.lock()

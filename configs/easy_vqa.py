@@ -10,7 +10,7 @@ Command: pip install --no-deps easy-vqa
 Arg:     joint, merit1d, merit2d, merit3d, random4, ...; see configs/common.py.
 
 theta0 is the quickstart's. Its pictures have dark grounds, small things in a 3x3 grid, and no brown, teal, gray, black or
-rectangle; here one large shape lies anywhere on a bright ground. Features that were never asked to tell these apart cannot be
+rectangle; here one large shape is anywhere on a bright ground. Features that never had to tell these apart cannot be
 left frozen, so that vision tower and projector are trained as well.
 """
 

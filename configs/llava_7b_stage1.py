@@ -35,7 +35,7 @@ def get_config(method: str = "joint"):
 
 
 def model_7b(c) -> None:
-    """What the stages and the final run of the 7B model have in common; one image takes at most 784 tokens."""
+    """Sets the keys that stages and final run of the 7B model have in common; one image takes at most 784 tokens."""
     c.model.remat = "full"
     c.mixture.max_length = 2048
     c.gradients.buckets = (512, 1024, 2048)

@@ -41,7 +41,7 @@ def get_config(method: str = "merit2d"):
 
 
 def world(c) -> None:
-    """What the stages of the basin and the run have in common: examples of at most 95 tokens, 9 of them of its image."""
+    """Sets the keys that basin and run have in common: examples of at most 95 tokens, 9 of them of the image."""
     c.mixture.max_length = 96
     c.train.row_length = 96
     c.train.image_tokens = 36

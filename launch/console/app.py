@@ -65,6 +65,8 @@ def start(
         computes: Whether it uses accelerators; one that does not leaves them to the commands that it starts.
     """
     define_flags()
+    for name in {"config", "distributed", "compilation_cache"} & set(FLAGS):
+        FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])  # so that --help shows it, not only --helpfull
     if not computes:
         jax.config.update("jax_platforms", "cpu")
     app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse(_with_config(argv, default_config)))

@@ -1,4 +1,4 @@
-"""`launch.cluster` with the engine `local`: whatever happens to branches and drivers, the merge has the same bits."""
+"""`launch.cluster` with the launcher `local`: whatever happens to branches and supervisors, the merge has the same bits."""
 
 import json
 import os
@@ -50,28 +50,28 @@ def training(root, workdir, k):
     return record(root, workdir, k) is not None and bool(commands.steps_saved(folder))
 
 
-def test_an_empty_workdir_is_divided_and_merged_whatever_happens_to_branches_and_drivers(root):
-    driver = start("cluster", root, "struck", *DRIVER)
-    until(lambda: training(root, "struck", 0), driver)
-    os.kill(record(root, "struck", 0)["pid"], signal.SIGKILL)
-    until(lambda: record(root, "struck", 0)["starts"] == 2, driver)
+def test_an_empty_workdir_is_partitioned_and_merged_whatever_happens_to_branches_and_supervisors(root):
+    driver = start("cluster", root, "killed", *DRIVER)
+    until(lambda: training(root, "killed", 0), driver)
+    os.kill(record(root, "killed", 0)["pid"], signal.SIGKILL)
+    until(lambda: record(root, "killed", 0)["starts"] == 2, driver)
     driver.send_signal(signal.SIGTERM)
     output, _ = driver.communicate(timeout=120)
     assert driver.returncode == 75, output
     assert "run the same command again" in output
-    assert not leases(root, "struck")
-    assert not (root / "struck" / "branches" / "0" / "done.json").exists()
-    wait(*(start("cluster", root, "struck", *DRIVER) for _ in range(2)))
-    same_bits(merged(root, "one"), merged(root, "struck"))
+    assert not leases(root, "killed")
+    assert not (root / "killed" / "branches" / "0" / "done.json").exists()
+    wait(*(start("cluster", root, "killed", *DRIVER) for _ in range(2)))
+    same_bits(merged(root, "one"), merged(root, "killed"))
     for k, starts in enumerate((3, 1)):
-        done, host = read(root / "struck" / "branches" / str(k) / "done.json"), record(root, "struck", k)
+        done, host = read(root / "killed" / "branches" / str(k) / "done.json"), record(root, "killed", k)
         assert done["tokens"] > 0
         assert len(done["fingerprint"]) == 64
         assert (host["starts"], host["steps"], host["processes"]) == (starts, done["steps"], 1)
-    assert not leases(root, "struck")
+    assert not leases(root, "killed")
 
 
-def test_a_branch_in_another_process_hands_is_refused(root):
+def test_a_branch_that_another_process_trains_is_refused(root):
     with_partition(root, "held")
     with held(Workdir.at(root / "held").branch_lease(0), "branch 0"):
         second = start("branch", root, "held", "--branch=0", *LONGER)
@@ -80,7 +80,7 @@ def test_a_branch_in_another_process_hands_is_refused(root):
     assert f"branch 0 is held by {Process.this()}" in output
 
 
-def test_a_mistake_is_told_and_not_retried(root):
+def test_a_mistake_is_reported_and_not_retried(root):
     with_partition(root, "mistake")
     driver = start("cluster", root, "mistake", *DRIVER, "--config.train.micro_batches=3")
     output, _ = driver.communicate(timeout=240)
@@ -91,7 +91,7 @@ def test_a_mistake_is_told_and_not_retried(root):
     assert log.count("error: ") == 1
 
 
-def test_a_driver_uses_no_accelerator_and_renders_without_watching(root):
+def test_a_supervisor_uses_no_accelerator_and_renders_without_watching(root):
     with_partition(root, "rendered")
     wait(start("cluster", root, "rendered", "--launcher=gcloud", "--option=zone=z", "--nowatch", *LONGER))
     text = (root / "rendered" / "jobs" / "gcloud.sh").read_text()

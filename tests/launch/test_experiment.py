@@ -25,7 +25,7 @@ EXPERIMENT = runner.Experiment((*runner.repeat_random_splits(LISTED, 2),), (), (
 
 
 def config(root, **changes):
-    asked = {
+    given = {
         "mixture.max_held_out": 2,
         "evaluate.suites": str(root / "suites" / "*.jsonl"),
         "evaluate.max_suite_records": 4,
@@ -34,7 +34,7 @@ def config(root, **changes):
         "frontier.scales": (1.0, 8.0),
         "frontier.max_records": 8,
     }
-    return world.config(root, "merit1d", **{**asked, **changes})
+    return world.config(root, "merit1d", **{**given, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_theta0_gradients_and_similarities_are_shared_by_the_methods_of_a_seed(d
     assert own == {"merged", "times.json", "diagnostics"}
 
 
-def test_every_merge_is_asked_for_its_gain(done):
+def test_the_gain_of_every_merge_is_measured(done):
     _, root, _ = done
     found = read(root / "gains.json")
     merges = ["soup2", "random2", "random2:partition.seed=1", "merit1d", "merit1d:merge.method=uniform"]
@@ -89,7 +89,7 @@ def test_an_unknown_diagnostic_is_refused_before_anything_is_done(tmp_path):
     assert not (tmp_path / "root").exists()
 
 
-def test_a_soup_has_the_joint_run_in_it_and_another_order_beside_it(done):
+def test_a_soup_has_the_joint_run_in_it_and_another_order_next_to_it(done):
     _, root, _ = done
     joint, first, second = branch(root, "joint", 0), branch(root, "soup2", 0), branch(root, "soup2", 1)
     assert all(first[path].tobytes() == joint[path].tobytes() for path in joint)
@@ -174,7 +174,7 @@ def test_times_are_those_of_branches_and_of_gradients_where_they_are_used(done):
     assert seconds["merit1d"] == seconds["merit1d:merge.method=uniform"] == pytest.approx(expected)
 
 
-def test_tables_are_written_beside_the_results(done):
+def test_tables_are_written_next_to_the_results(done):
     _, root, _ = done
     assert {path.name for path in root.iterdir()} >= {"config.json", "results.json", "results.md", "results.tex"}
     text = (root / "results.md").read_text()

@@ -98,7 +98,7 @@ def test_a_plan_of_a_published_model_adds_up():
     assert held.optimizer == pytest.approx(2 * held.trainable, rel=0.01)
 
 
-def test_what_cannot_be_laid_out_leads_to_the_nearest_setting_that_can():
+def test_an_impossible_execution_leads_to_the_nearest_possible_one():
     result = planned(**{"train.batch_size": 12, "train.micro_batches": 1})
     assert result.configured.obstacle == (
         "12 rows of a batch cannot be sharded over data x fsdp = 8 devices; use a multiple of 8"

@@ -93,13 +93,13 @@ def test_rematerialisation_stores_less_and_micro_batches_need_sums():
     assert (half.gradients, half.saved) == (2 * plain.gradients, pytest.approx(plain.saved / 2, rel=0.1))
 
 
-def test_a_setting_that_does_not_fit_leads_to_the_nearest_that_does():
+def test_an_execution_that_does_not_fit_leads_to_the_nearest_that_does():
     estimator = Estimator(small_plan.task(), small_plan.architecture(), small_plan.CHUNK)
-    asked = ExecutionConfig(8, 1, 1, 64, 1, "none")
-    checker = FitChecker(estimator, FitChecker(estimator, ROOM).estimate(asked).needed - 1)
-    assert not checker.estimate(asked).fits
-    found = checker.nearest(asked)
+    configured = ExecutionConfig(8, 1, 1, 64, 1, "none")
+    checker = FitChecker(estimator, FitChecker(estimator, ROOM).estimate(configured).needed - 1)
+    assert not checker.estimate(configured).fits
+    found = checker.nearest(configured)
     assert found is not None
     assert found.fits
     assert (found.execution.batch_size, found.execution.tensor, found.execution.remat) == (64, 1, "none")
-    assert FitChecker(estimator, 1000).nearest(asked) is None
+    assert FitChecker(estimator, 1000).nearest(configured) is None

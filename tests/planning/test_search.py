@@ -21,7 +21,7 @@ def test_the_batch_is_kept_before_the_mesh_and_the_mesh_before_remat_and_micro_b
         assert (before.tensor, POLICIES.index(before.remat)) <= (after.tensor, POLICIES.index(after.remat))
 
 
-def test_a_batch_that_cannot_be_dealt_is_replaced_by_its_neighbours():
+def test_a_batch_that_cannot_be_sharded_is_replaced_by_its_neighbours():
     found = [execution for execution in execution_configs(ASKED, 16, POLICIES) if execution.tensor == 1]
     assert {execution.batch_size for execution in found} == {64}
 

@@ -58,13 +58,13 @@ def test_gpus_are_divided_evenly():
 
 
 def test_local_processes_see_their_gpus_and_tell_how_they_ended(tmp_path, site):
-    engine = local.Local(local.Options(parallel=2, gpus="4,5"), site)
+    launcher = local.Local(local.Options(parallel=2, gpus="4,5"), site)
     code = "import os, sys; print(os.environ['CUDA_VISIBLE_DEVICES']); sys.exit({})"
-    engine.start([job(k, code.format(3 * k), log=tmp_path / f"{k}.log") for k in range(2)])
-    assert sorted(ends(engine, 2)) == [Exit(0, 0, "4"), Exit(1, 3, "5")]
-    assert engine.active() == set()
-    engine.start([job(2, code.format(0), log=tmp_path / "2.log")])
-    assert ends(engine, 1) == [Exit(2, 0, "4")]
+    launcher.start([job(k, code.format(3 * k), log=tmp_path / f"{k}.log") for k in range(2)])
+    assert sorted(ends(launcher, 2)) == [Exit(0, 0, "4"), Exit(1, 3, "5")]
+    assert launcher.active() == set()
+    launcher.start([job(2, code.format(0), log=tmp_path / "2.log")])
+    assert ends(launcher, 1) == [Exit(2, 0, "4")]
 
 
 def test_local_refuses_a_branch_of_several_machines(site):
@@ -111,11 +111,11 @@ def test_the_tail_of_a_log_is_its_last_lines(tmp_path):
 
 
 def files(site, name, given, hosts=1, branches=(0, 2)):
-    engine = open_launcher(name, given, site)
+    launcher = open_launcher(name, given, site)
     jobs = [job(branch, hosts=hosts) for branch in branches]
-    engine.start(jobs)
-    assert engine.active() == set(branches)
-    assert engine.ended() == []
+    launcher.start(jobs)
+    assert launcher.active() == set(branches)
+    assert launcher.ended() == []
     return {path.name: path.read_text() for path in site.files.iterdir()}
 
 

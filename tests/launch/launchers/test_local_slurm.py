@@ -13,7 +13,7 @@ pytestmark = [
 ]
 
 LONGER = ("--config.train.epochs=8.0", "--config.train.batch_size=2", "--config.train.checkpoint_every=2")
-ENGINE = ("--launcher=slurm", "--option=time=0:30:00", "--interval=0.5", "--after=merge")
+LAUNCHER = ("--launcher=slurm", "--option=time=0:30:00", "--interval=0.5", "--after=merge")
 
 
 @pytest.fixture
@@ -25,11 +25,11 @@ def slurm(tmp_path, monkeypatch):
         yield env
 
 
-def test_branches_that_are_told_to_stop_or_killed_are_queued_again_and_the_merge_has_the_same_bits(tmp_path, slurm):
+def test_branches_that_are_preempted_or_killed_are_queued_again_and_the_merge_has_the_same_bits(tmp_path, slurm):
     root = commands.world_at(tmp_path)
     wait(start("run", root, "one", "--stages=mixture,gradients,conflict,partition,train,merge", *LONGER))
     with_partition(root, "queued")
-    driver = start("cluster", root, "queued", *ENGINE, *LONGER)
+    driver = start("cluster", root, "queued", *LAUNCHER, *LONGER)
     branches = [root / "queued" / "branches" / str(k) for k in range(2)]
     until(lambda: all(steps_saved(branch) for branch in branches), driver)
     script = root / "queued" / "jobs" / "branches.sbatch"

@@ -40,13 +40,13 @@ def cluster():
         made.shutdown()
 
 
-def engine(cluster, **options):
+def launcher(cluster, **options):
     site = JobContext("merit-test", commands.REPOSITORY, Path("jobs"))
     return RayTasks(Options(address=cluster.address, **options), site)
 
 
 def test_tasks_tell_how_their_commands_ended(cluster, tmp_path):
-    tasks = engine(cluster)
+    tasks = launcher(cluster)
     assert isinstance(tasks, Launcher)
     code = "import sys; print('the end'); sys.exit({})"
     tasks.start([Job(k, ("-c", code.format(k)), tmp_path / f"{k}.log") for k in range(2)])
@@ -55,8 +55,8 @@ def test_tasks_tell_how_their_commands_ended(cluster, tmp_path):
     assert tasks.active() == set()
 
 
-def test_the_machines_of_a_branch_are_told_of_each_other(cluster, tmp_path):
-    tasks = engine(cluster)
+def test_the_machines_of_a_branch_get_each_others_address(cluster, tmp_path):
+    tasks = launcher(cluster)
     code = "import sys; open(sys.argv[-1].rpartition(',')[2] + '.txt', 'w').write(sys.argv[-1])"
     words = ("-c", f"import os; os.chdir({str(tmp_path)!r}); {code}")
     tasks.start([Job(0, words, tmp_path / "log", hosts=2)])
@@ -85,10 +85,10 @@ def test_a_node_dies_and_the_merge_has_the_bits_of_an_undisturbed_run(cluster, t
     words = ("-m", "launch.branch", f"--config={root}/config.py", *LONGER, f"--workdir={root / 'ray'}")
     more = (f"--compilation_cache={jax.config.jax_compilation_cache_dir}",)
     jobs = [Job(k, (*words, *more, f"--branch={k}"), Path(workdir.branch_log(k))) for k in range(4)]
-    tasks = engine(cluster)
-    driver = Supervisor(tasks, jobs, workdir, retries=3)
+    tasks = launcher(cluster)
+    supervisor = Supervisor(tasks, jobs, workdir, retries=3)
     deadline, killed = time.monotonic() + 400, False
-    while not driver.poll():
+    while not supervisor.poll():
         under_way = [k for k in range(4) if steps_saved(root / "ray" / "branches" / str(k)) and not done(workdir, k)]
         if len(under_way) == 2 and not killed:
             cluster.remove_node(cluster.pair[0], allow_graceful=False)
@@ -96,7 +96,7 @@ def test_a_node_dies_and_the_merge_has_the_bits_of_an_undisturbed_run(cluster, t
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert killed
-    assert not driver.failed
+    assert not supervisor.failed
     assert sum(read_json(workdir.branch_host(k))["starts"] for k in range(4)) == 5
     wait(start("run", root, "ray", "--stages=merge", *LONGER))
     merged = [world.host(commands.OrbaxLeaves(root / name / "merged" / "params")) for name in ("one", "ray")]

@@ -29,7 +29,7 @@ if folder.name == "3":
     sys.exit("error: no_such_key")
 (folder / "done.json").write_text("{}")
 """
-"""Branch 0 finishes, 1 is told to stop and 2 crashes once, 3 is a mistake."""
+"""Branch 0 finishes, 1 is preempted and 2 crashes once, 3 is a mistake."""
 
 
 @pytest.fixture
@@ -57,33 +57,33 @@ def made(tmp_path, hosts=1):
 
 def test_an_array_is_driven_to_its_end(tmp_path, slurm):
     jobs, site, workdir = made(tmp_path)
-    engine = Slurm(Options(), site)
-    assert isinstance(engine, Launcher)
-    driver = Supervisor(engine, jobs, workdir, retries=2)
-    until(driver.poll)
-    assert driver.failed == {3: "error: no_such_key"}
+    launcher = Slurm(Options(), site)
+    assert isinstance(launcher, Launcher)
+    supervisor = Supervisor(launcher, jobs, workdir, retries=2)
+    until(supervisor.poll)
+    assert supervisor.failed == {3: "error: no_such_key"}
     attempts = [(tmp_path / "run" / "branches" / str(k) / "attempts").read_text() for k in range(4)]
     assert attempts == ["1", "2", "2", "1"]
     assert len(list(slurm.glob("*.submitted"))) == 2
 
 
-def test_a_branch_that_has_left_the_queue_is_active_until_its_end_is_told(tmp_path, slurm):
+def test_a_branch_that_has_left_the_queue_is_active_until_its_end_is_reported(tmp_path, slurm):
     jobs, site, _ = made(tmp_path)
-    engine = Slurm(Options(), site)
-    engine.start(jobs[3:])
+    launcher = Slurm(Options(), site)
+    launcher.start(jobs[3:])
     until(lambda: json.loads((slurm / "100_3.json").read_text())["running"] is False)
-    assert engine.active() == {3}
-    assert [end.code for end in engine.ended()] == [1]
-    assert engine.active() == set()
+    assert launcher.active() == {3}
+    assert [end.code for end in launcher.ended()] == [1]
+    assert launcher.active() == set()
 
 
-def test_a_new_driver_finds_what_is_in_the_queue(tmp_path, slurm):
+def test_a_new_supervisor_finds_what_is_in_the_queue(tmp_path, slurm):
     jobs, site, workdir = made(tmp_path)
     (slurm / "100_0.json").write_text(json.dumps({"running": True, "code": None, "name": site.name}))
     (slurm / "101_2.json").write_text(json.dumps({"running": True, "code": None, "name": "another run"}))
-    engine = Slurm(Options(), site)
-    assert engine.active() == {0}
-    Supervisor(engine, jobs[:1], workdir, retries=2).poll()
+    launcher = Slurm(Options(), site)
+    assert launcher.active() == {0}
+    Supervisor(launcher, jobs[:1], workdir, retries=2).poll()
     assert not list(slurm.glob("*.submitted"))
 
 

@@ -1,4 +1,4 @@
-"""What the driver starts, starts again, and leaves alone."""
+"""What the supervisor starts, starts again, and leaves alone."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from merit_jax.workdir.process import Process
 
 
 class Scripted:
-    """An engine whose jobs end at once, each with the next of its codes; 0 writes done.json."""
+    """A launcher whose jobs end at once, each with the next of its codes; 0 writes done.json."""
 
     detached = False
 
@@ -53,76 +53,76 @@ def jobs(count):
     return [Job(k, ("-c", ""), Path(f"{k}.log")) for k in range(count)]
 
 
-def driven(workdir, codes, retries=3, slots=None, turns=20):
-    engine = Scripted(workdir, codes, slots)
-    driver = Supervisor(engine, jobs(len(codes)), workdir, retries)
-    assert any(driver.poll() for _ in range(turns))
-    return driver, engine
+def driven(workdir, codes, retries=3, slots=None, polls=20):
+    launcher = Scripted(workdir, codes, slots)
+    supervisor = Supervisor(launcher, jobs(len(codes)), workdir, retries)
+    assert any(supervisor.poll() for _ in range(polls))
+    return supervisor, launcher
 
 
-def test_the_stand_in_is_an_engine(workdir):
+def test_the_stand_in_is_a_launcher(workdir):
     assert isinstance(Scripted(workdir, {}), Launcher)
 
 
 def test_every_branch_is_started_once_where_none_fails(workdir):
-    driver, engine = driven(workdir, {0: [0], 1: [0], 2: [0]})
-    assert (engine.started, driver.failed) == ([0, 1, 2], {})
+    supervisor, launcher = driven(workdir, {0: [0], 1: [0], 2: [0]})
+    assert (launcher.started, supervisor.failed) == ([0, 1, 2], {})
 
 
 @pytest.mark.parametrize("crash", [None, -9, -11, 2, 137, 139])
 def test_a_crash_is_retried_up_to_the_limit(workdir, crash):
-    driver, engine = driven(workdir, {0: [crash] * 3 + [0], 1: [crash] * 4})
-    assert engine.started.count(0) == 4
-    assert engine.started.count(1) == 4
-    assert list(driver.failed) == [1]
-    assert "the end of 1" in driver.failed[1]
+    supervisor, launcher = driven(workdir, {0: [crash] * 3 + [0], 1: [crash] * 4})
+    assert launcher.started.count(0) == 4
+    assert launcher.started.count(1) == 4
+    assert list(supervisor.failed) == [1]
+    assert "the end of 1" in supervisor.failed[1]
 
 
 def test_a_mistake_is_not_retried_and_does_not_stop_the_others(workdir):
-    driver, engine = driven(workdir, {0: [1], 1: [-9, 0]})
-    assert driver.failed == {0: "the end of 0"}
-    assert engine.started.count(0) == 1
+    supervisor, launcher = driven(workdir, {0: [1], 1: [-9, 0]})
+    assert supervisor.failed == {0: "the end of 0"}
+    assert launcher.started.count(0) == 1
     assert workdir.branch_done(1).exists()
 
 
-@pytest.mark.parametrize("told", [75, -15, 143])
-def test_being_told_to_stop_is_no_crash(workdir, told):
-    driver, engine = driven(workdir, {0: [told] * 9 + [0]}, retries=0)
-    assert engine.started == [0] * 10
-    assert not driver.failed
+@pytest.mark.parametrize("code", [75, -15, 143])
+def test_a_preemption_is_no_crash(workdir, code):
+    supervisor, launcher = driven(workdir, {0: [code] * 9 + [0]}, retries=0)
+    assert launcher.started == [0] * 10
+    assert not supervisor.failed
 
 
 def test_an_end_without_the_done_marker_is_a_crash(workdir):
-    engine = Scripted(workdir, {0: [0]})
-    engine.ended = lambda: [Exit(0, 0, "")] if engine.started else []
-    driver = Supervisor(engine, jobs(1), workdir, 0)
-    assert any(driver.poll() for _ in range(5))
-    assert list(driver.failed) == [0]
+    launcher = Scripted(workdir, {0: [0]})
+    launcher.ended = lambda: [Exit(0, 0, "")] if launcher.started else []
+    supervisor = Supervisor(launcher, jobs(1), workdir, 0)
+    assert any(supervisor.poll() for _ in range(5))
+    assert list(supervisor.failed) == [0]
 
 
 def test_no_more_are_started_than_there_are_slots(workdir):
-    engine = Scripted(workdir, {k: [0] for k in range(5)}, slots=2)
-    driver = Supervisor(engine, jobs(5), workdir, 0)
-    driver.poll()
-    assert engine.started == [0, 1]
-    driver.poll()
-    assert engine.started == [0, 1, 2, 3]
+    launcher = Scripted(workdir, {k: [0] for k in range(5)}, slots=2)
+    supervisor = Supervisor(launcher, jobs(5), workdir, 0)
+    supervisor.poll()
+    assert launcher.started == [0, 1]
+    supervisor.poll()
+    assert launcher.started == [0, 1, 2, 3]
 
 
-def test_a_new_driver_starts_only_what_is_left(workdir):
+def test_a_new_supervisor_starts_only_what_is_left(workdir):
     finish(workdir, 0)
     finish(workdir, 2)
-    _, engine = driven(workdir, {0: [], 1: [0], 2: []})
-    assert engine.started == [1]
+    _, launcher = driven(workdir, {0: [], 1: [0], 2: []})
+    assert launcher.started == [1]
 
 
-def test_a_branch_in_another_process_hands_is_left_alone(workdir):
+def test_a_branch_that_another_process_trains_is_left_alone(workdir):
     workdir.branch_lease(0).parent.mkdir()
     workdir.branch_lease(0).write_text(json.dumps({"lease": "theirs", **Process.this()._asdict()}))
-    engine = Scripted(workdir, {0: [0], 1: [0]})
-    driver = Supervisor(engine, jobs(2), workdir, 0)
-    assert not any(driver.poll() for _ in range(5))
-    assert engine.started == [1]
+    launcher = Scripted(workdir, {0: [0], 1: [0]})
+    supervisor = Supervisor(launcher, jobs(2), workdir, 0)
+    assert not any(supervisor.poll() for _ in range(5))
+    assert launcher.started == [1]
     workdir.branch_lease(0).unlink()
-    assert any(driver.poll() for _ in range(5))
-    assert engine.started == [1, 0]
+    assert any(supervisor.poll() for _ in range(5))
+    assert launcher.started == [1, 0]

@@ -53,8 +53,8 @@ def stages(root):
     for name, trainable in (("align", ("^projector/",)), ("instruct", ("^projector/", "^decoder/"))):
         files.append(root / f"{name}.py")
         files[-1].write_text(STAGE.format(root=str(root), trainable=trainable))
-    asked = {"basin.rebuild": True, "basin.start": str(like), "basin.stages": tuple(map(str, files))}
-    return config(root, "merit1d", **asked)
+    given = {"basin.rebuild": True, "basin.start": str(like), "basin.stages": tuple(map(str, files))}
+    return config(root, "merit1d", **given)
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,9 @@ def prepared(tmp_path_factory, compiled, one_device):
 def again(prepared, tmp_path):
     """A copy of a finished basin: its workdir, and the config that asks for it."""
     shutil.copytree(prepared[0] / "run", tmp_path / "run")
-    asked = {"basin.rebuild": True, "basin.start": str(prepared[0] / "like")}
+    given = {"basin.rebuild": True, "basin.start": str(prepared[0] / "like")}
     files = tuple(str(prepared[0] / f"{name}.py") for name in ("align", "instruct"))
-    return tmp_path / "run", config(prepared[0], "merit1d", **asked, **{"basin.stages": files})
+    return tmp_path / "run", config(prepared[0], "merit1d", **given, **{"basin.stages": files})
 
 
 def times(folder):
@@ -94,37 +94,37 @@ def test_every_stage_trains_its_parts_and_leaves_the_others_bit_identical(prepar
 
 
 def test_a_finished_basin_is_not_touched_and_becomes_the_runs_theta0(prepared, tmp_path, monkeypatch):
-    workdir, asked = again(prepared, tmp_path)
-    basin.train_basin(asked, workdir)  # a copy has other times, of which theta0.json keeps note
+    workdir, given = again(prepared, tmp_path)
+    basin.train_basin(given, workdir)  # a copy has other times, of which theta0.json keeps note
     before = times(workdir)
     monkeypatch.setattr(train_branches, "fine_tune", None)
-    settled = basin.prepare_theta0(asked, workdir)
+    prepared_config = basin.prepare_theta0(given, workdir)
     assert times(workdir) == before
-    assert settled.model.path == str(workdir / "basin" / "2_instruct" / "merged" / "hf")
-    assert not asked.model.path
-    with asked.unlocked():
-        asked.basin.rebuild = False
-    assert basin.prepare_theta0(asked, tmp_path / "other") is asked
+    assert prepared_config.model.path == str(workdir / "basin" / "2_instruct" / "merged" / "hf")
+    assert not given.model.path
+    with given.unlocked():
+        given.basin.rebuild = False
+    assert basin.prepare_theta0(given, tmp_path / "other") is given
     assert not (tmp_path / "other").exists()
 
 
 def test_a_basin_carries_on_after_the_last_finished_stage(prepared, tmp_path):
-    workdir, asked = again(prepared, tmp_path)
+    workdir, given = again(prepared, tmp_path)
     shutil.rmtree(workdir / "basin" / "2_instruct")
     before = times(workdir / "basin" / "1_align" / "branches")
-    theta0 = basin.train_basin(asked, workdir)
+    theta0 = basin.train_basin(given, workdir)
     assert times(workdir / "basin" / "1_align" / "branches") == before
     found, expected = world.exported(Path(theta0)), world.exported(prepared[1])
     assert all(found[path].tobytes() == leaf.tobytes() for path, leaf in expected.items())
 
 
 def test_a_basin_from_another_start_is_refused(prepared, tmp_path):
-    workdir, asked = again(prepared, tmp_path)
+    workdir, given = again(prepared, tmp_path)
     shutil.copytree(prepared[0] / "like", tmp_path / "like")
     (tmp_path / "like" / "generation_config.json").write_text("{}")
-    asked.basin.start = str(tmp_path / "like")
+    given.basin.start = str(tmp_path / "like")
     with pytest.raises(ValueError, match=r"start\.json was made from other inputs: like\.generation_config\.json"):
-        basin.train_basin(asked, workdir)
+        basin.train_basin(given, workdir)
 
 
 def test_stages_that_are_no_configs_are_refused(tmp_path):
