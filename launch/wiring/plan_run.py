@@ -75,14 +75,14 @@ def configured_execution(inputs: PlanInputs, topology: Topology) -> ExecutionCon
 
 
 def _gradient_stage(inputs: PlanInputs, chosen: ExecutionConfig, room: int) -> FitReport:
-    """Estimates the gradient stage: sums and gradients of `vmap` datasets (of one where that is 0), no optimizer."""
+    """Estimates the gradient stage: sums and gradients of the datasets in one step (at least one), no optimizer."""
     cfg = inputs.config.gradients
     execution = chosen._replace(batch_size=cfg.batch_size, micro_batches=1)
     estimator = Estimator(inputs.calibration_task(), inputs.architecture(), inputs.config.loss.chunk)
     report = FitChecker(estimator, room).estimate(execution)
     step = report.step
     if step is not None:
-        step = StepBytes(*(max(cfg.vmap, 1) * part for part in (2 * step.gradients, step.saved, step.working, 0)))
+        step = StepBytes(*(max(cfg.datasets_per_step, 1) * part for part in (2 * step.gradients, step.saved, step.working, 0)))
     return report._replace(resident=report.resident._replace(optimizer=0, theta0=0), step=step)
 
 
