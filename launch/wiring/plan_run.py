@@ -82,7 +82,9 @@ def _gradient_stage(inputs: PlanInputs, chosen: ExecutionConfig, room: int) -> F
     report = FitChecker(estimator, room).estimate(execution)
     step = report.step
     if step is not None:
-        step = StepBytes(*(max(cfg.datasets_per_step, 1) * part for part in (2 * step.gradients, step.saved, step.working, 0)))
+        step = StepBytes(
+            *(max(cfg.datasets_per_step, 1) * part for part in (2 * step.gradients, step.saved, step.working, 0))
+        )
     return report._replace(resident=report.resident._replace(optimizer=0, theta0=0), step=step)
 
 

@@ -54,16 +54,25 @@ def test_the_pages_have_commands_for_every_launcher():
     assert {value for name, _, value in given if name in ("--launcher", "--engine")} == set(LAUNCHERS) - {"local"}
 
 
-@pytest.mark.parametrize("module", sorted({module for module, _ in COMMANDS}))
-def test_every_command_line_and_every_option_is_understood(module):
-    given = [words for name, words in COMMANDS if name == module]
+def parsed(module, given):
+    """The launcher and its options on each command line, as a command of launch/ understands it."""
     words = [sys.executable, "-c", SCRIPT, module, json.dumps(given)]
     env = {**os.environ, **commands.environment()}
     done = subprocess.run(words, cwd=commands.REPOSITORY, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for known in json.loads(done.stdout):
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("module", sorted({module for module, _ in COMMANDS}))
+def test_every_command_line_and_every_option_is_understood(module):
+    for known in parsed(module, [words for name, words in COMMANDS if name == module]):
         if "launcher" in known:
             parse(LAUNCHERS[known["launcher"]].options, known["option"], known["launcher"])
+
+
+def test_the_launcher_may_be_given_by_its_former_flag():
+    given = [["--workdir=d", f"--{flag}=slurm", "--option=time=1:00:00"] for flag in ("launcher", "engine")]
+    assert parsed("launch.cluster", given) == [{"launcher": "slurm", "option": ["time=1:00:00"]}] * 2
 
 
 @pytest.mark.parametrize("page", PAGES)
