@@ -16,6 +16,7 @@ from merit_jax.pipeline.run import Run, Shared
 from merit_jax.workdir.artifacts import local_folder
 from merit_jax.workdir.paths import Workdir
 from merit_jax.workdir.storage import is_remote
+from merit_jax.workdir.version import refuse_older
 from models import export_hf, open_pretrained, smollm2_path
 from models.interface import Model
 from models.pretrained.processor import load_processor
@@ -76,8 +77,14 @@ def open_model(path: str, *, dtype: str = "auto", **switches: Any) -> Theta0Chec
 def open_run(
     config: ConfigDict, workdir: epath.PathLike, *, overwrite: bool = False, allow_missing: bool = False
 ) -> Run:
-    """Returns the run of a config in a workdir."""
+    """Returns the run of a config in a workdir.
+
+    Raises:
+        ValueError: There is no such checkpoint, or the workdir was begun by an earlier version.
+    """
+    home = Workdir.at(workdir)
+    refuse_older(home)
     theta0 = open_model(**config.model, constrain=lambda x: sharding.keep_rows(x, sharding.make_mesh(**config.mesh)))
     tokenizer, reader = load_processor(theta0.path, theta0.model.config)
     shared = Shared(theta0.model, theta0, tokenizer, reader)
-    return Run(config, Workdir.at(workdir), shared, overwrite, allow_missing)
+    return Run(config, home, shared, overwrite, allow_missing)

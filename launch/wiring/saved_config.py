@@ -11,6 +11,7 @@ from configs import common
 from launch.console import app
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir, absolute
+from merit_jax.workdir.version import refuse_older
 
 DEFAULT = common.__file__
 """For `app.start`: `--config` may be left out, and `--config.KEY=VALUE` then changes a key of the saved config."""
@@ -36,12 +37,14 @@ def read(workdir: epath.PathLike, changes: Mapping[str, Any] | None = None) -> C
         changes: Key, as "diagnostics.points", -> value.
 
     Raises:
-        ValueError: There is none, or one with unknown keys or values of another type.
+        ValueError: There is none, one of an earlier version, or one with unknown keys or values of another type.
     """
     root = absolute(workdir)
-    path = Workdir(root, root).config
+    home = Workdir(root, root)
+    path = home.config
     if not path.exists():
         raise ValueError(f"{path} is missing: {root} is not the workdir of a run; correct --workdir, or give --config")
+    refuse_older(home)
     config = common.get_config()
     try:
         config.update(read_json(path))

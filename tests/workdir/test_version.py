@@ -1,0 +1,36 @@
+"""A workdir that an earlier version began is refused in one sentence, and nothing in it is touched."""
+
+import json
+
+import pytest
+
+from launch.wiring import open_run, saved_config
+from merit_jax.workdir.paths import Workdir
+from merit_jax.workdir.version import refuse_older
+from tests.support import world
+
+
+@pytest.fixture
+def older(finished, tmp_path):
+    """A copy of a finished run with the keys of version 0.1."""
+    run = world.copied(finished, tmp_path)
+    config = json.loads(run.config.to_json_best_effort())
+    config["gradients"]["vmap"] = config["gradients"].pop("datasets_per_step")
+    run.workdir.config.write_text(json.dumps(config))
+    return run
+
+
+def test_it_is_refused_when_a_run_is_opened_and_when_its_config_is_read(older):
+    before = {str(path): path.stat().length for path in older.workdir.root.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"was begun by merit_jax 0\.1, .* use another --workdir"):
+        open_run.open_run(older.config, older.workdir.root, overwrite=True)
+    with pytest.raises(ValueError, match=r"was begun by merit_jax 0\.1"):
+        saved_config.read(older.workdir.root)
+    assert before == {str(path): path.stat().length for path in older.workdir.root.rglob("*") if path.is_file()}
+
+
+def test_new_and_unconfigured_workdirs_pass(finished, tmp_path):
+    refuse_older(Workdir.at(tmp_path / "new"))
+    run = world.copied(finished, tmp_path)
+    run.workdir.config.write_text(run.config.to_json_best_effort())
+    refuse_older(run.workdir)
