@@ -1,6 +1,7 @@
 """A workdir that an earlier version began is refused in one sentence, and nothing in it is touched."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -20,13 +21,17 @@ def older(finished, tmp_path):
     return run
 
 
+def files_of(run):
+    return {path: path.read_bytes() for path in Path(run.workdir.root).rglob("*") if path.is_file()}
+
+
 def test_it_is_refused_when_a_run_is_opened_and_when_its_config_is_read(older):
-    before = {str(path): path.stat().length for path in older.workdir.root.rglob("*") if path.is_file()}
+    before = files_of(older)
     with pytest.raises(ValueError, match=r"was begun by merit_jax 0\.1, .* use another --workdir"):
         open_run.open_run(older.config, older.workdir.root, overwrite=True)
     with pytest.raises(ValueError, match=r"was begun by merit_jax 0\.1"):
         saved_config.read(older.workdir.root)
-    assert before == {str(path): path.stat().length for path in older.workdir.root.rglob("*") if path.is_file()}
+    assert before == files_of(older)
 
 
 def test_new_and_unconfigured_workdirs_pass(finished, tmp_path):
