@@ -1,12 +1,13 @@
-"""Attention among the patches of many images in one row: to the own image, or to the own window of it."""
+"""Attention among the patches of many images in one row: each to its own image, or to its own window of it."""
 
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
 from jaxtyping import Bool, Float, Int
-
-from models.interface import Array
 
 DENSE = 1024
 """Most patches of a row for which all pairs are scored at once; above, memory grows with their number alone."""
@@ -18,19 +19,19 @@ def attend(
     query: Float[Array, "b p heads dim"],
     key: Float[Array, "b p heads dim"],
     value: Float[Array, "b p heads dim"],
-    segments: Int[Array, "b p"],
-    windows: Int[Array, "b p"],
+    segments: Int[Array | np.ndarray, "b p"],
+    windows: Int[Array | np.ndarray, "b p"],
     full: Bool[Array, ""],
     most: int,
-    implementation: str | None = None,
+    implementation: Literal["xla", "cudnn"] | None = None,
 ) -> Float[Array, "b p heads dim"]:
-    """Every patch sees the patches of its image if `full`, else those of its window.
+    """Attends from every patch to the patches of its image if `full`, else to those of its window.
 
     Args:
         query: Queries of the patches; likewise keys and values.
         segments: Number of the image; 0 on padding.
         windows: Number of the window; 0 on padding. A window's patches are neighbours.
-        full: Which of the two.
+        full: True for images, False for windows.
         most: Largest number of patches in a window.
         implementation: For `jax.nn.dot_product_attention`.
     """
@@ -56,9 +57,9 @@ def _to_images(
     segments: Int[Array, "b p"],
     windows: Int[Array, "b p"],
     block: int,
-    implementation: str | None,
+    implementation: Literal["xla", "cudnn"] | None,
 ) -> Float[Array, "b p heads dim"]:
-    """Attention to images, `block` queries at a time against all keys."""
+    """Attends to images, `block` queries at a time to all keys."""
 
     @jax.checkpoint
     def of_block(part: tuple[Array, Array]) -> Array:
@@ -77,9 +78,9 @@ def _to_windows(
     segments: Int[Array, "b p"],
     windows: Int[Array, "b p"],
     block: int,
-    implementation: str | None,
+    implementation: Literal["xla", "cudnn"] | None,
 ) -> Float[Array, "b p heads dim"]:
-    """Attention to windows: no window is larger than a block, so each block sees itself and its two neighbours."""
+    """Attends to windows: no window is larger than a block, so each block sees itself and its two neighbours."""
 
     def blocks(x: Array) -> Array:
         return x.reshape(-1, block, *x.shape[2:])
@@ -99,5 +100,5 @@ def _to_windows(
 
 
 def _blocks_first(x: Array, block: int) -> Array:
-    """[b, p, ...] as [blocks, b, block, ...]."""
+    """Reshapes [b, p, ...] to [blocks, b, block, ...]."""
     return jnp.moveaxis(x.reshape(x.shape[0], -1, block, *x.shape[2:]), 1, 0)
