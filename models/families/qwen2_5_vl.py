@@ -2,6 +2,7 @@
 
 from models.families import qwen2
 from models.families.config_parsing import Section, is_tied, parse_decoder, rope_settings
+from models.families.vision_config import both
 from models.interface import DecoderConfig, VisionLanguageConfig
 from models.io.weight_map import WeightRow, below
 from models.modules.qwen2_5_vit import PatchMergerConfig, QwenVisionConfig
@@ -10,23 +11,16 @@ Config = VisionLanguageConfig[QwenVisionConfig, PatchMergerConfig]
 
 _BLOCK, _MERGER = "visual.blocks.{layer}", "visual.merger"
 VISION = (
-    WeightRow(f"{_BLOCK}.norm1.weight", "vision/blocks/attention_norm/scale"),
-    WeightRow(f"{_BLOCK}.attn.qkv.weight", "vision/blocks/attention/qkv/kernel", transpose=True),
-    WeightRow(f"{_BLOCK}.attn.qkv.bias", "vision/blocks/attention/qkv/bias"),
-    WeightRow(f"{_BLOCK}.attn.proj.weight", "vision/blocks/attention/output/kernel", transpose=True),
-    WeightRow(f"{_BLOCK}.attn.proj.bias", "vision/blocks/attention/output/bias"),
-    WeightRow(f"{_BLOCK}.norm2.weight", "vision/blocks/mlp_norm/scale"),
-    WeightRow(f"{_BLOCK}.mlp.gate_proj.weight", "vision/blocks/mlp/gate/kernel", transpose=True),
-    WeightRow(f"{_BLOCK}.mlp.gate_proj.bias", "vision/blocks/mlp/gate/bias"),
-    WeightRow(f"{_BLOCK}.mlp.up_proj.weight", "vision/blocks/mlp/up/kernel", transpose=True),
-    WeightRow(f"{_BLOCK}.mlp.up_proj.bias", "vision/blocks/mlp/up/bias"),
-    WeightRow(f"{_BLOCK}.mlp.down_proj.weight", "vision/blocks/mlp/down/kernel", transpose=True),
-    WeightRow(f"{_BLOCK}.mlp.down_proj.bias", "vision/blocks/mlp/down/bias"),
-    WeightRow(f"{_MERGER}.ln_q.weight", "projector/norm/scale"),
-    WeightRow(f"{_MERGER}.mlp.0.weight", "projector/input/kernel", transpose=True),
-    WeightRow(f"{_MERGER}.mlp.0.bias", "projector/input/bias"),
-    WeightRow(f"{_MERGER}.mlp.2.weight", "projector/output/kernel", transpose=True),
-    WeightRow(f"{_MERGER}.mlp.2.bias", "projector/output/bias"),
+    *both(f"{_BLOCK}.norm1", "vision/blocks/attention_norm", bias=False),
+    *both(f"{_BLOCK}.attn.qkv", "vision/blocks/attention/qkv"),
+    *both(f"{_BLOCK}.attn.proj", "vision/blocks/attention/output"),
+    *both(f"{_BLOCK}.norm2", "vision/blocks/mlp_norm", bias=False),
+    *both(f"{_BLOCK}.mlp.gate_proj", "vision/blocks/mlp/gate"),
+    *both(f"{_BLOCK}.mlp.up_proj", "vision/blocks/mlp/up"),
+    *both(f"{_BLOCK}.mlp.down_proj", "vision/blocks/mlp/down"),
+    *both(f"{_MERGER}.ln_q", "projector/norm", bias=False),
+    *both(f"{_MERGER}.mlp.0", "projector/input"),
+    *both(f"{_MERGER}.mlp.2", "projector/output"),
 )
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from models.interface import Array, DecoderConfig, KVCache
 from models.modules import rope
-from models.modules.layers import MLP, Attention, Context, LayerCache, Projection, RMSNorm, parameter, write
+from models.modules.layers import MLP, Attention, Context, LayerCache, Norm, Projection, parameter, write
 from models.modules.scan import stacked
 
 
@@ -45,9 +45,9 @@ class Layer(nn.Module):
     ) -> tuple[Float[jax.Array, "b t d"], LayerCache | None]:
         """Runs one step of the scan over layers: the residual stream is the carry, the cache an input, its new part an output."""
         c = self.config
-        attended, new = Attention(c, name="attention")(RMSNorm(c, name="attention_norm")(x), context, cache)
+        attended, new = Attention(c, name="attention")(Norm(c, name="attention_norm")(x), context, cache)
         x = x + attended
-        return x + MLP(c, name="mlp")(RMSNorm(c, name="mlp_norm")(x)), new
+        return x + MLP(c, name="mlp")(Norm(c, name="mlp_norm")(x)), new
 
 
 class Decoder(nn.Module):
@@ -60,7 +60,7 @@ class Decoder(nn.Module):
         c = self.config
         self.embed = Embedding(c)
         self.layers = stacked(Layer, c, c.layers, in_axes=(nn.broadcast, 0))(c)
-        self.final_norm = RMSNorm(c)
+        self.final_norm = Norm(c)
         if not c.tied:
             self.unembed = Projection(c, c.vocab_size, ("embed", "vocab"), out_dtype="float32")
 

@@ -40,18 +40,24 @@ class LayerCache(NamedTuple):
     v: Float[jax.Array, "*layers b slots kv_heads head_dim"]
 
 
-class RMSNorm(nn.Module):
-    """y = scale * x / sqrt(mean(x^2) + eps), in float32."""
+class Norm(nn.Module):
+    """y = scale * x / sqrt(mean(x^2) + eps), in float32 (RMSNorm); if `centred`, of x - mean(x), plus a bias (LayerNorm)."""
 
     config: StackConfig
+    centred: bool = False
 
     @nn.compact
     def __call__(self, x: Float[jax.Array, "*b d"]) -> Float[jax.Array, "*b d"]:
         """Normalises the last axis."""
         scale = parameter(self, "scale", nn.initializers.ones_init(), x.shape[-1:], "norm")
         wide = x.astype(jnp.float32)
+        if self.centred:
+            wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
         normed = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.config.norm_eps)
-        return (normed * scale.astype(jnp.float32)).astype(self.config.dtype)
+        y = normed * scale.astype(jnp.float32)
+        if self.centred:
+            y = y + parameter(self, "bias", nn.initializers.zeros_init(), x.shape[-1:], "norm").astype(jnp.float32)
+        return y.astype(self.config.dtype)
 
 
 class Projection(nn.Module):

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from models.interface import Array, StackConfig
 from models.modules import rope
-from models.modules.layers import MLP, Projection, RMSNorm
+from models.modules.layers import MLP, Norm, Projection
 from models.modules.patch_attention import attend
 from models.modules.scan import stacked
 
@@ -118,14 +118,9 @@ class PatchRows(NamedTuple):
 def patch_rows(
     config: QwenVisionConfig, length: int, features: int, make: Callable[..., Any], batch: tuple[int, ...] = ()
 ) -> PatchRows:
-    """Makes every array of `PatchRows` by `make(shape, dtype)`, such as `np.zeros` or `jax.ShapeDtypeStruct`.
+    """Makes every array of `PatchRows`, with leading axes `batch`, by `make(shape, dtype)`, such as `np.zeros`.
 
-    Args:
-        config: The tower.
-        length: Tokens of a row.
-        features: Room for features, in tokens.
-        make: Called with each array's shape and type.
-        batch: Leading axes.
+    A row has `length` tokens, and room for `features` that stand for images.
     """
     patches = features * config.patches_per_token
     return PatchRows(
@@ -179,8 +174,8 @@ class PatchBlock(nn.Module):
     ) -> tuple[Float[jax.Array, "b p d"], None]:
         """Runs one step of the scan over blocks."""
         c = self.config
-        x = x + PatchAttention(c, name="attention")(RMSNorm(c, name="attention_norm")(x), context, full)
-        return x + MLP(c, use_bias=True, name="mlp")(RMSNorm(c, name="mlp_norm")(x)), None
+        x = x + PatchAttention(c, name="attention")(Norm(c, name="attention_norm")(x), context, full)
+        return x + MLP(c, use_bias=True, name="mlp")(Norm(c, name="mlp_norm")(x)), None
 
 
 class QwenVision(nn.Module):
@@ -218,7 +213,7 @@ class PatchMerger(nn.Module):
         """Computes token vectors, in the order of the patches."""
         c = self.config
         width = c.patches * hidden.shape[-1]
-        x = RMSNorm(c, name="norm")(hidden).reshape(hidden.shape[0], -1, width)
+        x = Norm(c, name="norm")(hidden).reshape(hidden.shape[0], -1, width)
         x = Projection(c, width, ("embed", "mlp"), use_bias=True, name="input")(x)
         x = nn.gelu(x, approximate=False)
         return Projection(c, c.out_size, ("mlp", "embed"), use_bias=True, name="output")(x)

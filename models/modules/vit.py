@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
 from models.interface import Array, StackConfig
-from models.modules.layers import Projection, parameter
+from models.modules.layers import Norm, Projection, parameter
 from models.modules.scan import stacked
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -106,37 +106,13 @@ class ViTConfig(StackConfig):
 def tile_rows(
     config: ViTConfig, tiles: int, features: int, make: Callable[..., Any], batch: tuple[int, ...] = ()
 ) -> TileRows:
-    """Makes every array of `TileRows` by `make(shape, dtype)`, such as `np.zeros` or `jax.ShapeDtypeStruct`.
-
-    Args:
-        config: The tower.
-        tiles: Room for tiles.
-        features: Features of all of them together.
-        make: Called with each array's shape and type.
-        batch: Leading axes.
-    """
+    """Makes every array of `TileRows`, with leading axes `batch`, by `make(shape, dtype)`, such as `np.zeros`."""
     return TileRows(
         make((*batch, tiles, config.grid**2, config.patch_values), np.float32),
         make((*batch, tiles, config.grid, config.grid), np.bool_) if config.masked else None,
         make((*batch, features), np.int32),
         make((*batch, features), np.bool_),
     )
-
-
-class LayerNorm(nn.Module):
-    """y = scale * (x - mean(x)) / sqrt(var(x) + eps) + bias, in float32."""
-
-    config: ViTConfig
-
-    @nn.compact
-    def __call__(self, x: Float[jax.Array, "*b d"]) -> Float[jax.Array, "*b d"]:
-        """Normalises the last axis."""
-        scale = parameter(self, "scale", nn.initializers.ones_init(), x.shape[-1:], "norm")
-        bias = parameter(self, "bias", nn.initializers.zeros_init(), x.shape[-1:], "norm")
-        wide = x.astype(jnp.float32)
-        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
-        normed = centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + self.config.norm_eps)
-        return (normed * scale.astype(jnp.float32) + bias.astype(jnp.float32)).astype(self.config.dtype)
 
 
 class Block(nn.Module):
@@ -150,8 +126,8 @@ class Block(nn.Module):
     ) -> tuple[Float[jax.Array, "n s d"], None]:
         """Runs one step of the scan over blocks."""
         c = self.config
-        x = x + self._attend(LayerNorm(c, name="attention_norm")(x), mask)
-        wide = Projection(c, c.mlp_size, ("embed", "mlp"), True, name="up")(LayerNorm(c, name="mlp_norm")(x))
+        x = x + self._attend(Norm(c, centred=True, name="attention_norm")(x), mask)
+        wide = Projection(c, c.mlp_size, ("embed", "mlp"), True, name="up")(Norm(c, centred=True, name="mlp_norm")(x))
         return x + Projection(c, c.hidden_size, ("mlp", "embed"), True, name="down")(
             ACTIVATIONS[c.activation](wide)
         ), None
@@ -186,7 +162,7 @@ class ViT(nn.Module):
             mask = jnp.asarray(images.mask, bool).reshape(b * tiles, c.grid, c.grid)
         x = self._embed(jnp.reshape(images.pixels, (b * tiles, c.grid**2, c.patch_values)), mask)
         x, _ = self._blocks()(x, None if mask is None else mask.reshape(b * tiles, 1, 1, c.grid**2))
-        after = LayerNorm(c, name="final_norm")(x)
+        after = Norm(c, centred=True, name="final_norm")(x)
         x = (after if c.normed else x)[:, c.skipped :]
         return x.reshape(b, tiles, *x.shape[1:])
 
@@ -202,7 +178,7 @@ class ViT(nn.Module):
         shape = (c.grid**2 + c.clip, c.hidden_size)
         table = parameter(self, "positions", normal, shape, None, "embed").astype(c.dtype)
         x = x + (table if mask is None else table[places(mask)])
-        return LayerNorm(c, name="first_norm")(x) if c.clip else x
+        return Norm(c, centred=True, name="first_norm")(x) if c.clip else x
 
     def _blocks(self) -> nn.Module:
         """Makes the blocks, with parameters stacked on a leading axis; all are initialised, the first `depth` are run."""

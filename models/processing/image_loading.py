@@ -120,7 +120,7 @@ def _path_size(path: str, stamp: Stamp) -> tuple[int, int]:
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int]:
     with _opened(image) as opened:
-        if opened.format == "TIFF":  # whose reader may turn it too
+        if opened.format == "TIFF":  # whose reader may rotate it too
             opened = ImageOps.exif_transpose(opened)
         turned = opened.width != opened.height and _orientation(opened) in QUARTER_TURNS
         return (opened.width, opened.height) if turned else (opened.height, opened.width)
@@ -132,26 +132,19 @@ def _opened(image: Mapping[str, Any]) -> Iterator[Image.Image]:
     source = _source(image)
     try:
         with Image.open(source, formats=_formats()) as opened:
-            _check_size(opened)
+            if opened.width * opened.height > MAX_PIXELS:
+                size = f"{opened.width} x {opened.height} pixels"
+                raise Image.DecompressionBombError(f"{size}, at most {MAX_PIXELS} are decoded")
             yield opened
     except UnidentifiedImageError:
         raise ValueError(f"{image_name(image)}: not an image that Pillow can read; convert it to PNG or JPEG") from None
-    except (_TooLargeError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{image_name(image)}: too large ({error}); make it smaller or delete the record") from None
     except Exception as error:  # decoders fail on damaged data in any way: OSError, SyntaxError, struct.error, ...
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(
             f"{image_name(image)}: damaged or truncated image ({reason}); replace it or delete the record"
         ) from error
-
-
-class _TooLargeError(Exception):
-    """An image has more than `MAX_PIXELS`."""
-
-
-def _check_size(opened: Image.Image) -> None:
-    if opened.width * opened.height > MAX_PIXELS:
-        raise _TooLargeError(f"{opened.width} x {opened.height} pixels, at most {MAX_PIXELS} are decoded")
 
 
 @functools.cache

@@ -91,28 +91,33 @@ class QwenReader(ImageReader):
         Raises:
             ValueError: An image cannot be read or does not fit its tokens, or the row has no room for all image tokens.
         """
-        row = patch_rows(self.config.vision, row_length, image_tokens, np.zeros)
-        shown: list[Shown] = []
+        vision, row = self.config.vision, patch_rows(self.config.vision, row_length, image_tokens, np.zeros)
+        shown: list[tuple[int, Span]] = []
         for start, example in placed:
             spans = self._spans(example)
             length = len(example.tokens) - 1
             places = [(span.start, *span.grid) for span in spans]
             row.positions[start : start + length] = mrope_positions(length, places)
-            shown += [self._show(span, start) for span in spans]
-        taken = sum(len(part.slots) for part in shown)
+            shown += [(start + span.start, span) for span in spans]
+        taken = sum(span.kept for _, span in shown)
         if taken > image_tokens:
             raise ValueError(
                 f"a row has {taken} image tokens and room for {image_tokens}; allow more image tokens to a row, or lower "
                 "longest_edge (max_pixels) in preprocessor_config.json"
             )
-        group, end, last = self.config.vision.patches_per_token, 0, 0
-        for number, part in enumerate(shown, start=1):
-            here = slice(end, end + len(part.slots))
-            inside = slice(here.start * group, here.stop * group)
-            row.patches[inside], row.coordinates[inside] = part.patches, part.coordinates
-            row.segments[inside], row.windows[inside] = number, np.repeat(part.windows + last + 1, group)
-            row.slots[here], row.valid[here] = part.slots, 1
-            end, last = here.stop, int(row.windows[inside].max())
+        merge, group, end, last = vision.merge_size, vision.patches_per_token, 0, 0
+        inside = np.stack(np.divmod(np.arange(group), merge), axis=-1)
+        for number, (first, span) in enumerate(shown, start=1):
+            order, windows = window_order(*span.grid, vision.window)
+            order, windows = order[order < span.kept], windows[order < span.kept] + last + 1
+            tokens, patches = slice(end, end + span.kept), slice(end * group, (end + span.kept) * group)
+            corners = np.stack(np.divmod(order, span.grid[1]), axis=-1) * merge
+            pixels = self.read(span.image).reshape(span.grid[0] * span.grid[1], group, -1)[order]
+            row.patches[patches] = pixels.reshape(-1, row.patches.shape[-1])
+            row.coordinates[patches] = (corners[:, None] + inside).reshape(-1, 2)
+            row.segments[patches], row.windows[patches] = number, np.repeat(windows, group)
+            row.slots[tokens], row.valid[tokens] = first + order, 1
+            end, last = tokens.stop, int(windows.max())
         return row
 
     def _spans(self, example: Any) -> list["Span"]:
@@ -126,7 +131,10 @@ class QwenReader(ImageReader):
             mine, slots = np.split(slots, [min(grid[0] * grid[1], len(slots))])
             whole = len(mine) == grid[0] * grid[1] or mine[-1] == len(tokens) - 1
             if not whole or mine[-1] - mine[0] + 1 != len(mine):
-                raise ValueError(_misfit(image_name(image), grid, len(mine)))
+                raise ValueError(
+                    f"{image_name(image)}: the image has {grid[0]} x {grid[1]} tokens, but {len(mine)} neighbouring ones stand "
+                    "for it: the image or the image processor has changed since the text was tokenised; delete the token cache"
+                )
             kept = int(np.count_nonzero(mine < len(tokens) - 1))
             spans += [Span(image, grid, int(mine[0]), kept)] if kept else []
         if len(slots):
@@ -134,23 +142,6 @@ class QwenReader(ImageReader):
                 f"{len(slots)} image tokens of an example belong to none of its {len(example.images)} images"
             )
         return spans
-
-    def _show(self, span: "Span", start: int) -> "Shown":
-        """Reads the patches of one image, in the order of windows."""
-        vision, columns = self.config.vision, span.grid[1]
-        values = self.read(span.image)
-        order, windows = window_order(*span.grid, vision.window)
-        kept = order < span.kept
-        order, windows = order[kept], windows[kept]
-        merge = vision.merge_size
-        corner = np.stack([order // columns, order % columns], axis=-1) * merge
-        inside = np.stack(np.divmod(np.arange(merge * merge), merge), axis=-1)
-        return Shown(
-            values.reshape(span.grid[0] * columns, merge * merge, -1)[order].reshape(-1, values.shape[-1]),
-            windows,
-            (corner[:, None] + inside).reshape(-1, 2),
-            start + span.start + order,
-        )
 
 
 class Span(NamedTuple):
@@ -167,22 +158,6 @@ class Span(NamedTuple):
     grid: tuple[int, int]
     start: int
     kept: int
-
-
-class Shown(NamedTuple):
-    """The tokens of one image of a row, in the order of windows, and their patches.
-
-    Attributes:
-        patches: Pixels of each patch, those of a token together.
-        windows: Number of each token's window in the image, from 0.
-        coordinates: Row and column of each patch.
-        slots: Place of each token in the row.
-    """
-
-    patches: Float32[np.ndarray, "p d"]
-    windows: Int64[np.ndarray, " n"]
-    coordinates: Int64[np.ndarray, "p 2"]
-    slots: Int64[np.ndarray, " n"]
 
 
 def mrope_positions(length: int, images: Sequence[tuple[int, int, int]]) -> Int32[np.ndarray, "n 3"]:
@@ -240,10 +215,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _misfit(name: str, grid: tuple[int, int], tokens: int) -> str:
-    return (
-        f"{name}: the image has {grid[0]} x {grid[1]} tokens, but {tokens} neighbouring ones stand for it: the image or "
-        "the image processor has changed since the text was tokenised; delete the token cache"
-    )
