@@ -71,7 +71,7 @@ class Scene(NamedTuple):
         return self.name.partition("-")[0]
 
     def of_kind(self, kind: str) -> tuple[Thing, ...]:
-        """The objects of one kind, in reading order."""
+        """Returns the objects of one kind, in reading order."""
         return tuple(thing for thing in self.things if thing.kind == kind)
 
 
@@ -82,7 +82,7 @@ def content_class(text: str) -> int:
 
 @functools.lru_cache(maxsize=1 << 16)
 def make_scene(split: str, seed: int, number: int, written: bool = False, crowd: str = "few") -> Scene:
-    """The scene of a number; the same on every machine.
+    """Makes the scene of a number; the same on every machine.
 
     Args:
         split: "mixture", "suites" or "basin".

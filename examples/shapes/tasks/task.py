@@ -1,4 +1,4 @@
-"""What a task is: question wordings, an optional hint at the wanted form, and a function that reads the answer off a scene."""
+"""A task: question wordings, an optional hint at the wanted form, and a function that reads the answer off a scene."""
 
 from collections.abc import Callable, Iterator, Mapping
 from random import Random
@@ -67,7 +67,7 @@ class Row(NamedTuple):
 
 
 def question(task: Task, asked: Asked, random: Random) -> str:
-    """One of the task's wordings, filled, with its hint."""
+    """Returns one of the task's wordings, filled, with its hint."""
     return " ".join(filter(None, (random.choice(task.wordings).format(**asked.slots), task.hint)))
 
 
@@ -97,6 +97,6 @@ def ask_rows(task: Task, rows: int, split: str, seed: int, key: str, scenes: int
 
 
 def _order(random: Random, scenes: int) -> Iterator[int]:
-    """All of the shared scenes in random order, then further ones."""
+    """Yields all of the shared scenes in random order, then further ones."""
     yield from random.sample(range(scenes), scenes)
     yield from range(scenes, 100 * scenes + 100_000)
