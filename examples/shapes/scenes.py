@@ -31,7 +31,7 @@ class Thing(NamedTuple):
         kind: "shape", "letter", "digit" or "written" (a real handwritten digit).
         name: Which shape, letter or digit.
         color: One of `COLORS`; None for handwriting.
-        size: One of `SIZES`; None for what is no shape.
+        size: One of `SIZES`; None for a thing that is no shape.
         cell: Place in the grid, 0 to 8 in reading order.
         picture: Which handwritten digit; -1 for none.
     """

@@ -53,7 +53,7 @@ class Turn(NamedTuple):
     Attributes:
         question: The question.
         answer: The answer.
-        facts: What the answer should mention.
+        facts: Facts that the answer should mention.
     """
 
     question: str

@@ -6,7 +6,7 @@ A large image is resized to whole tiles and read tile by tile, then once more as
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from transformers.models.idefics3.image_processing_pil_idefics3 import get_resize_output_image_size
@@ -48,13 +48,6 @@ def rows(config: Config) -> tuple[WeightRow, ...]:
     return (*tower, PROJECTOR, *text_rows(config.text, "model.", "model.text_model."))
 
 
-class Grid(NamedTuple):
-    """The lines and columns of tiles that an image is split into; 0 x 0 if it is one tile."""
-
-    rows: int
-    columns: int
-
-
 class Reader(TileReader):
     """A reader that makes of a large image a grid of tiles and one tile that shows it whole, of a small one a single tile."""
 
@@ -76,18 +69,18 @@ class Reader(TileReader):
         """Returns the number of tiles of an image of that size."""
         return math.prod(self.grid(height, width)) + 1
 
-    def grid(self, height: int, width: int) -> Grid:
-        """Returns the grid of tiles of an image of that size."""
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the lines and columns of tiles that an image of that size is split into; 0 x 0 if it is one tile."""
         processor, side = self.processor, self.config.vision.image_size
         if not processor.do_image_splitting:
-            return Grid(0, 0)
+            return 0, 0
         if processor.do_resize and processor.size.longest_edge:
             shape = np.broadcast_to(np.uint8(0), (3, height, width))
             height, width = get_resize_output_image_size(shape, processor.size.longest_edge)
         elif processor.do_resize:
             height, width = processor.size.height, processor.size.width
-        found = Grid(*whole_tiles(height, width, side))
-        return Grid(0, 0) if found == (1, 1) else found
+        found = whole_tiles(height, width, side)
+        return (0, 0) if found == (1, 1) else found
 
     def expansion(self, image: Mapping[str, Any], number_of_images: int) -> str:
         """Returns the text of transformers' processor for an image: its tiles, row by row, then the whole."""

@@ -25,20 +25,12 @@ Config = VisionLanguageConfig[ViTConfig, MLPProjectorConfig]
 
 TOWER, OLD_TOWER = "vision_tower.", "vision_tower.vision_model."
 """Beginning of the tower's tensor names, as transformers 5 writes them and as most published checkpoints have them."""
-_HEAD = (
-    "head.probe",
-    "head.attention.in_proj_weight",
-    "head.attention.in_proj_bias",
-    "head.attention.out_proj.weight",
-    "head.attention.out_proj.bias",
-    "head.layernorm.weight",
-    "head.layernorm.bias",
-    "head.mlp.fc1.weight",
-    "head.mlp.fc1.bias",
-    "head.mlp.fc2.weight",
-    "head.mlp.fc2.bias",
+_LAYERS = ("head.attention.out_proj", "head.layernorm", "head.mlp.fc1", "head.mlp.fc2")
+_NAMES = (
+    *("head.probe", "head.attention.in_proj_weight", "head.attention.in_proj_bias", "embeddings.position_ids"),
+    *(f"{layer}.{kind}" for layer in _LAYERS for kind in ("weight", "bias")),
 )
-UNUSED = tuple(WeightRow(TOWER + name, None) for name in (*_HEAD, "embeddings.position_ids"))
+UNUSED = tuple(WeightRow(TOWER + name, None) for name in _NAMES)
 """SigLIP's pooling head, and the numbers 0, 1, ... that old checkpoints store."""
 
 

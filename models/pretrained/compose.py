@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,16 +21,8 @@ FREE = {*SWITCHES, "family", "mrope_section"}
 """Fields in which a part may differ: a text's tokens have one position, which M-RoPE takes three times to the same effect."""
 
 
-class Source(NamedTuple):
-    """The source of a part.
-
-    Attributes:
-        opened: A checkpoint that has the part.
-        prefix: Beginning of the paths of the part's leaves there.
-    """
-
-    opened: Pretrained
-    prefix: str
+Reader = Callable[[str], np.ndarray]
+"""Path of a leaf inside a part -> the leaf."""
 
 
 def compose(
@@ -61,18 +53,16 @@ def compose(
     blueprint = ConfigOnlyCheckpoint(like)
     if not isinstance(blueprint.model.config, VisionLanguageConfig):
         raise ValueError(f"{blueprint.config_file}: describes a text model; expected a vision-language model")
-    given = {"vision": vision, "projector": projector, "decoder": text}
-    sources = {part: _open(blueprint, part, Path(path)) for part, path in given.items() if path is not None}
+    model, given = blueprint.model, {"vision": vision, "projector": projector, "decoder": text}
+    readers = {part: _open(blueprint, part, Path(path)) for part, path in given.items() if path is not None}
     if text is not None:
         ours, theirs = ({n: token for token, n in load_tokenizer(p).get_vocab().items()} for p in (like, text))
         same_vocabulary(ours, theirs, str(like), str(text), "use the tokenizer of the text model")
-    model = blueprint.model
     random = _random_parts(model, seed)
 
     def read(path: str) -> np.ndarray:
         part, _, inside = path.partition("/")
-        source = sources.get(part)
-        return random(part)[inside] if source is None else source.opened.read(source.prefix + inside)
+        return readers[part](inside) if part in readers else random(part)[inside]
 
     export_hf(out, read, Pretrained(blueprint, model, plan_of(model, blueprint)), dtype=dtype)
 
@@ -88,7 +78,7 @@ def _random_parts(model: Model, seed: int) -> Callable[[str], dict[str, np.ndarr
     return made
 
 
-def _open(blueprint: ConfigOnlyCheckpoint, part: str, path: Path) -> Source:
+def _open(blueprint: ConfigOnlyCheckpoint, part: str, path: Path) -> Reader:
     """Opens the part of a checkpoint, if it fits the blueprint.
 
     Raises:
@@ -102,14 +92,13 @@ def _open(blueprint: ConfigOnlyCheckpoint, part: str, path: Path) -> Source:
         found, prefix = config, ""
     else:
         raise ValueError(f"{path} is a text model and has no {part}; expected a vision-language checkpoint")
-    source = Source(opened, prefix)
     differences = [
         *_config_differences(getattr(wanted, _FIELD[part]), found),
-        *_shape_differences(blueprint.model, part, source),
+        *_shape_differences(blueprint.model.abstract[part], opened, prefix),
     ]
     if differences:
         raise ValueError(f"the {part} of {path} does not fit {blueprint.config_file}: {'; '.join(differences)}")
-    return source
+    return lambda inside: opened.read(prefix + inside)
 
 
 _FIELD = {"vision": "vision", "projector": "projector", "decoder": "text"}
@@ -127,11 +116,11 @@ def _config_differences(wanted: Any, found: Any) -> Iterator[str]:
             yield f"{field.name} = {theirs}, expected {mine}"
 
 
-def _shape_differences(model: Model, part: str, source: Source) -> Iterator[str]:
+def _shape_differences(abstract: Any, opened: Pretrained, prefix: str) -> Iterator[str]:
     """Yields the leaves of which a part has more, fewer, or others."""
-    wanted = {path: leaf.shape for path, leaf in flatten_dict(model.abstract[part], sep="/").items()}
-    found = {path: leaf.shape for path, leaf in source.opened.paths().items() if path.startswith(source.prefix)}
-    found = {path.removeprefix(source.prefix): shape for path, shape in found.items()}
+    wanted = {path: leaf.shape for path, leaf in flatten_dict(abstract, sep="/").items()}
+    inside = {path: leaf.shape for path, leaf in opened.paths().items() if path.startswith(prefix)}
+    found = {path.removeprefix(prefix): shape for path, shape in inside.items()}
     for path in sorted(wanted.keys() | found.keys()):
         if wanted.get(path) != found.get(path):
             yield f"{path} has shape {found.get(path)}, expected {wanted.get(path)}"

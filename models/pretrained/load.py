@@ -88,12 +88,14 @@ class Pretrained:
         leaf = np.empty(abstract.shape, abstract.dtype)
         first: dict[int | None, str] = {}
         for place in self.plan.leaves[path]:
-            tensor = self.checkpoint.read(place.key)
-            if place.layer in first:
-                _check_same(self.checkpoint, tensor, first[place.layer], place.key)
-                continue
-            first[place.layer] = place.key
-            leaf[... if place.layer is None else place.layer] = part_of(tensor, place)
+            tensor, same = self.checkpoint.read(place.key), first.setdefault(place.layer, place.key)
+            if same == place.key:
+                leaf[... if place.layer is None else place.layer] = part_of(tensor, place)
+            elif not _equal(self.checkpoint.read(same), tensor):
+                raise ValueError(
+                    f"{self.checkpoint.path}: {same!r} and {place.key!r} differ, but the config ties them; "
+                    "set tie_word_embeddings to false in config.json"
+                )
         return leaf
 
 
@@ -155,11 +157,6 @@ def _puts(shardings: Any, plan: WeightMap) -> dict[str, Callable[[np.ndarray], j
     return {leaf: put(sharding) for leaf, sharding in targets.items()}
 
 
-def _check_same(checkpoint: Checkpoint, tensor: np.ndarray, first: str, second: str) -> None:
-    """Refuses a stored tied unembedding that differs from the embedding."""
-    other = checkpoint.read(first)
-    if other.dtype != tensor.dtype or other.tobytes() != tensor.tobytes():
-        raise ValueError(
-            f"{checkpoint.path}: {first!r} and {second!r} differ, but the config ties them; "
-            "set tie_word_embeddings to false in config.json"
-        )
+def _equal(one: np.ndarray, other: np.ndarray) -> bool:
+    """Returns whether two tensors have the same type and bytes."""
+    return one.dtype == other.dtype and one.tobytes() == other.tobytes()

@@ -222,7 +222,7 @@ class ImageReader:
     cache_bytes = 2**28
     settings: dict[str, Any]
 
-    def __init__(self, path: str | Path, config: VisionLanguageConfig, placeholder: str):
+    def __init__(self, path: str | Path, config: VisionLanguageConfig, placeholder: Any):
         """Opens the image processor of a folder.
 
         Raises:
