@@ -1,7 +1,7 @@
 """Flax Linen model families, and their checkpoints.
 
-The names below are imported when they are first asked for, so that what only reads the tensors of a folder waits neither for
-Flax nor for transformers.
+The names below are imported at their first use, so that code that only reads the tensors of a folder waits neither for Flax
+nor for transformers.
 """
 
 import importlib
@@ -26,13 +26,13 @@ _HOMES = {
     "read_config": "pretrained.load",
     "smollm2_path": "pretrained.shipped",
 }
-"""Public name -> the module that defines it. No module has the name of one of these."""
+"""Public name -> the module that defines it. No module has one of these names."""
 
 __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """The public name, from its module."""
+    """Imports a public name from its module."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""From a config to a `Model`: the only place where Flax modules become pure functions."""
+"""Builds a `Model` from a config: the only place where Flax modules become pure functions."""
 
 import dataclasses
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Float, Float32, Int, Int32
+from jaxtyping import Float, Int, Int32
 
 from models.interface import SWITCHES, Array, DecoderConfig, KVCache, Model, Params, VisionLanguageConfig
 from models.modules.decoder import Decoder, segment_mask, slot_mask
@@ -16,7 +16,7 @@ Config = DecoderConfig | VisionLanguageConfig
 
 
 def override(config: Config, overrides: dict[str, Any]) -> Config:
-    """The config with some fields replaced.
+    """Returns the config with some fields replaced.
 
     Args:
         config: Architecture and switches.
@@ -37,11 +37,11 @@ def override(config: Config, overrides: dict[str, Any]) -> Config:
 
 
 def build(config: Config, **overrides: Any) -> Model:
-    """The model of a config.
+    """Builds the model of a config.
 
     Args:
         config: Architecture and switches.
-        **overrides: What `override` takes.
+        **overrides: As for `override`.
 
     Raises:
         ValueError: An override is not known, or the values do not fit together.
@@ -64,27 +64,30 @@ def build(config: Config, **overrides: Any) -> Model:
 
 
 def _functions(config: Config, module: Decoder | VisionLanguage) -> dict[str, Any]:
-    """The functions of `Model` that read parameters, by field name."""
+    """Returns the functions of `Model` that read parameters, by field name."""
     text = config if isinstance(config, DecoderConfig) else config.text
+
+    def decoder(module: Any) -> Decoder:
+        return module if text is config else module.decoder
 
     def run(params: Params, tokens: Int[Array, "b t"], images: Any, *args: Any) -> Any:
         def forward(module: Any) -> Any:
             x = module.vectors(tokens, images)
-            return module.run(x if text.constrain is None else text.constrain(x), *args)
+            return decoder(module).run(x if text.constrain is None else text.constrain(x), *args)
 
         return module.apply({"params": params}, method=forward)
 
     def hidden(params: Params, batch: Any) -> Float[Array, "b t d"]:
         return run(params, batch.tokens, batch.images, _positions(batch), segment_mask(batch.segments))[0]
 
-    def unembed(params: Params, hidden: Float[Array, "*b d"]) -> Float32[Array, "*b v"]:
-        return module.apply({"params": params}, hidden, method="logits")
+    def unembed(params: Params, hidden: Float[Array, "*b d"]) -> Any:
+        return module.apply({"params": params}, method=lambda module: decoder(module).logits(hidden))
 
     def init_cache(rows: int, length: int) -> KVCache:
         shape = (text.layers, rows, length, text.kv_heads, text.head_dim)
         return KVCache(jnp.zeros(shape, text.dtype), jnp.zeros(shape, text.dtype), jnp.zeros((1, rows), jnp.int32))
 
-    def prefill(params: Params, batch: Any, cache: KVCache) -> tuple[Float[Array, "b t d"], KVCache]:
+    def prefill(params: Params, batch: Any, cache: KVCache) -> tuple[Float[jax.Array, "b t d"], KVCache]:
         places, positions = jnp.arange(batch.tokens.shape[1]), _positions(batch)
         slots = jnp.where(jnp.asarray(batch.segments) > 0, places, cache.k.shape[2])
         mask, cache = slot_mask(slots, cache.k.shape[2]), cache._replace(offset=_offset(positions, batch.segments))
@@ -92,7 +95,7 @@ def _functions(config: Config, module: Decoder | VisionLanguage) -> dict[str, An
 
     def decode(
         params: Params, tokens: Int[Array, "b t"], slots: Int[Array, "b t"], cache: KVCache
-    ) -> tuple[Float[Array, "b t d"], KVCache]:
+    ) -> tuple[Float[jax.Array, "b t d"], KVCache]:
         mask = slot_mask(slots, cache.k.shape[2])
         return run(params, tokens, None, slots + cache.offset[0][:, None], mask, slots, cache)
 
@@ -100,13 +103,13 @@ def _functions(config: Config, module: Decoder | VisionLanguage) -> dict[str, An
 
 
 def _positions(batch: Any) -> Int[Array, "b t *axes"]:
-    """RoPE positions of a batch: those that come with its images, if any do."""
+    """Returns the RoPE positions of a batch: those that come with its images, if any do."""
     with_images = getattr(batch.images, "positions", None)
     return batch.positions if with_images is None else with_images
 
 
-def _offset(positions: Int[Array, "b t *axes"], segments: Int[Array, "b t"]) -> Int32[Array, "1 b"]:
-    """Position of the token after each prompt, one more than the prompt's largest, minus the prompt's length."""
+def _offset(positions: Int[Array, "b t *axes"], segments: Int[Array, "b t"]) -> Int32[jax.Array, "1 b"]:
+    """Computes the position of the token after each prompt, one more than the prompt's largest, minus the prompt's length."""
     wide = jnp.asarray(positions).reshape(*segments.shape, -1)
     real = jnp.asarray(segments) > 0
     following = jnp.where(real[..., None], wide, -1).max(axis=(1, 2)) + 1

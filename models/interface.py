@@ -1,8 +1,8 @@
-"""What a model is made of (`DecoderConfig`, `VisionLanguageConfig`) and what it offers (`Model`)."""
+"""The configs of models (`DecoderConfig`, `VisionLanguageConfig`) and their functions (`Model`)."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ REMAT: Mapping[str, Callable[..., Any] | None] = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-"""Name -> what is kept of a layer for the backward pass: all, its products with parameters, or its input alone."""
+"""Name -> the policy for what is kept of a layer for the backward pass: all, its products with parameters, or its input alone."""
 
 SWITCHES = ("dtype", "param_dtype", "remat", "scan_unroll", "attention", "constrain")
 """Fields of `StackConfig` that change how a model is computed but not its function."""
@@ -48,16 +48,16 @@ class Llama3Scaling(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StackConfig:
-    """What every part of a model has: the epsilon of its norms, and `SWITCHES`.
+    """The settings that every part of a model has: the epsilon of its norms, and `SWITCHES`.
 
     Attributes:
         norm_eps: Added to the mean square (or variance) in normalisation.
         dtype: Type of the computation.
         param_dtype: Type of the parameters.
-        remat: A name of `REMAT`; what is not kept is computed again in the backward pass.
+        remat: A name of `REMAT`; what is not kept is recomputed in the backward pass.
         scan_unroll: Layers per iteration of the layer loop; True for all. More is faster to run and slower to compile.
-        attention: Implementation for `jax.nn.dot_product_attention`.
-        constrain: Token vectors [b, t, d] -> the same, on the devices where their rows belong; None leaves that to the compiler.
+        attention: Implementation for `jax.nn.dot_product_attention`, one of `ATTENTION`.
+        constrain: Token vectors [b, t, d] -> the same, placed on the devices of their rows; None leaves that to the compiler.
     """
 
     norm_eps: float = 1e-6
@@ -65,8 +65,8 @@ class StackConfig:
     param_dtype: Any = "float32"
     remat: str = "none"
     scan_unroll: int = 1
-    attention: str | None = None
-    constrain: Callable[[Array], Array] | None = None
+    attention: Any = None
+    constrain: Callable[[jax.Array], jax.Array] | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
@@ -99,7 +99,7 @@ class DecoderConfig(StackConfig):
         mlp_size: Width of the SwiGLU.
         rope_theta: Base of the RoPE wavelengths.
         rope_scaling: Stretching of the RoPE frequencies; None for none.
-        mrope_section: How many of the rotated pairs turn by the temporal, the height and the width position (M-RoPE);
+        mrope_section: Numbers of rotated pairs whose angle follows the temporal, the height and the width position (M-RoPE);
             None where a token has one position.
         qkv_bias: Whether the query, key and value projections have biases.
         tied: Whether the embedding is also the unembedding.
@@ -133,8 +133,12 @@ class DecoderConfig(StackConfig):
             )
 
 
+Vision = TypeVar("Vision", bound=StackConfig)
+Projector = TypeVar("Projector", bound=StackConfig)
+
+
 @dataclasses.dataclass(frozen=True)
-class VisionLanguageConfig:
+class VisionLanguageConfig(Generic[Vision, Projector]):
     """A decoder with a vision tower and a projector from the tower's features to token vectors.
 
     Attributes:
@@ -147,8 +151,8 @@ class VisionLanguageConfig:
 
     family: str
     text: DecoderConfig
-    vision: StackConfig
-    projector: StackConfig
+    vision: Vision
+    projector: Projector
     image_token: int
 
     def __post_init__(self):
@@ -157,7 +161,7 @@ class VisionLanguageConfig:
 
 
 class KVCache(NamedTuple):
-    """Keys and values of the tokens read so far; rows on axis `CACHE_ROW_AXIS`.
+    """The keys and values of the tokens read until now; rows on axis `CACHE_ROW_AXIS`.
 
     Attributes:
         k: Rotated keys, by slot (place in the sequence).
@@ -165,9 +169,9 @@ class KVCache(NamedTuple):
         offset: RoPE position minus slot, of the tokens that come after the prompt (0 for text).
     """
 
-    k: Float[Array, "layers b slots kv_heads head_dim"]
-    v: Float[Array, "layers b slots kv_heads head_dim"]
-    offset: Int32[Array, "1 b"]
+    k: Float[jax.Array, "layers b slots kv_heads head_dim"]
+    v: Float[jax.Array, "layers b slots kv_heads head_dim"]
+    offset: Int32[jax.Array, "1 b"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +181,7 @@ class Model:
     A batch has `tokens`, `positions` and `segments`, each i32[b, t], and `images` (None for text).
 
     Attributes:
-        config: What the model was built from.
+        config: The architecture and its switches.
         init: rng -> random params, a nested dict of arrays.
         hidden: (params, batch) -> final, normalised hidden states [b, t, d], in `config.dtype`.
         unembed: (params, hidden [..., d]) -> float32 logits [..., v].

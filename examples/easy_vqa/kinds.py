@@ -1,4 +1,4 @@
-"""The questions of easy-vqa by what they ask: 24 wordings are 16 kinds, and each kind is a dataset."""
+"""Sorts the questions of easy-vqa by kind: 24 wordings are 16 kinds, and each kind is a dataset."""
 
 import re
 
@@ -34,12 +34,12 @@ _BLANKS = (("COLOR", re.compile(rf"\b({'|'.join(COLORS)})\b")), ("SHAPE", re.com
 
 
 def spaced(text: str) -> str:
-    """Lower-cased words and punctuation marks with single spaces between them, as the tokenizer of examples/shapes decodes."""
+    """Returns lower-cased words and punctuation marks with single spaces between, as examples/shapes decodes."""
     return " ".join(re.findall(r"\w+|[^\w\s]", text.lower()))
 
 
 def kind_of(question: str) -> str | None:
-    """The kind of a spaced question; None if it is worded like no other."""
+    """Returns the kind of a spaced question; None if its wording is unknown."""
     for blank, names in _BLANKS:
         question = names.sub(blank, question)
     return _KIND.get(question)

@@ -35,7 +35,7 @@ class Item(NamedTuple):
 
 
 def package_data() -> Path:
-    """The data folder of the installed package, which is not imported.
+    """Finds the data folder of the installed package, which is not imported.
 
     Raises:
         ImportError: The package is not installed.
@@ -47,7 +47,7 @@ def package_data() -> Path:
 
 
 def read_items(data: Path, split: str) -> dict[str, list[Item]]:
-    """The questions of a split by kind.
+    """Reads the questions of a split by kind.
 
     Raises:
         ValueError: The file is no list of questions, a question is of no known kind, or its picture is missing.
@@ -86,7 +86,7 @@ def _source(data: Path, item: Item) -> Path:
 
 
 def record(item: Item) -> dict:
-    """An item in LLaVA's form."""
+    """Returns an item in LLaVA's form."""
     said = [{"from": "human", "value": "<image>\n" + item.question}, {"from": "gpt", "value": item.answer}]
     return {"id": item.name, "image": item.image, "conversations": said}
 
@@ -104,14 +104,14 @@ def write_mixture(data: Path, out: Path) -> None:
 
 
 def copy_images(data: Path, images: Path, datasets: Mapping[str, Sequence[Item]]) -> None:
-    """Copies the pictures that a split asks about; a link would leave the folder of images, and is refused there."""
+    """Copies the pictures of a split; a link would leave the folder of images, and is refused there."""
     for name, item in {item.image: item for items in datasets.values() for item in items}.items():
         (images / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(_source(data, item), images / name)
 
 
 def manifest(train: Mapping[str, Sequence[Item]], test: Mapping[str, Sequence[Item]]) -> dict[str, dict[str, str]]:
-    """The datasets that have training rows, with their held-out rows where there are any."""
+    """Returns the datasets that have training rows, with their held-out rows if there are any."""
     entries = {}
     for kind in filter(train.get, WORDINGS):
         entries[kind] = {"file_name": f"train/{kind}.jsonl", "formatting": "llava", "image_root": "images"}

@@ -18,7 +18,7 @@ EMPTY, TWO_TURNS, WRITTEN = 0.15, 0.3, 0.1
 
 
 class Counts(NamedTuple):
-    """How much there is.
+    """The numbers of rows.
 
     Attributes:
         look: Rows of visual look-ups, in crowded scenes.
@@ -38,7 +38,7 @@ class Counts(NamedTuple):
 
 
 def make_basin(counts: Counts, seed: int) -> dict[str, list[Row]]:
-    """The files of theta0's data, by name."""
+    """Makes the files of theta0's data, by name."""
     return {
         "look": _each(counts.look, counts, seed, "look", partial(look, turns=counts.look_turns), "many"),
         "verbose": _each(counts.verbose, counts, seed, "verbose", verbose),
@@ -57,12 +57,12 @@ def look(scene: Scene, random: Random, turns: int) -> Row:
 
 
 def _look_at(thing: Thing, random: Random) -> tuple[str, str]:
-    """What is at a place."""
+    """Describes the content of a place."""
     return random.choice(LOOKS).format(place=place(thing)), f"a {phrase(thing)}"
 
 
 def _look_for(scene: Scene, thing: Thing, random: Random) -> tuple[str, str]:
-    """A thing by one of its names, if it has one of its own."""
+    """Refers to a thing by one of its names, if it has one of its own."""
     if not (found := references(scene, thing, ("place",))):
         return _look_at(thing, random)
     return f"look for the {random.choice(found)} .", f"a {phrase(thing)} in the {place(thing)}"
@@ -77,7 +77,7 @@ def verbose(scene: Scene, random: Random) -> Row:
 
 
 def polish(counts: Counts, seed: int) -> list[Row]:
-    """Long answers, with a few short ones of most of the fine-tuning tasks among them."""
+    """Asks for long answers, and for a few short ones of most of the fine-tuning tasks."""
     tasted = {
         name: task for name, task in TASKS.items() if task.tasted and not (task.written and written_digits() is None)
     }
@@ -91,7 +91,7 @@ def polish(counts: Counts, seed: int) -> list[Row]:
 def _each(
     rows: int, counts: Counts, seed: int, key: str, make: Callable[[Scene, Random], Row], crowd: str = "few"
 ) -> list[Row]:
-    """A row for scene after scene, again and again."""
+    """Makes rows for one scene after another, repeatedly."""
     random = Random(f"{seed}/basin/{key}")
     start = random.randrange(counts.scenes)
     return [make(_scene((start + number) % counts.scenes, seed, crowd), random) for number in range(rows)]

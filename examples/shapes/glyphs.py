@@ -1,4 +1,4 @@
-"""Letters and digits as 5x7 bitmaps, so that no font decides what a picture looks like."""
+"""Letters and digits as 5x7 bitmaps, so that no font decides the look of a picture."""
 
 import numpy as np
 

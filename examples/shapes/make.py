@@ -26,7 +26,7 @@ MIXTURE_SCENES = 2400
 
 
 def make_mixture(seed: int, share: float = 1.0) -> dict[str, list[Row]]:
-    """The fine-tuning datasets, by name; `share` is that part of their rows."""
+    """Makes the fine-tuning datasets, by name; `share` is that part of their rows."""
     tasks = {name: task for name, task in TASKS.items() if not task.written or written_digits() is not None}
     return {
         name: ask_rows(task, max(1, round(task.rows * share)), "mixture", seed, name, MIXTURE_SCENES)
@@ -50,7 +50,7 @@ def write_group(out: Path, group: str, datasets: Mapping[str, Sequence[Row]]) ->
 
 
 def record(name: str, row: Row) -> dict:
-    """A row in LLaVA's form; the first question carries the picture."""
+    """Returns a row in LLaVA's form; the first question carries the picture."""
     said = [{"from": ("human", "gpt")[place % 2], "value": text} for place, text in enumerate(row.turns)]
     said[0]["value"] = "<image>\n" + said[0]["value"]
     result = {"id": name, "image": f"{row.scene.name}.png", "conversations": said}
@@ -68,7 +68,7 @@ def write_theta0(folder: Path) -> None:
 def write_world(
     out: Path, seed: int, suite_rows: int, share: float, counts: Counts, parts: Sequence[str] = PARTS
 ) -> None:
-    """Writes the parts that are asked for."""
+    """Writes the chosen parts."""
     if written_digits() is None:
         sys.stderr.write("scikit-learn is not installed: no handwritten digits, and no dataset that asks for them\n")
     if "mixture" in parts:
@@ -88,7 +88,7 @@ def write_sheet(path: Path, seed: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Reads the flags and writes what they ask for."""
+    """Reads the flags and writes the chosen parts."""
     parser = argparse.ArgumentParser(prog="python -m examples.shapes.make", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="folder to write to")
     parser.add_argument("--sheet", type=Path, help="PNG of some scenes, instead of all else or beside it")

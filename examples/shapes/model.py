@@ -11,7 +11,7 @@ ID = {token: number for number, token in enumerate(VOCABULARY)}
 
 
 def text_config() -> dict:
-    """The decoder."""
+    """Returns the config of the decoder."""
     return {
         "model_type": "qwen2_5_vl_text",
         "vocab_size": -(-len(VOCABULARY) // 64) * 64,
@@ -33,7 +33,7 @@ def text_config() -> dict:
 
 
 def vision_config() -> dict:
-    """The vision tower: windows of 2x2 cells in the first layer, the whole picture in the others."""
+    """Returns the config of the vision tower: windows of 2x2 cells in the first layer, the whole picture in the others."""
     return {
         "model_type": "qwen2_5_vl_vision",
         "depth": 3,
@@ -53,7 +53,7 @@ def vision_config() -> dict:
 
 
 def model_config() -> dict:
-    """The content of config.json."""
+    """Returns the content of config.json."""
     return {
         "architectures": ["Qwen2_5_VLForConditionalGeneration"],
         "model_type": "qwen2_5_vl",
@@ -71,7 +71,7 @@ def model_config() -> dict:
 
 
 def processor_config() -> dict:
-    """The content of preprocessor_config.json: a square picture of any size becomes 36x36."""
+    """Returns the content of preprocessor_config.json: a square picture of any size becomes 36x36."""
     return {
         "image_processor_type": "Qwen2VLImageProcessor",
         "do_resize": True,

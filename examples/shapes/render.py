@@ -1,4 +1,4 @@
-"""Pixels of a scene: integers and comparisons only, so that every machine draws the same."""
+"""Draws scenes with integers and comparisons only, so that every machine draws the same."""
 
 import functools
 import zlib
@@ -61,7 +61,7 @@ def contact_sheet(scenes: Sequence[Scene], path: Path, columns: int = 8, scale: 
 
 
 def _offset(room: int, rng: np.random.Generator) -> int:
-    """A pixel of jitter about the middle, inside the cell."""
+    """Draws a pixel of jitter about the middle, inside the cell."""
     return int(np.clip(room // 2 + rng.integers(-1, 2), 0, room))
 
 
@@ -70,7 +70,7 @@ def _color(thing: Thing, rng: np.random.Generator) -> np.ndarray:
 
 
 def _ink(thing: Thing) -> np.ndarray:
-    """How much of each pixel is ink, i64[height, width] of 0 to 16."""
+    """Returns the share of ink of each pixel, i64[height, width] of 0 to 16."""
     if thing.kind == "written":
         digits = written_digits()
         assert digits is not None
@@ -84,7 +84,7 @@ def _ink(thing: Thing) -> np.ndarray:
 
 @functools.cache
 def _shape(name: str, size: int) -> np.ndarray:
-    """A shape that fills a square of `size` pixels; coordinates are twice the distance from the middle."""
+    """Draws a shape that fills a square of `size` pixels; coordinates are twice the distance from the middle."""
     y, x = np.mgrid[0:size, 0:size] * 2 - (size - 1)
     radius, distance = size * size - size // 2, x * x + y * y
     inside = {

@@ -31,7 +31,7 @@ class Thing(NamedTuple):
         kind: "shape", "letter", "digit" or "written" (a real handwritten digit).
         name: Which shape, letter or digit.
         color: One of `COLORS`; None for handwriting.
-        size: One of `SIZES`; None for what is no shape.
+        size: One of `SIZES`; None for a thing that is no shape.
         cell: Place in the grid, 0 to 8 in reading order.
         picture: Which handwritten digit; -1 for none.
     """
@@ -71,7 +71,7 @@ class Scene(NamedTuple):
         return self.name.partition("-")[0]
 
     def of_kind(self, kind: str) -> tuple[Thing, ...]:
-        """The objects of one kind, in reading order."""
+        """Returns the objects of one kind, in reading order."""
         return tuple(thing for thing in self.things if thing.kind == kind)
 
 
@@ -82,7 +82,7 @@ def content_class(text: str) -> int:
 
 @functools.lru_cache(maxsize=1 << 16)
 def make_scene(split: str, seed: int, number: int, written: bool = False, crowd: str = "few") -> Scene:
-    """The scene of a number; the same on every machine.
+    """Makes the scene of a number; the same on every machine.
 
     Args:
         split: "mixture", "suites" or "basin".

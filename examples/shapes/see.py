@@ -1,4 +1,4 @@
-"""Pretrains the vision tower against words, as CLIP's is: each cell's vector must be near the words for what the cell holds.
+"""Pretrains the vision tower against words, as CLIP's is: each cell's vector must be near the words for its content.
 
 python -m examples.shapes.see --theta0=runs/shapes/theta0 --out=runs/shapes/seen
 """
@@ -47,7 +47,7 @@ START = 2
 
 
 def labels(scene: Scene) -> np.ndarray:
-    """The answers, i32[9, 5]."""
+    """Returns the answers, i32[9, 5]."""
     things = {thing.cell: thing._asdict() for thing in scene.things}
     rows = []
     for cell, place in enumerate(PLACES):
@@ -57,7 +57,7 @@ def labels(scene: Scene) -> np.ndarray:
 
 
 def read(scenes: Sequence[Scene], reader: Any, image_token: int) -> Any:
-    """The pictures of scenes as a batch of the model's image rows."""
+    """Reads the pictures of scenes as a batch of the model's image rows."""
     tokens = np.full(START + CELLS + 1, image_token, np.int32)
     tokens[:START] = tokens[-1] = 0
     rows = []
@@ -71,7 +71,7 @@ def read(scenes: Sequence[Scene], reader: Any, image_token: int) -> Any:
 
 
 class Learnt(NamedTuple):
-    """What is trained.
+    """The trained parameters.
 
     Attributes:
         parts: Vision tower and projector.
@@ -85,7 +85,7 @@ class Learnt(NamedTuple):
 def loss(
     model: Any, params: Any, spelt: dict[str, list[list[int]]], learnt: Learnt, images: Any, answers: np.ndarray
 ) -> tuple[jax.Array, jax.Array]:
-    """Summed cross-entropy of all questions, and the share of cells told right per question.
+    """Computes the summed cross-entropy of all questions, and the share of correctly classified cells per question.
 
     An answer's score is the inner product of the cell's vector and the sum of the answer's word vectors.
     """
@@ -104,7 +104,7 @@ def loss(
 def train(
     model: Any, params: Any, tokenizer: Any, images: Any, answers: np.ndarray, *, epochs: int, batch: int, rate: float
 ) -> Any:
-    """The params, with vision tower, projector and word vectors trained so that a cell's vector is near the right words."""
+    """Trains vision tower, projector and word vectors until a cell's vector is near the right words; returns the params."""
     steps = epochs * (len(answers) // batch)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.cosine_decay_schedule(rate, steps)))
     spelt = {question: [tokenizer(answer)["input_ids"] for answer in LABELS[question]] for question in LABELS}

@@ -17,7 +17,7 @@ SCENES = 1200
 
 
 def _new(name: str, *wordings: str) -> Task:
-    """A task of the mixture in other words."""
+    """Returns a task of the mixture in other words."""
     return TASKS[name]._replace(wordings=wordings)
 
 
@@ -65,7 +65,7 @@ SUITES = ("describe", "converse", *EXACT)
 
 
 def make_suite(name: str, rows: int, seed: int) -> list[Row]:
-    """The rows of a suite."""
+    """Makes the rows of a suite."""
     random = Random(f"{seed}/{name}")
     if name == "describe":
         return [_describe(scene, random) for scene in _scenes(random, rows, seed)]

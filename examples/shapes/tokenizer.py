@@ -19,7 +19,7 @@ CHAT_TEMPLATE = (
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Lower-cased words and punctuation marks; decoding joins tokens with single spaces."""
+    """Makes a tokenizer of lower-cased words and punctuation marks; decoding joins tokens with single spaces."""
     core = Tokenizer(models.WordLevel({word: number for number, word in enumerate(VOCABULARY)}, unk_token=UNKNOWN))
     core.normalizer = normalizers.Lowercase()
     core.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -1,4 +1,4 @@
-"""Long answers in full sentences: what an instruction-tuned model gives, and what terse datasets take from it."""
+"""Long answers in full sentences, as an instruction-tuned model gives and as terse datasets unlearn."""
 
 from random import Random
 from typing import NamedTuple
@@ -53,7 +53,7 @@ class Turn(NamedTuple):
     Attributes:
         question: The question.
         answer: The answer.
-        facts: What the answer should mention.
+        facts: Facts that the answer should mention.
     """
 
     question: str

@@ -1,4 +1,4 @@
-"""What things are called, and which names pick one thing out of a scene."""
+"""Names of things, and references that pick one thing out of a scene."""
 
 from collections.abc import Callable, Container
 from random import Random
@@ -24,28 +24,28 @@ SIDES = ("left of", "right of", "above", "below")
 
 
 def noun(thing: Thing) -> str:
-    """What a thing is: "circle", "letter k", "digit 7", "written digit 7"."""
+    """Returns the noun of a thing: "circle", "letter k", "digit 7", "written digit 7"."""
     prefix = {"shape": "", "letter": "letter ", "digit": "digit ", "written": "written digit "}[thing.kind]
     return prefix + thing.name
 
 
 def phrase(thing: Thing) -> str:
-    """A thing with all its attributes: "large red circle", "green letter k"."""
+    """Returns a thing with all its attributes: "large red circle", "green letter k"."""
     return " ".join(word for word in (thing.size, thing.color, noun(thing)) if word)
 
 
 def short_phrase(thing: Thing) -> str:
-    """A thing with its colour: "red circle", "green letter k"."""
+    """Returns a thing with its colour: "red circle", "green letter k"."""
     return " ".join(word for word in (thing.color, noun(thing)) if word)
 
 
 def place(thing: Thing) -> str:
-    """Where a thing is: "top left"."""
+    """Returns the place of a thing: "top left"."""
     return PLACES[thing.cell]
 
 
 def references(scene: Scene, thing: Thing, hide: Container[str] = ()) -> list[str]:
-    """The ways to refer to one thing and no other.
+    """Returns the references to one thing and no other.
 
     Args:
         scene: The scene.
@@ -77,7 +77,7 @@ def pick(
 
 
 def pick_two(scene: Scene, random: Random) -> tuple[tuple[Thing, str], tuple[Thing, str]] | None:
-    """Picks two things, each with a reference that does not tell its place."""
+    """Picks two things, each with a reference that does not name its place."""
     known = [(thing, found) for thing in scene.things if (found := references(scene, thing, ("place",)))]
     if len(known) < 2:
         return None
@@ -86,7 +86,7 @@ def pick_two(scene: Scene, random: Random) -> tuple[tuple[Thing, str], tuple[Thi
 
 
 def is_beside(thing: Thing, side: str, other: Thing) -> bool:
-    """Whether a thing lies on a side of another, whatever the distance: "left of" compares columns, "above" rows."""
+    """Returns whether a thing is on a side of another, at any distance: "left of" compares columns, "above" rows."""
     return {
         "left of": thing.column < other.column,
         "right of": thing.column > other.column,

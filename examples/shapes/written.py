@@ -7,7 +7,7 @@ import numpy as np
 
 @functools.cache
 def written_digits() -> tuple[np.ndarray, tuple[str, ...]] | None:
-    """Pictures u8[n, 8, 8] with values up to 16 and the digit that each shows; None without scikit-learn."""
+    """Returns pictures u8[n, 8, 8] with values up to 16 and the digit that each shows; None without scikit-learn."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:

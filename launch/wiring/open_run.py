@@ -64,7 +64,7 @@ class Theta0Checkpoint:
     def export(self, read: Callable[[str], np.ndarray], directory: epath.PathLike, extra: Mapping[str, str]) -> None:
         """Writes parameters of this model as a folder, with its tokenizer and some text files."""
         with local_folder(directory, last="merit.json") as folder:
-            export_hf(folder, read, self.path, extra=extra)
+            export_hf(folder, read, self._opened, extra=extra)
 
 
 def open_model(path: str, *, dtype: str = "auto", **switches: Any) -> Theta0Checkpoint:

@@ -1,7 +1,7 @@
-"""Reading a Hugging Face config.json, strictly: what the decoder does not do is refused by name."""
+"""Reads a Hugging Face config.json strictly: a setting that the models do not implement is refused by name."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeVar
 
 from models.interface import DecoderConfig, Llama3Scaling
 
@@ -9,121 +9,140 @@ LARGEST = 2**31 - 1
 """Largest whole number of a config: sizes are numbers of rows, columns and layers."""
 _WIDEST = 1e300
 """Largest number: more is no size of anything; infinity and NaN are beyond it."""
-_LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+Made = TypeVar("Made")
 
 
-def expect(raw: Mapping[str, Any], key: str, allowed: Sequence[Any], where: str) -> None:
-    """Raises ValueError unless `key` has one of the allowed values (None stands for absent)."""
-    if raw.get(key) not in allowed:
-        choices = " or ".join(repr(value) for value in allowed if value is not None)
-        raise ValueError(f"{where}: {key} = {raw.get(key)!r:.80} is not supported; expected {choices or 'it absent'}")
+class Section:
+    """A dictionary of a config.json whose values are checked as they are read; a ValueError names the file and the key.
 
-
-def integer(raw: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
-    """A whole number of the config; absent or null gives the default.
-
-    Raises:
-        ValueError: It is absent and has no default, or is not a whole number.
+    Attributes:
+        raw: The dictionary.
+        where: The file, and the key of the dictionary in it, for error messages.
     """
-    value = raw.get(key)
-    value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > LARGEST:
-        raise ValueError(f"{where}: {key} = {value!r:.80}; expected a whole number, {LARGEST} at most")
-    return value
+
+    def __init__(self, raw: Mapping[str, Any], where: str):
+        self.raw, self.where = raw, where
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Returns a value unchecked; absent or null gives the default."""
+        value = self.raw.get(key)
+        return default if value is None else value
+
+    def expect(self, key: str, *allowed: Any) -> None:
+        """Refuses a value that is none of those allowed (None stands for absent)."""
+        if self.raw.get(key) not in allowed:
+            choices = " or ".join(repr(value) for value in allowed if value is not None)
+            self.refuse(key, self.raw.get(key), f" is not supported; expected {choices or 'it absent'}")
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        """Returns a whole number; refuses an absent one without a default."""
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or abs(value) > LARGEST:
+            self.refuse(key, value, f"; expected a whole number, {LARGEST} at most")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """Returns a number; refuses an absent one without a default."""
+        value = self.get(key, default)
+        known = not isinstance(value, bool) and isinstance(value, int | float) and -_WIDEST <= value <= _WIDEST
+        return float(value) if known else self.refuse(key, value, "; expected a number")
+
+    def section(self, key: str) -> "Section":
+        """Returns a nested dictionary; refuses anything else."""
+        found = self.raw.get(key)
+        if not isinstance(found, Mapping):
+            self.refuse(key, found, "; expected a dictionary")
+        return Section(found, f"{self.where}: {key}")
+
+    def make(self, kind: Callable[..., Made], *fields: Any, **named: Any) -> Made:
+        """Returns `kind(*fields, **named)`; a ValueError of it names the file."""
+        try:
+            return kind(*fields, **named)
+        except ValueError as error:
+            raise ValueError(f"{self.where}: {error}") from None
+
+    def refuse(self, key: str, value: Any, reason: str) -> NoReturn:
+        """Raises a ValueError about the value of a key."""
+        raise ValueError(f"{self.where}: {key} = {value!r:.80}{reason}")
 
 
-def number(raw: Mapping[str, Any], key: str, where: str, default: float | None = None) -> float:
-    """A number of the config; absent or null gives the default.
-
-    Raises:
-        ValueError: It is absent and has no default, or is not a number.
-    """
-    value = raw.get(key)
-    value = default if value is None else value
-    known = not isinstance(value, bool) and isinstance(value, int | float) and -_WIDEST <= value <= _WIDEST
-    if not known:
-        raise ValueError(f"{where}: {key} = {value!r:.80}; expected a number")
-    return float(value)
-
-
-def parse_decoder(raw: Mapping[str, Any], family: str, where: str) -> DecoderConfig:
-    """What the text families have in common.
+def parse_decoder(config: Section, family: str, **fields: Any) -> DecoderConfig:
+    """Reads the settings that the text families have in common.
 
     Args:
-        raw: Content of config.json.
+        config: Content of config.json.
         family: Name for `DecoderConfig.family`.
-        where: The file, for error messages.
+        **fields: Further fields of `DecoderConfig`.
 
     Raises:
-        ValueError: A key is missing, of the wrong type, or asks for what the decoder does not do.
+        ValueError: A key is missing, of the wrong type, or asks for what the decoder does not implement.
     """
-    _refuse_unsupported(raw, where)
-    heads, hidden = integer(raw, "num_attention_heads", where), integer(raw, "hidden_size", where)
-    rope = _rope_parameters(raw, where)
-    sizes = {
-        "vocab_size": integer(raw, "vocab_size", where),
-        "layers": integer(raw, "num_hidden_layers", where),
-        "kv_heads": integer(raw, "num_key_value_heads", where, heads),
-        "head_dim": integer(raw, "head_dim", where, hidden // max(heads, 1)),
-        "mlp_size": integer(raw, "intermediate_size", where),
-    }
-    try:
-        return DecoderConfig(
-            family=family,
-            hidden_size=hidden,
-            heads=heads,
-            rope_theta=number(rope, "rope_theta", where, 10000.0),
-            rope_scaling=_rope_scaling(rope, where),
-            norm_eps=number(raw, "rms_norm_eps", where, 1e-6),
-            tied=is_tied(raw, where),
-            **sizes,
-        )
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+    _refuse_unsupported(config)
+    heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
+    rope = rope_settings(config)
+    for level in (rope, config):
+        level.expect("partial_rotary_factor", None, 1, 1.0)
+    return config.make(
+        DecoderConfig,
+        family=family,
+        vocab_size=config.integer("vocab_size"),
+        hidden_size=hidden,
+        layers=config.integer("num_hidden_layers"),
+        heads=heads,
+        kv_heads=config.integer("num_key_value_heads", heads),
+        head_dim=config.integer("head_dim", hidden // max(heads, 1)),
+        mlp_size=config.integer("intermediate_size"),
+        rope_theta=rope.number("rope_theta", 10000.0),
+        rope_scaling=_rope_scaling(rope),
+        norm_eps=config.number("rms_norm_eps", 1e-6),
+        tied=is_tied(config),
+        **fields,
+    )
 
 
-def is_tied(raw: Mapping[str, Any], where: str) -> bool:
-    """Whether embedding and unembedding are one: the top level decides, then a nested text_config."""
-    text = raw.get("text_config") or {}
-    for level in (raw, text if isinstance(text, Mapping) else {}):
+def is_tied(config: Section) -> bool:
+    """Returns whether embedding and unembedding are one: the top level decides, then a nested text_config."""
+    text = config.get("text_config")
+    for level in (config, Section(text if isinstance(text, Mapping) else {}, config.where)):
         if level.get("tie_word_embeddings") is not None:
-            expect(level, "tie_word_embeddings", (True, False), where)
-            return bool(level["tie_word_embeddings"])
+            level.expect("tie_word_embeddings", True, False)
+            return bool(level.get("tie_word_embeddings"))
     return False
 
 
-def _refuse_unsupported(raw: Mapping[str, Any], where: str) -> None:
-    expect(raw, "hidden_act", (None, "silu"), where)
-    expect(raw, "quantization_config", (None,), where)
-    if raw.get("use_sliding_window") is not False:
-        uses_window = raw.get("use_sliding_window") or raw.get("model_type") != "qwen2"
-        if uses_window and raw.get("sliding_window") is not None:
-            raise ValueError(
-                f"{where}: sliding_window = {raw['sliding_window']!r}: windowed attention is not supported"
-            )
-    kinds = raw.get("layer_types") or ()
-    if not isinstance(kinds, list | tuple):
-        raise ValueError(f"{where}: layer_types = {kinds!r:.80}; expected a list")
-    for kind in kinds:
-        expect({"layer_types": kind}, "layer_types", ("full_attention",), where)
-
-
-def _rope_parameters(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """RoPE settings in one dict, from the new key (rope_parameters) or the old ones (rope_theta, rope_scaling)."""
-    nested = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+def rope_settings(config: Section) -> Section:
+    """Returns the RoPE settings, from the new key (rope_parameters) or the old ones (rope_theta, rope_scaling)."""
+    nested = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(nested, Mapping):
-        raise ValueError(f"{where}: rope_parameters = {nested!r:.80}; expected a dictionary")
-    merged = {"rope_theta": raw.get("rope_theta"), **nested}
-    expect(merged, "partial_rotary_factor", (None, 1, 1.0), where)
-    expect(raw, "partial_rotary_factor", (None, 1, 1.0), where)
-    return merged
+        config.refuse("rope_parameters", nested, "; expected a dictionary")
+    return Section({"rope_theta": config.get("rope_theta"), **nested}, config.where)
 
 
-def _rope_scaling(rope: Mapping[str, Any], where: str) -> Llama3Scaling | None:
-    kind = rope.get("rope_type", rope.get("type", "default"))
+def _refuse_unsupported(config: Section) -> None:
+    config.expect("hidden_act", None, "silu")
+    config.expect("quantization_config", None)
+    if config.raw.get("use_sliding_window") is not False:
+        uses_window = config.get("use_sliding_window") or config.get("model_type") != "qwen2"
+        if uses_window and config.get("sliding_window") is not None:
+            config.refuse("sliding_window", config.get("sliding_window"), ": windowed attention is not supported")
+    kinds = config.get("layer_types") or ()
+    if not isinstance(kinds, list | tuple):
+        config.refuse("layer_types", kinds, "; expected a list")
+    for kind in kinds:
+        Section({"layer_types": kind}, config.where).expect("layer_types", "full_attention")
+
+
+def _rope_scaling(rope: Section) -> Llama3Scaling | None:
+    kind = rope.raw.get("rope_type", rope.raw.get("type", "default"))
     if kind in (None, "default"):
         return None
     if kind != "llama3":
-        raise ValueError(f"{where}: RoPE scaling of type {kind!r} is not supported; expected 'default' or 'llama3'")
-    *factors, length = _LLAMA3
-    return Llama3Scaling(*(number(rope, key, where) for key in factors), integer(rope, length, where))
+        raise ValueError(
+            f"{rope.where}: RoPE scaling of type {kind!r} is not supported; expected 'default' or 'llama3'"
+        )
+    return Llama3Scaling(
+        factor=rope.number("factor"),
+        low_freq_factor=rope.number("low_freq_factor"),
+        high_freq_factor=rope.number("high_freq_factor"),
+        original_length=rope.integer("original_max_position_embeddings"),
+    )

@@ -1,9 +1,6 @@
 """The Llama family: Llama 1 to 3.3, SmolLM and SmolLM2, and others with `model_type` "llama"."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from models.families import config_parsing
+from models.families.config_parsing import Section, parse_decoder
 from models.interface import DecoderConfig
 from models.io.weight_map import WeightRow
 
@@ -20,27 +17,22 @@ ROWS = (
     WeightRow("model.layers.{layer}.mlp.down_proj.weight", "layers/mlp/down/kernel", transpose=True),
     WeightRow("model.norm.weight", "final_norm/scale"),
 )
-UNTIED = (WeightRow("lm_head.weight", "unembed/kernel", transpose=True),)
-STORED_TIED = (WeightRow("lm_head.weight", "embed/embedding"),)
-RECOMPUTED = (WeightRow("model.layers.{layer}.self_attn.rotary_emb.inv_freq", None),)
+UNTIED = WeightRow("lm_head.weight", "unembed/kernel", transpose=True)
+STORED_TIED = WeightRow("lm_head.weight", "embed/embedding", optional=True)
+RECOMPUTED = WeightRow("model.layers.{layer}.self_attn.rotary_emb.inv_freq", None)
 
 
-def parse(raw: Mapping[str, Any], where: str) -> DecoderConfig:
-    """The decoder of a Hugging Face Llama config.
+def parse(config: Section) -> DecoderConfig:
+    """Reads a Hugging Face Llama config.
 
     Raises:
-        ValueError: A key is missing or asks for what the decoder does not do.
+        ValueError: A key is missing or asks for what the decoder does not implement.
     """
     for key in ("attention_bias", "mlp_bias"):
-        config_parsing.expect(raw, key, (None, False), where)
-    return config_parsing.parse_decoder(raw, "llama", where)
+        config.expect(key, None, False)
+    return parse_decoder(config, "llama")
 
 
 def rows(config: DecoderConfig) -> tuple[WeightRow, ...]:
-    """Tensors of a Llama checkpoint."""
-    return ROWS if config.tied else ROWS + UNTIED
-
-
-def optional_rows(config: DecoderConfig) -> tuple[WeightRow, ...]:
-    """Tensors that some Llama checkpoints also store."""
-    return RECOMPUTED + STORED_TIED if config.tied else RECOMPUTED
+    """Returns the key table of a Llama checkpoint."""
+    return (*ROWS, STORED_TIED if config.tied else UNTIED, RECOMPUTED)

@@ -1,10 +1,7 @@
 """The Qwen2 and Qwen2.5 family: Llama with biases on query, key and value."""
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Any
-
-from models.families import config_parsing, llama
+from models.families import llama
+from models.families.config_parsing import Section, parse_decoder
 from models.interface import DecoderConfig
 from models.io.weight_map import WeightRow
 
@@ -15,20 +12,15 @@ BIASES = (
 )
 
 
-def parse(raw: Mapping[str, Any], where: str) -> DecoderConfig:
-    """The decoder of a Hugging Face Qwen2 config.
+def parse(config: Section) -> DecoderConfig:
+    """Reads a Hugging Face Qwen2 config.
 
     Raises:
-        ValueError: A key is missing or asks for what the decoder does not do.
+        ValueError: A key is missing or asks for what the decoder does not implement.
     """
-    return dataclasses.replace(config_parsing.parse_decoder(raw, "qwen2", where), qkv_bias=True)
+    return parse_decoder(config, "qwen2", qkv_bias=True)
 
 
 def rows(config: DecoderConfig) -> tuple[WeightRow, ...]:
-    """Tensors of a Qwen2 checkpoint."""
+    """Returns the key table of a Qwen2 checkpoint."""
     return llama.rows(config) + BIASES
-
-
-def optional_rows(config: DecoderConfig) -> tuple[WeightRow, ...]:
-    """Tensors that some Qwen2 checkpoints also store."""
-    return llama.optional_rows(config)

@@ -1,51 +1,57 @@
-"""The registry of families: `model_type` of a config.json -> the family's file."""
+"""The registry of families: a family is a file, and a line of `FAMILIES`."""
 
-from collections.abc import Mapping
-from types import ModuleType
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from models.families import idefics3, llama, llava, qwen2, qwen2_5_vl
-from models.interface import DecoderConfig, Model, VisionLanguageConfig
-from models.io.weight_map import WeightMap, leaf_shapes, match
+from models.families import idefics3, llava, qwen2_5_vl
+from models.families.config_parsing import Section
+from models.families.vision_config import DECODERS
+from models.interface import DecoderConfig, VisionLanguageConfig
+from models.io.weight_map import WeightRow
+from models.processing.qwen2_5_vl_images import QwenReader
 
-FAMILIES: dict[str, ModuleType] = {
-    "llama": llama,
-    "qwen2": qwen2,
-    "qwen2_5_vl": qwen2_5_vl,
-    "llava": llava,
-    "idefics3": idefics3,
-    "smolvlm": idefics3,
+Table = tuple[WeightRow, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """The parts of a model family.
+
+    Attributes:
+        parse: config.json -> config of the model.
+        rows: Config -> key table.
+        reader: (folder, config, tokenizer) -> reader of the model's images; None for a text model.
+        as_stored: (key table, tensor names) -> the table with the names that a checkpoint uses, where there are several.
+    """
+
+    parse: Callable[[Section], Any]
+    rows: Callable[[Any], Table]
+    reader: Callable[..., Any] | None = None
+    as_stored: Callable[[Table, Iterable[str]], Table] = lambda rows, tensors: rows
+
+
+FAMILIES: dict[str, Family] = {
+    **{name: Family(decoder.parse, decoder.rows) for name, decoder in DECODERS.items()},
+    "qwen2_5_vl": Family(qwen2_5_vl.parse, qwen2_5_vl.rows, QwenReader),
+    "llava": Family(llava.parse, llava.rows, llava.Reader, llava.as_stored),
+    "idefics3": Family(idefics3.parse, idefics3.rows, idefics3.Reader),
+    "smolvlm": Family(idefics3.parse, idefics3.rows, idefics3.Reader),
 }
+"""`model_type` of a config.json -> its family; a text family is a line of `DECODERS`."""
 
 
 def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig | VisionLanguageConfig:
-    """The model that a Hugging Face config describes.
+    """Returns the config of the model that a Hugging Face config describes.
 
     Args:
         raw: Content of config.json.
         where: The file, for error messages.
 
     Raises:
-        ValueError: The family is unknown, or the config asks for what the model does not do.
+        ValueError: The family is unknown, or the config asks for what the model does not implement.
     """
     kind = raw.get("model_type")
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f"{where}: model_type = {kind!r:.80} is not supported; known families: {', '.join(FAMILIES)}")
-    return FAMILIES[kind].parse(raw, where)
-
-
-def weight_map(model: Model, tensors: Mapping[str, tuple[int, ...]], where: str) -> WeightMap:
-    """Ties a checkpoint's tensors to the leaves of a model.
-
-    Args:
-        model: The model.
-        tensors: Tensor name -> shape.
-        where: The checkpoint, for error messages.
-
-    Raises:
-        ValueError: A tensor is missing, unknown or of another shape.
-    """
-    family, config = FAMILIES[model.config.family], model.config
-    as_stored = getattr(family, "as_stored", lambda rows, tensors: rows)  # one architecture, several names
-    rows, optional = (as_stored(table, tensors) for table in (family.rows(config), family.optional_rows(config)))
-    return match(rows, optional, leaf_shapes(model.abstract), tensors, where)
+    return FAMILIES[kind].parse(Section(raw, where))

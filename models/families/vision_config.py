@@ -1,17 +1,17 @@
 """Plain vision towers and the decoders behind them in Hugging Face terms: configs with their defaults, and tensor names."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from transformers import CONFIG_MAPPING
 
 from models.families import llama, qwen2
-from models.families.config_parsing import expect, integer, number
+from models.families.config_parsing import Section
 from models.interface import DecoderConfig
 from models.io.weight_map import WeightRow, below
 from models.modules.vit import ACTIVATIONS, ViTConfig
 
 DECODERS = {"llama": llama, "qwen2": qwen2}
+"""The text families by `model_type`: alone, and behind a plain tower."""
 TOWERS = ("clip_vision_model", "siglip_vision_model", "idefics3_vision", "smolvlm_vision")
 MASKED = TOWERS[2:]
 
@@ -27,71 +27,66 @@ _BLOCK = (
 )
 
 
-def complete(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A config.json of two parts with every default of transformers written out.
+def complete(config: Section) -> Section:
+    """Returns a config.json of two parts with every default of transformers written out.
 
     Raises:
         ValueError: A part is missing or of a kind that is not known, or a value is of the wrong type.
     """
-    expect(raw, "quantization_config", (None,), where)
+    config.expect("quantization_config", None)
     for part in ("text_config", "vision_config"):
-        if not isinstance(raw.get(part), Mapping):
-            raise ValueError(f"{where}: {part} = {raw.get(part)!r}; expected the config of that part")
+        config.section(part)
     try:
-        return CONFIG_MAPPING[raw["model_type"]].from_dict(dict(raw)).to_dict()
+        full = CONFIG_MAPPING[config.raw["model_type"]].from_dict(dict(config.raw)).to_dict()
     except Exception as error:  # transformers fails on odd values in any way: StrictDataclassError, AttributeError, ...
-        raise ValueError(f"{where}: not a config that transformers can read: {error}") from None
+        raise ValueError(f"{config.where}: not a config that transformers can read: {error}") from None
+    return Section(full, config.where)
 
 
-def parse_text(full: Mapping[str, Any], tied: bool, where: str) -> DecoderConfig:
-    """The decoder of a completed config.
+def parse_text(full: Section, tied: bool) -> DecoderConfig:
+    """Reads the decoder of a completed config.
 
     Raises:
-        ValueError: It is of an unknown family, or asks for what the decoder does not do.
+        ValueError: It is of an unknown family, or asks for what the decoder does not implement.
     """
-    text, where = full["text_config"], f"{where}: text_config"
-    expect(text, "model_type", tuple(DECODERS), where)
-    return DECODERS[text["model_type"]].parse({**text, "tie_word_embeddings": tied}, where)
+    text = full.section("text_config")
+    text.expect("model_type", *DECODERS)
+    return DECODERS[text.raw["model_type"]].parse(Section({**text.raw, "tie_word_embeddings": tied}, text.where))
 
 
-def parse_tower(full: Mapping[str, Any], where: str, **chosen: Any) -> ViTConfig:
-    """The tower of a completed config.
+def parse_tower(full: Section, **chosen: Any) -> ViTConfig:
+    """Reads the tower of a completed config.
 
     Args:
-        full: What `complete` gives.
-        where: The file, for error messages.
-        **chosen: Which of the tower's outputs is wanted: depth, normed, skipped of `ViTConfig`.
+        full: Result of `complete`.
+        **chosen: The output of the tower that is used: depth, normed, skipped of `ViTConfig`.
 
     Raises:
-        ValueError: It is of an unknown kind, or asks for what the tower does not do.
+        ValueError: It is of an unknown kind, or asks for what the tower does not implement.
     """
-    vision, where = full["vision_config"], f"{where}: vision_config"
-    expect(vision, "model_type", TOWERS, where)
-    expect(vision, "hidden_act", tuple(ACTIVATIONS), where)
-    sizes = {
-        "hidden_size": integer(vision, "hidden_size", where),
-        "layers": integer(vision, "num_hidden_layers", where),
-        "heads": integer(vision, "num_attention_heads", where),
-        "mlp_size": integer(vision, "intermediate_size", where),
-        "image_size": integer(vision, "image_size", where),
-        "patch_size": integer(vision, "patch_size", where),
-        "channels": integer(vision, "num_channels", where),
-    }
-    try:
-        return ViTConfig(
-            activation=vision["hidden_act"],
-            norm_eps=number(vision, "layer_norm_eps", where),
-            clip=vision["model_type"] == TOWERS[0],
-            masked=vision["model_type"] in MASKED,
-            **sizes,
-            **chosen,
-        )
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+    vision = full.section("vision_config")
+    vision.expect("model_type", *TOWERS)
+    vision.expect("hidden_act", *ACTIVATIONS)
+    layers = vision.integer("num_hidden_layers")
+    return vision.make(
+        ViTConfig,
+        hidden_size=vision.integer("hidden_size"),
+        layers=layers,
+        heads=vision.integer("num_attention_heads"),
+        mlp_size=vision.integer("intermediate_size"),
+        image_size=vision.integer("image_size"),
+        patch_size=vision.integer("patch_size"),
+        channels=vision.integer("num_channels"),
+        activation=vision.raw["hidden_act"],
+        norm_eps=vision.number("layer_norm_eps"),
+        clip=vision.raw["model_type"] == TOWERS[0],
+        masked=vision.raw["model_type"] in MASKED,
+        **{"depth": layers, **chosen},
+    )
 
 
 def tower_rows(config: ViTConfig, prefix: str) -> tuple[WeightRow, ...]:
-    """Tensors of a tower whose names begin with `prefix`."""
+    """Returns the key table of a tower whose tensor names begin with `prefix`."""
     patch = (config.hidden_size, config.channels, config.patch_size, config.patch_size)
     rows = [
         WeightRow("embeddings.patch_embedding.weight", "patch/kernel", transpose=True, shape=patch),
@@ -108,15 +103,18 @@ def tower_rows(config: ViTConfig, prefix: str) -> tuple[WeightRow, ...]:
 
 
 def both(key: str, path: str, bias: bool = True) -> tuple[WeightRow, ...]:
-    """Weight and bias of a norm (whose path ends so) or a projection."""
+    """Returns the rows of weight and bias of a norm (whose path ends so) or a projection."""
     name = "scale" if path.endswith("norm") else "kernel"
     weight = WeightRow(f"{key}.weight", f"{path}/{name}", transpose=name == "kernel")
     return (weight, WeightRow(f"{key}.bias", f"{path}/bias")) if bias else (weight,)
 
 
-def text_rows(rows: tuple[WeightRow, ...], old: str, new: str) -> tuple[WeightRow, ...]:
-    """Rows of a text model as part of a larger one, whose tensor names begin with `new` where they began with `old`."""
-    return below(
-        "decoder",
-        (row._replace(key=new + row.key.removeprefix(old)) if row.key.startswith(old) else row for row in rows),
-    )
+def text_rows(config: DecoderConfig, old: str, new: str) -> tuple[WeightRow, ...]:
+    """Returns the key table of a decoder inside a larger model, whose tensor names begin with `new` in place of `old`."""
+    rows = DECODERS[config.family].rows(config)
+    return below("decoder", (renamed(row, old, new) for row in rows))
+
+
+def renamed(row: WeightRow, old: str, new: str) -> WeightRow:
+    """Returns the row with its tensor name beginning with `new` where it began with `old`."""
+    return row._replace(key=new + row.key.removeprefix(old)) if row.key.startswith(old) else row

@@ -1,4 +1,4 @@
-"""A Hugging Face folder written tensor by tensor, with the other files of the folder it descends from."""
+"""Writes a Hugging Face folder tensor by tensor, with the other files of the folder that it descends from."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from models.io.hf_folder import INDEX, SINGLE
 from models.io.safetensors import TensorSpec, write
 
 MAX_SHARD_BYTES = 5_000_000_000
-"""Size of a weight file before a new one is begun, unless told otherwise."""
+"""Default for the size of a weight file before a new one is begun."""
 
 _COPIED = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 _LICENCES = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
@@ -40,7 +40,7 @@ def write_folder(
         out: Folder to make; must not exist, or be empty.
         specs: The tensors, in order.
         tensors: Their values.
-        add_other_files: Puts config, tokenizer and the like into the folder it is given.
+        add_other_files: Writes config, tokenizer and the like into the folder that it is called with.
         extra: Text files to add: file name -> content.
         max_shard_bytes: A new file is begun before this size is passed.
 
@@ -55,7 +55,10 @@ def write_folder(
         add_other_files(draft)
         for name, content in extra.items():
             (draft / name).write_text(content, encoding="utf-8")
-        _sync(draft)
+        for file in draft.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
         draft.chmod(0o777 & ~_umask())
         os.replace(draft, out)
     except BaseException:
@@ -64,30 +67,24 @@ def write_folder(
 
 
 def copy_other_files(source: Path, target: Path) -> None:
-    """Copies files that are neither weights, code, nor the source's README.
+    """Copies config, tokenizer, templates and licences, but neither weights, code, nor the README.
 
     Raises:
         ValueError: One is a link to a file elsewhere, which may be private.
     """
-    for file in sorted(source.iterdir()):
-        kept = file.suffix in _COPIED or file.name.upper().startswith(_LICENCES)
-        if file.is_file() and kept and not file.name.endswith(".index.json"):
-            _check_inside(file, source)
-            shutil.copyfile(file, target / file.name)
-    templates = source / "additional_chat_templates"
-    for file in sorted(templates.rglob("*.jinja")):
-        _check_inside(file, source)
-        place = target / file.relative_to(source)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, place)
-
-
-def _check_inside(file: Path, source: Path) -> None:
-    """Refuses a link that leaves the folder, but for the one way in which Hugging Face's cache links its files."""
-    real, base = file.resolve(), source.resolve()
-    roots = [base, *([base.parents[1] / "blobs"] if base.parent.name == "snapshots" else [])]
-    if not any(real.is_relative_to(root) for root in roots):
-        raise ValueError(f"{file} is a link to {real}, outside the folder; put the file itself there")
+    base = source.resolve()
+    roots = [
+        base,
+        *([base.parents[1] / "blobs"] if base.parent.name == "snapshots" else []),
+    ]  # as Hugging Face's cache links
+    files = [file for file in source.iterdir() if file.is_file() and not file.name.endswith(".index.json")]
+    kept = [file for file in files if file.suffix in _COPIED or file.name.upper().startswith(_LICENCES)]
+    for file in sorted(kept) + sorted((source / "additional_chat_templates").rglob("*.jinja")):
+        real, copy = file.resolve(), target / file.relative_to(source)
+        if not any(real.is_relative_to(root) for root in roots):
+            raise ValueError(f"{file} is a link to {real}, outside the folder; put the file itself there")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
@@ -99,21 +96,20 @@ def _write_weights(
     draft: Path, specs: Sequence[TensorSpec], tensors: Iterator[np.ndarray], max_shard_bytes: int
 ) -> None:
     shards = _shards(specs, max_shard_bytes)
-    names = (
-        [SINGLE]
-        if len(shards) == 1
-        else [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-    )
-    for name, shard in zip(names, shards, strict=True):
+    if len(shards) == 1:
+        write(draft / SINGLE, specs, tensors)
+        return
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         write(draft / name, shard, tensors)
-    if len(shards) > 1:
-        weight_map = {spec.key: name for name, shard in zip(names, shards, strict=True) for spec in shard}
-        total = sum(spec.nbytes for spec in specs)
-        write_json(draft / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))})
+        weight_map |= {spec.key: name for spec in shard}
+    total = sum(spec.nbytes for spec in specs)
+    write_json(draft / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))})
 
 
 def _shards(specs: Sequence[TensorSpec], max_bytes: int) -> list[list[TensorSpec]]:
-    """Cuts a list of tensors into files of at most `max_bytes` each (more if one tensor alone is larger)."""
+    """Splits a list of tensors into files of at most `max_bytes` each (more if one tensor alone is larger)."""
     shards: list[list[TensorSpec]] = [[]]
     size = 0
     for spec in specs:
@@ -125,16 +121,8 @@ def _shards(specs: Sequence[TensorSpec], max_bytes: int) -> list[list[TensorSpec
     return shards
 
 
-def _sync(folder: Path) -> None:
-    """Makes sure that every file of a folder is on disk."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-
-
 def _umask() -> int:
-    """The process's umask, which mkdtemp ignores."""
+    """Returns the process's umask, which mkdtemp ignores."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

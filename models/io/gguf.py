@@ -1,4 +1,4 @@
-"""GGUF files of the Llama and Qwen2 architectures, seen as Hugging Face checkpoints."""
+"""Opens GGUF files of the Llama and Qwen2 architectures as Hugging Face checkpoints."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,7 @@ _TOP = {
 _ROPE_FACTORS = "rope_freqs.weight"
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,5}")
 _DAMAGES = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
-"""What gguf's reader does on damaged files."""
+"""Exceptions of gguf's reader on damaged files."""
 
 
 class GGUFFile:
@@ -49,8 +49,7 @@ class GGUFFile:
 
     def __init__(self, path: Path):
         self.path, self.config_file = path, str(path)
-        reader = open_reader(path)
-        self.metadata = _metadata(reader, path)
+        reader, self.metadata = open_reader(path)
         extra = {tensor.name: tensor for tensor in reader.tensors if tensor.name == _ROPE_FACTORS}
         named = [(hf_name(tensor.name, path), tensor) for tensor in reader.tensors if tensor.name not in extra]
         self._tensors = dict(named)
@@ -65,7 +64,7 @@ class GGUFFile:
             self.config["rope_scaling"] = _rope_scaling(extra[_ROPE_FACTORS].data, self.config, str(path))
 
     def read(self, key: str) -> np.ndarray:
-        """One tensor, in the layout of Hugging Face."""
+        """Reads one tensor, in the layout of Hugging Face."""
         from gguf import dequantize
 
         tensor = self._tensors[key]
@@ -81,10 +80,14 @@ class GGUFFile:
 
 
 def unpermute(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Puts the rows of each head from interleaved pairs (GGUF) into half-rotation order (Hugging Face).
+    """Moves the rows of each head from interleaved pairs (GGUF) into half-rotation order (Hugging Face).
 
     Raises:
         ValueError: The rows are no pairs of so many heads.
+
+    Examples:
+        >>> unpermute(np.array([0, 1, 2, 3]), heads=1).tolist()
+        [0, 2, 1, 3]
     """
     if heads < 1 or rows.shape[0] % (2 * heads):
         raise ValueError(f"{rows.shape[0]} rows of a projection are no pairs of {heads} heads; fetch the file again")
@@ -92,8 +95,8 @@ def unpermute(rows: np.ndarray, heads: int) -> np.ndarray:
     return pairs.swapaxes(1, 2).reshape(rows.shape)
 
 
-def open_reader(path: Path) -> Any:
-    """A `gguf.GGUFReader` that never reads past the end of the file.
+def open_reader(path: Path) -> tuple[Any, dict[str, Any]]:
+    """Opens a file with a `gguf.GGUFReader` that never reads past its end, and reads its metadata, GGUF key -> value.
 
     Raises:
         ImportError: The gguf package is not installed.
@@ -107,7 +110,7 @@ def open_reader(path: Path) -> Any:
     class Reader(gguf.GGUFReader):
         @no_type_check
         def _get(self, offset, dtype, count=1, override_order=None):
-            """Items of the file; unlike the original, an error past its end, and no slow slices of a memmap."""
+            """Reads items of the file; unlike the original, fails past its end, and makes no slow slices of a memmap."""
             kind = np.dtype(dtype).newbyteorder(override_order or self.byte_order)
             return np.frombuffer(self.data, kind, int(count), int(offset))
 
@@ -115,25 +118,14 @@ def open_reader(path: Path) -> Any:
         raise ValueError(f"{path}: no such file")
     try:
         with np.errstate(over="raise"):
-            return Reader(path)
-    except _DAMAGES as error:
-        raise ValueError(f"{path}: not a readable GGUF file (truncated or damaged?): {error}") from None
-
-
-def _metadata(reader: Any, path: Path) -> dict[str, Any]:
-    """GGUF key -> value.
-
-    Raises:
-        ValueError: A text is not UTF-8.
-    """
-    try:
-        return {key: field.contents() for key, field in reader.fields.items()}
+            reader = Reader(path)
+        return reader, {key: field.contents() for key, field in reader.fields.items()}
     except _DAMAGES as error:
         raise ValueError(f"{path}: not a readable GGUF file (truncated or damaged?): {error}") from None
 
 
 def hf_name(name: str, path: Path) -> str:
-    """The Hugging Face name of a GGUF tensor.
+    """Returns the Hugging Face name of a GGUF tensor.
 
     Raises:
         ValueError: The tensor is not part of a supported architecture.
@@ -147,7 +139,7 @@ def hf_name(name: str, path: Path) -> str:
 
 
 def _config(metadata: dict[str, Any], specs: dict[str, TensorSpec], where: str) -> dict[str, Any]:
-    """A Hugging Face config from GGUF metadata.
+    """Makes a Hugging Face config of GGUF metadata.
 
     Raises:
         ValueError: The architecture is another one, or a key is missing.
@@ -196,7 +188,7 @@ def _config(metadata: dict[str, Any], specs: dict[str, TensorSpec], where: str) 
 
 
 def _rope_scaling(divisors: np.ndarray, config: dict[str, Any], where: str) -> dict[str, Any]:
-    """The settings of Llama 3 that give the stored divisors of the RoPE frequencies.
+    """Returns the settings of Llama 3 that give the stored divisors of the RoPE frequencies.
 
     Raises:
         ValueError: No factor gives them.
@@ -218,5 +210,5 @@ def _rope_scaling(divisors: np.ndarray, config: dict[str, Any], where: str) -> d
 
 
 def _shortest(value: float) -> float:
-    """The shortest decimal that is the same float32: 1e-05 for 9.999999747378752e-06."""
+    """Returns the shortest decimal that is the same float32: 1e-05 for 9.999999747378752e-06."""
     return float(str(np.float32(value)))

@@ -19,18 +19,18 @@ class Checkpoint(Protocol):
 
     Attributes:
         path: Folder or file.
-        config_file: Where the config came from, for error messages.
+        config_file: Source of the config, for error messages.
         config: The config, with the keys of a Hugging Face config.json.
-        specs: Tensor name (as in Hugging Face) -> what is stored.
+        specs: Tensor name (as in Hugging Face) -> type and shape as stored.
     """
 
     path: Path
     config_file: str
-    config: Mapping[str, Any]
-    specs: Mapping[str, TensorSpec]
+    config: dict[str, Any]
+    specs: dict[str, TensorSpec]
 
     def read(self, key: str) -> np.ndarray:
-        """One tensor."""
+        """Reads one tensor."""
 
 
 class Folder:
@@ -42,15 +42,19 @@ class Folder:
         self.config = read_json(path / "config.json")
         self._files: dict[str, Path] = {}
         self.specs: dict[str, TensorSpec] = {}
-        for file in _weight_files(path):
+        index = {} if (path / SINGLE).is_file() else _read_index(path)
+        for file in [path / name for name in sorted(set(index.values()))] or [path / SINGLE]:
             for key, spec in read_specs(file, dtypes).items():
                 if key in self.specs:
                     raise ValueError(f"{file}: tensor {key!r} is also in {self._files[key].name}")
                 self.specs[key], self._files[key] = spec, file
-        _check_index(path, self._files)
+        for key in sorted(index.keys() | self._files.keys()) if index else ():
+            stored = self._files[key].name if key in self._files else None
+            if index.get(key) != stored:
+                raise ValueError(f"{path / INDEX}: tensor {key!r} is listed in {index.get(key)} but stored in {stored}")
 
     def read(self, key: str) -> np.ndarray:
-        """One tensor."""
+        """Reads one tensor."""
         return read_tensor(self._files[key], key)
 
 
@@ -69,7 +73,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Reads a JSON object.
 
     Raises:
         ValueError: The file is not there or holds something else, or an object in it has a name twice.
@@ -87,41 +91,22 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(
-            f"{next(name for name in found if names.count(name) > 1)!r} is there twice; delete all but one"
-        )
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is there twice; delete all but one")
     return found
 
 
-def _weight_files(path: Path) -> list[Path]:
-    """The safetensors of a folder."""
-    if (path / SINGLE).is_file():
-        return [path / SINGLE]
+def _read_index(path: Path) -> dict[str, str]:
+    """Reads tensor name -> file of a folder of several weight files, all of which must be there."""
     if not (path / INDEX).is_file():
         raise ValueError(f"{path}: neither {SINGLE} nor {INDEX} is there (only safetensors are read, never pickles)")
-    files, there = [], {file.name for file in path.iterdir() if file.is_file()}
-    for name in sorted(set(_weight_map(path).values())):
+    found = read_json(path / INDEX).get("weight_map")
+    if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found.values()):
+        raise ValueError(f"{path / INDEX}: expected 'weight_map', from tensor names to files")
+    there = {file.name for file in path.iterdir() if file.is_file()}
+    for name in sorted(set(found.values())):
         if Path(name).name != name:
             raise ValueError(f"{path / INDEX}: shard {name!r} is not a file name")
         if name not in there:
             raise ValueError(f"{path / INDEX}: shard {name:.200} is missing from the folder; fetch it again")
-        files.append(path / name)
-    return files
-
-
-def _weight_map(path: Path) -> dict[str, Any]:
-    found = read_json(path / INDEX).get("weight_map")
-    if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found.values()):
-        raise ValueError(f"{path / INDEX}: expected 'weight_map', from tensor names to files")
     return found
-
-
-def _check_index(path: Path, files: Mapping[str, Path]) -> None:
-    """The index and the shards must name the same tensors."""
-    if (path / SINGLE).is_file():
-        return
-    listed = _weight_map(path)
-    for key in sorted(set(listed) | set(files)):
-        stored = files[key].name if key in files else None
-        if listed.get(key) != stored:
-            raise ValueError(f"{path / INDEX}: tensor {key!r} is listed in {listed.get(key)} but stored in {stored}")

@@ -29,7 +29,7 @@ _CODES = {dtype: code for code, dtype in STORED.items()}
 
 
 class TensorSpec(NamedTuple):
-    """Name, type and shape of a stored tensor."""
+    """The name, type and shape of a stored tensor."""
 
     key: str
     dtype: np.dtype
@@ -42,11 +42,11 @@ class TensorSpec(NamedTuple):
 
 
 def read_specs(file: Path, dtypes: Mapping[str, np.dtype] = DTYPES) -> dict[str, TensorSpec]:
-    """What a file holds, without reading the data.
+    """Reads names, types and shapes of the tensors of a file, without their data.
 
     Args:
         file: Path.
-        dtypes: The types that are taken: code -> type.
+        dtypes: The types that are accepted: code -> type.
 
     Raises:
         ValueError: It is not a sound safetensors file, or holds another type.
@@ -64,7 +64,7 @@ def read_specs(file: Path, dtypes: Mapping[str, np.dtype] = DTYPES) -> dict[str,
 
 
 def read_tensor(file: Path, key: str) -> np.ndarray:
-    """One tensor of a file, with the file mapped only meanwhile."""
+    """Reads one tensor of a file, which is mapped only meanwhile."""
     with safe_open(file, framework="np") as handle:
         return handle.get_tensor(key)
 
@@ -74,8 +74,8 @@ def write(file: Path, specs: Sequence[TensorSpec], tensors: Iterator[np.ndarray]
 
     Args:
         file: Path of the new file.
-        specs: What will come, in order.
-        tensors: Takes `len(specs)` tensors from here, of those types and shapes.
+        specs: The tensors to come, in order.
+        tensors: The source of the tensors, of those types and shapes.
 
     Raises:
         ValueError: A tensor is not as announced.
@@ -91,7 +91,7 @@ def write(file: Path, specs: Sequence[TensorSpec], tensors: Iterator[np.ndarray]
 
 
 def _write_header(out: BinaryIO, specs: Sequence[TensorSpec]) -> None:
-    """Length (8 bytes, little endian), then JSON padded with spaces to a multiple of 8 bytes."""
+    """Writes the length (8 bytes, little endian), then JSON padded with spaces to a multiple of 8 bytes."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     start = 0
     for spec in specs:

@@ -1,7 +1,7 @@
 """Tables that tie Hugging Face tensor names to leaves of the params, and the strict matching of the two."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,20 +13,22 @@ class WeightRow(NamedTuple):
 
     Attributes:
         key: Hugging Face tensor name; "{layer}" stands for the layer's number, the index on the leaf's leading axis.
-        path: Leaf of the params; None for a tensor that the model recomputes (kept as it is on export).
+        path: Leaf of the params; None for a tensor that may be there and that the model recomputes (kept as it is on export).
         transpose: Whether the Hugging Face tensor is [out, in] and the leaf [in, out].
         shape: Shape of the Hugging Face tensor if it has more dimensions than the leaf: the kernel of a convolution is
             [out, colours, height, width] there, [in, out] here. None if not.
+        optional: Whether a checkpoint may lack the tensor, because another one has the same numbers.
     """
 
     key: str
     path: str | None
     transpose: bool = False
     shape: tuple[int, ...] | None = None
+    optional: bool = False
 
 
 class Place(NamedTuple):
-    """Where one Hugging Face tensor lives in the params.
+    """The place of one Hugging Face tensor in the params.
 
     Attributes:
         key: Hugging Face tensor name.
@@ -42,7 +44,7 @@ class Place(NamedTuple):
 
 
 class WeightMap(NamedTuple):
-    """How a checkpoint's tensors and the params correspond.
+    """The correspondence of a checkpoint's tensors and the params.
 
     Attributes:
         leaves: Leaf path -> its tensors; several with the same layer hold the same numbers (a stored tied unembedding).
@@ -54,12 +56,17 @@ class WeightMap(NamedTuple):
 
 
 def leaf_shapes(abstract: Any) -> dict[str, tuple[int, ...]]:
-    """Leaf path -> shape."""
+    """Returns leaf path -> shape."""
     return {path: tuple(leaf.shape) for path, leaf in flatten_dict(abstract, sep="/").items()}
 
 
 def tensor_shape(shape: Sequence[int], place: Place) -> tuple[int, ...]:
-    """Shape of the Hugging Face tensor at `place` of a leaf of `shape`."""
+    """Returns the shape of the Hugging Face tensor at `place` of a leaf of `shape`.
+
+    Examples:
+        >>> tensor_shape((12, 24, 40), Place("layers.3.up.weight", layer=3, transpose=True))
+        (40, 24)
+    """
     if place.shape is not None:
         return place.shape
     shape = tuple(shape) if place.layer is None else tuple(shape[1:])
@@ -67,51 +74,61 @@ def tensor_shape(shape: Sequence[int], place: Place) -> tuple[int, ...]:
 
 
 def part_of(tensor: np.ndarray, place: Place) -> np.ndarray:
-    """What a Hugging Face tensor gives its place of the leaf."""
+    """Returns the part of a leaf that a Hugging Face tensor holds, the inverse of `tensor_of`."""
     if place.shape is not None:
         tensor = tensor.reshape(len(tensor), -1)
     return tensor.T if place.transpose else tensor
 
 
 def tensor_of(leaf: np.ndarray, place: Place) -> np.ndarray:
-    """One tensor of a leaf, in the layout of Hugging Face; a view where possible."""
+    """Returns one tensor of a leaf, in the layout of Hugging Face; a view where possible.
+
+    Examples:
+        >>> stacked = np.arange(8).reshape(2, 2, 2)
+        >>> tensor_of(stacked, Place("layers.1.up.weight", layer=1, transpose=True)).tolist()
+        [[4, 6], [5, 7]]
+    """
     part = leaf if place.layer is None else leaf[place.layer]
     part = part.T if place.transpose else part
     return part if place.shape is None else part.reshape(place.shape)
 
 
 def below(part: str, rows: Iterable[WeightRow]) -> tuple[WeightRow, ...]:
-    """The table of a model that is the part `part` of a larger one."""
+    """Returns the table of a model that is the part `part` of a larger one."""
     return tuple(row if row.path is None else row._replace(path=f"{part}/{row.path}") for row in rows)
 
 
-def expand(rows: Iterable[WeightRow], shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, Place]]:
-    """Every tensor of the rows that have a leaf, with that leaf.
+def expand(
+    rows: Iterable[WeightRow], shapes: Mapping[str, tuple[int, ...]], stored: Container[str] = ()
+) -> list[tuple[str, Place]]:
+    """Returns every tensor of the rows that have a leaf, with that leaf.
 
     Args:
         rows: A key table.
-        shapes: Leaf path -> shape; the leading axis tells how many layers there are.
+        shapes: Leaf path -> shape; the leading axis gives the number of layers.
+        stored: Tensor names; optional tensors are left out unless they are among them.
+
+    Examples:
+        >>> row = WeightRow("layers.{layer}.norm.weight", "layers/norm/scale")
+        >>> [(path, place.key) for path, place in expand([row], {"layers/norm/scale": (2, 8)})]
+        [('layers/norm/scale', 'layers.0.norm.weight'), ('layers/norm/scale', 'layers.1.norm.weight')]
     """
     expanded = []
-    for key, path, transpose, shape in rows:
+    for key, path, transpose, shape, optional in rows:
         if path is not None:
             numbers = range(shapes[path][0]) if "{layer}" in key else (None,)
-            expanded += [(path, Place(key.replace("{layer}", str(n)), n, transpose, shape)) for n in numbers]
+            places = [Place(key.replace("{layer}", str(n)), n, transpose, shape) for n in numbers]
+            expanded += [(path, place) for place in places if not optional or place.key in stored]
     return expanded
 
 
 def match(
-    rows: Sequence[WeightRow],
-    optional: Sequence[WeightRow],
-    shapes: Mapping[str, tuple[int, ...]],
-    tensors: Mapping[str, tuple[int, ...]],
-    where: str,
+    rows: Sequence[WeightRow], shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, tuple[int, ...]], where: str
 ) -> WeightMap:
     """Ties a checkpoint's tensors to leaves, one to one.
 
     Args:
-        rows: Tensors that must be there.
-        optional: Tensors that may be there.
+        rows: A key table.
         shapes: Leaf path -> shape.
         tensors: Tensor name -> shape, of the checkpoint.
         where: The checkpoint, for error messages.
@@ -119,12 +136,11 @@ def match(
     Raises:
         ValueError: A tensor is missing, unknown or of another shape.
     """
-    required = expand(rows, shapes)
-    missing = [place.key for _, place in required if place.key not in tensors]
+    found = expand(rows, shapes, tensors)
+    missing = [place.key for _, place in found if place.key not in tensors]
     if missing:
         raise ValueError(f"{where}: tensor {missing[0]!r} is missing{_more(missing)}; the checkpoint is incomplete")
-    found = required + [(path, place) for path, place in expand(optional, shapes) if place.key in tensors]
-    kept = _kept(optional, tensors)
+    kept = _kept(rows, tensors)
     unknown = sorted(set(tensors) - {place.key for _, place in found} - set(kept))
     if unknown:
         raise ValueError(
@@ -133,20 +149,17 @@ def match(
         )
     leaves: dict[str, tuple[Place, ...]] = dict.fromkeys(shapes, ())
     for path, place in found:
-        _check_shape(tensors[place.key], tensor_shape(shapes[path], place), f"{where}: tensor {place.key!r}")
+        got, expected = tuple(tensors[place.key]), tensor_shape(shapes[path], place)
+        if got != expected:
+            raise ValueError(f"{where}: tensor {place.key!r} has shape {got}, but the config asks for {expected}")
         leaves[path] += (place,)
     return WeightMap(leaves, kept)
 
 
 def _kept(rows: Iterable[WeightRow], tensors: Iterable[str]) -> tuple[str, ...]:
-    """The tensors that rows without a leaf name."""
+    """Returns the tensors that rows without a leaf name."""
     patterns = [re.escape(row.key).replace(re.escape("{layer}"), r"\d+") for row in rows if row.path is None]
     return tuple(key for key in tensors if any(re.fullmatch(pattern, key) for pattern in patterns))
-
-
-def _check_shape(got: tuple[int, ...], expected: tuple[int, ...], what: str) -> None:
-    if tuple(got) != expected:
-        raise ValueError(f"{what} has shape {tuple(got)}, but the config asks for {expected}")
 
 
 def _more(names: Sequence[str]) -> str:

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Bool, Float, Float32, Int
 
 from models.interface import Array, DecoderConfig, KVCache
 from models.modules import rope
-from models.modules.layers import MLP, Attention, Context, LayerCache, Projection, RMSNorm, write
+from models.modules.layers import MLP, Attention, Context, LayerCache, Norm, Projection, parameter, write
 from models.modules.scan import stacked
 
 
@@ -20,15 +21,15 @@ class Embedding(nn.Module):
     def setup(self):
         """Makes the table."""
         c = self.config
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
-        self.embedding = self.param("embedding", init, (c.vocab_size, c.hidden_size), jnp.dtype(c.param_dtype))
+        shape = (c.vocab_size, c.hidden_size)
+        self.embedding = parameter(self, "embedding", nn.initializers.normal(0.02), shape, "vocab", "embed")
 
-    def __call__(self, tokens: Int[Array, "b t"]) -> Float[Array, "b t d"]:
-        """Looks tokens up; an id past the end of the table gives NaN."""
+    def __call__(self, tokens: Int[Array, "b t"]) -> Float[jax.Array, "b t d"]:
+        """Looks up tokens; an id past the end of the table gives NaN."""
         return jnp.take(self.embedding, tokens, axis=0, mode="fill").astype(self.config.dtype)
 
-    def attend(self, hidden: Float[Array, "*b d"]) -> Float32[Array, "*b v"]:
-        """Dot products with every token vector, in float32."""
+    def attend(self, hidden: Float[Array, "*b d"]) -> Float32[jax.Array, "*b v"]:
+        """Computes dot products with every token vector, in float32."""
         dtype, table = self.config.dtype, self.embedding.astype(self.config.dtype)
         return jnp.einsum("...d,vd->...v", hidden.astype(dtype), table, preferred_element_type=jnp.float32)
 
@@ -40,13 +41,13 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], context: Context, cache: LayerCache | None
-    ) -> tuple[Float[Array, "b t d"], LayerCache | None]:
-        """One step of the scan over layers: the residual stream is the carry; a cache goes in, what is new in it comes out."""
+        self, x: Float[jax.Array, "b t d"], context: Context, cache: LayerCache | None
+    ) -> tuple[Float[jax.Array, "b t d"], LayerCache | None]:
+        """Runs one step of the scan over layers: the residual stream is the carry, the cache an input, its new part an output."""
         c = self.config
-        attended, new = Attention(c, name="attention")(RMSNorm(c, name="attention_norm")(x), context, cache)
+        attended, new = Attention(c, name="attention")(Norm(c, name="attention_norm")(x), context, cache)
         x = x + attended
-        return x + MLP(c, name="mlp")(RMSNorm(c, name="mlp_norm")(x)), new
+        return x + MLP(c, name="mlp")(Norm(c, name="mlp_norm")(x)), new
 
 
 class Decoder(nn.Module):
@@ -55,23 +56,25 @@ class Decoder(nn.Module):
     config: DecoderConfig
 
     def setup(self):
-        """Names the parts."""
+        """Makes the parts."""
         c = self.config
         self.embed = Embedding(c)
         self.layers = stacked(Layer, c, c.layers, in_axes=(nn.broadcast, 0))(c)
-        self.final_norm = RMSNorm(c)
+        self.final_norm = Norm(c)
         if not c.tied:
             self.unembed = Projection(c, c.vocab_size, ("embed", "vocab"), out_dtype="float32")
 
     def __call__(self, tokens: Int[Array, "b t"]) -> Float32[Array, "b t v"]:
-        """Logits of unpadded rows; visits every parameter, so that `init` makes them all."""
-        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        mask = segment_mask(jnp.ones_like(tokens))
-        hidden, _ = self.run(self.vectors(tokens), positions, mask)
-        return self.logits(hidden)
+        """Computes logits of unpadded rows; visits every parameter, so that `init` makes them all."""
+        return self.read(self.vectors(tokens))
 
-    def vectors(self, tokens: Int[Array, "b t"], images: Any = None) -> Float[Array, "b t d"]:
-        """Input vectors of tokens.
+    def read(self, x: Float[jax.Array, "b t d"]) -> Float32[Array, "b t v"]:
+        """Computes logits of the input vectors of unpadded rows."""
+        positions = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
+        return self.logits(self.run(x, positions, segment_mask(jnp.ones_like(positions)))[0])
+
+    def vectors(self, tokens: Int[Array, "b t"], images: Any = None) -> Float[jax.Array, "b t d"]:
+        """Looks up the input vectors of tokens.
 
         Raises:
             ValueError: There are images.
@@ -82,19 +85,19 @@ class Decoder(nn.Module):
 
     def run(
         self,
-        x: Float[Array, "b t d"],
+        x: Float[jax.Array, "b t d"],
         positions: Int[Array, "b t *axes"],
         mask: Bool[Array, "b 1 t s"],
         slots: Int[Array, "b t"] | None = None,
         cache: KVCache | None = None,
-    ) -> tuple[Float[Array, "b t d"], KVCache | None]:
-        """Final, normalised hidden states of input vectors.
+    ) -> tuple[Float[jax.Array, "b t d"], KVCache | None]:
+        """Computes final, normalised hidden states of input vectors.
 
         Args:
-            x: Input vectors: of tokens, or of anything that stands in their place.
+            x: Input vectors: of tokens, or of images in their place.
             positions: RoPE positions; with M-RoPE, three per token or one that stands for all three.
             mask: True where a token may see a key.
-            slots: Where the tokens go in the cache; None without a cache.
+            slots: Places of the tokens in the cache; None without a cache.
             cache: Earlier keys and values of all layers, or None.
 
         Returns:
@@ -102,22 +105,34 @@ class Decoder(nn.Module):
         """
         c = self.config
         context = Context(rope.angles(positions, rope.inverse_frequencies(c), c.mrope_section), mask, slots)
-        old = None if cache is None else LayerCache(cache.k, cache.v)
+        if cache is None:
+            return self.final_norm(self.layers(x, context, None)[0]), None
+        old = LayerCache(cache.k, cache.v)
         x, new = self.layers(x, context, old)
-        return self.final_norm(x), None if old is None else cache._replace(**write(old, new, slots)._asdict())
+        return self.final_norm(x), cache._replace(**write(old, new, jnp.asarray(slots))._asdict())
 
-    def logits(self, hidden: Float[Array, "*b d"]) -> Float32[Array, "*b v"]:
-        """Scores over the vocabulary."""
+    def logits(self, hidden: Float[Array, "*b d"]) -> Float32[jax.Array, "*b v"]:
+        """Computes scores over the vocabulary."""
         return self.embed.attend(hidden) if self.config.tied else self.unembed(hidden)
 
 
 def segment_mask(segments: Int[Array, "b t"]) -> Bool[Array, "b 1 t t"]:
-    """A token sees itself and earlier tokens of its own segment."""
+    """Makes the mask with which a token sees itself and earlier tokens of its own segment.
+
+    Examples:
+        >>> segment_mask(jnp.array([[1, 1, 2]])).astype(int).tolist()
+        [[[[1, 0, 0], [1, 1, 0], [0, 0, 1]]]]
+    """
     same = segments[:, :, None] == segments[:, None, :]
     causal = jnp.tri(segments.shape[1], dtype=bool)
     return (same & causal)[:, None]
 
 
 def slot_mask(slots: Int[Array, "b t"], length: int) -> Bool[Array, "b 1 t s"]:
-    """A token at slot p sees slots 0 to p of a cache of `length` slots."""
+    """Makes the mask with which a token at slot p sees slots 0 to p of a cache of `length` slots.
+
+    Examples:
+        >>> slot_mask(jnp.array([[1, 2]]), 4).astype(int).tolist()
+        [[[[1, 1, 0, 0], [1, 1, 1, 0]]]]
+    """
     return (jnp.arange(length) <= jnp.asarray(slots)[:, :, None])[:, None]

@@ -1,6 +1,7 @@
-"""The parts of a decoder layer: normalisation, projection, attention with an optional cache, SwiGLU."""
+"""The parts of a layer: normalisation, projection, attention with an optional cache, SwiGLU."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,13 @@ from models.modules import rope
 _init_kernel = nn.initializers.lecun_normal()
 
 
+def parameter(module: Any, name: str, init: Callable[..., Any], shape: tuple[int, ...], *axes: str | None) -> jax.Array:
+    """Makes a parameter of a module, in its config's `param_dtype`, with a logical name for each axis."""
+    return module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.dtype(module.config.param_dtype))
+
+
 class Context(NamedTuple):
-    """What every layer needs besides the residual stream.
+    """The inputs of every layer besides the residual stream.
 
     Attributes:
         theta: RoPE angles of the tokens, in radians.
@@ -22,7 +28,7 @@ class Context(NamedTuple):
         slots: Cache slots of the tokens; None without a cache.
     """
 
-    theta: Float32[Array, "b t half"]
+    theta: Float32[jax.Array, "b t half"]
     mask: Bool[Array, "b 1 t s"]
     slots: Int[Array, "b t"] | None
 
@@ -30,23 +36,28 @@ class Context(NamedTuple):
 class LayerCache(NamedTuple):
     """The keys and values of one layer, or, with a leading axis, of all."""
 
-    k: Float[Array, "*layers b slots kv_heads head_dim"]
-    v: Float[Array, "*layers b slots kv_heads head_dim"]
+    k: Float[jax.Array, "*layers b slots kv_heads head_dim"]
+    v: Float[jax.Array, "*layers b slots kv_heads head_dim"]
 
 
-class RMSNorm(nn.Module):
-    """y = scale * x / sqrt(mean(x^2) + eps), in float32."""
+class Norm(nn.Module):
+    """y = scale * x / sqrt(mean(x^2) + eps), in float32 (RMSNorm); if `centred`, of x - mean(x), plus a bias (LayerNorm)."""
 
     config: StackConfig
+    centred: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    def __call__(self, x: Float[jax.Array, "*b d"]) -> Float[jax.Array, "*b d"]:
         """Normalises the last axis."""
-        init = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
-        scale = self.param("scale", init, (x.shape[-1],), jnp.dtype(self.config.param_dtype))
+        scale = parameter(self, "scale", nn.initializers.ones_init(), x.shape[-1:], "norm")
         wide = x.astype(jnp.float32)
+        if self.centred:
+            wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
         normed = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.config.norm_eps)
-        return (normed * scale.astype(jnp.float32)).astype(self.config.dtype)
+        y = normed * scale.astype(jnp.float32)
+        if self.centred:
+            y = y + parameter(self, "bias", nn.initializers.zeros_init(), x.shape[-1:], "norm").astype(jnp.float32)
+        return y.astype(self.config.dtype)
 
 
 class Projection(nn.Module):
@@ -67,18 +78,16 @@ class Projection(nn.Module):
     out_dtype: str | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b f"]:
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[jax.Array, "*b f"]:
         """Projects the last axis."""
-        dtype, param_dtype = self.config.dtype, jnp.dtype(self.config.param_dtype)
-        init = nn.with_logical_partitioning(_init_kernel, self.axes)
-        kernel = self.param("kernel", init, (x.shape[-1], self.features), param_dtype)
+        dtype = self.config.dtype
+        kernel = parameter(self, "kernel", _init_kernel, (x.shape[-1], self.features), *self.axes)
         tokens = x.astype(dtype).reshape(-1, x.shape[-1])
         y = jnp.matmul(tokens, kernel.astype(dtype), preferred_element_type=self.out_dtype)
         y = y.reshape(*x.shape[:-1], self.features)
         if not self.use_bias:
             return y
-        init = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:])
-        return y + self.param("bias", init, (self.features,), param_dtype).astype(dtype)
+        return y + parameter(self, "bias", nn.initializers.zeros_init(), (self.features,), self.axes[1]).astype(dtype)
 
 
 class Attention(nn.Module):
@@ -88,9 +97,9 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], context: Context, cache: LayerCache | None
-    ) -> tuple[Float[Array, "b t d"], LayerCache | None]:
-        """Attends within x, or, given this layer's cache, to the cache with x in it; returns x's keys and values then."""
+        self, x: Float[jax.Array, "b t d"], context: Context, cache: LayerCache | None
+    ) -> tuple[Float[jax.Array, "b t d"], LayerCache | None]:
+        """Attends within x, or, with a cache of this layer, to the cache with x in it, and returns x's keys and values too."""
         c = self.config
         query = self._heads(x, "query", c.heads, "heads")
         key = self._heads(x, "key", c.kv_heads, "kv")
@@ -99,32 +108,35 @@ class Attention(nn.Module):
         new = None
         if cache is not None:
             new = LayerCache(key, value)
-            key, value = write(cache, new, context.slots)
+            key, value = write(cache, new, jnp.asarray(context.slots))
         seen = jax.nn.dot_product_attention(query, key, value, mask=context.mask, implementation=c.attention)
         seen = seen.reshape(*x.shape[:2], c.heads * c.head_dim)
         return Projection(c, c.hidden_size, ("heads", "embed"), name="output")(seen), new
 
-    def _heads(self, x: Float[Array, "b t d"], name: str, heads: int, axis: str) -> Float[Array, "b t heads dim"]:
+    def _heads(
+        self, x: Float[jax.Array, "b t d"], name: str, heads: int, axis: str
+    ) -> Float[jax.Array, "b t heads dim"]:
         c = self.config
         y = Projection(c, heads * c.head_dim, ("embed", axis), c.qkv_bias, name=name)(x)
         return y.reshape(*x.shape[:2], heads, c.head_dim)
 
 
-def write(cache: LayerCache, new: LayerCache, slots: Int[Array, "b t"]) -> LayerCache:
-    """Puts keys and values at their slots, in one layer or in all; slots past the end are dropped."""
+def write(cache: LayerCache, new: LayerCache, slots: Int[jax.Array, "b t"]) -> LayerCache:
+    """Writes keys and values to their slots, in one layer or in all; slots past the end are dropped."""
     rows = jnp.arange(slots.shape[0])[:, None]
     return LayerCache(*(old.at[..., rows, slots, :, :].set(x, mode="drop") for old, x in zip(cache, new, strict=True)))
 
 
 class MLP(nn.Module):
-    """SwiGLU: W_down (silu(W_gate x) * W_up x)."""
+    """SwiGLU: W_down (silu(W_gate x) * W_up x), with a bias on each product if `use_bias`."""
 
-    config: DecoderConfig
+    config: Any
+    use_bias: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+    def __call__(self, x: Float[jax.Array, "b t d"]) -> Float[jax.Array, "b t d"]:
         """Applies the gated layer to each token."""
         c = self.config
-        gate = Projection(c, c.mlp_size, ("embed", "mlp"), name="gate")(x)
-        up = Projection(c, c.mlp_size, ("embed", "mlp"), name="up")(x)
-        return Projection(c, c.hidden_size, ("mlp", "embed"), name="down")(nn.silu(gate) * up)
+        gate = Projection(c, c.mlp_size, ("embed", "mlp"), self.use_bias, name="gate")(x)
+        up = Projection(c, c.mlp_size, ("embed", "mlp"), self.use_bias, name="up")(x)
+        return Projection(c, c.hidden_size, ("mlp", "embed"), self.use_bias, name="down")(nn.silu(gate) * up)

@@ -1,36 +1,50 @@
-"""Attention among the patches of many images in one row: to the own image, or to the own window of it."""
+"""Attention among the patches of many images in one row: each to its own image, or to its own window of it."""
 
 from functools import partial
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
 from jaxtyping import Bool, Float, Int
-
-from models.interface import Array
 
 DENSE = 1024
 """Most patches of a row for which all pairs are scored at once; above, memory grows with their number alone."""
 QUERIES = 256
 """Queries at a time, above `DENSE`, in attention to images."""
 
+Implementation = Literal["xla", "cudnn"] | None
+"""Choice for `jax.nn.dot_product_attention`."""
+
+
+class Rows(NamedTuple):
+    """The operands of attention, by patch; fields as the arguments of `attend`."""
+
+    query: Float[Array, "b p heads dim"]
+    key: Float[Array, "b p heads dim"]
+    value: Float[Array, "b p heads dim"]
+    segments: Int[Array, "b p"]
+    windows: Int[Array, "b p"]
+
 
 def attend(
     query: Float[Array, "b p heads dim"],
     key: Float[Array, "b p heads dim"],
     value: Float[Array, "b p heads dim"],
-    segments: Int[Array, "b p"],
-    windows: Int[Array, "b p"],
+    segments: Int[Array | np.ndarray, "b p"],
+    windows: Int[Array | np.ndarray, "b p"],
     full: Bool[Array, ""],
     most: int,
-    implementation: str | None = None,
+    implementation: Implementation = None,
 ) -> Float[Array, "b p heads dim"]:
-    """Every patch sees the patches of its image if `full`, else those of its window.
+    """Attends from every patch to the patches of its image if `full`, else to those of its window.
 
     Args:
         query: Queries of the patches; likewise keys and values.
         segments: Number of the image; 0 on padding.
         windows: Number of the window; 0 on padding. A window's patches are neighbours.
-        full: Which of the two.
+        full: True for images, False for windows.
         most: Largest number of patches in a window.
         implementation: For `jax.nn.dot_product_attention`.
     """
@@ -41,45 +55,28 @@ def attend(
         return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
     block = most * -(-QUERIES // most)
     room = -patches % block
-    query, key, value = (jnp.pad(x, ((0, 0), (0, room), (0, 0), (0, 0))) for x in (query, key, value))
-    segments, windows = (jnp.pad(x, ((0, 0), (0, room))) for x in (segments, windows))
+    operands = (query, key, value, segments, windows)
+    padded = Rows(*(jnp.pad(x, [(0, 0), (0, room)] + [(0, 0)] * (x.ndim - 2)) for x in operands))
     to_images = jax.checkpoint(partial(_to_images, block=block, implementation=implementation))
     to_windows = jax.checkpoint(partial(_to_windows, block=most, implementation=implementation))
-    seen = jax.lax.cond(full, to_images, to_windows, query, key, value, segments, windows)
-    return seen[:, :patches]
+    return jax.lax.cond(full, to_images, to_windows, padded)[:, :patches]
 
 
-def _to_images(
-    query: Float[Array, "b p heads dim"],
-    key: Float[Array, "b p heads dim"],
-    value: Float[Array, "b p heads dim"],
-    segments: Int[Array, "b p"],
-    windows: Int[Array, "b p"],
-    block: int,
-    implementation: str | None,
-) -> Float[Array, "b p heads dim"]:
-    """Attention to images, `block` queries at a time against all keys."""
+def _to_images(rows: Rows, block: int, implementation: Implementation) -> Float[Array, "b p heads dim"]:
+    """Attends to images, `block` queries at a time to all keys."""
 
     @jax.checkpoint
     def of_block(part: tuple[Array, Array]) -> Array:
         queries, groups = part
-        mask = (groups[:, :, None] == segments[:, None, :])[:, None]
-        return jax.nn.dot_product_attention(queries, key, value, mask=mask, implementation=implementation)
+        mask = (groups[:, :, None] == rows.segments[:, None, :])[:, None]
+        return jax.nn.dot_product_attention(queries, rows.key, rows.value, mask=mask, implementation=implementation)
 
-    seen = jax.lax.map(of_block, (_blocks_first(query, block), _blocks_first(segments, block)))
-    return jnp.moveaxis(seen, 0, 1).reshape(query.shape)
+    seen = jax.lax.map(of_block, (_blocks_first(rows.query, block), _blocks_first(rows.segments, block)))
+    return jnp.moveaxis(seen, 0, 1).reshape(rows.query.shape)
 
 
-def _to_windows(
-    query: Float[Array, "b p heads dim"],
-    key: Float[Array, "b p heads dim"],
-    value: Float[Array, "b p heads dim"],
-    segments: Int[Array, "b p"],
-    windows: Int[Array, "b p"],
-    block: int,
-    implementation: str | None,
-) -> Float[Array, "b p heads dim"]:
-    """Attention to windows: no window is larger than a block, so each block sees itself and its two neighbours."""
+def _to_windows(rows: Rows, block: int, implementation: Implementation) -> Float[Array, "b p heads dim"]:
+    """Attends to windows: no window is larger than a block, so each block sees itself and its two neighbours."""
 
     def blocks(x: Array) -> Array:
         return x.reshape(-1, block, *x.shape[2:])
@@ -91,13 +88,12 @@ def _to_windows(
         near = jnp.concatenate([wide[:, :-2], wide[:, 1:-1], wide[:, 2:]], axis=2)
         return near.reshape(-1, *near.shape[2:])
 
-    mask = blocks(windows)[:, :, None] == around(windows, -1)[:, None, :]
-    seen = jax.nn.dot_product_attention(
-        blocks(query), around(key, 0), around(value, 0), mask=mask[:, None], implementation=implementation
-    )
-    return seen.reshape(query.shape)
+    mask = blocks(rows.windows)[:, :, None] == around(rows.windows, -1)[:, None, :]
+    query, key, value = blocks(rows.query), around(rows.key, 0), around(rows.value, 0)
+    seen = jax.nn.dot_product_attention(query, key, value, mask=mask[:, None], implementation=implementation)
+    return seen.reshape(rows.query.shape)
 
 
 def _blocks_first(x: Array, block: int) -> Array:
-    """[b, p, ...] as [blocks, b, block, ...]."""
+    """Reshapes [b, p, ...] to [blocks, b, block, ...]."""
     return jnp.moveaxis(x.reshape(x.shape[0], -1, block, *x.shape[2:]), 1, 0)

@@ -1,8 +1,10 @@
-"""Qwen2.5-VL's vision tower: patches of any number of images in a row, most layers of which see one window at a time."""
+"""Qwen2.5-VL's vision tower: patches of any number of images in a row; most of its layers see one window at a time."""
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -10,7 +12,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from models.interface import Array, StackConfig
 from models.modules import rope
-from models.modules.layers import Projection, RMSNorm
+from models.modules.layers import MLP, Norm, Projection
 from models.modules.patch_attention import attend
 from models.modules.scan import stacked
 
@@ -99,7 +101,7 @@ class PatchRows(NamedTuple):
         segments: Number of the image in the row, from 1.
         windows: Number of the window in the row, from 1; a window's patches are neighbours.
         coordinates: Row and column of the patch in its image.
-        slots: Place in the row of the token that a feature stands for; feature i comes from the i-th `patches_per_token` patches.
+        slots: Place in the row of the token of each feature; feature i comes from the i-th `patches_per_token` patches.
         valid: 1 for features that stand for a token.
         positions: Temporal, height and width position of every token of the row (M-RoPE).
     """
@@ -113,8 +115,23 @@ class PatchRows(NamedTuple):
     positions: Int[Array, "*b t 3"]
 
 
+def patch_rows(
+    config: QwenVisionConfig, length: int, features: int, make: Callable[..., Any], batch: tuple[int, ...] = ()
+) -> PatchRows:
+    """Makes every array of `PatchRows`, with leading axes `batch`, by `make(shape, dtype)`, such as `np.zeros`.
+
+    A row has `length` tokens, and room for `features` that stand for images.
+    """
+    patches = features * config.patches_per_token
+    return PatchRows(
+        make((*batch, patches, int(np.prod(config.patch_shape))), np.float32),
+        *(make((*batch, *shape), np.int32) for shape in ((patches,), (patches,), (patches, 2))),
+        *(make((*batch, *shape), np.int32) for shape in ((features,), (features,), (length, 3))),
+    )
+
+
 class PatchContext(NamedTuple):
-    """What every block needs besides the residual stream.
+    """The inputs of every block besides the residual stream.
 
     Attributes:
         theta: RoPE angles of the patches, in radians.
@@ -122,9 +139,9 @@ class PatchContext(NamedTuple):
         windows: Number of the window.
     """
 
-    theta: Float32[Array, "b p half"]
-    segments: Int[Array, "b p"]
-    windows: Int[Array, "b p"]
+    theta: Float32[jax.Array, "b p half"]
+    segments: Int[jax.Array, "b p"]
+    windows: Int[jax.Array, "b p"]
 
 
 class PatchAttention(nn.Module):
@@ -133,7 +150,9 @@ class PatchAttention(nn.Module):
     config: QwenVisionConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b p d"], context: PatchContext, full: Bool[Array, ""]) -> Float[Array, "b p d"]:
+    def __call__(
+        self, x: Float[jax.Array, "b p d"], context: PatchContext, full: Bool[jax.Array, ""]
+    ) -> Float[jax.Array, "b p d"]:
         """Attends to the image if `full`, else to the window."""
         c = self.config
         qkv = Projection(c, 3 * c.hidden_size, ("embed", "heads"), use_bias=True, name="qkv")(x)
@@ -144,20 +163,6 @@ class PatchAttention(nn.Module):
         return Projection(c, c.hidden_size, ("heads", "embed"), use_bias=True, name="output")(seen.reshape(x.shape))
 
 
-class PatchMLP(nn.Module):
-    """SwiGLU with biases."""
-
-    config: QwenVisionConfig
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b p d"]) -> Float[Array, "b p d"]:
-        """Applies the gated layer to each patch."""
-        c = self.config
-        gate = Projection(c, c.mlp_size, ("embed", "mlp"), use_bias=True, name="gate")(x)
-        up = Projection(c, c.mlp_size, ("embed", "mlp"), use_bias=True, name="up")(x)
-        return Projection(c, c.hidden_size, ("mlp", "embed"), use_bias=True, name="down")(nn.silu(gate) * up)
-
-
 class PatchBlock(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
@@ -165,12 +170,12 @@ class PatchBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b p d"], context: PatchContext, full: Bool[Array, ""]
-    ) -> tuple[Float[Array, "b p d"], None]:
-        """One step of the scan over blocks."""
+        self, x: Float[jax.Array, "b p d"], context: PatchContext, full: Bool[jax.Array, ""]
+    ) -> tuple[Float[jax.Array, "b p d"], None]:
+        """Runs one step of the scan over blocks."""
         c = self.config
-        x = x + PatchAttention(c, name="attention")(RMSNorm(c, name="attention_norm")(x), context, full)
-        return x + PatchMLP(c, name="mlp")(RMSNorm(c, name="mlp_norm")(x)), None
+        x = x + PatchAttention(c, name="attention")(Norm(c, name="attention_norm")(x), context, full)
+        return x + MLP(c, use_bias=True, name="mlp")(Norm(c, name="mlp_norm")(x)), None
 
 
 class QwenVision(nn.Module):
@@ -179,13 +184,13 @@ class QwenVision(nn.Module):
     config: QwenVisionConfig
 
     def setup(self):
-        """Names the parts."""
+        """Makes the parts."""
         c = self.config
         self.patch_embed = Projection(c, c.hidden_size, (None, "embed"))
         self.blocks = stacked(PatchBlock, c, c.layers, in_axes=(nn.broadcast, 0))(c)
 
-    def __call__(self, images: PatchRows) -> Float[Array, "b p d"]:
-        """Vectors of the patches, in the same order."""
+    def __call__(self, images: PatchRows) -> Float[jax.Array, "b p d"]:
+        """Computes vectors of the patches, in the same order."""
         c = self.config
         radians = rope.frequencies(c.rope_theta, c.hidden_size // c.heads // 2)
         theta = (jnp.asarray(images.coordinates, jnp.float32)[..., None] * radians).reshape(*images.segments.shape, -1)
@@ -194,11 +199,8 @@ class QwenVision(nn.Module):
         return self.blocks(self.patch_embed(images.patches), context, full)[0]
 
     def blank(self) -> PatchRows:
-        """The smallest row: one feature of padding."""
-        p, d = self.config.patches_per_token, int(np.prod(self.config.patch_shape))
-        numbers = {"segments": (1, p), "windows": (1, p), "coordinates": (1, p, 2), "slots": (1, 1), "valid": (1, 1)}
-        zeros = {name: jnp.zeros(shape, jnp.int32) for name, shape in numbers.items()}
-        return PatchRows(patches=jnp.zeros((1, p, d)), positions=jnp.zeros((1, 1, 3), jnp.int32), **zeros)
+        """Returns the smallest row: one feature of padding."""
+        return patch_rows(self.config, 1, 1, jnp.zeros, batch=(1,))
 
 
 class PatchMerger(nn.Module):
@@ -207,11 +209,11 @@ class PatchMerger(nn.Module):
     config: PatchMergerConfig
 
     @nn.compact
-    def __call__(self, hidden: Float[Array, "b p d"], images: PatchRows) -> Float[Array, "b f out"]:
-        """Token vectors, in the order of the patches."""
+    def __call__(self, hidden: Float[jax.Array, "b p d"], images: PatchRows) -> Float[jax.Array, "b f out"]:
+        """Computes token vectors, in the order of the patches."""
         c = self.config
         width = c.patches * hidden.shape[-1]
-        x = RMSNorm(c, name="norm")(hidden).reshape(hidden.shape[0], -1, width)
+        x = Norm(c, name="norm")(hidden).reshape(hidden.shape[0], -1, width)
         x = Projection(c, width, ("embed", "mlp"), use_bias=True, name="input")(x)
         x = nn.gelu(x, approximate=False)
         return Projection(c, c.out_size, ("mlp", "embed"), use_bias=True, name="output")(x)

@@ -1,4 +1,4 @@
-"""Stacks of layers: one scan, more or less unrolled, that keeps or recomputes activations."""
+"""Stacks layers: one scan, more or less unrolled, that keeps or recomputes activations."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from models.interface import REMAT, StackConfig
 
 
 def stacked(layer: type[nn.Module], config: StackConfig, length: int, in_axes: Any) -> type[nn.Module]:
-    """A module of `length` layers with parameters stacked on a leading "layers" axis.
+    """Returns a module of `length` layers with parameters stacked on a leading "layers" axis.
 
     Args:
         layer: Called as `layer(config)(x, *inputs) -> (x, output)`.

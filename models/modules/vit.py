@@ -12,10 +12,10 @@ from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
 from models.interface import Array, StackConfig
-from models.modules.layers import Projection
+from models.modules.layers import Norm, Projection, parameter
 from models.modules.scan import stacked
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
     "gelu": partial(nn.gelu, approximate=False),
     "gelu_pytorch_tanh": partial(nn.gelu, approximate=True),
@@ -29,7 +29,7 @@ class TileRows(NamedTuple):
     Attributes:
         pixels: Normalised values of each patch, by colour, line and column.
         mask: 1 on patches that show something; None where every patch of every tile does.
-        slots: Place in the row of the token that a feature stands for.
+        slots: Place in the row of the token of each feature.
         valid: 1 for features that stand for a token.
         positions: None: rotary positions count tokens.
     """
@@ -43,7 +43,7 @@ class TileRows(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ViTConfig(StackConfig):
-    """Architecture of the tower, and which of its outputs is wanted.
+    """Architecture of the tower, and the choice of its output.
 
     Attributes:
         hidden_size: Width of the residual stream.
@@ -56,7 +56,7 @@ class ViTConfig(StackConfig):
         activation: A name of `ACTIVATIONS`.
         clip: Whether there are a class vector and a norm before the blocks, and no bias on the patches (CLIP).
         masked: Whether tiles come with a mask of their patches, which also decides their positions (Idefics3).
-        depth: Blocks that are run; None for all.
+        depth: Blocks that are run, `layers` at most.
         normed: Whether the norm behind the last block is applied.
         skipped: Vectors dropped from the front of the output.
     """
@@ -67,17 +67,16 @@ class ViTConfig(StackConfig):
     mlp_size: int
     image_size: int
     patch_size: int
+    depth: int
     channels: int = 3
     activation: str = "gelu_pytorch_tanh"
     clip: bool = False
     masked: bool = False
-    depth: int | None = None
     normed: bool = True
     skipped: int = 0
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "depth", self.layers if self.depth is None else self.depth)
         self.check_positive("hidden_size", "layers", "heads", "mlp_size", "patch_size", "channels")
         if self.hidden_size % self.heads:
             raise ValueError(f"hidden_size = {self.hidden_size} is not a multiple of heads = {self.heads}")
@@ -104,21 +103,16 @@ class ViTConfig(StackConfig):
         return self.grid**2 + self.clip - self.skipped
 
 
-class LayerNorm(nn.Module):
-    """y = scale * (x - mean(x)) / sqrt(var(x) + eps) + bias, in float32."""
-
-    config: ViTConfig
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        """Normalises the last axis."""
-        dtype = jnp.dtype(self.config.param_dtype)
-        scale = self.param("scale", _named(nn.initializers.ones_init(), "norm"), x.shape[-1:], dtype)
-        bias = self.param("bias", _named(nn.initializers.zeros_init(), "norm"), x.shape[-1:], dtype)
-        wide = x.astype(jnp.float32)
-        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
-        normed = centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + self.config.norm_eps)
-        return (normed * scale.astype(jnp.float32) + bias.astype(jnp.float32)).astype(self.config.dtype)
+def tile_rows(
+    config: ViTConfig, tiles: int, features: int, make: Callable[..., Any], batch: tuple[int, ...] = ()
+) -> TileRows:
+    """Makes every array of `TileRows`, with leading axes `batch`, by `make(shape, dtype)`, such as `np.zeros`."""
+    return TileRows(
+        make((*batch, tiles, config.grid**2, config.patch_values), np.float32),
+        make((*batch, tiles, config.grid, config.grid), np.bool_) if config.masked else None,
+        make((*batch, features), np.int32),
+        make((*batch, features), np.bool_),
+    )
 
 
 class Block(nn.Module):
@@ -128,26 +122,25 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "n s d"], mask: Bool[Array, "n 1 1 s"] | None
-    ) -> tuple[Float[Array, "n s d"], None]:
-        """One step of the scan over blocks."""
+        self, x: Float[jax.Array, "n s d"], mask: Bool[Array, "n 1 1 s"] | None
+    ) -> tuple[Float[jax.Array, "n s d"], None]:
+        """Runs one step of the scan over blocks."""
         c = self.config
-        x = x + self._attend(LayerNorm(c, name="attention_norm")(x), mask)
-        wide = Projection(c, c.mlp_size, ("embed", "mlp"), True, name="up")(LayerNorm(c, name="mlp_norm")(x))
+        x = x + self._attend(Norm(c, centred=True, name="attention_norm")(x), mask)
+        wide = Projection(c, c.mlp_size, ("embed", "mlp"), True, name="up")(Norm(c, centred=True, name="mlp_norm")(x))
         return x + Projection(c, c.hidden_size, ("mlp", "embed"), True, name="down")(
             ACTIVATIONS[c.activation](wide)
         ), None
 
-    def _attend(self, x: Float[Array, "n s d"], mask: Bool[Array, "n 1 1 s"] | None) -> Float[Array, "n s d"]:
+    def _attend(self, x: Float[jax.Array, "n s d"], mask: Bool[Array, "n 1 1 s"] | None) -> Float[jax.Array, "n s d"]:
         c = self.config
         heads = (*x.shape[:2], c.heads, c.hidden_size // c.heads)
-        parts = (Projection(c, c.hidden_size, ("embed", "heads"), True, name=name)(x) for name in _QKV)
+        parts = (
+            Projection(c, c.hidden_size, ("embed", "heads"), True, name=name)(x) for name in ("query", "key", "value")
+        )
         query, key, value = (part.reshape(heads) for part in parts)
         seen = jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=c.attention)
         return Projection(c, c.hidden_size, ("heads", "embed"), True, name="output")(seen.reshape(x.shape))
-
-
-_QKV = ("query", "key", "value")
 
 
 class ViT(nn.Module):
@@ -156,15 +149,12 @@ class ViT(nn.Module):
     config: ViTConfig
 
     def blank(self) -> TileRows:
-        """A row without a tile."""
-        c = self.config
-        mask = jnp.zeros((1, 0, c.grid, c.grid), bool) if c.masked else None
-        none = jnp.zeros((1, 0), jnp.int32)
-        return TileRows(jnp.zeros((1, 0, c.grid**2, c.patch_values)), mask, none, none > 0)
+        """Returns a row without a tile."""
+        return tile_rows(self.config, 0, 0, jnp.zeros, batch=(1,))
 
     @nn.compact
-    def __call__(self, images: TileRows) -> Float[Array, "b tiles s d"]:
-        """Hidden states of every tile, after `depth` blocks."""
+    def __call__(self, images: TileRows) -> Float[jax.Array, "b tiles s d"]:
+        """Computes hidden states of every tile, after `depth` blocks."""
         c = self.config
         b, tiles = images.pixels.shape[:2]
         mask = None
@@ -172,25 +162,26 @@ class ViT(nn.Module):
             mask = jnp.asarray(images.mask, bool).reshape(b * tiles, c.grid, c.grid)
         x = self._embed(jnp.reshape(images.pixels, (b * tiles, c.grid**2, c.patch_values)), mask)
         x, _ = self._blocks()(x, None if mask is None else mask.reshape(b * tiles, 1, 1, c.grid**2))
-        after = LayerNorm(c, name="final_norm")(x)
+        after = Norm(c, centred=True, name="final_norm")(x)
         x = (after if c.normed else x)[:, c.skipped :]
         return x.reshape(b, tiles, *x.shape[1:])
 
-    def _embed(self, pixels: Float[Array, "n p v"], mask: Bool[Array, "n grid grid"] | None) -> Float[Array, "n s d"]:
-        """Patches as vectors, with their positions."""
-        c = self.config
+    def _embed(
+        self, pixels: Float[Array, "n p v"], mask: Bool[Array, "n grid grid"] | None
+    ) -> Float[jax.Array, "n s d"]:
+        """Embeds patches as vectors, with their positions."""
+        c, normal = self.config, nn.initializers.normal(0.02)
         x = Projection(c, c.hidden_size, (None, "embed"), not c.clip, name="patch")(pixels)
         if c.clip:
-            init = _named(nn.initializers.normal(0.02), "embed")
-            first = self.param("class_vector", init, (c.hidden_size,), jnp.dtype(c.param_dtype)).astype(c.dtype)
+            first = parameter(self, "class_vector", normal, (c.hidden_size,), "embed").astype(c.dtype)
             x = jnp.concatenate([jnp.broadcast_to(first, (x.shape[0], 1, c.hidden_size)), x], axis=1)
-        init, count = _named(nn.initializers.normal(0.02), None, "embed"), c.grid**2 + c.clip
-        table = self.param("positions", init, (count, c.hidden_size), jnp.dtype(c.param_dtype)).astype(c.dtype)
+        shape = (c.grid**2 + c.clip, c.hidden_size)
+        table = parameter(self, "positions", normal, shape, None, "embed").astype(c.dtype)
         x = x + (table if mask is None else table[places(mask)])
-        return LayerNorm(c, name="first_norm")(x) if c.clip else x
+        return Norm(c, centred=True, name="first_norm")(x) if c.clip else x
 
     def _blocks(self) -> nn.Module:
-        """The blocks with parameters stacked on a leading axis; all are initialised, the first `depth` are run."""
+        """Makes the blocks, with parameters stacked on a leading axis; all are initialised, the first `depth` are run."""
         c = self.config
         length = c.layers if self.is_initializing() else c.depth
         stack = stacked(Block, c, length, in_axes=nn.broadcast)
@@ -200,7 +191,7 @@ class ViT(nn.Module):
 
 
 def places(mask: Bool[Array, "n grid grid"]) -> Int[Array, "n patches"]:
-    """The row of the position table for each patch: its place in the tile, as a fraction of the part that is shown.
+    """Returns the row of the position table for each patch: its place in the tile, as a fraction of the part that is shown.
 
     A tile of h x w shown patches is treated as if stretched over the whole tile: line i of h takes the positions of line
     floor(grid * i / h), and columns likewise.
@@ -212,13 +203,8 @@ def places(mask: Bool[Array, "n grid grid"]) -> Int[Array, "n patches"]:
 
 
 def _buckets(grid: int) -> Int[Array, "counts grid"]:
-    """Bucket of place i when h places are shown, for h = 0 to grid; in float32, as PyTorch."""
+    """Returns the bucket of place i when h places are shown, for h = 0 to grid; in float32, as PyTorch."""
     edges = (1 / grid + np.arange(grid - 1) * (1 / grid)).astype(np.float32)
     steps = np.float32(1) / np.maximum(np.arange(grid + 1), 1).astype(np.float32)
     fractions = np.minimum(np.arange(grid, dtype=np.float32) * steps[:, None], np.float32(1 - 1e-6))
     return jnp.asarray(np.searchsorted(edges, fractions, side="right"), jnp.int32)
-
-
-def _named(init: Callable[..., Any], *axes: str | None) -> Callable[..., Any]:
-    """An initialiser that also names the parameter's axes."""
-    return nn.with_logical_partitioning(init, axes)

@@ -1,37 +1,28 @@
-"""A vision-language checkpoint made of parts: some from other checkpoints, the rest random."""
+"""Composes a vision-language checkpoint of parts: some from other checkpoints, the rest random."""
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from models.interface import SWITCHES, Model, VisionLanguageConfig
+from models.io.raw_tensors import same_vocabulary
 from models.pretrained.config_only import ConfigOnlyCheckpoint
 from models.pretrained.export import export_hf
-from models.pretrained.load import Pretrained, open_pretrained
+from models.pretrained.load import Pretrained, open_pretrained, plan_of
 from models.processing.tokenizer import load_tokenizer
 
 FREE = {*SWITCHES, "family", "mrope_section"}
 """Fields in which a part may differ: a text's tokens have one position, which M-RoPE takes three times to the same effect."""
 
 
-class Source(NamedTuple):
-    """Where a part comes from.
-
-    Attributes:
-        opened: A checkpoint that has the part.
-        prefix: What the paths of the part's leaves begin with there.
-        config: The part's config there.
-    """
-
-    opened: Pretrained
-    prefix: str
-    config: Any
+Reader = Callable[[str], np.ndarray]
+"""Path of a leaf inside a part -> the leaf."""
 
 
 def compose(
@@ -52,7 +43,7 @@ def compose(
         projector: The same for the projector.
         text: Text checkpoint (Hugging Face folder or .gguf file), or vision-language one, whose decoder goes in; None for a
             random one.
-        seed: Of the random parts: they are what `Model.init` makes from `jax.random.key(seed)`.
+        seed: Of the random parts: they are those of `Model.init(jax.random.key(seed))`.
         dtype: Type of the tensors.
 
     Raises:
@@ -62,38 +53,33 @@ def compose(
     blueprint = ConfigOnlyCheckpoint(like)
     if not isinstance(blueprint.model.config, VisionLanguageConfig):
         raise ValueError(f"{blueprint.config_file}: describes a text model; expected a vision-language model")
-    given = {"vision": vision, "projector": projector, "decoder": text}
-    sources = {part: _open(blueprint, part, Path(path)) for part, path in given.items() if path is not None}
+    model, given = blueprint.model, {"vision": vision, "projector": projector, "decoder": text}
+    readers = {part: _open(blueprint, part, Path(path)) for part, path in given.items() if path is not None}
     if text is not None:
-        _check_vocabulary(Path(like), Path(text))
-    export_hf(
-        out, functools.partial(_read, blueprint.model, sources, _Random(blueprint.model, seed)), blueprint, dtype=dtype
-    )
+        ours, theirs = ({n: token for token, n in load_tokenizer(p).get_vocab().items()} for p in (like, text))
+        same_vocabulary(ours, theirs, str(like), str(text), "use the tokenizer of the text model")
+    random = _random_parts(model, seed)
+
+    def read(path: str) -> np.ndarray:
+        part, _, inside = path.partition("/")
+        return readers[part](inside) if part in readers else random(part)[inside]
+
+    export_hf(out, read, Pretrained(blueprint, model, plan_of(model, blueprint)), dtype=dtype)
 
 
-class _Random:
-    """Random parts, of which the last one asked for is kept."""
+def _random_parts(model: Model, seed: int) -> Callable[[str], dict[str, np.ndarray]]:
+    """Returns a function from a part to its random leaves by path; it keeps the last part, and computes no other."""
 
-    def __init__(self, model: Model, seed: int):
-        self._model, self._seed = model, seed
-        self.part = functools.lru_cache(maxsize=1)(self._part)
+    @functools.lru_cache(maxsize=1)
+    def made(part: str) -> dict[str, np.ndarray]:
+        leaves = jax.jit(lambda rng: model.init(rng)[part])(jax.random.key(seed))
+        return {path: np.asarray(leaf) for path, leaf in flatten_dict(leaves, sep="/").items()}
 
-    def _part(self, part: str) -> dict[str, np.ndarray]:
-        """Leaf path inside the part -> values; the other parts are not computed."""
-        made = jax.jit(lambda rng: self._model.init(rng)[part])(jax.random.key(self._seed))
-        return {path: np.asarray(leaf) for path, leaf in flatten_dict(made, sep="/").items()}
+    return made
 
 
-def _read(model: Model, sources: Mapping[str, Source], random: _Random, path: str) -> np.ndarray:
-    """One leaf of the new model."""
-    part, _, inside = path.partition("/")
-    if part in sources:
-        return sources[part].opened.read(sources[part].prefix + inside)
-    return random.part(part)[inside]
-
-
-def _open(blueprint: ConfigOnlyCheckpoint, part: str, path: Path) -> Source:
-    """The part of a checkpoint, if it is what the blueprint asks for.
+def _open(blueprint: ConfigOnlyCheckpoint, part: str, path: Path) -> Reader:
+    """Opens the part of a checkpoint, if it fits the blueprint.
 
     Raises:
         ValueError: The checkpoint has no such part, or one of another architecture; every difference is named.
@@ -106,14 +92,13 @@ def _open(blueprint: ConfigOnlyCheckpoint, part: str, path: Path) -> Source:
         found, prefix = config, ""
     else:
         raise ValueError(f"{path} is a text model and has no {part}; expected a vision-language checkpoint")
-    source = Source(opened, prefix, found)
     differences = [
         *_config_differences(getattr(wanted, _FIELD[part]), found),
-        *_shape_differences(blueprint.model, part, source),
+        *_shape_differences(blueprint.model.abstract[part], opened, prefix),
     ]
     if differences:
         raise ValueError(f"the {part} of {path} does not fit {blueprint.config_file}: {'; '.join(differences)}")
-    return source
+    return lambda inside: opened.read(prefix + inside)
 
 
 _FIELD = {"vision": "vision", "projector": "projector", "decoder": "text"}
@@ -121,7 +106,7 @@ _FIELD = {"vision": "vision", "projector": "projector", "decoder": "text"}
 
 
 def _config_differences(wanted: Any, found: Any) -> Iterator[str]:
-    """The fields in which a part's config differs from the one wanted."""
+    """Yields the fields in which a part's config differs from the one wanted."""
     if type(wanted) is not type(found):
         yield f"its kind is {type(found).__name__}, expected {type(wanted).__name__}"
         return
@@ -131,22 +116,11 @@ def _config_differences(wanted: Any, found: Any) -> Iterator[str]:
             yield f"{field.name} = {theirs}, expected {mine}"
 
 
-def _shape_differences(model: Model, part: str, source: Source) -> Iterator[str]:
-    """The leaves of which a part has more, fewer, or others."""
-    wanted = {path: leaf.shape for path, leaf in flatten_dict(model.abstract[part], sep="/").items()}
-    found = {path: leaf.shape for path, leaf in source.opened.paths().items() if path.startswith(source.prefix)}
-    found = {path.removeprefix(source.prefix): shape for path, shape in found.items()}
+def _shape_differences(abstract: Any, opened: Pretrained, prefix: str) -> Iterator[str]:
+    """Yields the leaves of which a part has more, fewer, or others."""
+    wanted = {path: leaf.shape for path, leaf in flatten_dict(abstract, sep="/").items()}
+    inside = {path: leaf.shape for path, leaf in opened.paths().items() if path.startswith(prefix)}
+    found = {path.removeprefix(prefix): shape for path, shape in inside.items()}
     for path in sorted(wanted.keys() | found.keys()):
         if wanted.get(path) != found.get(path):
             yield f"{path} has shape {found.get(path)}, expected {wanted.get(path)}"
-
-
-def _check_vocabulary(like: Path, text: Path) -> None:
-    """Refuses a text model that knows an id by another token."""
-    wanted = {number: token for token, number in load_tokenizer(like).get_vocab().items()}
-    for token, number in sorted(load_tokenizer(text).get_vocab().items(), key=lambda item: item[1]):
-        if wanted.get(number, token) != token:
-            raise ValueError(
-                f"the vocabulary of {text} is not that of {like}: id {number} is {token!r} there and {wanted[number]!r} here; "
-                "use the tokenizer of the text model"
-            )

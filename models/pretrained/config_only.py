@@ -1,4 +1,4 @@
-"""A Hugging Face folder before it has weights: what its config.json asks for, and the files that come with it."""
+"""A Hugging Face folder before it has weights: the model of its config.json, and the files that come with it."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from models.io.weight_map import expand, leaf_shapes, tensor_shape
 
 
 class ConfigOnlyCheckpoint:
-    """A `Checkpoint` without tensors, for `export_hf` to make a folder like it; weights that lie in the folder do not count.
+    """A `Checkpoint` without tensors, for `export_hf` to make a folder like it; weights in the folder do not count.
 
     Attributes:
         path: Folder.
@@ -29,16 +29,12 @@ class ConfigOnlyCheckpoint:
         self.config = read_json(self.path / "config.json")
         self.model: Model = build(parse_config(self.config, self.config_file))
         shapes, config = leaf_shapes(self.model.abstract), self.model.config
-        places = expand(FAMILIES[config.family].rows(config), shapes)
-        self.specs = {
-            place.key: TensorSpec(place.key, np.dtype(np.float32), tensor_shape(shapes[leaf], place))
-            for leaf, place in places
+        shape_of = {
+            place.key: tensor_shape(shapes[leaf], place)
+            for leaf, place in expand(FAMILIES[config.family].rows(config), shapes)
         }
+        self.specs = {key: TensorSpec(key, np.dtype(np.float32), shape) for key, shape in shape_of.items()}
 
     def read(self, key: str) -> np.ndarray:
-        """Nothing.
-
-        Raises:
-            ValueError: Always.
-        """
+        """Raises ValueError: there is no tensor yet."""
         raise ValueError(f"{self.path}: tensor {key!r} is yet to be made")

@@ -1,6 +1,6 @@
-"""Params out to a Hugging Face folder, streamed leaf by leaf, with the key set and the other files of the base."""
+"""Exports params to a Hugging Face folder, streamed leaf by leaf, with the key set and the other files of the base."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,21 +8,19 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from models.build_model import build
-from models.families.registry import parse_config
 from models.interface import Array
 from models.io.folder_writer import MAX_SHARD_BYTES, check_free, copy_other_files, write_folder, write_json
-from models.io.hf_folder import Checkpoint, open_checkpoint, read_json
+from models.io.hf_folder import Checkpoint, read_json
 from models.io.safetensors import DTYPES, TensorSpec
-from models.io.weight_map import WeightMap, leaf_shapes, tensor_of
-from models.pretrained.load import plan_of
+from models.io.weight_map import tensor_of
+from models.pretrained.load import Pretrained, open_pretrained
 from models.processing.tokenizer import load_tokenizer
 
 
 def export_hf(
     out_dir: str | Path,
     read_leaf: Callable[[str], Array],
-    base: str | Path | Checkpoint,
+    base: str | Path | Pretrained,
     *,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     dtype: Any = None,
@@ -33,8 +31,8 @@ def export_hf(
     Args:
         out_dir: Folder to make; must not exist, or be empty.
         read_leaf: Leaf path ("layers/mlp/up/kernel") -> the leaf.
-        base: The checkpoint that the params descend from (Hugging Face folder or .gguf file), or the `Blueprint` that
-            they are the first weights of: its tensor names, types and non-weight files are kept.
+        base: The checkpoint that the params descend from (Hugging Face folder or .gguf file), or that checkpoint opened: its
+            tensor names, types and non-weight files are kept.
         max_shard_bytes: A new file is begun before this size is passed.
         dtype: Type of the tensors; None for each tensor's type in the base (float32 for GGUF).
         extra: Text files to add, such as a model card: file name -> content.
@@ -42,44 +40,38 @@ def export_hf(
     Raises:
         ValueError: `out_dir` is in use, a leaf has the wrong shape, or the base is damaged.
     """
-    out, checkpoint = Path(out_dir), base if isinstance(base, Checkpoint) else open_checkpoint(base)
+    out = Path(out_dir)
     check_free(out)
     if dtype is not None and jnp.dtype(dtype) not in DTYPES.values():
         raise ValueError(f"dtype = {dtype!r}: expected float64, float32, float16 or bfloat16")
-    model = build(parse_config(checkpoint.config, checkpoint.config_file))
-    plan = plan_of(model, checkpoint)
-    order = [place.key for leaf in plan.leaves for place in plan.leaves[leaf]] + list(plan.kept)
-    specs = [_target(checkpoint.specs[key], dtype) for key in order]
-    tensors = _tensors(read_leaf, checkpoint, plan, leaf_shapes(model.abstract), dtype)
-    write_folder(out, specs, tensors, partial(_add_other_files, checkpoint, dtype), extra or {}, max_shard_bytes)
-
-
-def _target(spec: TensorSpec, dtype: Any) -> TensorSpec:
-    """What will be written for a tensor of the base."""
-    return spec if dtype is None else spec._replace(dtype=jnp.dtype(dtype))
+    opened = base if isinstance(base, Pretrained) else open_pretrained(base)
+    order = [place.key for places in opened.plan.leaves.values() for place in places] + list(opened.plan.kept)
+    specs = [opened.checkpoint.specs[key] for key in order]
+    specs = specs if dtype is None else [spec._replace(dtype=jnp.dtype(dtype)) for spec in specs]
+    tensors = _tensors(read_leaf, opened, specs)
+    other_files = partial(_add_other_files, opened.checkpoint, dtype)
+    write_folder(out, specs, tensors, other_files, extra or {}, max_shard_bytes)
 
 
 def _tensors(
-    read_leaf: Callable[[str], Array],
-    checkpoint: Checkpoint,
-    plan: WeightMap,
-    shapes: dict[str, tuple[int, ...]],
-    dtype: Any,
+    read_leaf: Callable[[str], Array], opened: Pretrained, specs: Sequence[TensorSpec]
 ) -> Iterator[np.ndarray]:
-    """Every tensor to write, leaf by leaf."""
-    for path, places in plan.leaves.items():
+    """Yields the tensors to write, in the order of `specs`, leaf by leaf."""
+    dtypes = {spec.key: spec.dtype for spec in specs}
+    shapes, path_of_base = opened.paths(), opened.checkpoint.path
+    for path, places in opened.plan.leaves.items():
         leaf = np.asarray(read_leaf(path))
-        if leaf.shape != shapes[path]:
-            raise ValueError(f"leaf {path!r} has shape {leaf.shape}, but {checkpoint.path} asks for {shapes[path]}")
+        if leaf.shape != shapes[path].shape:
+            raise ValueError(f"leaf {path!r} has shape {leaf.shape}, but {path_of_base} asks for {shapes[path].shape}")
         for place in places:
-            yield tensor_of(leaf, place).astype(_target(checkpoint.specs[place.key], dtype).dtype)
+            yield tensor_of(leaf, place).astype(dtypes[place.key])
         del leaf
-    for key in plan.kept:
-        yield checkpoint.read(key).astype(_target(checkpoint.specs[key], dtype).dtype)
+    for key in opened.plan.kept:
+        yield opened.checkpoint.read(key).astype(dtypes[key])
 
 
 def _add_other_files(checkpoint: Checkpoint, dtype: Any, draft: Path) -> None:
-    """Config, tokenizer, chat template, licences."""
+    """Writes config, tokenizer, chat template and licences."""
     if checkpoint.path.is_dir():
         copy_other_files(checkpoint.path, draft)
         if dtype is not None:

@@ -1,4 +1,4 @@
-"""Pretrained checkpoints (Hugging Face folders and GGUF) into params, leaf by leaf."""
+"""Loads pretrained checkpoints (Hugging Face folders and GGUF files) into params, leaf by leaf."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,21 +11,21 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from models.build_model import Config, build, override
-from models.families.registry import parse_config, weight_map
-from models.interface import DecoderConfig, Model, Params, VisionLanguageConfig
+from models.families.registry import FAMILIES, parse_config
+from models.interface import Model, Params, VisionLanguageConfig
 from models.io.hf_folder import Checkpoint, open_checkpoint
-from models.io.weight_map import Place, WeightMap, part_of
+from models.io.weight_map import Place, WeightMap, leaf_shapes, match, part_of
 
 
 def read_config(path: str | Path, **overrides: Any) -> Config:
-    """What a checkpoint is the params of, without its weights.
+    """Reads the config of a checkpoint, without its weights.
 
     Args:
         path: Hugging Face folder or .gguf file.
         **overrides: Fields to replace, as for `models.build_model.override`.
 
     Raises:
-        ValueError: The checkpoint is damaged or asks for what the model does not do.
+        ValueError: The checkpoint is damaged or asks for what the model does not implement.
     """
     checkpoint = open_checkpoint(path)
     return override(parse_config(checkpoint.config, checkpoint.config_file), overrides)
@@ -34,12 +34,12 @@ def read_config(path: str | Path, **overrides: Any) -> Config:
 def load_pretrained(
     path: str | Path, *, param_dtype: Any = jnp.float32, shardings: Any = None, **overrides: Any
 ) -> tuple[Model, Params]:
-    """A pretrained model and its params; holds one leaf on the host at a time.
+    """Loads a pretrained model and its params, holding one leaf on the host at a time.
 
     Args:
         path: Hugging Face folder or .gguf file.
         param_dtype: Type of the parameters.
-        shardings: Tree like the params of where each leaf goes, or a function from the model to one; None for the
+        shardings: Tree like the params of the shardings of the leaves, or a function from the model to one; None for the
             default device.
         **overrides: Fields of the config to replace, such as dtype, remat, scan_unroll, attention.
 
@@ -48,7 +48,7 @@ def load_pretrained(
 
     Raises:
         ValueError: The checkpoint is damaged or incomplete, does not fit its config, or asks for what the model
-            does not do.
+            does not implement.
     """
     opened = open_pretrained(path, param_dtype=param_dtype, **overrides)
     puts = _puts(shardings(opened.model) if callable(shardings) else shardings, opened.plan)
@@ -57,7 +57,7 @@ def load_pretrained(
 
 
 _SIZES = ("layers", "hidden_size", "heads", "head_dim", "mlp_size", "vocab_size", "grid")
-"""What a config says of its model that some tensor is at least as long as."""
+"""Sizes of a config that the longest axis of some tensor reaches."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Pretrained:
 
     Attributes:
         checkpoint: The open files.
-        model: What the checkpoint is the params of.
-        plan: Which tensors make up which leaf.
+        model: The model whose params the checkpoint holds.
+        plan: The tensors of each leaf.
     """
 
     checkpoint: Checkpoint
@@ -75,16 +75,32 @@ class Pretrained:
     plan: WeightMap
 
     def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Leaf path -> shape and dtype, sorted by path."""
+        """Returns leaf path -> shape and dtype, sorted by path."""
         return dict(sorted(flatten_dict(self.model.abstract, sep="/").items()))
 
     def read(self, path: str) -> np.ndarray:
-        """One leaf, on the host."""
-        return _read_leaf(self.checkpoint, self.plan.leaves[path], self.paths()[path])
+        """Reads one leaf to the host.
+
+        Raises:
+            ValueError: Two tensors that must be the same are not.
+        """
+        abstract = self.paths()[path]
+        leaf = np.empty(abstract.shape, abstract.dtype)
+        first: dict[int | None, str] = {}
+        for place in self.plan.leaves[path]:
+            tensor, same = self.checkpoint.read(place.key), first.setdefault(place.layer, place.key)
+            if same == place.key:
+                leaf[... if place.layer is None else place.layer] = part_of(tensor, place)
+            elif not _equal(self.checkpoint.read(same), tensor):
+                raise ValueError(
+                    f"{self.checkpoint.path}: {same!r} and {place.key!r} differ, but the config ties them; "
+                    "set tie_word_embeddings to false in config.json"
+                )
+        return leaf
 
 
 def open_pretrained(path: str | Path, *, param_dtype: Any = jnp.float32, **overrides: Any) -> Pretrained:
-    """A pretrained model, without its weights until they are read; arguments as for `load_pretrained`."""
+    """Opens a pretrained model, whose weights are read later; arguments as for `load_pretrained`."""
     checkpoint = open_checkpoint(path)
     config = parse_config(checkpoint.config, checkpoint.config_file)
     _check_sizes(config, checkpoint)
@@ -93,21 +109,23 @@ def open_pretrained(path: str | Path, *, param_dtype: Any = jnp.float32, **overr
 
 
 def leaf_keys(model: Model, path: str | Path) -> dict[str, tuple[Place, ...]]:
-    """Leaf path -> the tensors of the checkpoint at `path` that hold it, with their layers."""
+    """Returns leaf path -> the tensors of the checkpoint at `path` that hold it, with their layers."""
     return plan_of(model, open_checkpoint(path)).leaves
 
 
 def plan_of(model: Model, checkpoint: Checkpoint) -> WeightMap:
-    """How a checkpoint's tensors and a model's leaves correspond.
+    """Ties a checkpoint's tensors to a model's leaves.
 
     Raises:
         ValueError: A tensor is missing, unknown or of another shape.
     """
-    return weight_map(model, {key: spec.shape for key, spec in checkpoint.specs.items()}, str(checkpoint.path))
+    family, tensors = FAMILIES[model.config.family], {key: spec.shape for key, spec in checkpoint.specs.items()}
+    rows = family.as_stored(family.rows(model.config), tensors)
+    return match(rows, leaf_shapes(model.abstract), tensors, str(checkpoint.path))
 
 
-def _check_sizes(config: DecoderConfig | VisionLanguageConfig, checkpoint: Checkpoint) -> None:
-    """Refuses a config that is larger than its files, before anything of that size is made.
+def _check_sizes(config: Config, checkpoint: Checkpoint) -> None:
+    """Refuses a config that is larger than its files, before anything of that size is allocated.
 
     Raises:
         ValueError: There are more layers than tensors, or a size is larger than that of any tensor.
@@ -125,7 +143,7 @@ def _check_sizes(config: DecoderConfig | VisionLanguageConfig, checkpoint: Check
 
 
 def _puts(shardings: Any, plan: WeightMap) -> dict[str, Callable[[np.ndarray], jax.Array]]:
-    """Per leaf, the function that takes it from the host to its devices."""
+    """Returns per leaf the function that moves it from the host to its devices."""
     if shardings is None:
         return dict.fromkeys(plan.leaves, jnp.asarray)
     targets = flatten_dict(shardings, sep="/")
@@ -139,29 +157,6 @@ def _puts(shardings: Any, plan: WeightMap) -> dict[str, Callable[[np.ndarray], j
     return {leaf: put(sharding) for leaf, sharding in targets.items()}
 
 
-def _read_leaf(checkpoint: Checkpoint, places: tuple[Place, ...], abstract: jax.ShapeDtypeStruct) -> np.ndarray:
-    """One leaf, from its tensors.
-
-    Raises:
-        ValueError: Two tensors that must be the same are not.
-    """
-    leaf = np.empty(abstract.shape, abstract.dtype)
-    first: dict[int | None, str] = {}
-    for place in places:
-        tensor = checkpoint.read(place.key)
-        if place.layer in first:
-            _check_same(checkpoint, tensor, first[place.layer], place.key)
-            continue
-        first[place.layer] = place.key
-        leaf[... if place.layer is None else place.layer] = part_of(tensor, place)
-    return leaf
-
-
-def _check_same(checkpoint: Checkpoint, tensor: np.ndarray, first: str, second: str) -> None:
-    """A tied unembedding that is stored must be the embedding."""
-    other = checkpoint.read(first)
-    if other.dtype != tensor.dtype or other.tobytes() != tensor.tobytes():
-        raise ValueError(
-            f"{checkpoint.path}: {first!r} and {second!r} differ, but the config ties them; "
-            "set tie_word_embeddings to false in config.json"
-        )
+def _equal(one: np.ndarray, other: np.ndarray) -> bool:
+    """Returns whether two tensors have the same type and bytes."""
+    return one.dtype == other.dtype and one.tobytes() == other.tobytes()

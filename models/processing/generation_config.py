@@ -1,4 +1,4 @@
-"""What a checkpoint says about the texts it reads and writes."""
+"""Reads the settings of a checkpoint for the texts that its model reads and writes."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,9 +11,9 @@ class Generation(NamedTuple):
     """Limits and ends of a model's texts.
 
     Attributes:
-        context: Most tokens of a text; None if the checkpoint does not say.
+        context: Most tokens of a text; None if the checkpoint has no limit.
         stop: Ids of the tokens that end a response.
-        repetition_penalty: By which transformers divides the logits of tokens that have occurred; 1 for not at all.
+        repetition_penalty: Divisor of the logits of tokens that have occurred, as in transformers; 1 for none.
     """
 
     context: int | None
@@ -40,5 +40,5 @@ def read_generation(path: str | Path) -> Generation:
 
 
 def _values(key: str, *levels: Mapping[str, Any]) -> Iterator[Any]:
-    """The values of a key that are set, in the order of the levels."""
+    """Yields the values of a key that are set, in the order of the levels."""
     return (level[key] for level in levels if level.get(key) is not None)

@@ -1,4 +1,4 @@
-"""Images: from a reference to pixels, as transformers' `load_image` reads them; image processors; a cache of what they make.
+"""Loads images from references, as transformers' `load_image` does; image processors, and a cache of their results.
 
 A reference is a content part: {"type": "image", "path": ...} or {"type": "image", "bytes": ...}. As in `load_image`, the EXIF
 orientation is applied, and then every mode becomes RGB: a palette is looked up, grey repeated, alpha dropped.
@@ -16,13 +16,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
+import numpy as np
 from etils import epath
+from jaxtyping import Int
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 from transformers import AutoImageProcessor
 
+from models.interface import VisionLanguageConfig
+
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "PCX")
-"""What is read. Pillow knows more, some of which (EPS) it hands to other programs."""
+"""Formats that are read. Pillow knows more, some of which (EPS) it passes to other programs."""
 MAX_PIXELS = 2**26
 """Pixels of an image; one with more is refused before it is decoded."""
 QUARTER_TURNS = (5, 6, 7, 8)
@@ -36,20 +40,20 @@ Stamp = tuple[int, int]
 
 
 def open_image(image: Mapping[str, Any]) -> Image.Image:
-    """The image in RGB, upright.
+    """Returns the image in RGB, upright.
 
     Args:
         image: A reference.
 
     Raises:
-        ValueError: It is missing, empty, cut off, too large, or no image.
+        ValueError: It is missing, empty, truncated, too large, or no image.
     """
     with _opened(image) as opened:
         return ImageOps.exif_transpose(opened).convert("RGB")
 
 
 def image_size(image: Mapping[str, Any]) -> tuple[int, int]:
-    """Height and width of the upright image, in pixels, without decoding it.
+    """Returns height and width of the upright image, in pixels, without decoding it.
 
     Args:
         image: A reference.
@@ -61,32 +65,32 @@ def image_size(image: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def image_name(image: Mapping[str, Any]) -> str:
-    """How error messages name an image."""
+    """Returns the name of an image in error messages."""
     if "path" in image:
         return str(image["path"])
     return f"embedded image ({len(image['bytes'])} bytes, sha256 {hashlib.sha256(image['bytes']).hexdigest()[:12]})"
 
 
 class PixelCache:
-    """Processed images, the least recently used of which are dropped; several threads may use it.
+    """A cache of processed images that drops the least recently used; several threads may use it.
 
     A copy in another process starts empty.
 
     Attributes:
-        process: From an RGB image to a tree of arrays, which nobody may change.
+        process: From an RGB image to an array, which no caller may change.
         max_bytes: Size of all kept arrays.
     """
 
-    def __init__(self, process: Callable[[Image.Image], Any], max_bytes: int):
+    def __init__(self, process: Callable[[Image.Image], np.ndarray], max_bytes: int):
         self.process, self.max_bytes = process, max_bytes
-        self._kept: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
+        self._kept: OrderedDict[Any, np.ndarray] = OrderedDict()
         self._bytes, self._lock = 0, threading.Lock()
 
     def __reduce__(self):
         return PixelCache, (self.process, self.max_bytes)
 
-    def __call__(self, image: Mapping[str, Any]) -> Any:
-        """The processed image.
+    def __call__(self, image: Mapping[str, Any]) -> np.ndarray:
+        """Returns the processed image.
 
         Args:
             image: A reference.
@@ -98,19 +102,15 @@ class PixelCache:
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
-                return self._kept[key][0]
+                return self._kept[key]
         value = self.process(open_image(image))
-        self._keep(key, value, sum(leaf.nbytes for leaf in jax.tree.leaves(value) if hasattr(leaf, "nbytes")))
-        return value
-
-    def _keep(self, key: Any, value: Any, size: int) -> None:
         with self._lock:
-            if key in self._kept or size > self.max_bytes:
-                return
-            self._kept[key] = value, size
-            self._bytes += size
+            if key not in self._kept and value.nbytes <= self.max_bytes:
+                self._kept[key] = value
+                self._bytes += value.nbytes
             while self._bytes > self.max_bytes:
-                self._bytes -= self._kept.popitem(last=False)[1][1]
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return value
 
 
 @functools.lru_cache(maxsize=KNOWN_SIZES)
@@ -120,7 +120,7 @@ def _path_size(path: str, stamp: Stamp) -> tuple[int, int]:
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int]:
     with _opened(image) as opened:
-        if opened.format == "TIFF":  # whose reader may turn it too
+        if opened.format == "TIFF":  # whose reader may rotate it too
             opened = ImageOps.exif_transpose(opened)
         turned = opened.width != opened.height and _orientation(opened) in QUARTER_TURNS
         return (opened.width, opened.height) if turned else (opened.height, opened.width)
@@ -128,15 +128,17 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int]:
 
 @contextmanager
 def _opened(image: Mapping[str, Any]) -> Iterator[Image.Image]:
-    """Opens an image; what fails inside the `with` block is told as a fault of the image."""
+    """Opens an image; an error inside the `with` block is raised as a fault of the image."""
     source = _source(image)
     try:
         with Image.open(source, formats=_formats()) as opened:
-            _check_size(opened)
+            if opened.width * opened.height > MAX_PIXELS:
+                size = f"{opened.width} x {opened.height} pixels"
+                raise Image.DecompressionBombError(f"{size}, at most {MAX_PIXELS} are decoded")
             yield opened
     except UnidentifiedImageError:
         raise ValueError(f"{image_name(image)}: not an image that Pillow can read; convert it to PNG or JPEG") from None
-    except (_TooLargeError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{image_name(image)}: too large ({error}); make it smaller or delete the record") from None
     except Exception as error:  # decoders fail on damaged data in any way: OSError, SyntaxError, struct.error, ...
         reason = f"{type(error).__name__}: {error}"
@@ -145,24 +147,15 @@ def _opened(image: Mapping[str, Any]) -> Iterator[Image.Image]:
         ) from error
 
 
-class _TooLargeError(Exception):
-    """An image has more than `MAX_PIXELS`."""
-
-
-def _check_size(opened: Image.Image) -> None:
-    if opened.width * opened.height > MAX_PIXELS:
-        raise _TooLargeError(f"{opened.width} x {opened.height} pixels, at most {MAX_PIXELS} are decoded")
-
-
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this Pillow was built with."""
+    """Returns those of `FORMATS` that this Pillow was built with."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _source(image: Mapping[str, Any]) -> str | io.BytesIO:
-    """What `PIL.Image.open` takes: a path, or bytes in memory."""
+    """Returns the argument for `PIL.Image.open`: a path, or bytes in memory."""
     size = _stamp(image["path"])[0] if "path" in image else len(image["bytes"])
     if not size:
         raise ValueError(f"{image_name(image)}: the image has 0 bytes; write the file again or delete the record")
@@ -172,7 +165,7 @@ def _source(image: Mapping[str, Any]) -> str | io.BytesIO:
 
 
 def _stamp(path: str) -> Stamp:
-    """Bytes and time of a file.
+    """Returns bytes and time of a file.
 
     Raises:
         ValueError: There is no such file.
@@ -196,14 +189,14 @@ def _stamp(path: str) -> Stamp:
 
 
 def _orientation(opened: Image.Image) -> int | None:
-    """The EXIF orientation that `exif_transpose` will find."""
-    if opened.format == "PNG" and not _has_late_text(opened.fp):
+    """Returns the EXIF orientation that `exif_transpose` will find."""
+    if isinstance(opened, PngImageFile) and not _has_late_text(opened.fp):
         return Image.Image.getexif(opened).get(ExifTags.Base.Orientation)  # PNG's own getexif decodes the pixels
     return opened.getexif().get(ExifTags.Base.Orientation)
 
 
 def _has_late_text(file: Any) -> bool:
-    """Whether a PNG has metadata behind its pixels."""
+    """Returns whether a PNG has metadata behind its pixels."""
     here = file.tell()
     file.seek(PNG_START)
     found = pixels = False
@@ -215,15 +208,43 @@ def _has_late_text(file: Any) -> bool:
     return found
 
 
-def image_processor(path: str | Path) -> Any:
-    """The image processor of a checkpoint folder, with Pillow behind it.
+class ImageReader:
+    """A reader of a model's images, as `merit_jax.core.types.ImageReader`; a family adds `process`, `expansion`, `check`, `row`.
 
-    Raises:
-        ValueError: There is none that can be read.
+    Attributes:
+        processor: The checkpoint's image processor, with Pillow behind it.
+        config: The model.
+        placeholder: The text of the image token: the chat template writes it per image, and a token of an image is written as it.
+        settings: All settings of the processor that decide token counts and pixels.
+        read: Image -> its processed pixels, through a cache of `cache_bytes` per process.
     """
-    try:
-        return AutoImageProcessor.from_pretrained(path, backend="pil", local_files_only=True, trust_remote_code=False)
-    except (
-        Exception
-    ) as error:  # transformers fails on damaged settings in any way: OSError, KeyError, AttributeError, ...
-        raise ValueError(f"{path}: the folder has no image processor that can be read: {error}") from None
+
+    cache_bytes = 2**28
+    settings: dict[str, Any]
+
+    def __init__(self, path: str | Path, config: VisionLanguageConfig, placeholder: Any):
+        """Opens the image processor of a folder.
+
+        Raises:
+            ValueError: There is none that can be read.
+        """
+        self.config, self.placeholder = config, placeholder
+        try:
+            self.processor = AutoImageProcessor.from_pretrained(
+                path, backend="pil", local_files_only=True, trust_remote_code=False
+            )
+        except Exception as error:  # transformers fails on damaged settings in any way: OSError, KeyError, ...
+            raise ValueError(f"{path}: the folder has no image processor that can be read: {error}") from None
+        self.read = PixelCache(self.process, self.cache_bytes)
+
+    def process(self, image: Image.Image) -> np.ndarray:
+        """Returns the pixels of an image as the processor makes them."""
+        raise NotImplementedError
+
+    def expansion(self, image: Mapping[str, Any], number_of_images: int) -> str:
+        """Returns the text that one placeholder becomes, for an image of a conversation with so many images."""
+        raise NotImplementedError
+
+    def count(self, tokens: Int[np.ndarray, " n"]) -> int:
+        """Returns the number of tokens that stand for images."""
+        return int(np.count_nonzero(np.asarray(tokens) == self.config.image_token))

@@ -1,20 +1,18 @@
-"""Images as numbers alone: the shapes of a row's image arrays, and the work of a tower on them, before any image is read."""
+"""Computes the shapes of a row's image arrays, and the work of a tower on them, before any image is read."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from models.interface import VisionLanguageConfig
 from models.modules.patch_attention import DENSE, QUERIES
-from models.modules.projector import ShuffleProjectorConfig
-from models.modules.qwen2_5_vit import PatchRows, QwenVisionConfig
-from models.modules.vit import TileRows
+from models.modules.projector import features_per_tile
+from models.modules.qwen2_5_vit import PatchRows, QwenVisionConfig, patch_rows
+from models.modules.vit import TileRows, tile_rows
 
 
 class ImageWork(NamedTuple):
-    """What a tower does to one row of a batch.
+    """The work of a tower on one row of a batch.
 
     Attributes:
         vectors: Vectors that go through its blocks.
@@ -30,35 +28,26 @@ class ImageWork(NamedTuple):
 
 
 def image_rows(config: VisionLanguageConfig, row_length: int, image_tokens: int) -> PatchRows | TileRows:
-    """Shapes and types of `Batch.images` of one row, as the family's reader makes them.
+    """Returns shapes and types of `Batch.images` of one row, as the family's reader makes them.
 
     Args:
         config: The model.
         row_length: Tokens of the row.
-        image_tokens: How many of them may stand for images.
+        image_tokens: Number of them that may stand for images.
     """
-    vision = config.vision
-    if isinstance(vision, QwenVisionConfig):
-        patches = image_tokens * vision.patches_per_token
-        return PatchRows(
-            _floats(patches, int(np.prod(vision.patch_shape))),
-            *(_numbers(patches), _numbers(patches), _numbers(patches, 2)),
-            *(_numbers(image_tokens), _numbers(image_tokens), _numbers(row_length, 3)),
-        )
-    tiles, features = _tiles(config, image_tokens)
-    return TileRows(
-        _floats(tiles, vision.grid**2, vision.patch_values),
-        jax.ShapeDtypeStruct((tiles, vision.grid, vision.grid), jnp.bool_) if vision.masked else None,
-        _numbers(tiles * features),
-        jax.ShapeDtypeStruct((tiles * features,), jnp.bool_),
-    )
+    if isinstance(config.vision, QwenVisionConfig):
+        return patch_rows(config.vision, row_length, image_tokens, jax.ShapeDtypeStruct)
+    features = features_per_tile(config)
+    tiles = -(-image_tokens // features)
+    return tile_rows(config.vision, tiles, tiles * features, jax.ShapeDtypeStruct)
 
 
 def image_work(config: VisionLanguageConfig, image_tokens: int) -> ImageWork:
-    """The tower's work on a row with room for so many image tokens."""
+    """Computes the tower's work on a row with room for so many image tokens."""
     vision = config.vision
     if not isinstance(vision, QwenVisionConfig):
-        tiles, features = _tiles(config, image_tokens)
+        features = features_per_tile(config)
+        tiles = -(-image_tokens // features)
         each = vision.grid**2 + vision.clip
         return ImageWork(tiles * each, tiles * features, vision.depth * tiles * each**2, tiles * each**2)
     patches = image_tokens * vision.patches_per_token
@@ -72,18 +61,3 @@ def image_work(config: VisionLanguageConfig, image_tokens: int) -> ImageWork:
     return ImageWork(
         patches, image_tokens, full * padded**2 + (vision.layers - full) * windows, max(block * padded, windows)
     )
-
-
-def _tiles(config: VisionLanguageConfig, image_tokens: int) -> tuple[int, int]:
-    """Tiles of a row, and features of a tile."""
-    shuffled = isinstance(config.projector, ShuffleProjectorConfig)
-    features = config.vision.vectors // (config.projector.factor**2 if shuffled else 1)
-    return -(-image_tokens // features), features
-
-
-def _floats(*shape: int) -> Any:
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-
-def _numbers(*shape: int) -> Any:
-    return jax.ShapeDtypeStruct(shape, jnp.int32)

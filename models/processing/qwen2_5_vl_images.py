@@ -1,4 +1,4 @@
-"""Qwen2.5-VL's images on the host: how many tokens one takes, and the patches and positions of a row."""
+"""Qwen2.5-VL's images on the host: the number of tokens of one, and the patches and positions of a row."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -11,71 +11,62 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
 from models.interface import VisionLanguageConfig
-from models.modules.qwen2_5_vit import PatchRows, QwenVisionConfig
-from models.processing.image_loading import PixelCache, image_name, image_processor, image_size, open_image
+from models.modules.qwen2_5_vit import PatchMergerConfig, PatchRows, QwenVisionConfig, patch_rows
+from models.processing.image_loading import ImageReader, image_name, image_size, open_image
 
-CACHE_BYTES = 2**28
-"""Size of the cache of processed images, per process."""
 _SIDES = ("patch_size", "merge_size", "temporal_patch_size")
 _FIELDS = (*_SIDES, "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 _FIXED = {"do_resize": True, "do_convert_rgb": True}
 
 
-def reader(path: str | Path, config: VisionLanguageConfig, tokenizer: Any) -> "QwenReader":
-    """The reader of a checkpoint's images.
+class QwenReader(ImageReader):
+    """A reader that fills `PatchRows`."""
 
-    Args:
-        path: Hugging Face folder with a preprocessor_config.json.
-        config: The model.
-        tokenizer: Not needed: the placeholder's text is the same in all checkpoints of the family.
+    def __init__(
+        self, path: str | Path, config: VisionLanguageConfig[QwenVisionConfig, PatchMergerConfig], tokenizer: Any
+    ):
+        """Opens the image processor of a folder; `tokenizer` does not matter: all have the same text of the image token.
 
-    Raises:
-        ValueError: The image processor cannot be read, or does not fit the model.
-    """
-    return QwenReader(image_processor(path), config, str(path))
-
-
-class QwenReader:
-    """Reads images into `PatchRows`; a `merit_jax.core.types.ImageReader` in structure.
-
-    Attributes:
-        placeholder: What the chat template writes per image, and what one token of an image is written as.
-        settings: All of the image processor that decides token counts and pixels.
-    """
-
-    placeholder = "<|image_pad|>"
-
-    def __init__(self, processor: Any, config: VisionLanguageConfig, where: str):
-        assert isinstance(config.vision, QwenVisionConfig)
-        _check_processor(processor, config.vision, where)
-        self._processor, self._vision, self._image_token = processor, config.vision, config.image_token
-        self._pixels = PixelCache(functools.partial(_patches, processor), CACHE_BYTES)
+        Raises:
+            ValueError: The image processor cannot be read, or does not fit the model.
+        """
+        super().__init__(path, config, "<|image_pad|>")
+        processor = self.processor
+        if not isinstance(processor, Qwen2VLImageProcessorPil):
+            raise ValueError(
+                f"{path}: the image processor is {type(processor).__name__}; expected Qwen2VLImageProcessor"
+            )
+        for name, value in ({name: getattr(config.vision, name) for name in _SIDES} | _FIXED).items():
+            if getattr(processor, name) != value:
+                raise ValueError(
+                    f"{path}: {name} = {getattr(processor, name)!r} in preprocessor_config.json; the model needs {value!r}"
+                )
         self.settings = {name: _plain(getattr(processor, name)) for name in _FIELDS} | {
             "size": [processor.size["shortest_edge"], processor.size["longest_edge"]]
         }
 
+    def process(self, image: Image.Image) -> Float32[np.ndarray, "p d"]:
+        """Returns the normalised patches of an image as the processor gives them, those of a token together."""
+        return self.processor(images=[image], return_tensors="np")["pixel_values"]
+
     def grid(self, image: Mapping[str, Any]) -> tuple[int, int]:
-        """Rows and columns of the image's tokens, from its size alone.
+        """Returns rows and columns of the image's tokens, from its size alone.
 
         Raises:
             ValueError: The image's size cannot be read, or its sides are too unequal.
         """
         height, width = image_size(image)
-        size, side = self._processor.size, self._processor.patch_size * self._processor.merge_size
+        size, side = self.processor.size, self.processor.patch_size * self.processor.merge_size
         try:
             height, width = smart_resize(height, width, side, size["shortest_edge"], size["longest_edge"])
         except ValueError as error:
             raise ValueError(f"{image_name(image)}: {error}; crop it or delete the record") from None
         return height // side, width // side
 
-    def expansion(self, image: Mapping[str, Any], images: int) -> str:
-        """The text that one placeholder becomes; `images`, their number in the conversation, does not matter."""
+    def expansion(self, image: Mapping[str, Any], number_of_images: int) -> str:
+        """Returns the image token, once per token of the image."""
         rows, columns = self.grid(image)
         return self.placeholder * (rows * columns)
-
-    def count(self, tokens: Int32[np.ndarray, " n"]) -> int:
-        """How many of the tokens stand for images."""
-        return int(np.count_nonzero(np.asarray(tokens) == self._image_token))
 
     def check(self, image: Mapping[str, Any]) -> None:
         """Reads one image whole.
@@ -87,9 +78,9 @@ class QwenReader:
         open_image(image)
 
     def row(self, placed: Sequence[Any], row_length: int, image_tokens: int) -> PatchRows:
-        """The images of one row of a batch.
+        """Reads the images of one row of a batch.
 
-        An example may have been cut: of an image whose last tokens are missing, only the patches of the others are shown,
+        An example may be truncated: of an image whose last tokens are missing, only the patches of the others are shown,
         and an image without tokens is not read.
 
         Args:
@@ -100,25 +91,39 @@ class QwenReader:
         Raises:
             ValueError: An image cannot be read or does not fit its tokens, or the row has no room for all image tokens.
         """
-        positions = np.zeros((row_length, 3), np.int32)
-        shown: list[Shown] = []
+        vision, row = self.config.vision, patch_rows(self.config.vision, row_length, image_tokens, np.zeros)
+        shown: list[tuple[int, Span]] = []
         for start, example in placed:
             spans = self._spans(example)
             length = len(example.tokens) - 1
-            positions[start : start + length] = mrope_positions(length, [(span.start, *span.grid) for span in spans])
-            shown += [self._show(span, start) for span in spans]
-        taken = sum(len(part.slots) for part in shown)
+            places = [(span.start, *span.grid) for span in spans]
+            row.positions[start : start + length] = mrope_positions(length, places)
+            shown += [(start + span.start, span) for span in spans]
+        taken = sum(span.kept for _, span in shown)
         if taken > image_tokens:
             raise ValueError(
                 f"a row has {taken} image tokens and room for {image_tokens}; allow more image tokens to a row, or lower "
                 "longest_edge (max_pixels) in preprocessor_config.json"
             )
-        return self._fill(shown, image_tokens, positions)
+        merge, group, end, last = vision.merge_size, vision.patches_per_token, 0, 0
+        inside = np.stack(np.divmod(np.arange(group), merge), axis=-1)
+        for number, (first, span) in enumerate(shown, start=1):
+            order, windows = window_order(*span.grid, vision.window)
+            order, windows = order[order < span.kept], windows[order < span.kept] + last + 1
+            tokens, patches = slice(end, end + span.kept), slice(end * group, (end + span.kept) * group)
+            corners = np.stack(np.divmod(order, span.grid[1]), axis=-1) * merge
+            pixels = self.read(span.image).reshape(span.grid[0] * span.grid[1], group, -1)[order]
+            row.patches[patches] = pixels.reshape(-1, row.patches.shape[-1])
+            row.coordinates[patches] = (corners[:, None] + inside).reshape(-1, 2)
+            row.segments[patches], row.windows[patches] = number, np.repeat(windows, group)
+            row.slots[tokens], row.valid[tokens] = first + order, 1
+            end, last = tokens.stop, int(windows.max())
+        return row
 
     def _spans(self, example: Any) -> list["Span"]:
-        """Which tokens of an example stand for which image."""
+        """Returns the tokens of each image of an example that has any."""
         tokens = np.asarray(example.tokens)
-        slots, spans = np.flatnonzero(tokens == self._image_token), []
+        slots, spans = np.flatnonzero(tokens == self.config.image_token), []
         for image in example.images:
             if not len(slots):
                 break
@@ -126,7 +131,10 @@ class QwenReader:
             mine, slots = np.split(slots, [min(grid[0] * grid[1], len(slots))])
             whole = len(mine) == grid[0] * grid[1] or mine[-1] == len(tokens) - 1
             if not whole or mine[-1] - mine[0] + 1 != len(mine):
-                raise ValueError(_misfit(image_name(image), grid, len(mine)))
+                raise ValueError(
+                    f"{image_name(image)}: the image has {grid[0]} x {grid[1]} tokens, but {len(mine)} neighbouring ones stand "
+                    "for it: the image or the image processor has changed since the text was tokenised; delete the token cache"
+                )
             kept = int(np.count_nonzero(mine < len(tokens) - 1))
             spans += [Span(image, grid, int(mine[0]), kept)] if kept else []
         if len(slots):
@@ -134,38 +142,6 @@ class QwenReader:
                 f"{len(slots)} image tokens of an example belong to none of its {len(example.images)} images"
             )
         return spans
-
-    def _show(self, span: "Span", start: int) -> "Shown":
-        """The patches of one image, in the order of windows."""
-        values = self._pixels(span.image)
-        order, windows = window_order(*span.grid, self._vision.window)
-        kept = order < span.kept
-        order, windows = order[kept], windows[kept]
-        merge, columns = self._vision.merge_size, span.grid[1]
-        corner = np.stack([order // columns, order % columns], axis=-1) * merge
-        inside = np.stack(np.divmod(np.arange(merge * merge), merge), axis=-1)
-        return Shown(
-            values.reshape(span.grid[0] * columns, merge * merge, -1)[order],
-            windows,
-            corner[:, None] + inside,
-            start + span.start + order,
-        )
-
-    def _fill(self, shown: Sequence["Shown"], image_tokens: int, positions: Int32[np.ndarray, "t 3"]) -> PatchRows:
-        """The images one behind the other, padded to the room there is."""
-        vision = self._vision
-        group, width = vision.patches_per_token, int(np.prod(vision.patch_shape))
-        patches = np.zeros((image_tokens, group, width), np.float32)
-        coordinates = np.zeros((image_tokens, group, 2), np.int32)
-        segments, windows, slots, valid = np.zeros((4, image_tokens), np.int32)
-        end = last = 0
-        for number, part in enumerate(shown, start=1):
-            here = slice(end, end + len(part.slots))
-            patches[here], coordinates[here], slots[here] = part.patches, part.coordinates, part.slots
-            segments[here], valid[here], windows[here] = number, 1, part.windows + last + 1
-            end, last = here.stop, int(windows[here].max())
-        flat = (patches.reshape(-1, width), np.repeat(segments, group), np.repeat(windows, group))
-        return PatchRows(*flat, coordinates.reshape(-1, 2), slots, valid, positions)
 
 
 class Span(NamedTuple):
@@ -175,7 +151,7 @@ class Span(NamedTuple):
         image: A reference.
         grid: Rows and columns of tokens that the whole image has.
         start: Place of the first token.
-        kept: How many tokens are left.
+        kept: Number of tokens that are left.
     """
 
     image: Mapping[str, Any]
@@ -184,31 +160,19 @@ class Span(NamedTuple):
     kept: int
 
 
-class Shown(NamedTuple):
-    """One image of a row, by token in the order of windows.
-
-    Attributes:
-        patches: Pixels of the token's patches.
-        windows: Number of the window in the image, from 0.
-        coordinates: Row and column of the patches.
-        slots: Place of the token in the row.
-    """
-
-    patches: Float32[np.ndarray, "n group d"]
-    windows: Int64[np.ndarray, " n"]
-    coordinates: Int64[np.ndarray, "n group 2"]
-    slots: Int64[np.ndarray, " n"]
-
-
 def mrope_positions(length: int, images: Sequence[tuple[int, int, int]]) -> Int32[np.ndarray, "n 3"]:
-    """Temporal, height and width position of every token of an example.
+    """Returns the temporal, height and width position of every token of an example.
 
-    Text counts on by one in all three. The tokens of an image that begins at position p have (p, p + row, p + column), and text
-    goes on at p + max(rows, columns).
+    In text all three rise by one. The tokens of an image that begins at position p have (p, p + row, p + column), and text
+    continues at p + max(rows, columns).
 
     Args:
         length: Tokens of the example.
-        images: First token, rows and columns of each image, in order; the last may be cut off by the end.
+        images: First token, rows and columns of each image, in order; the last may be truncated by the end.
+
+    Examples:
+        >>> mrope_positions(5, [(1, 1, 2)]).tolist()
+        [[0, 0, 0], [1, 1, 1], [1, 1, 2], [3, 3, 3], [4, 4, 4]]
     """
     positions = np.zeros((length, 3), np.int32)
     place = following = 0
@@ -225,7 +189,7 @@ def mrope_positions(length: int, images: Sequence[tuple[int, int, int]]) -> Int3
 
 @functools.lru_cache(maxsize=512)
 def window_order(rows: int, columns: int, window: int) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """Tokens of an image window by window.
+    """Orders the tokens of an image window by window.
 
     Args:
         rows: Rows of tokens.
@@ -234,6 +198,11 @@ def window_order(rows: int, columns: int, window: int) -> tuple[Int64[np.ndarray
 
     Returns:
         The tokens' numbers (row by row in the image) in the order of windows, and the number of each one's window.
+
+    Examples:
+        >>> order, windows = window_order(rows=2, columns=4, window=2)
+        >>> order.tolist(), windows.tolist()
+        ([0, 1, 4, 5, 2, 3, 6, 7], [0, 0, 0, 0, 1, 1, 1, 1])
     """
     row, column = np.divmod(np.arange(rows * columns), columns)
     windows = (row // window) * -(-columns // window) + column // window
@@ -241,32 +210,8 @@ def window_order(rows: int, columns: int, window: int) -> tuple[Int64[np.ndarray
     return order, windows[order]
 
 
-def _patches(processor: Any, image: Image.Image) -> Float32[np.ndarray, "p d"]:
-    """The image as the processor gives it: normalised patches, those of a token together."""
-    return processor(images=[image], return_tensors="np")["pixel_values"]
-
-
-def _check_processor(processor: Any, vision: QwenVisionConfig, where: str) -> None:
-    """Raises ValueError unless the processor makes what the tower takes."""
-    if not isinstance(processor, Qwen2VLImageProcessorPil):
-        raise ValueError(f"{where}: the image processor is {type(processor).__name__}; expected Qwen2VLImageProcessor")
-    expected = {name: getattr(vision, name) for name in _SIDES} | _FIXED
-    for name, value in expected.items():
-        if getattr(processor, name) != value:
-            raise ValueError(
-                f"{where}: {name} = {getattr(processor, name)!r} in preprocessor_config.json; the model needs {value!r}"
-            )
-
-
 def _plain(value: Any) -> Any:
-    """The value as JSON has it: lists for tuples, whole numbers for enumerations."""
+    """Returns the value as in JSON: lists for tuples, whole numbers for enumerations."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _misfit(name: str, grid: tuple[int, int], tokens: int) -> str:
-    return (
-        f"{name}: the image has {grid[0]} x {grid[1]} tokens, but {tokens} neighbouring ones stand for it: the image or "
-        "the image processor has changed since the text was tokenised; delete the token cache"
-    )

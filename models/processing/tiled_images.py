@@ -1,66 +1,41 @@
-"""Images as square tiles of one size: the arrays of a batch, and the reader that fills them."""
+"""Images as square tiles of one size: the reader that fills the arrays of a batch."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from PIL.Image import Image as PILImage
+from jaxtyping import Float, Float32, Int32
+from PIL.Image import Image
 
-from models.modules.vit import TileRows
-from models.processing.image_loading import PixelCache, image_name
-
-CACHE_BYTES = 512 * 2**20
-
-
-class Tiles(NamedTuple):
-    """One processed image.
-
-    Attributes:
-        pixels: As in `TileRows`.
-        mask: As in `TileRows`.
-    """
-
-    pixels: Float[np.ndarray, "tiles patches values"]
-    mask: Bool[np.ndarray, "tiles grid grid"] | None
+from models.interface import VisionLanguageConfig
+from models.modules.projector import features_per_tile
+from models.modules.vit import TileRows, tile_rows
+from models.processing.image_loading import ImageReader, image_name
 
 
-class Cut(NamedTuple):
-    """A tile on its way into a row: its pixels, its mask, and the places of its tokens, fewer than it has features if cut."""
-
-    pixels: Float[np.ndarray, "patches values"]
-    mask: Bool[np.ndarray, "grid grid"] | None
-    places: Int[np.ndarray, " n"]
-
-
-class TileReader:
-    """Reads images for a family whose images are tiles of one size; a family adds `tiles` and `expansion`.
+class TileReader(ImageReader):
+    """A reader for a family whose images are tiles of one size; a family adds `tiles` and `expansion`.
 
     Attributes:
-        processor: The checkpoint's image processor.
-        config: The model.
         features: Features per tile.
-        placeholder: The text of the image token.
-        settings: What the image processor does, as JSON.
+        settings: The settings of the image processor, as JSON.
     """
 
-    def __init__(self, processor: Any, config: Any, features: int, placeholder: str):
-        self.processor, self.config, self.features, self.placeholder = processor, config, features, placeholder
-        self.settings = {"image_processor": json.loads(processor.to_json_string()), "features_per_tile": features}
-        self._read = PixelCache(self.process, CACHE_BYTES)
+    cache_bytes = 2**29
+
+    def __init__(self, path: str | Path, config: VisionLanguageConfig, tokenizer: Any):
+        super().__init__(path, config, tokenizer.convert_ids_to_tokens(config.image_token))
+        self.features = features_per_tile(config)
+        self.settings = {
+            "image_processor": json.loads(self.processor.to_json_string()),
+            "features_per_tile": self.features,
+        }
 
     def tiles(self, height: int, width: int) -> int:
-        """Into how many tiles an image of that size is made."""
+        """Returns the number of tiles of an image of that size."""
         raise NotImplementedError
-
-    def expansion(self, image: Mapping[str, Any], number_of_images: int) -> str:
-        """The text that stands for an image."""
-        raise NotImplementedError
-
-    def count(self, tokens: Int[np.ndarray, " n"]) -> int:
-        """How many of the tokens stand for images."""
-        return int(np.count_nonzero(tokens == self.config.image_token))
 
     def check(self, image: Mapping[str, Any]) -> None:
         """Reads one image whole.
@@ -68,20 +43,17 @@ class TileReader:
         Raises:
             ValueError: It cannot be read.
         """
-        self._read(image)
+        self.read(image)
 
-    def process(self, image: PILImage) -> Tiles:
-        """The tiles of an image, as the processor makes them."""
+    def process(self, image: Image) -> Float32[np.ndarray, "tiles patches values"]:
+        """Returns the tiles of an image, as the processor makes them."""
         vision = self.config.vision
-        found = self.processor([image], return_tensors="np")
-        pixels = found["pixel_values"].reshape(-1, vision.channels, *found["pixel_values"].shape[-2:])
+        found = self.processor([image], return_tensors="np")["pixel_values"]
+        pixels = found.reshape(-1, vision.channels, *found.shape[-2:])
         expected = (self.tiles(image.height, image.width), vision.channels, vision.image_size, vision.image_size)
         if pixels.shape != expected:
             raise ValueError(f"the image processor gives pixels of shape {pixels.shape}, expected {expected}")
-        mask = None
-        if vision.masked:
-            mask = np.ones((len(pixels), vision.grid, vision.grid), bool)
-        return Tiles(patches(pixels.astype(np.float32), vision.patch_size), mask)
+        return patches(pixels.astype(np.float32), vision.patch_size)
 
     def row(self, placed: Sequence[Any], row_length: int, image_tokens: int) -> TileRows:
         """Reads the images of one row of a batch.
@@ -95,27 +67,28 @@ class TileReader:
             ValueError: An image cannot be read, or an example has more image tokens than its images have features.
         """
         room = -(-image_tokens // self.features)
-        cuts = [cut for start, example in placed for cut in self._cuts(start, example)]
-        cuts.sort(key=lambda cut: len(cut.places) < self.features)  # what does not fit is cut: nothing reads its tokens
-        row = self._blank(room)
-        for tile, cut in enumerate(cuts[:room]):
-            row.pixels[tile] = cut.pixels
+        tiles = [tile for start, example in placed for tile in self._tiles(start, example)]
+        tiles.sort(
+            key=lambda tile: len(tile[1]) < self.features
+        )  # truncated tiles are dropped first: no token sees them
+        row = tile_rows(self.config.vision, room, room * self.features, np.zeros)
+        for number, (pixels, slots) in enumerate(tiles[:room]):
+            row.pixels[number] = pixels
             if row.mask is not None:
-                row.mask[tile] = cut.mask
-            first = tile * self.features
-            row.slots[first : first + len(cut.places)] = cut.places
-            row.valid[first : first + len(cut.places)] = True
+                row.mask[number] = True
+            here = slice(number * self.features, number * self.features + len(slots))
+            row.slots[here], row.valid[here] = slots, True
         return row
 
-    def _cuts(self, start: int, example: Any) -> Iterator[Cut]:
-        """The tiles of which an example has tokens."""
+    def _tiles(self, start: int, example: Any) -> Iterator[tuple[np.ndarray, Int32[np.ndarray, " n"]]]:
+        """Yields each tile of which an example has tokens: pixels, and the places of its tokens, fewer if it is truncated."""
         places = start + np.flatnonzero(example.tokens[:-1] == self.config.image_token).astype(np.int32)
         for image in example.images:
             if not len(places):
                 return
-            for pixels, mask in _each(self._read(image)):
+            for pixels in self.read(image):
                 if len(places):
-                    yield Cut(pixels, mask, places[: self.features])
+                    yield pixels, places[: self.features]
                 places = places[self.features :]
         if len(places):
             names = ", ".join(image_name(image) for image in example.images) or "no image"
@@ -124,25 +97,17 @@ class TileReader:
                 "data with the checkpoint's own image settings, and keep the token out of the text"
             )
 
-    def _blank(self, room: int) -> TileRows:
-        vision, features = self.config.vision, room * self.features
-        return TileRows(
-            np.zeros((room, vision.grid**2, vision.patch_values), np.float32),
-            np.zeros((room, vision.grid, vision.grid), bool) if vision.masked else None,
-            np.zeros(features, np.int32),
-            np.zeros(features, bool),
-        )
-
-
-def _each(tiles: Tiles) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    for number, pixels in enumerate(tiles.pixels):
-        yield pixels, None if tiles.mask is None else tiles.mask[number]
-
 
 def patches(
     pixels: Float[np.ndarray, "tiles colours height width"], size: int
 ) -> Float[np.ndarray, "tiles patches values"]:
-    """Cuts tiles into patches, line by line; what is left at the right and the bottom is dropped."""
+    """Splits tiles into patches, line by line; the rest at the right and the bottom is dropped.
+
+    Examples:
+        >>> tile = np.arange(8.0).reshape(1, 1, 2, 4)
+        >>> patches(tile, 2).tolist()
+        [[[0.0, 1.0, 4.0, 5.0], [2.0, 3.0, 6.0, 7.0]]]
+    """
     tiles, colours, height, width = pixels.shape
     lines, columns = height // size, width // size
     whole = pixels[:, :, : lines * size, : columns * size].reshape(tiles, colours, lines, size, columns, size)

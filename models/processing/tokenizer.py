@@ -1,4 +1,4 @@
-"""Tokenizers: from a Hugging Face folder, or rebuilt from GGUF metadata (without PyTorch)."""
+"""Loads tokenizers from a Hugging Face folder, or rebuilds them from GGUF metadata (without PyTorch)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,6 @@ from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Split
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from models.io.gguf import GGUFFile
-from models.io.hf_folder import open_checkpoint
 
 _LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _QWEN2 = (
@@ -21,7 +20,7 @@ _SPECIALS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "un
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint, with its chat template; reads local files only and runs no code from them.
+    """Loads the tokenizer of a checkpoint, with its chat template, from local files only; runs no code from them.
 
     Args:
         path: Hugging Face folder or .gguf file.
@@ -31,9 +30,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """
     path = Path(path)
     if path.suffix == ".gguf":
-        checkpoint = open_checkpoint(path)
-        assert isinstance(checkpoint, GGUFFile)
-        return from_gguf(checkpoint.metadata, str(path))
+        return from_gguf(GGUFFile(path).metadata, str(path))
     if not path.is_dir():
         raise ValueError(f"{path}: expected a folder with a tokenizer or a .gguf file")
     try:
@@ -45,7 +42,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
 
 def from_gguf(metadata: Mapping[str, Any], where: str) -> PreTrainedTokenizerBase:
-    """A byte-level BPE tokenizer from GGUF metadata.
+    """Rebuilds a byte-level BPE tokenizer from GGUF metadata.
 
     Args:
         metadata: GGUF key -> value.
@@ -72,7 +69,7 @@ def from_gguf(metadata: Mapping[str, Any], where: str) -> PreTrainedTokenizerBas
 
 
 def _of_file(error: BaseException) -> bool:
-    """Whether an error can come from a damaged file; a panic of the tokenizers' Rust code is no Exception."""
+    """Returns whether an error can come from a damaged file; a panic of the tokenizers' Rust code is no Exception."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
@@ -103,9 +100,9 @@ SPLITS = {"smollm": _smollm(), "llama-bpe": _regex(_LLAMA3), "qwen2": _regex(_QW
 
 
 def _backend(tokens: list[str], merges: list[str], split: list[PreTokenizer]) -> Tokenizer:
-    """Byte-level BPE over a vocabulary."""
+    """Makes byte-level BPE over a vocabulary."""
     vocabulary = {token: number for number, token in enumerate(tokens)}
-    pairs = [tuple(merge.split(" ", 1)) for merge in merges]
+    pairs = [(first, second) for first, second in (merge.split(" ", 1) for merge in merges)]
     tokenizer = Tokenizer(BPE(vocabulary, pairs))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
     tokenizer.decoder = decoders.ByteLevel()
@@ -113,7 +110,7 @@ def _backend(tokens: list[str], merges: list[str], split: list[PreTokenizer]) ->
 
 
 def _add_whole_tokens(tokenizer: Tokenizer, tokens: list[str], types: list[int]) -> None:
-    """Marks the tokens that text is never cut across: control tokens (special) and user-defined ones."""
+    """Marks the tokens that are never split: control tokens (special) and user-defined ones."""
     for kind, special in ((_CONTROL, True), (_USER_DEFINED, False)):
         whole = [token for token, found in zip(tokens, types, strict=True) if found == kind]
         added = [AddedToken(token, normalized=False, special=special) for token in whole]

@@ -28,7 +28,7 @@ def by_text(scene: Scene, random: Random) -> Asked | None:
 
 
 def by_letter(scene: Scene, random: Random) -> Asked | None:
-    """The same, answered by the letter of the option."""
+    """Asks for the letter of the option."""
     if not (asked := by_text(scene, random)):
         return None
     listed = " , ".join(f"{label} : {option}" for label, option in zip(LABELS, asked.options, strict=True))

@@ -8,7 +8,7 @@ from examples.shapes.words import NUMBERS
 
 
 def number_of(scene: Scene, color: str) -> int:
-    """Things of a colour."""
+    """Returns the things of a colour."""
     return sum(thing.color == color for thing in scene.things)
 
 

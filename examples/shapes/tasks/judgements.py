@@ -1,4 +1,4 @@
-"""Is it there: as yes or no, and as true or false."""
+"""Presence: as yes or no, and as true or false."""
 
 from random import Random
 
@@ -11,12 +11,12 @@ TRUE_FALSE = ("true", "false")
 
 
 def present(scene: Scene) -> set[str]:
-    """What one can truly say is there: nouns, with and without colour."""
+    """Returns all true names of things that are there: nouns, with and without colour."""
     return {name(thing) for thing in scene.things for name in (noun, short_phrase)}
 
 
 def altered(thing: Thing, color: bool, random: Random) -> Thing:
-    """A thing with another colour, or else of another name of its kind."""
+    """Returns a thing with another colour, or else of another name of its kind."""
     if color and thing.color:
         return thing._replace(color=random.choice(COLORS))
     return thing._replace(name=random.choice({"shape": SHAPES, "letter": LETTERS}.get(thing.kind, DIGITS)))

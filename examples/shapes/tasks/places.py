@@ -1,4 +1,4 @@
-"""Where a thing is: in words, as a code, its row alone."""
+"""Places of things: in words, as a code, the row alone."""
 
 from random import Random
 

@@ -1,4 +1,4 @@
-"""How two things lie to each other."""
+"""Relative places of two things."""
 
 from random import Random
 
@@ -8,7 +8,7 @@ from examples.shapes.words import SIDES, is_beside, noun, only_beside, pick_two
 
 
 def holds(scene: Scene, random: Random) -> Asked | None:
-    """Asks whether a thing lies on a side of another."""
+    """Asks whether a thing is on a side of another."""
     if not (found := pick_two(scene, random)):
         return None
     (thing, name), (other, other_name) = found
@@ -26,7 +26,7 @@ def which(scene: Scene, random: Random) -> Asked | None:
 
 
 def side_of(scene: Scene, random: Random) -> Asked | None:
-    """Asks on which side of another a thing of the same row or column lies."""
+    """Asks on which side of another a thing of the same row or column is."""
     if not (found := pick_two(scene, random)):
         return None
     (thing, name), (other, other_name) = found

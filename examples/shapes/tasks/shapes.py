@@ -1,4 +1,4 @@
-"""What a thing is: shape, class of shape, kind of thing, size; which of two is larger."""
+"""Shapes: shape, class of shape, kind of thing, size; the larger of two."""
 
 from random import Random
 

@@ -1,4 +1,4 @@
-"""What a task is: question wordings, an optional hint at the wanted form, and a function that reads the answer off a scene."""
+"""A task: question wordings, an optional hint at the wanted form, and a function that reads the answer off a scene."""
 
 from collections.abc import Callable, Iterator, Mapping
 from random import Random
@@ -20,7 +20,7 @@ class Asked(NamedTuple):
     """A question about one scene.
 
     Attributes:
-        slots: What the wordings leave open -> words.
+        slots: Open parts of the wordings -> words.
         answer: The one right answer.
         options: The answers to choose from; empty if there are none.
     """
@@ -37,7 +37,7 @@ class Task(NamedTuple):
         rows: Rows of its fine-tuning dataset.
         ask: Asks about a scene; None where the scene does not allow the question.
         wordings: Question templates.
-        hint: What the prompt says about the form of the answer; empty for nothing.
+        hint: The form of the answer, as the prompt states it; empty for none.
         written: Whether its scenes hold a handwritten digit.
         tasted: Whether theta0 sees a few of its answers before fine-tuning.
     """
@@ -57,7 +57,7 @@ class Row(NamedTuple):
         scene: The scene.
         turns: Questions and answers in turn.
         options: The answers to choose from; empty if there are none.
-        facts: What a free answer should mention; empty where the answer is to be matched exactly.
+        facts: Facts that a free answer should mention; empty if the answer is to be matched exactly.
     """
 
     scene: Scene
@@ -67,7 +67,7 @@ class Row(NamedTuple):
 
 
 def question(task: Task, asked: Asked, random: Random) -> str:
-    """One of the task's wordings, filled, with its hint."""
+    """Returns one of the task's wordings, filled, with its hint."""
     return " ".join(filter(None, (random.choice(task.wordings).format(**asked.slots), task.hint)))
 
 
@@ -97,6 +97,6 @@ def ask_rows(task: Task, rows: int, split: str, seed: int, key: str, scenes: int
 
 
 def _order(random: Random, scenes: int) -> Iterator[int]:
-    """All of the shared scenes in random order, then further ones."""
+    """Yields all of the shared scenes in random order, then further ones."""
     yield from random.sample(range(scenes), scenes)
     yield from range(scenes, 100 * scenes + 100_000)
