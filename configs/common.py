@@ -164,7 +164,7 @@ def get_config() -> ConfigDict:
     )  # that C may take (T = 8192); past it, and past the gradients, only its axes are
 
     c.partition = ConfigDict()
-    c.partition.method = "median_split"  # see merit_jax.partition.median_split and merit_jax.partition.branches
+    c.partition.method = "median_split"  # see PARTITIONERS and ASSIGNMENTS in merit_jax.partition
     c.partition.seed = 0  # another seed is another random partition (random, kmeans)
     c.partition.groups = 4  # K; median_split cuts along r = log2 K principal axes
 

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from merit_jax.conflict import Rows
 from merit_jax.core.types import Array, Leaves
 from merit_jax.diagnostics.lanczos import Operator
-from merit_jax.partition.median_split import random
-from merit_jax.partition.validation import Groups, Samples
+from merit_jax.partition.partitioner import Groups, Samples
+from merit_jax.partition.random import random
 
 
 class SplitGain(NamedTuple):

@@ -5,7 +5,7 @@ import pytest
 
 from merit_jax import conflict
 from merit_jax.conflict import axes
-from merit_jax.partition.median_split import PARTITIONERS
+from merit_jax.partition import PARTITIONERS
 
 
 def clustered(t, d, seed=0):

@@ -11,7 +11,7 @@ from merit_jax.diagnostics import hessian
 from merit_jax.diagnostics.predicted_gain import gradient_curvature, split_gain
 from merit_jax.gradients.compression import make_compressor
 from merit_jax.gradients.estimate import dataset_gradients
-from merit_jax.partition.median_split import PARTITIONERS
+from merit_jax.partition import PARTITIONERS
 from tests.support import toy
 
 ETA = 0.05
