@@ -32,7 +32,6 @@ class AssignGroups(Protocol):
         similarity: Similarity = None,
         groups: int | None = None,
         seed: int = 0,
-        **options: Any,
     ) -> Groups:
         """Assigns datasets to groups.
 
@@ -42,7 +41,6 @@ class AssignGroups(Protocol):
             similarity: C, for those that use it.
             groups: Number of groups; None: 2^r, or one for joint training.
             seed: Seed, for those that draw at random.
-            **options: The method's own.
 
         Raises:
             ValueError: The method cannot make that many non-empty groups of these datasets.
@@ -61,7 +59,7 @@ class Partitioner(NamedTuple):
     uses_gradients: bool = False
 
     def __call__(self, scores: Scores, samples: Samples, **options: Any) -> Groups:
-        """Assigns datasets to groups, with the arguments of `AssignGroups`."""
+        """Assigns datasets to groups, with the arguments of `AssignGroups` and the method's own."""
         return self.assign(scores, samples, **options)
 
 
