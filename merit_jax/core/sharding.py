@@ -95,16 +95,14 @@ def of_params(mesh: Mesh | AbstractMesh, logical_axes: Params, abstract: Params)
 
 
 def of_optimizer(optimizer: optax.GradientTransformation, leaves: Mapping[str, Any], mesh: Mesh | AbstractMesh) -> Any:
-    """Shardings of an optimizer's state: moments lie as their parameters do, counters everywhere."""
+    """Returns shardings of an optimizer's state: what has a leaf's path and shape is sharded as the leaf, all else replicated."""
     replicated = NamedSharding(mesh, PartitionSpec())
-    state = jax.eval_shape(optimizer.init, leaves)
-    return optax.tree_utils.tree_map_params(
-        optimizer,
-        lambda _, leaf: leaf.sharding,
-        state,
-        leaves,
-        transform_non_params=lambda _: replicated,
-    )
+
+    def sharding(keys: tuple[Any, ...], like: jax.ShapeDtypeStruct) -> Any:
+        own = [leaves[key.key] for key in keys if isinstance(key, jax.tree_util.DictKey) and key.key in leaves]
+        return own[-1].sharding if own and own[-1].shape == like.shape else replicated
+
+    return jax.tree_util.tree_map_with_path(sharding, jax.eval_shape(optimizer.init, leaves))
 
 
 def place(array: Any, sharding: NamedSharding) -> jax.Array:

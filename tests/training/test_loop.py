@@ -37,8 +37,8 @@ class KilledError(Exception):
     pass
 
 
-def train(directory, die_at=None, inputs="a", every=2, log_every=2, stop_at=None):
-    optimizer = make_optimizer("adamw")
+def train(directory, die_at=None, inputs="a", every=2, log_every=2, stop_at=None, name="adamw"):
+    optimizer = make_optimizer(name)
     mesh = sharding.make_mesh()
     leaves, frozen = tree.split(toy.params(), ["kernel"])
     place = lambda leaf: sharding.place(leaf, jax.NamedSharding(mesh, jax.P()))  # noqa: E731
@@ -83,6 +83,15 @@ def test_a_killed_branch_ends_bit_equal(tmp_path, undisturbed, die_at):
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps))
     assert steps[-1] == STEPS
+
+
+@pytest.mark.parametrize("name", ["lion", "adafactor", "muon"])
+def test_the_state_of_any_optimizer_is_saved_and_restored(tmp_path, name):
+    train(tmp_path / "whole", name=name)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", die_at=5, name=name)
+    train(tmp_path / "killed", name=name)
+    assert result(tmp_path / "killed").tobytes() == result(tmp_path / "whole").tobytes()
 
 
 @pytest.mark.parametrize("stop_at", [0, 1, 3, 6])
