@@ -157,15 +157,15 @@ class CountSketch(Compressor):
         return total
 
     def _leaf(
-        self, total: Float[Array, " width"], leaf: Array, like: jax.ShapeDtypeStruct, seed: int
-    ) -> Float[Array, " width"]:
+        self, total: Float[jax.Array, " width"], leaf: Array, like: jax.ShapeDtypeStruct, seed: int
+    ) -> Float[jax.Array, " width"]:
         """Adds the entries of a leaf, or of a device's part of it, some rows at a time."""
         starts, matrix = _starts(leaf, like), leaf.reshape(-1, leaf.shape[-1])
         first = _places(leaf.shape[:-1], starts[:-1], like.shape) + starts[-1]
         rows, columns = matrix.shape
         block = min(rows, max(1, BLOCK // columns))
 
-        def add(start: Any, total: Array, count: int) -> Array:
+        def add(start: Any, total: jax.Array, count: int) -> jax.Array:
             places = jax.lax.dynamic_slice(first, (start,), (count,))[:, None] + jax.lax.iota(jnp.uint32, columns)
             bits = _hash(places, seed)
             sign = 1.0 - 2.0 * (bits >> 31).astype(jnp.float32)
@@ -259,7 +259,7 @@ def _parts(like: jax.ShapeDtypeStruct, axes: Sequence[str]) -> int:
 
 
 def _is_first(like: jax.ShapeDtypeStruct) -> Any:
-    """Whether this device is the first of those that hold the same part."""
+    """True on the first of the devices that hold the same part."""
     used = {axis for axes in _axes(like) for axis in axes}
     copies = () if like.sharding is None else tuple(axis for axis in like.sharding.mesh.axis_names if axis not in used)
     return jax.lax.axis_index(copies) == 0 if copies else True

@@ -132,7 +132,7 @@ def test_permuting_the_datasets_permutes_the_scores(order):
 
 @pytest.mark.parametrize(("t", "rank", "exist"), [(4, 4, 3), (4, 0, 3), (1, 1, 0)])
 def test_a_rank_that_does_not_exist_is_refused(t, rank, exist):
-    with pytest.raises(ValueError, match=f"rank {rank} asked for.*has {exist} principal axes"):
+    with pytest.raises(ValueError, match=f"rank {rank} requested.*has {exist} principal axes"):
         conflict.principal_axes(cosines(gradients(t, 30)).astype(np.float32), rank)
 
 

@@ -95,8 +95,8 @@ def test_the_state_of_any_optimizer_is_saved_and_restored(tmp_path, name):
 
 
 @pytest.mark.parametrize("stop_at", [0, 1, 3, 6])
-def test_a_branch_told_to_stop_saves_there_and_then_ends_bit_equal(tmp_path, undisturbed, stop_at):
-    with pytest.raises(UnfinishedError, match=f"saved, at step {stop_at} of 7"):
+def test_a_preempted_branch_saves_there_and_then_ends_bit_equal(tmp_path, undisturbed, stop_at):
+    with pytest.raises(UnfinishedError, match=f"saved at step {stop_at} of 7"):
         train(tmp_path, stop_at=stop_at, every=100, log_every=5)
     saved = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
     assert saved == ([stop_at] if stop_at else [])
