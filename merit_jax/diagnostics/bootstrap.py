@@ -55,7 +55,7 @@ def spearman_brown(reliability: float, factor: float | np.ndarray) -> float | np
 
 
 def examples_needed(reliability: float, examples: int | float, target: float) -> float:
-    """Returns the n at which the Spearman-Brown formula gets to `target`, from the reliability of `examples`; infinite if ≤ 0.
+    """Returns the n at which the Spearman-Brown formula gives `target`, from the reliability of `examples`; infinite if ≤ 0.
 
     Examples:
         >>> examples_needed(0.5, examples=100, target=0.75)

@@ -11,7 +11,7 @@ def median_split(
 ) -> Groups:
     """Halves the datasets along axis 1, each half along axis 2, ..., at the sample-weighted median: K = 2^r groups.
 
-    Within a group the datasets are ordered by score, ties by index, and cut where the sample counts of the two sides
+    Within a group the datasets are ordered by score, ties by index, and divided where the sample counts of the two sides
     are as equal as possible, each side keeping enough datasets for the cuts still to come.
 
     Raises:

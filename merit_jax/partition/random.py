@@ -23,5 +23,5 @@ def random(
     count = 2 ** scores.shape[1] if groups is None else groups
     rank = max(count, 1).bit_length() - 1
     if count != 2**rank:
-        raise ValueError(f"{count} groups asked for; a balanced random split makes a power of two")
+        raise ValueError(f"{count} groups requested; a balanced random split makes a power of two")
     return median_split(np.random.default_rng(seed).standard_normal((len(samples), rank)), samples)
