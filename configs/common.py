@@ -164,7 +164,7 @@ def get_config() -> ConfigDict:
     )  # that C may take (T = 8192); past it, and past the gradients, only its axes are
 
     c.partition = ConfigDict()
-    c.partition.method = "median_split"  # see merit_jax.partition.median_split and merit_jax.partition.branches
+    c.partition.method = "median_split"  # see PARTITIONERS and ASSIGNMENTS in merit_jax.partition
     c.partition.seed = 0  # another seed is another random partition (random, kmeans)
     c.partition.groups = 4  # K; median_split cuts along r = log2 K principal axes
 
@@ -175,16 +175,16 @@ def get_config() -> ConfigDict:
     c.train.row_length = 2048  # tokens of a row, into which examples are packed
     c.train.image_tokens = 0  # of a row, at most, may stand for images; 0: all of them
     c.train.micro_batches = 1  # parts that a batch is split into, to save memory; gradients are weighted by tokens
-    c.train.optimizer = "adamw"  # or "sgd"
+    c.train.optimizer = "adamw"  # or "sgd", or another of optax or optax.contrib by name: "lion", "adafactor", "muon"
     c.train.learning_rate = 1e-5  # peak
     c.train.schedule = "cosine"  # after warm-up: "cosine" or "linear" (both to 0), "constant"
     c.train.warmup = 0.03  # share of the branch's steps
     c.train.weight_decay = 0.0  # decoupled, per unit of learning rate
     c.train.no_decay = ("norm", "bias")  # regular expressions over paths that are not decayed
     c.train.clip_norm = 1.0  # largest gradient norm; 0: no clipping
-    c.train.b1 = 0.9  # first-moment decay (adamw), momentum (sgd)
-    c.train.b2 = 0.999  # second-moment decay (adamw)
-    c.train.eps = 1e-8  # adamw
+    c.train.b1 = 0.9  # first-moment decay, if the optimizer has it; momentum (sgd)
+    c.train.b2 = 0.999  # second-moment decay, if the optimizer has it
+    c.train.eps = 1e-8  # of the optimizer, if it has it
     c.train.checkpoint_every = 500  # steps
     c.train.log_every = 10  # steps between lines of metrics.jsonl
 

@@ -21,7 +21,7 @@ _HOMES = {
     "extend_similarity": "conflict",
     "gram": "conflict",
     "principal_axes": "conflict",
-    "PARTITIONERS": "partition.median_split",
+    "PARTITIONERS": "partition",
     "MERGERS": "merging",
     "Merger": "merging",
     "OrbaxLeaves": "merging",

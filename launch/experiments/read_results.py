@@ -5,7 +5,7 @@ from typing import Any
 
 from launch.experiments.methods import Comparison
 from merit_jax.comparison.results import RunResult
-from merit_jax.pipeline.partition_mixture import BY_CONFLICT
+from merit_jax.partition import uses_gradients
 from merit_jax.pipeline.run import Run
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import THETA0, Workdir, absolute
@@ -54,7 +54,7 @@ def training_seconds(comparison: Comparison, spec: str) -> float:
     name = comparison.trainer.get(spec)
     root = comparison.trained[name].root if name else absolute(task.config.merge.branches)
     seconds = sum(read_json(done)["seconds"] for done in (root / "branches").glob("*/done.json"))
-    if name and comparison.trained[name].config.partition.method in BY_CONFLICT:
+    if name and uses_gradients(comparison.trained[name].config.partition.method):
         seconds += _shared_seconds(comparison)
     return seconds
 

@@ -17,11 +17,12 @@ from merit_jax.core.sharding import keep_rows
 from merit_jax.core.types import LossFn
 from merit_jax.data.loader import training_batches
 from merit_jax.data.mixture import load_mixture
+from merit_jax.gradients.compression import make_compressor
 from merit_jax.partition import branches
 from merit_jax.planning.execution import TrainingTask, all_bytes, text_row
 from merit_jax.planning.flops import RowShape
 from merit_jax.planning.shapes import Architecture, BlockStack, ImageWork
-from merit_jax.planning.workload import DataSize, Workload, kept_coordinates
+from merit_jax.planning.workload import DataSize, Workload
 from merit_jax.training.optimizer import make_optimizer
 from models import build, read_config
 from models.interface import REMAT, DecoderConfig, VisionLanguageConfig
@@ -94,7 +95,8 @@ class PlanInputs:
         """Returns the work of a run on its data."""
         train, gradients, length = self.config.train, self.config.gradients, self._bucket()[0]
         flat = tree.flatten(self._model.abstract)
-        shapes = {path: flat[path].shape for path in tree.matching(flat, train.trainable)}
+        leaves = {path: flat[path] for path in tree.matching(flat, train.trainable)}
+        compressor = make_compressor(gradients.reduction, stride=gradients.stride, width=gradients.width)
         return Workload(
             self.architecture(),
             tuple(train.trainable),
@@ -103,7 +105,7 @@ class PlanInputs:
             train.batch_size,
             self.config.partition.groups,
             self.config.partition.method == "replicate",
-            kept_coordinates(shapes, gradients.reduction, gradients.stride, gradients.width),
+            compressor.size(leaves),
         )
 
     def _bucket(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""A branch's state on disk: one Orbax step directory that is complete or absent."""
+"""Checkpoints of a branch: one Orbax step directory that is complete or absent."""
 
 from typing import Any, NamedTuple
 
@@ -14,15 +14,15 @@ from merit_jax.workdir.paths import absolute
 
 PARAMS, OPTIMIZER, PROGRESS = "params", "optimizer", "progress"
 SUMS = "checksums.json"
-"""Beside `checkpoints/`: the step of the newest checkpoint, the sha256 of its files, and what the branch is made from."""
+"""File next to `checkpoints/`: the step of the newest checkpoint, the sha256 of its files, and the branch's inputs."""
 
 
 class Progress(NamedTuple):
-    """Where a branch stands, beside its arrays.
+    """The progress of a branch, stored with its arrays.
 
     Attributes:
         step: Optimizer steps taken.
-        tokens: Supervised tokens trained on so far, counted exactly.
+        tokens: Supervised tokens trained on, counted exactly.
         data: State of the data iterator, which has advanced past those steps.
         inputs: Fingerprint of everything the branch was made from.
         fingerprint: Of the trained parameters, in the last checkpoint of a branch; else "".
@@ -36,7 +36,7 @@ class Progress(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one branch; only the newest is kept, and beside them the checksums of its files.
+    """The checkpoints of one branch; only the newest is kept, with the checksums of its files next to it.
 
     Args:
         directory: `branches/<k>/checkpoints` of a workdir.
@@ -51,7 +51,7 @@ class Checkpoints:
         )
 
     def latest(self) -> int | None:
-        """Step of the newest complete checkpoint."""
+        """Returns the step of the newest complete checkpoint."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState, progress: Progress, *, final: bool = False) -> None:
@@ -67,7 +67,7 @@ class Checkpoints:
         _record_sums(self.directory, progress.step, progress.inputs)
 
     def progress(self) -> Progress:
-        """The newest checkpoint's progress, without its arrays.
+        """Reads the newest checkpoint's progress, without its arrays.
 
         Raises:
             ValueError: The checkpoint is not as it was written.
@@ -81,7 +81,7 @@ class Checkpoints:
         return progress
 
     def restore(self, like: TrainState) -> TrainState:
-        """The newest state, with the shapes, dtypes and shardings of `like`, on whatever devices those are."""
+        """Reads the newest state, with the shapes, dtypes and shardings of `like`, on whatever devices those are."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         args = ocp.args.Composite(
             **{
@@ -96,7 +96,7 @@ class Checkpoints:
         return TrainState(jax.numpy.int32(self.latest()), leaves, items[OPTIMIZER])
 
     def _check(self) -> bool:
-        """Whether the newest checkpoint has checksums, which it is held against once; a killed run may have left it without."""
+        """Verifies the newest checkpoint once; False if it has no checksums, as a killed run may leave it."""
         if not self._checked:
             record = _sums_of(self.directory, self.latest())
             if record is None:
@@ -109,16 +109,16 @@ class Checkpoints:
         return self.directory / str(self.latest())
 
     def close(self) -> None:
-        """Waits for what is being written."""
+        """Waits for writes to end."""
         self._manager.close()
 
 
 def check_branch(checkpoints: epath.PathLike, inputs: str) -> None:
-    """Holds a finished branch, which may be a copy from elsewhere, against the checksums of its files: each is read once.
+    """Verifies a finished branch, which may be a copy from elsewhere, by the checksums of its files: each is read once.
 
     Args:
         checkpoints: `branches/<k>/checkpoints` of a workdir.
-        inputs: Fingerprint of what the branch must be made from.
+        inputs: Fingerprint that the branch must be made from.
 
     Raises:
         ValueError: There are no checksums, they are of another branch, or a file is not as it was written.
@@ -128,8 +128,8 @@ def check_branch(checkpoints: epath.PathLike, inputs: str) -> None:
     record = _sums_of(directory, int(step.name))
     if record is None:
         raise ValueError(
-            f"{directory.parent / SUMS} says nothing of checkpoint {step.name}; copy the whole folder of the branch, or delete "
-            "its done.json and run launch.branch for it, which takes the checkpoint as it is"
+            f"{directory.parent / SUMS} has no checksums of checkpoint {step.name}; copy the whole folder of the branch, or "
+            "delete its done.json and run launch.branch for it, which takes the checkpoint as it is"
         )
     if record["inputs"] != inputs:
         raise ValueError(
@@ -140,7 +140,7 @@ def check_branch(checkpoints: epath.PathLike, inputs: str) -> None:
 
 
 def _sums_of(directory: epath.Path, step: int | None) -> dict[str, Any] | None:
-    """What was recorded of this checkpoint; None if it was of an earlier one, or nothing."""
+    """The record of this checkpoint; None if there is none, or it is of an earlier one."""
     path = directory.parent / SUMS
     record = read_json(path) if path.exists() else {"step": None}
     return record if record.get("step") == step else None
@@ -153,7 +153,7 @@ def _record_sums(directory: epath.Path, step: int, inputs: str) -> None:
 
 
 def params_directory(directory: epath.PathLike) -> epath.Path:
-    """Orbax item with the parameters of the newest complete checkpoint under `directory`.
+    """Finds the Orbax item with the parameters of the newest complete checkpoint under `directory`.
 
     Raises:
         ValueError: There is none.

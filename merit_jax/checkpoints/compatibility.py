@@ -1,4 +1,4 @@
-"""Checks that checkpoints have the same parameters, leaf by leaf."""
+"""Checks that models have the same parameters, leaf by leaf."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 def same_tree(
     base: Mapping[str, Any], branches: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None
 ) -> None:
-    """Every branch has the paths of theta0, with the same shapes and dtypes; `names` are the branches' in messages."""
+    """Checks that every branch has exactly theta0's paths, shapes and dtypes; `names` are the branches' in messages."""
     for k, branch in enumerate(branches):
         name = f"branch {k}" if names is None else names[k]
         for path in base:
@@ -19,7 +19,7 @@ def same_tree(
 
 
 def same_leaves(base: Mapping[str, Any], other: Mapping[str, Any], name: str) -> None:
-    """Every leaf of `other` is in theta0, with the same shape and dtype."""
+    """Checks that every leaf of `other` is in theta0, with the same shape and dtype."""
     for path, leaf in other.items():
         if path not in base:
             raise ValueError(f"{path}: {name} has it, theta0 lacks it; merge branches of the same model only")

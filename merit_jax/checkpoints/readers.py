@@ -1,4 +1,4 @@
-"""Where parameters come from, one leaf at a time: a tree in memory, an Orbax checkpoint, or one laid over another."""
+"""Readers of parameters, one leaf at a time: of a tree in memory, an Orbax checkpoint, or one laid over another."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,7 +19,13 @@ LOCAL = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 
 
 def distance(one: LeafReader, other: LeafReader) -> float:
-    """‖a − b‖₂ over the leaves of `one`, read one at a time; `other` may have more."""
+    """Computes ‖a − b‖₂ over the leaves of `one`, read one at a time; `other` may have more.
+
+    Examples:
+        >>> one, other = TreeLeaves({"w": np.array([3.0, 0.0])}), TreeLeaves({"w": np.array([0.0, 4.0])})
+        >>> distance(one, other)
+        5.0
+    """
     squares = (np.square(one.read(path).astype(np.float64) - other.read(path)).sum() for path in one.paths())
     return float(np.sqrt(sum(squares)))
 
@@ -31,16 +37,16 @@ class TreeLeaves:
         self._leaves = tree.flatten(params)
 
     def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Path name -> shape and dtype, sorted by name."""
+        """Returns path name -> shape and dtype, sorted by name."""
         return {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in self._leaves.items()}
 
     def read(self, path: str) -> np.ndarray:
-        """The leaf, on the host."""
+        """Returns the leaf, on the host."""
         return np.asarray(self._leaves[path])
 
 
 class OrbaxLeaves:
-    """The leaves of an Orbax checkpoint of a dict tree, each read when asked for.
+    """The leaves of an Orbax checkpoint of a dict tree, each read when needed.
 
     Args:
         directory: The item's directory, the one that holds `_METADATA`.
@@ -63,7 +69,7 @@ class OrbaxLeaves:
         self._visit(metadata, ())
 
     def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Path name -> shape and dtype, sorted by name."""
+        """Returns path name -> shape and dtype, sorted by name."""
         return dict(sorted(self._specs.items()))
 
     def read(self, path: str) -> np.ndarray:
@@ -105,11 +111,11 @@ class SomeLeaves:
         self._reader, self._wanted = reader, set(paths)
 
     def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Path name -> shape and dtype, sorted by name."""
+        """Returns path name -> shape and dtype, sorted by name."""
         return {path: spec for path, spec in self._reader.paths().items() if path in self._wanted}
 
     def read(self, path: str) -> np.ndarray:
-        """The leaf of the other reader."""
+        """Reads the leaf of the other reader."""
         return self._reader.read(path)
 
 
@@ -130,9 +136,9 @@ class OverlayLeaves:
         same_leaves(self._specs, self._owned, "the overlay")
 
     def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Path name -> shape and dtype, sorted by name."""
+        """Returns path name -> shape and dtype, sorted by name."""
         return dict(self._specs)
 
     def read(self, path: str) -> np.ndarray:
-        """The overlay's leaf, or the base's where the overlay has none."""
+        """Reads the overlay's leaf, or the base's where the overlay has none."""
         return (self._over if path in self._owned else self._base).read(path)

@@ -38,7 +38,7 @@ class _DeferredHandler(ocp.type_handlers.NumpyHandler):
         super().__init__(deepcopy_host_arrays=False)
 
     async def serialize(self, values: Sequence[_Deferred], infos: Sequence[Any], args: Any = None) -> Sequence[Any]:
-        """Computes, writes and forgets each parameter; nothing is left to wait for."""
+        """Computes, writes and forgets each parameter; returns nothing to wait for."""
         for value, info, arg in zip(values, infos, args, strict=True):
             await self._write(await asyncio.to_thread(value.compute), info, arg)
             _give_back_freed_memory()
@@ -65,7 +65,7 @@ def write_streamed(
     """Writes an Orbax checkpoint of a dict tree, computing each parameter only when it is written.
 
     Args:
-        out: Where it goes; exists only when it is whole.
+        out: Directory of the checkpoint; exists only when it is whole.
         specs: Path name -> shape and dtype.
         value: The values of a parameter.
         progress: Called with each path name once the parameter is computed.

@@ -1,7 +1,7 @@
 """Conflict between datasets: cosine similarity of gradients and its principal axes (MERIT Alg. 1, steps 1 and 2)."""
 
 from merit_jax.conflict.axes import CENTRINGS, PrincipalAxes, axes_of_rows, principal_axes
-from merit_jax.conflict.rows import Row, Rows
+from merit_jax.conflict.blocked_products import Row, Rows
 from merit_jax.conflict.similarity import (
     Cosines,
     UnitRows,
@@ -33,7 +33,7 @@ __all__ = [
 
 
 def forms_similarity(datasets: int, entries: int, limit: int) -> bool:
-    """Whether C is formed: it is small, or no larger than the gradients. Else its axes come from products with them.
+    """Returns whether C is formed: it is small, or no larger than the gradients. Else its axes come from products with them.
 
     Args:
         datasets: T; C takes 4 T² bytes.

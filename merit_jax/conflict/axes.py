@@ -14,13 +14,13 @@ SIGN_TOLERANCE = 1e-4
 """Relative difference in magnitude below which two scores count as a tie when an axis gets its sign."""
 
 CENTRINGS = ("columns", "double")
-"""What is subtracted before the principal axes are taken: column means, or column and row means."""
+"""Means that are subtracted before the principal axes are taken: of columns, or of columns and rows."""
 
 FEW = 2048
 """Datasets up to which all singular vectors are computed; of more, only the leading ones, by Lanczos iterations."""
 
 TOLERANCE = 1e-4
-"""Of those iterations. The error of an axis is near its square, which is that of products in float32."""
+"""Tolerance of those iterations. The error of an axis is near its square, which is that of products in float32."""
 
 
 class PrincipalAxes(NamedTuple):
@@ -54,7 +54,7 @@ class _Centred(NamedTuple):
 
 
 def principal_axes(C: Float[Array, "t t"], rank: int, centring: str = "columns") -> PrincipalAxes:
-    """The leading principal axes of a similarity matrix (MERIT Alg. 1, step 2).
+    """Computes the leading principal axes of a similarity matrix (MERIT Alg. 1, step 2).
 
     "columns", the paper's: `C − 1 c̄ᵀ = U S Vᵀ`, scores `z = U_r S_r`. "double" (MERIT App. F.3), with `J = I − 11ᵀ/T`:
     `J C J = U S Uᵀ`, scores `z = U_r S_r^½`, which are the principal components of the (unit) gradients that C compares.
@@ -68,6 +68,14 @@ def principal_axes(C: Float[Array, "t t"], rank: int, centring: str = "columns")
 
     Raises:
         ValueError: The centred matrix has fewer than `rank` axes of non-zero length, or `centring` is unknown.
+
+    Examples:
+        Two pairs of datasets, alike within a pair and opposed between pairs:
+
+        >>> C = np.array([[1, 1, -1, -1], [1, 1, -1, -1], [-1, -1, 1, 1], [-1, -1, 1, 1]], np.float32)
+        >>> axes = principal_axes(C, rank=1)
+        >>> [round(float(z), 3) for z in axes.scores[:, 0]], round(float(axes.explained[0]), 3)
+        ([2.0, 2.0, -2.0, -2.0], 1.0)
     """
     _check(centring)
     if len(C) > FEW:
@@ -85,7 +93,7 @@ def principal_axes(C: Float[Array, "t t"], rank: int, centring: str = "columns")
 
 
 def axes_of_rows(X: Float[Array, "t d"], rank: int, centring: str = "columns") -> PrincipalAxes:
-    """`principal_axes` of `C = X Xᵀ` without forming C, in memory and time that grow with T d and not with T².
+    """Computes `principal_axes` of `C = X Xᵀ` without forming C, in memory and time that grow with T d and not with T².
 
     With the rows centred, `A = X − 1 x̄ᵀ`, the centred matrix is `A Xᵀ` (columns) or `A Aᵀ` (double), so its products with
     vectors are two products with A. Its Frobenius norm, which the explained share needs, is exact:
@@ -98,6 +106,11 @@ def axes_of_rows(X: Float[Array, "t d"], rank: int, centring: str = "columns") -
 
     Raises:
         ValueError: As for `principal_axes`.
+
+    Examples:
+        >>> X = np.array([[1, 0], [1, 0], [-1, 0], [-1, 0]], np.float32)
+        >>> [round(float(z), 3) for z in axes_of_rows(X, rank=1).scores[:, 0]]
+        [2.0, 2.0, -2.0, -2.0]
     """
     _check(centring)
     return _leading(_centred_rows(np.asarray(X, np.float32), centring), rank, centring)
@@ -140,8 +153,8 @@ def _leading(M: _Centred, rank: int, centring: str) -> PrincipalAxes:
 
     operator = LinearOperator((M.size, M.size), flat(M.product), flat(M.transposed), dtype=np.float64)
     start = np.random.default_rng(0).standard_normal(M.size)
-    wanted = min(max(rank, 1), M.size - 1)
-    U, S, Vt = svds(operator, wanted, tol=TOLERANCE, v0=start)
+    count = min(max(rank, 1), M.size - 1)
+    U, S, Vt = svds(operator, count, tol=TOLERANCE, v0=start)
     U, S, Vt = U[:, ::-1], S[::-1], Vt[::-1]
     floor = max(S[0], 1) * 8 * np.sqrt(M.size) * np.finfo(np.float32).eps
     _refuse(rank, int(np.sum(floor < S)), M.size)
@@ -182,6 +195,6 @@ def _refuse(rank: int, exist: int, datasets: int) -> None:
     """Refuses a rank that does not exist."""
     if not 1 <= rank <= exist:
         raise ValueError(
-            f"rank {rank} asked for, but the similarity of these {datasets} datasets has {exist} principal axes; "
+            f"rank {rank} requested, but the similarity of these {datasets} datasets has {exist} principal axes; "
             f"choose a rank in 1..{exist} or give more, and more different, datasets"
         )

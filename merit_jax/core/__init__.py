@@ -1,1 +1,1 @@
-"""Types, tree algebra, the loss, sharding and seeds: what every other package stands on."""
+"""Types, tree algebra, the loss, sharding and seeds: the foundation of every other package."""

@@ -10,7 +10,7 @@ from merit_jax.core.types import Array, Batch, LossFn, Model, Params
 
 
 def next_token_loss(model: Model, chunk: int = 64) -> LossFn:
-    """The loss of MERIT's gradients and branches: `-Σ_t log p(y_t | y_<t)` over supervised tokens.
+    """Makes the loss of MERIT's gradients and branches: `-Σ_t log p(y_t | y_<t)` over supervised tokens.
 
     Args:
         model: Gives hidden states and logits.
@@ -35,7 +35,15 @@ def chunked_nll(
     weights: Float[Array, "b t"],
     chunk: int,
 ) -> Float[Array, " b"]:
-    """Weighted negative log-likelihood of `targets`, summed per row (see `chunked_sum`)."""
+    """Computes the weighted negative log-likelihood of `targets`, summed per row (see `chunked_sum`).
+
+    Examples:
+        >>> hidden = jnp.zeros((1, 3, 4))
+        >>> targets, weights = jnp.array([[2, 0, 1]], jnp.int32), jnp.array([[1.0, 0.0, 1.0]])
+        >>> nll = chunked_nll(lambda h: h, hidden, targets, weights, chunk=2)
+        >>> [round(float(x), 4) for x in nll / jnp.log(4)]
+        [2.0]
+    """
 
     def nll(hidden: Array, targets: Array, weights: Array) -> Array:
         return (weights * token_nll(unembed(hidden), targets)).sum(axis=-1)
@@ -68,7 +76,7 @@ def chunked_sum(
     padding = -length % chunk
 
     def in_chunks(x: Array) -> Array:
-        """[b, t, ...] in the new order -> [chunks, b, chunk, ...]."""
+        """Divides [b, t, ...], in the new order, to [chunks, b, chunk, ...]."""
         x = jnp.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - 2)), axis=1)
         x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
         return jnp.moveaxis(x.reshape(rows, -1, chunk, *x.shape[2:]), 1, 0)
@@ -86,7 +94,13 @@ def chunked_sum(
 
 
 def token_nll(logits: Float[Array, "*b v"], targets: Int32[Array, "*b"]) -> Float[Array, "*b"]:
-    """`-log softmax(logits)[target]` in nats, in float32 or the logits' own wider type."""
+    """Computes `-log softmax(logits)[target]` in nats, in float32 or the logits' own wider type.
+
+    Examples:
+        >>> logits = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]))
+        >>> [round(float(p), 3) for p in jnp.exp(-token_nll(logits, jnp.array([1, 2], jnp.int32)))]
+        [0.25, 0.8]
+    """
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits, axis=-1) - chosen

@@ -6,11 +6,11 @@ import jax
 from tqdm.auto import tqdm
 
 LOG_SECONDS = 60.0
-"""How often a bar is written where there is no terminal, such as a log file."""
+"""Seconds between lines where there is no terminal, such as in a log file."""
 
 
 def bar(total: int, description: str, unit: str, initial: int = 0) -> tqdm:
-    """A progress bar; now and then a line of a log file where there is no terminal."""
+    """Makes a progress bar, which writes a line now and then where there is no terminal."""
     live = sys.stderr.isatty() or "ipykernel" in sys.modules
     return tqdm(
         total=total,

@@ -1,4 +1,4 @@
-"""A choice is a dict of functions; this is the one way to look a name up in it."""
+"""Looks a name up in a table of choices."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -7,12 +7,12 @@ T = TypeVar("T")
 
 
 def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
-    """The entry called `name`.
+    """Returns the entry called `name`.
 
     Args:
         table: Name -> entry.
-        name: The name asked for.
-        kind: What the entries are ("merger", "partition method"), for the message.
+        name: The name.
+        kind: The kind of entries ("merger", "partition method"), for the message.
 
     Raises:
         ValueError: No such name; the message lists the known ones.

@@ -11,10 +11,14 @@ def fold(seed: int, *names: str) -> int:
 
     Args:
         seed: The run's seed, any integer.
-        *names: What the seed is for.
+        *names: Purpose of the seed, as "branch" and its number.
 
     Returns:
         An integer in [0, 2**31).
+
+    Examples:
+        >>> fold(0, "branch", "3"), fold(0, "branch", "4")
+        (290966927, 1202423923)
     """
     digest = hashlib.sha256()
     for part in (str(seed), *names):

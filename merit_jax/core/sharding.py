@@ -1,4 +1,4 @@
-"""Where arrays live: one mesh, one table from logical axis names to mesh axes."""
+"""Sharding of arrays: one mesh, one table from logical axis names to mesh axes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from merit_jax.core.types import Batch, LeafReader, Params
 MESH_AXES = ("data", "fsdp", "tensor")
 
 ROWS = ("data", "fsdp")
-"""Mesh axes over which the rows of a batch are dealt."""
+"""Mesh axes over which the rows of a batch are sharded."""
 
 RULES: Mapping[str, str | None] = {
     "vocab": "tensor",
@@ -25,11 +25,11 @@ RULES: Mapping[str, str | None] = {
     "layers": None,
     "norm": None,
 }
-"""Logical axis name of a parameter's dimension -> mesh axis it is cut along (None: kept whole)."""
+"""Logical axis name of a parameter's dimension -> mesh axis over which it is sharded (None: kept whole)."""
 
 
 def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1) -> Mesh:
-    """A mesh over all devices with axes `MESH_AXES`.
+    """Makes a mesh over all devices with axes `MESH_AXES`.
 
     Args:
         data: Devices that hold copies of the parameters and share the rows of a batch.
@@ -44,10 +44,14 @@ def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1) -> Mesh:
 
 
 def mesh_sizes(count: int, data: int = 1, fsdp: int = -1, tensor: int = 1) -> tuple[int, int, int]:
-    """Sizes of the mesh's axes over `count` devices; arguments as for `make_mesh`.
+    """Returns sizes of the mesh's axes over `count` devices; arguments as for `make_mesh`.
 
     Raises:
         ValueError: The sizes do not multiply to the number of devices.
+
+    Examples:
+        >>> mesh_sizes(8, data=2)
+        (2, 4, 1)
     """
     rest, remainder = divmod(count, data * tensor)
     sizes = (data, rest if fsdp == -1 else fsdp, tensor)
@@ -62,13 +66,13 @@ def mesh_sizes(count: int, data: int = 1, fsdp: int = -1, tensor: int = 1) -> tu
 def spec(
     axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | AbstractMesh, path: str = "?"
 ) -> PartitionSpec:
-    """The partition of one parameter; a dimension that its mesh axis does not divide is kept whole.
+    """Returns the partition of one parameter; a dimension that its mesh axis does not divide is kept whole.
 
-    It names no axis of size 1 and ends with a name, as what a compiled step returns does: its first step and its later ones then
-    run the same program.
+    It names no axis of size 1 and ends with a name, as the result of a compiled step does: its first step and its later ones
+    then run the same program.
 
     Raises:
-        ValueError: A logical name is unknown, or two dimensions ask for one mesh axis.
+        ValueError: A logical name is unknown, or two dimensions need one mesh axis.
     """
     unknown = [name for name in axes if name is not None and name not in RULES]
     if unknown:
@@ -85,7 +89,7 @@ def spec(
 
 
 def of_params(mesh: Mesh | AbstractMesh, logical_axes: Params, abstract: Params) -> dict[str, Any]:
-    """Shardings of a params tree, from its tree of logical axis names and its shapes."""
+    """Returns shardings of a params tree, from its tree of logical axis names and its shapes."""
     axes, shapes = tree.flatten(logical_axes), tree.flatten(abstract)
     if axes.keys() != shapes.keys():
         raise ValueError(f"parameters without logical axes or the reverse: {sorted(axes.keys() ^ shapes.keys())}")
@@ -95,32 +99,30 @@ def of_params(mesh: Mesh | AbstractMesh, logical_axes: Params, abstract: Params)
 
 
 def of_optimizer(optimizer: optax.GradientTransformation, leaves: Mapping[str, Any], mesh: Mesh | AbstractMesh) -> Any:
-    """Shardings of an optimizer's state: moments lie as their parameters do, counters everywhere."""
+    """Returns shardings of an optimizer's state: what has a leaf's path and shape is sharded as the leaf, all else replicated."""
     replicated = NamedSharding(mesh, PartitionSpec())
-    state = jax.eval_shape(optimizer.init, leaves)
-    return optax.tree_utils.tree_map_params(
-        optimizer,
-        lambda _, leaf: leaf.sharding,
-        state,
-        leaves,
-        transform_non_params=lambda _: replicated,
-    )
+
+    def sharding(keys: tuple[Any, ...], like: jax.ShapeDtypeStruct) -> Any:
+        own = [leaves[key.key] for key in keys if isinstance(key, jax.tree_util.DictKey) and key.key in leaves]
+        return own[-1].sharding if own and own[-1].shape == like.shape else replicated
+
+    return jax.tree_util.tree_map_with_path(sharding, jax.eval_shape(optimizer.init, leaves))
 
 
 def place(array: Any, sharding: NamedSharding) -> jax.Array:
-    """A host array, known whole to every process, as one global array."""
+    """Places a host array, known whole to every process, as one global array."""
     host = np.asarray(array)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def load(leaves: LeafReader, shardings: Params) -> dict[str, Any]:
-    """Params on the devices, read one leaf at a time and put where `shardings` says."""
+    """Reads params one leaf at a time and places each by `shardings`."""
     targets = tree.flatten(shardings)
     return tree.unflatten({path: place(leaves.read(path), targets[path]) for path in leaves.paths()})
 
 
 def _row_shards(mesh: Mesh) -> int:
-    """Parts into which the rows of a batch are dealt."""
+    """Devices over which the rows of a batch are sharded."""
     return int(np.prod([mesh.shape[axis] for axis in ROWS]))
 
 
@@ -137,7 +139,7 @@ def uneven_rows(rows: int, shards: int) -> str | None:
 
 
 def own_rows(rows: int, mesh: Mesh) -> frozenset[int]:
-    """The rows of a batch that devices of this process have a part of.
+    """Returns the rows of a batch that devices of this process have a part of.
 
     They are the same for a batch in micro-batches, of which number i holds every n-th row from i.
 
@@ -146,11 +148,11 @@ def own_rows(rows: int, mesh: Mesh) -> frozenset[int]:
     """
     _check_rows(rows, mesh)
     parts = NamedSharding(mesh, PartitionSpec(ROWS)).addressable_devices_indices_map((rows,))
-    return frozenset(row for (part,) in parts.values() for row in range(rows)[part])
+    return frozenset(row for part in parts.values() if part is not None for row in range(rows)[part[0]])
 
 
 def place_batch(batch: Batch, mesh: Mesh, leading: int = 0) -> Batch:
-    """A host batch with its rows dealt over `ROWS`.
+    """Places a host batch with its rows sharded over `ROWS`.
 
     Args:
         batch: Leaves [..., rows, ...], the same on every process.
@@ -166,9 +168,9 @@ def place_batch(batch: Batch, mesh: Mesh, leading: int = 0) -> Batch:
 
 
 def keep_rows(x: jax.Array, mesh: Mesh) -> jax.Array:
-    """An activation [rows, ...] with its rows dealt over `ROWS`, as those of its batch are.
+    """Constrains an activation [rows, ...] to have its rows sharded over `ROWS`, as those of its batch are.
 
-    Without it the compiler may deal the width of token vectors instead, as the embedding's is, and every device holds every row.
+    Without it the compiler may shard the width of token vectors instead, as the embedding's is, and every device holds every row.
     Rows that the devices do not divide are left to the compiler.
     """
     if x.shape[0] % _row_shards(mesh):
@@ -177,7 +179,7 @@ def keep_rows(x: jax.Array, mesh: Mesh) -> jax.Array:
 
 
 def to_host(array: Any) -> np.ndarray:
-    """A possibly sharded array, whole, in this process's memory."""
-    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+    """Returns a possibly sharded array, whole, in this process's memory."""
+    if isinstance(array, jax.Array) and isinstance(array.sharding, NamedSharding) and not array.is_fully_addressable:
         array = jax.jit(lambda x: x, out_shardings=NamedSharding(array.sharding.mesh, PartitionSpec()))(array)
     return np.asarray(array)

@@ -13,7 +13,12 @@ from merit_jax.core.types import Array, Leaves, Params
 
 
 def flatten(params: Params) -> dict[str, Any]:
-    """Path name -> leaf, sorted by name; keys are joined by "/"."""
+    """Returns path name -> leaf, sorted by name; keys are joined by "/".
+
+    Examples:
+        >>> flatten({"dense": {"kernel": 1, "bias": 2}})
+        {'dense/bias': 2, 'dense/kernel': 1}
+    """
     flat: dict[str, Any] = {}
 
     def visit(node: Any, path: tuple[str, ...]) -> None:
@@ -28,7 +33,12 @@ def flatten(params: Params) -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested dict whose `flatten` is `flat`."""
+    """Returns the nested dict whose `flatten` is `flat`.
+
+    Examples:
+        >>> unflatten({"dense/bias": 2, "dense/kernel": 1})
+        {'dense': {'bias': 2, 'kernel': 1}}
+    """
     nested: dict[str, Any] = {}
     for path, leaf in flat.items():
         *parents, last = path.split("/")
@@ -40,7 +50,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def split(params: Params, trainable: Sequence[str]) -> tuple[Leaves, Leaves]:
-    """Leaves whose path matches one of the regular expressions, and the rest.
+    """Splits leaves into those whose path matches one of the regular expressions, and the rest.
 
     Args:
         params: Nested dict of arrays.
@@ -51,6 +61,12 @@ def split(params: Params, trainable: Sequence[str]) -> tuple[Leaves, Leaves]:
 
     Raises:
         ValueError: A pattern matches no path.
+
+    Examples:
+        >>> params = {"dense": {"kernel": jnp.ones(2), "bias": jnp.zeros(1)}}
+        >>> trainable, frozen = split(params, ["kernel"])
+        >>> list(trainable), list(frozen)
+        (['dense/kernel'], ['dense/bias'])
     """
     flat = flatten(params)
     chosen = set(matching(flat, trainable))
@@ -61,7 +77,7 @@ def split(params: Params, trainable: Sequence[str]) -> tuple[Leaves, Leaves]:
 
 
 def matching(paths: Iterable[str], trainable: Sequence[str]) -> list[str]:
-    """The path names in which one of the regular expressions is found, in order.
+    """Returns the path names in which one of the regular expressions is found, in order.
 
     Raises:
         ValueError: A pattern matches no path.
@@ -77,17 +93,27 @@ def matching(paths: Iterable[str], trainable: Sequence[str]) -> list[str]:
 
 
 def join(trainable: Leaves, frozen: Leaves) -> dict[str, Any]:
-    """The params that `split` took apart."""
+    """Joins the params that `split` took apart."""
     return unflatten(dict(sorted({**trainable, **frozen}.items())))
 
 
 def accumulation_dtype(*leaves: Array) -> Any:
-    """The dtype to compute in: float32, or that of a leaf that is wider."""
+    """Returns the dtype to compute in: float32, or that of a leaf that is wider.
+
+    Examples:
+        >>> accumulation_dtype(jnp.zeros(2, jnp.bfloat16)).name
+        'float32'
+    """
     return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in leaves))
 
 
 def dot(a: Any, b: Any) -> Float[Array, ""]:
-    """⟨a, b⟩ over all leaves, accumulated in float32 or the leaves' own wider type."""
+    """Computes ⟨a, b⟩ over all leaves, accumulated in float32 or the leaves' own wider type.
+
+    Examples:
+        >>> float(dot({"x": jnp.array([1.0, 2.0]), "y": jnp.array(3.0)}, {"x": jnp.array([4.0, 5.0]), "y": jnp.array(6.0)}))
+        32.0
+    """
     products = jax.tree.map(
         lambda x, y: jnp.vdot(x.astype(accumulation_dtype(x)), y.astype(accumulation_dtype(y))), a, b
     )
@@ -95,12 +121,22 @@ def dot(a: Any, b: Any) -> Float[Array, ""]:
 
 
 def norm(a: Any) -> Float[Array, ""]:
-    """‖a‖₂ over all leaves, accumulated in float32 or the leaves' own wider type."""
+    """Computes ‖a‖₂ over all leaves, accumulated in float32 or the leaves' own wider type.
+
+    Examples:
+        >>> float(norm({"x": jnp.array([1.0, 2.0]), "y": jnp.array(2.0)}))
+        3.0
+    """
     return jnp.sqrt(dot(a, a))
 
 
 def axpy(scale: Any, x: Any, y: Any) -> Any:
-    """`scale · x + y`, computed in float32 or wider, in the dtypes of y."""
+    """Computes `scale · x + y` in float32 or wider; the result has the dtypes of y.
+
+    Examples:
+        >>> axpy(-1.0, {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([4.0, 4.0])})["w"].tolist()
+        [3.0, 2.0]
+    """
     return jax.tree.map(
         lambda x, y: (scale * x.astype(accumulation_dtype(x)) + y.astype(accumulation_dtype(y))).astype(y.dtype),
         x,
@@ -109,7 +145,12 @@ def axpy(scale: Any, x: Any, y: Any) -> Any:
 
 
 def between(a: Any, b: Any, share: float) -> Any:
-    """`a + share · (b − a)`, computed in float32 or wider, in the dtypes of a; a leaf that is the same array in both stays it."""
+    """Computes `a + share · (b − a)` in float32 or wider, in the dtypes of a; a leaf that is one array in both is returned.
+
+    Examples:
+        >>> between({"w": jnp.array([0.0, 4.0])}, {"w": jnp.array([8.0, 4.0])}, 0.25)["w"].tolist()
+        [2.0, 4.0]
+    """
     return jax.tree.map(lambda x, y: x if x is y else _between(x, y, share), a, b)
 
 
@@ -135,10 +176,14 @@ def _checksum(leaf: Array) -> UInt32[Array, "2"]:
 
 
 def fingerprint(params: Params) -> str:
-    """sha256 over path, shape, dtype and content checksum of every leaf.
+    """Returns the sha256 over path, shape, dtype and content checksum of every leaf.
 
-    Each leaf is summed in 32-bit integers where it lies, so the result is the same on any number of devices and no leaf
-    is gathered.
+    Each leaf is summed in 32-bit integers on its own devices, so the result is the same on any number of them and no leaf is
+    gathered.
+
+    Examples:
+        >>> fingerprint({"w": jnp.arange(4.0)})[:12]
+        '29b0418ef592'
     """
     flat = flatten(params)
     sums = jax.device_get({path: _checksum(leaf) for path, leaf in flat.items()})

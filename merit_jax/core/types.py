@@ -21,10 +21,10 @@ class LeafReader(Protocol):
     """Reads the leaves of a params tree by path name, from wherever they are."""
 
     def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Path name -> shape and dtype, sorted by name."""
+        """Returns path name -> shape and dtype, sorted by name."""
 
     def read(self, path: str) -> np.ndarray:
-        """The leaf's values."""
+        """Reads the leaf's values."""
 
 
 Image = Mapping[str, Any]
@@ -62,16 +62,16 @@ LossFn = Callable[[Params, Batch], tuple[Float[Array, " b"], Float[Array, " b"]]
 
 @runtime_checkable
 class Model(Protocol):
-    """What the method needs of a language model: pure functions of its params."""
+    """A language model, as pure functions of its params."""
 
     def hidden(self, params: Params, batch: Batch) -> Float[Array, "b t d"]:
-        """Final, normalised hidden states."""
+        """Computes the final, normalised hidden states."""
 
     def unembed(self, params: Params, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
-        """Logits over the vocabulary, float32."""
+        """Computes logits over the vocabulary, float32."""
 
     def init_cache(self, rows: int, length: int) -> Cache:
-        """An empty key-value cache for `rows` sequences of at most `length` tokens."""
+        """Makes an empty key-value cache for `rows` sequences of at most `length` tokens."""
 
     def prefill(self, params: Params, batch: Batch, cache: Cache) -> tuple[Float[Array, "b t d"], Cache]:
         """Reads right-padded prompts (one example per row) into an empty cache."""
@@ -117,7 +117,7 @@ class PackedExample(NamedTuple):
     """An example in a row.
 
     Attributes:
-        start: Where in the row its first token is.
+        start: Place of its first token in the row.
         example: The example. Its last token is only a target, so it takes `len(tokens) - 1` places.
     """
 
@@ -130,7 +130,7 @@ class ImageReader(Protocol):
     """The host's side of a vision-language model: from references to images to `Batch.images`."""
 
     def count(self, tokens: Int32[np.ndarray, " n"]) -> int:
-        """How many of the tokens stand for images."""
+        """Counts the tokens that stand for images."""
 
     def row(self, placed: Sequence[PackedExample], row_length: int, image_tokens: int) -> Any:
         """Reads the images of one row of a batch.
@@ -163,7 +163,7 @@ class Dataset(NamedTuple):
         name: Unique name; seeds are folded from it.
         train: Tokenised training examples.
         held_out: Records that no gradient ever sees.
-        report: What reading it found (rows, truncated, skipped).
+        report: Counts of rows and tokens, from reading it.
     """
 
     name: str
@@ -173,13 +173,13 @@ class Dataset(NamedTuple):
 
 
 class ReadReport(NamedTuple):
-    """What reading one dataset found.
+    """Counts from reading one dataset.
 
     Attributes:
         files: Paths read, training file first.
         digest: sha256 over the bytes of those files and the manifest's options for reading them.
         rows: Training rows kept.
-        truncated: Training examples cut at the maximum length.
+        truncated: Training examples truncated at the maximum length.
         tokens: Supervised training tokens after truncation.
         total_tokens: Training tokens after truncation, prompts included.
     """
@@ -201,7 +201,7 @@ class DatasetSlice(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """What one branch trains on.
+    """The data of one branch.
 
     Attributes:
         shares: Slices of datasets, each example visited once per epoch.

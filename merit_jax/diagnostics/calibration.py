@@ -1,4 +1,4 @@
-"""How many examples a dataset's gradient needs before it is signal (MERIT §4, calibration size)."""
+"""Calibration size: the number of examples at which a dataset's gradient is signal (MERIT §4)."""
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -45,7 +45,7 @@ class Calibration(NamedTuple):
         std: Standard deviation over datasets (n − 1), as the paper's table.
         low: 2.5th percentile of the mean over bootstrap draws.
         high: 97.5th percentile.
-        target: Reliability that `needed` asks for.
+        target: Reliability at `needed` examples.
         datasets: Each dataset.
     """
 
@@ -88,8 +88,8 @@ def calibration(
     """Bootstraps each dataset's gradient from the gradients of blocks of its examples, each taken once.
 
     A sample of n examples is n / block blocks, drawn with replacement; the reference is the gradient of the whole pool, whose own
-    noise counts as signal, so with a small pool the cosines are too high: read the reliability, which compares disjoint
-    halves, beside them. Blocks are weighted alike.
+    noise counts as signal, so with a small pool the cosines are too high: read them together with the reliability, which
+    compares disjoint halves. Blocks are weighted alike.
 
     Args:
         loss_fn: (params, batch) -> (nll f32[B], tokens f32[B]), one example per row.

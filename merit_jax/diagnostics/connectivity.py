@@ -1,6 +1,5 @@
 """Linear mode connectivity: the loss on the straight lines between models (MERIT §4)."""
 
-import itertools
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -49,14 +48,14 @@ def connectivity(
     *,
     points: int = 21,
 ) -> Connectivity:
-    """The loss at `θ(α) = (1 − α) θ_a + α θ_b` for every pair of models; ends are evaluated once.
+    """Evaluates the loss at `θ(α) = (1 − α) θ_a + α θ_b` for every pair of models; ends are evaluated once.
 
     Of K branches and their merge these are K(K−1)/2 lines between branches and K to the merged model.
 
     Args:
         loss_fn: (params, batch) -> (nll f32[B], tokens f32[B]).
-        models: Name -> params, asked for when needed: a mapping that reads from files holds two models at a time.
-        batches: Where the loss is taken, on the devices; gone through anew for every evaluation.
+        models: Name -> params, read when needed: a mapping that reads from files holds two models at a time.
+        batches: Data of the loss, on the devices; gone through anew for every evaluation.
         points: Evenly spaced α on each line, ends included (paper: 21).
 
     Raises:
@@ -69,21 +68,30 @@ def connectivity(
     loss, alphas = mean_loss(loss_fn, batches), np.linspace(0, 1, points)
     ends: dict[str, float] = {}
     paths: list[Path] = []
-    held, first = "", None
-    for start, end in itertools.combinations(models, 2):
-        if start != held:
-            held, first = start, models[start]
-        paths.append(_path(loss, (start, first), (end, models[end]), alphas, ends))
+    names = list(models)
+    for place, start in enumerate(names[:-1]):
+        first = models[start]
+        paths += [_path(loss, (start, first), (end, models[end]), alphas, ends) for end in names[place + 1 :]]
     return Connectivity(alphas, tuple(paths), max(path.barrier for path in paths))
 
 
 def evaluations(models: int, points: int) -> int:
-    """Loss evaluations of `connectivity`."""
+    """Returns the number of loss evaluations of `connectivity`.
+
+    Examples:
+        >>> evaluations(models=3, points=21)
+        60
+    """
     return models + models * (models - 1) // 2 * (points - 2)
 
 
 def barrier(alphas: Float[np.ndarray, " points"], losses: Float[np.ndarray, " points"]) -> float:
-    """`max_α [L(α) − ((1 − α) L(0) + α L(1))]` over points from α = 0 to α = 1."""
+    """Computes `max_α [L(α) − ((1 − α) L(0) + α L(1))]` over points from α = 0 to α = 1.
+
+    Examples:
+        >>> barrier(np.array([0.0, 0.5, 1.0]), np.array([1.0, 4.0, 2.0]))
+        2.5
+    """
     return float(np.max(losses - ((1 - alphas) * losses[0] + alphas * losses[-1])))
 
 

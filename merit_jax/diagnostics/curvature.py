@@ -1,4 +1,4 @@
-"""Do datasets disagree along the directions in which the loss curves most? Hessian-PCA alignment (MERIT App. F.3)."""
+"""Hessian-PCA alignment: conflict directions against those in which the loss curves most (MERIT App. F.3)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,15 +13,15 @@ from merit_jax.diagnostics.lanczos import Basis, Operator, gaussian, lanczos, ov
 
 
 class Alignment(NamedTuple):
-    """How far one subspace lies inside another, and how far random directions would.
+    """Overlap of one subspace with another, next to that of random directions.
 
     Attributes:
         cosines: |cos| between conflict direction i and Hessian eigenvector j.
         angles: Principal angles between the two subspaces, degrees, smallest first.
         largest: The largest |cos|.
         mean_top: Mean over directions of each one's largest |cos|.
-        random_mean: What `mean_top` is on average for as many Gaussian directions.
-        random_std: Its standard deviation then.
+        random_mean: Mean of `mean_top` for as many Gaussian directions.
+        random_std: Standard deviation of `mean_top` for them.
         z_score: `(mean_top − random_mean) / random_std`.
     """
 
@@ -35,11 +35,11 @@ class Alignment(NamedTuple):
 
 
 class HessianAlignment(NamedTuple):
-    """The alignment protocol's outcome.
+    """Result of the alignment protocol.
 
     Attributes:
         eigenvalues: Largest eigenvalues of the Hessian.
-        residuals: How far, at most, each is from a true one, but for rounding (see `lanczos.Ritz`).
+        residuals: Largest distance of each from a true one, but for rounding (see `lanczos.Ritz`).
         dimension: Parameters varied, d.
         raw: Alignment of the principal directions of the gradients.
         centred: The same after subtracting their mean.
@@ -53,7 +53,7 @@ class HessianAlignment(NamedTuple):
 
 
 def quadrant_tasks(C: Float[Array, "t t"]) -> Int[np.ndarray, " n"]:
-    """The datasets that stand for the conflict: in each sign quadrant of (PC1, PC2), the one farthest from the origin.
+    """Chooses datasets that represent the conflict: in each sign quadrant of (PC1, PC2), the one farthest from the origin.
 
     The axes are those of the double-centred similarity. A quadrant without a dataset has no part, so there may be fewer than
     four; ties go to the lowest index.
@@ -80,10 +80,10 @@ def hessian_alignment(
     seed: int = 0,
     basis: Basis | None = None,
 ) -> HessianAlignment:
-    """Alignment of the leading conflict directions with the leading Hessian eigenvectors (MERIT App. F.3).
+    """Measures alignment of the leading conflict directions with the leading Hessian eigenvectors (MERIT App. F.3).
 
     The conflict directions are the top three principal directions of the gradients, and never more than one fewer than
-    there are gradients. No eigenvector is ever formed: what is needed are its products with the gradients.
+    there are gradients. No eigenvector is ever formed, only its products with the gradients.
 
     Costs `iterations` Hessian-vector products, one pass over the basis beyond Lanczos' own, and memory for the gradients
     and three trees more, besides the basis.
@@ -92,7 +92,7 @@ def hessian_alignment(
         product: v -> ∇²L(θ) v on the examples of all tasks together, see `hessian.product`.
         gradients: One per task at the same θ, two or more; the paper's four, see `quadrant_tasks`.
         iterations: Of Lanczos.
-        eigenvectors: How many, counted from the largest eigenvalue.
+        eigenvectors: Their number, counted from the largest eigenvalue.
         draws: Gaussian sets of directions behind the z-score.
         seed: Of Lanczos' start vector and of those directions.
         basis: Keeps Lanczos' vectors, see `lanczos.Basis`.
@@ -115,7 +115,7 @@ def hessian_alignment(
 
 
 def conflict_directions(K: Float[np.ndarray, "n n"], *, centred: bool, count: int = 3) -> Float[np.ndarray, "n r"]:
-    """Leading principal directions of gradients, as weights: column i makes the unit vector `Σ_t a_ti g_t`.
+    """Computes leading principal directions of gradients, as weights: column i makes the unit vector `Σ_t a_ti g_t`.
 
     With `K = G Gᵀ`, or `J K J` (`J = I − 11ᵀ/n`), `K v = λ v` gives `a = v / √λ`, and the directions are orthonormal.
 
@@ -139,14 +139,20 @@ def conflict_directions(K: Float[np.ndarray, "n n"], *, centred: bool, count: in
 
 
 def alignment(cosines: Float[np.ndarray, "r k"], dimension: int, *, draws: int = 10_000, seed: int = 0) -> Alignment:
-    """Principal angles and z-score from the cosines between r orthonormal directions and k orthonormal eigenvectors.
+    """Computes principal angles and z-score from cosines between r orthonormal directions and k orthonormal eigenvectors.
 
     The null hypothesis is r independent Gaussian vectors in d dimensions. A Gaussian vector's cosines with k orthonormal
     ones are `a / √(|a|² + χ²_{d−k})`, a ∈ R^k standard normal, so it is sampled without drawing a vector of d entries.
+
+    Examples:
+        >>> found = alignment(np.array([[1.0, 0.0], [0.0, 0.5]]), dimension=1000)
+        >>> [round(float(angle)) for angle in found.angles], found.mean_top
+        ([0, 60], 0.75)
     """
     size = np.abs(cosines)
     inside = np.clip(np.linalg.svd(cosines, compute_uv=False), 0, 1)
-    random = _random_top(draws, *cosines.shape, dimension, seed)
+    directions, eigenvectors = cosines.shape
+    random = _random_top(draws, directions, eigenvectors, dimension, seed)
     mean, std, found = float(random.mean()), float(random.std(ddof=1)), float(size.max(axis=1).mean())
     return Alignment(
         size, np.degrees(np.arccos(inside)), float(size.max()), found, mean, std, float((found - mean) / std)

@@ -1,4 +1,4 @@
-"""How far models are from theta0, in which directions, and what averaging takes off (MERIT §4, Eqs. 2 and 11)."""
+"""Displacement of models from theta0: distances, directions and the contraction by averaging (MERIT §4, Eqs. 2 and 11)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -55,7 +55,7 @@ class Displacement(NamedTuple):
         cosines: Between each two task vectors; NaN where one is zero.
         parallel_axis: Of the branches and the merged model.
         joint_over_merged: Ratio of their distances; None without joint training.
-        trajectories: Distance along training, of the models whose logs say it.
+        trajectories: Distance along training, of the models whose logs have it.
     """
 
     names: tuple[str, ...]
@@ -73,10 +73,10 @@ def displacement(
     merged: LeafReader,
     joint: LeafReader | None = None,
 ) -> Displacement:
-    """Distances, cosines and the parallel-axis identity, in the memory of one leaf of every model.
+    """Computes distances, cosines and the parallel-axis identity, in the memory of one leaf of every model.
 
     Args:
-        theta0: Where all models started.
+        theta0: The start of all models.
         branches: Name -> branch; its leaves are the trained ones.
         weights: Merge weights, in the order of `branches`, summing to one.
         merged: The merged model.
@@ -95,11 +95,18 @@ def displacement(
 
 
 def parallel_axis(G: Float[np.ndarray, "m m"], weights: Float[np.ndarray, " k"]) -> ParallelAxis:
-    """Both sides of MERIT Eq. 11, each from its own entries of G.
+    """Computes both sides of MERIT Eq. 11, each from its own entries of G.
 
     Args:
         G: Inner products of the branches' task vectors and, last, the merged one's.
         weights: w_k.
+
+    Examples:
+        Two orthogonal branches of length 2 and their mean:
+
+        >>> G = np.array([[4.0, 0.0, 2.0], [0.0, 4.0, 2.0], [2.0, 2.0, 2.0]])
+        >>> parallel_axis(G, np.array([0.5, 0.5]))
+        ParallelAxis(branches=4.0, merged=2.0, spread=2.0, residual=0.0, contraction=0.5)
     """
     squares, merged = np.diag(G)[:-1], float(G[-1, -1])
     left = float(weights @ squares)
@@ -108,7 +115,7 @@ def parallel_axis(G: Float[np.ndarray, "m m"], weights: Float[np.ndarray, " k"])
 
 
 def inner_products(theta0: LeafReader, models: Sequence[LeafReader], paths: Sequence[str]) -> Float[np.ndarray, "m m"]:
-    """`⟨θ_i − θ0, θ_j − θ0⟩` over some leaves, accumulated in float64."""
+    """Computes `⟨θ_i − θ0, θ_j − θ0⟩` over some leaves, accumulated in float64."""
     G = np.zeros((len(models), len(models)))
     for block in _blocks(theta0, models, paths):
         G += block @ block.T
@@ -116,7 +123,7 @@ def inner_products(theta0: LeafReader, models: Sequence[LeafReader], paths: Sequ
 
 
 def _blocks(theta0: LeafReader, models: Sequence[LeafReader], paths: Sequence[str]) -> Iterator[np.ndarray]:
-    """Task vectors side by side, f64[m, entries], a part of a leaf at a time."""
+    """Stacked task vectors, f64[m, entries], a part of a leaf at a time."""
     for path in paths:
         base, *leaves = (np.ravel(reader.read(path)) for reader in (theta0, *models))
         for start in range(0, len(base), CHUNK):

@@ -1,4 +1,4 @@
-"""How alike the datasets' gradient norms are: where they concentrate, cosines and inner products split alike (Thm F.4)."""
+"""Concentration of the datasets' gradient norms: where they are alike, cosines and inner products split alike (Thm F.4)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -45,7 +45,7 @@ class GradientNorms(NamedTuple):
 
 
 def gradient_norms(names: Sequence[str], norms: Sequence[float]) -> GradientNorms:
-    """The concentration of gradient norms, raw and trimmed.
+    """Computes the concentration of gradient norms, raw and trimmed.
 
     Raises:
         ValueError: Fewer than two datasets.
@@ -57,8 +57,14 @@ def gradient_norms(names: Sequence[str], norms: Sequence[float]) -> GradientNorm
 
 
 def concentration(ordered: Float[np.ndarray, " t"], trim: float) -> Concentration:
-    """Statistics of sorted norms without the `trim` share (rounded down) at either end."""
-    cut = int(trim * len(ordered))
-    kept = ordered[cut : len(ordered) - cut]
+    """Computes statistics of sorted norms without the `trim` share (rounded down) at either end.
+
+    Examples:
+        >>> found = concentration(np.array([1.0, 2.0, 3.0, 4.0, 90.0]), trim=0.2)
+        >>> found.datasets, found.mean, found.std, found.ratio
+        (3, 3.0, 1.0, 2.0)
+    """
+    out = int(trim * len(ordered))
+    kept = ordered[out : len(ordered) - out]
     mean, std = float(kept.mean()), float(kept.std(ddof=1))
     return Concentration(trim, len(kept), mean, std, std / mean, float(kept[-1] / kept[0]))

@@ -1,6 +1,6 @@
-"""A loss over fixed batches as a function of the trainable parameters: value, gradient, Hessian-vector product.
+"""Value, gradient and Hessian-vector products of a loss over fixed batches.
 
-Each is a sum over batches, accumulated where the parameters lie, so memory does not depend on the number of examples.
+Each is a sum over batches, sharded as the parameters are, so memory does not depend on the number of examples.
 """
 
 from collections.abc import Callable, Iterable
@@ -52,7 +52,7 @@ class Along(NamedTuple):
 
 
 def loss(objective: Objective, leaves: Leaves) -> Float[Array, ""]:
-    """`L(θ)` in nats.
+    """Computes `L(θ)` in nats.
 
     Raises:
         ValueError: The batches have no supervised token, or the average is unknown.
@@ -61,7 +61,7 @@ def loss(objective: Objective, leaves: Leaves) -> Float[Array, ""]:
 
 
 def gradient(objective: Objective, leaves: Leaves) -> Leaves:
-    """`∇L(θ)`, in float32 or the leaves' own wider type, lying as the leaves do.
+    """Computes `∇L(θ)`, in float32 or the leaves' own wider type, sharded as the leaves are.
 
     Raises:
         ValueError: The batches have no supervised token, or the average is unknown.
@@ -70,7 +70,7 @@ def gradient(objective: Objective, leaves: Leaves) -> Leaves:
 
 
 def product(objective: Objective, leaves: Leaves, vector: Leaves) -> Leaves:
-    """`∇²L(θ) v`, exactly: the derivative of the gradient along v, in float32 or the leaves' own wider type.
+    """Computes `∇²L(θ) v`, exactly: the derivative of the gradient along v, in float32 or the leaves' own wider type.
 
     It takes about twice a gradient's time, and the memory of a gradient and its tangent.
 
@@ -86,16 +86,27 @@ def product(objective: Objective, leaves: Leaves, vector: Leaves) -> Leaves:
 
 
 def along(objective: Objective, leaves: Leaves, direction: Leaves) -> Along:
-    """Loss, slope and curvature at θ along d, by one Hessian-vector product of which no more than three numbers are kept.
+    """Computes loss, slope and curvature at θ along d, by one Hessian-vector product of which three numbers are kept.
 
     Raises:
         ValueError: The batches have no supervised token, or the average is unknown.
+
+    Examples:
+        `L = (w_0² + 3 w_1²) / 4` at (1, 1), along (0, 2), of a row with the token 0 once and 1 three times:
+
+        >>> def loss_fn(params, batch):
+        ...     return (params["w"][batch.tokens] ** 2).sum(axis=1), batch.weights.sum(axis=1)
+        >>> ids = jnp.array([[0, 1, 1, 1]], jnp.int32)
+        >>> batch = Batch(tokens=ids, targets=ids, weights=jnp.ones((1, 4)), positions=ids, segments=ids)
+        >>> found = along(Objective(loss_fn, {}, [batch]), {"w": jnp.ones(2)}, {"w": jnp.array([0.0, 2.0])})
+        >>> float(found.loss), float(found.slope), float(found.curvature)
+        (1.0, 3.0, 6.0)
     """
     return _mean(objective, _along, Along(*(jnp.zeros(()) for _ in Along._fields)), leaves, direction)
 
 
 Scalar = Callable[[Leaves], tuple[Array, Array]]
-"""Trainable leaves -> (summed loss of one batch, what to divide it by)."""
+"""Trainable leaves -> (summed loss of one batch, its divisor)."""
 
 
 def _value(total: Scalar, leaves: Leaves) -> tuple[Any, Array]:
@@ -149,7 +160,7 @@ def _accumulator(loss_fn: LossFn, average: str, measure: Callable) -> Callable:
 
 
 def _zeros(leaves: Leaves) -> Leaves:
-    """Accumulators that lie as the leaves do."""
+    """Accumulators, sharded as the leaves are."""
     return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=tree.accumulation_dtype(x)), leaves)
 
 

@@ -18,13 +18,13 @@ Operator = Callable[[Leaves], Leaves]
 
 @runtime_checkable
 class Basis(Protocol):
-    """Keeps vectors in order: a list on the devices, or `merit_jax.diagnostics.offloaded_vectors.SpilledTrees` on disk."""
+    """Vectors in order: a list on the devices, or `merit_jax.diagnostics.offloaded_vectors.SpilledTrees` on disk."""
 
     def append(self, vector: Leaves, /) -> None:
         """Adds a vector."""
 
     def __iter__(self) -> Iterator[Leaves]:
-        """All vectors, first to last."""
+        """Iterates over all vectors, first to last."""
 
 
 class Krylov(NamedTuple):
@@ -32,7 +32,7 @@ class Krylov(NamedTuple):
 
     Attributes:
         diagonal: α_j = q_jᵀ A q_j of the tridiagonal T.
-        off_diagonal: β_j = q_{j+1}ᵀ A q_j; the last one, β_m, leads out of the space, and 0 says that nothing does.
+        off_diagonal: β_j = q_{j+1}ᵀ A q_j; the last one, β_m, leads out of the space, and is 0 where nothing does.
         basis: The orthonormal q_j.
     """
 
@@ -57,18 +57,23 @@ class Ritz(NamedTuple):
 
 
 def lanczos(product: Operator, start: Leaves, iterations: int, basis: Basis | None = None) -> Krylov:
-    """Lanczos tridiagonalisation, each new vector made orthogonal to all before it, twice.
+    """Runs Lanczos tridiagonalisation, each new vector made orthogonal to all before it, twice.
 
     Costs `iterations` products, and 2m passes over the basis at the m-th of them.
 
     Args:
         product: v -> A v, symmetric.
-        start: Where the Krylov space begins; not zero. Vectors lie and are typed as its leaves are.
+        start: First vector of the Krylov space, not zero. All vectors have its sharding and dtypes.
         iterations: Products, m; fewer where the space is exhausted before.
-        basis: Where the vectors are kept, empty; None: a list.
+        basis: Keeps the vectors, empty; None: a list.
 
     Raises:
         ValueError: `iterations` is below 1, the start is zero, or a product is not finite.
+
+    Examples:
+        >>> krylov = lanczos(lambda v: {"w": jnp.array([1.0, 2.0, 5.0]) * v["w"]}, {"w": jnp.ones(3)}, iterations=3)
+        >>> [round(float(value), 3) for value in ritz(krylov, 2).values]
+        [5.0, 2.0]
     """
     length = float(tree.norm(start))
     if iterations < 1 or not 0 < length < np.inf:
@@ -92,7 +97,7 @@ def lanczos(product: Operator, start: Leaves, iterations: int, basis: Basis | No
 
 
 def ritz(krylov: Krylov, count: int) -> Ritz:
-    """The `count` algebraically largest approximate eigenpairs; fewer where the Krylov space is smaller."""
+    """Computes the `count` algebraically largest approximate eigenpairs; fewer where the Krylov space is smaller."""
     inner = krylov.off_diagonal[:-1]
     values, vectors = np.linalg.eigh(np.diag(krylov.diagonal) + np.diag(inner, 1) + np.diag(inner, -1))
     values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
@@ -100,12 +105,12 @@ def ritz(krylov: Krylov, count: int) -> Ritz:
 
 
 def overlaps(basis: Basis, vectors: list[Leaves]) -> Float[np.ndarray, "m n"]:
-    """⟨q_j, v_i⟩ of each basis vector with each vector; the basis is gone through once."""
+    """Computes ⟨q_j, v_i⟩ of each basis vector with each vector; the basis is gone through once."""
     return np.array([[float(tree.dot(q, vector)) for vector in vectors] for q in basis])
 
 
 def gaussian(leaves: Leaves, seed: int) -> Leaves:
-    """Standard normal entries in a tree like `leaves`, in float32 or wider, lying as they do; the same on any devices."""
+    """Draws standard normal entries in a tree like `leaves`, in float32 or wider, sharded alike; the same on any devices."""
     keys = jax.random.split(jax.random.key(seed), len(leaves))
     return {path: _normal(key, leaf) for key, (path, leaf) in zip(keys, leaves.items(), strict=True)}
 
@@ -116,7 +121,7 @@ def _normal(key: Array, leaf: Array) -> Array:
 
 
 def _orthogonalised(vector: Leaves, basis: Basis) -> Leaves:
-    """Gram-Schmidt, twice: once leaves what rounding has made of a large component (Giraud et al. 2005)."""
+    """Gram-Schmidt, twice: once leaves the rounding errors of a large component (Giraud et al. 2005)."""
     for _ in range(2):
         for q in basis:
             vector = _without(vector, q)
@@ -141,5 +146,5 @@ def _size(vector: Leaves) -> int:
 
 
 def _rounding(vector: Leaves) -> float:
-    """Relative size of what rounding alone leaves of a vector that should be zero."""
+    """Relative size, from rounding alone, of a vector that should be zero."""
     return 10 * float(jnp.finfo(tree.accumulation_dtype(*vector.values())).eps)

@@ -1,4 +1,4 @@
-"""The loss that diagnostics look at: nats per supervised token on a fixed set of batches."""
+"""Loss of the diagnostics: nats per supervised token on a fixed set of batches."""
 
 from collections.abc import Callable, Iterable
 
@@ -13,7 +13,7 @@ Loss = Callable[[Params], float]
 
 
 def mean_loss(loss_fn: LossFn, batches: Iterable[Batch]) -> Loss:
-    """`L(θ) = Σ nll / Σ tokens` over all batches: what a branch minimises, on examples of every dataset.
+    """Makes `L(θ) = Σ nll / Σ tokens` over all batches: the loss that a branch minimises, on examples of every dataset.
 
     Args:
         loss_fn: (params, batch) -> (nll f32[B], tokens f32[B]).
@@ -22,6 +22,14 @@ def mean_loss(loss_fn: LossFn, batches: Iterable[Batch]) -> Loss:
 
     Returns:
         A function of params; it raises a ValueError if the batches have no supervised tokens.
+
+    Examples:
+        >>> ids = np.zeros((2, 4), np.int32)
+        >>> batch = Batch(tokens=ids, targets=ids, weights=np.ones((2, 4), np.float32), positions=ids, segments=ids)
+        >>> def loss_fn(params, batch):
+        ...     return params["w"] * batch.weights.sum(axis=1), batch.weights.sum(axis=1)
+        >>> mean_loss(loss_fn, [batch])({"w": np.float32(2.5)})
+        2.5
     """
     compiled = jax.jit(loss_fn)
 

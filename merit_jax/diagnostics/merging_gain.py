@@ -1,4 +1,4 @@
-"""The merging gain: what the merged model's loss is below its branches', and what the quadratic theory says of it."""
+"""Merging gain: the difference of the branches' mean loss and the merged model's, and its quadratic prediction."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from merit_jax.diagnostics.hessian import Objective
 class MergingGain(NamedTuple):
     """The gain of a merge, obtained and predicted, with the losses it is the difference of.
 
-    A split that makes its branches worse has a larger gain and no better merged model: read the gain beside `merged_loss`.
+    A split that makes its branches worse has a larger gain and no better merged model: read it together with `merged_loss`.
 
     Attributes:
         weights: w_k.
@@ -44,7 +44,7 @@ def merging_gain(
     branches: Iterable[Leaves],
     weights: Sequence[float] | Float[Array, " k"],
 ) -> MergingGain:
-    """`Σ_k w_k L(θ_k) − L(θ̄)`, and its second-order prediction from Hessian-vector products at θ̄ (MERIT Thm 3.1).
+    """Computes `Σ_k w_k L(θ_k) − L(θ̄)`, and its second-order prediction from Hessian-vector products at θ̄ (MERIT Thm 3.1).
 
     `Σ_k w_k L(θ_k) − L(θ̄) ≈ ½ Σ_k w_k (θ_k − θ̄)ᵀ H (θ_k − θ̄)`, an equality where the loss is quadratic. Merges other than the
     weighted mean have a first-order term too, which is counted.
@@ -54,11 +54,25 @@ def merging_gain(
     Args:
         objective: The loss.
         merged: θ̄, trainable leaves.
-        branches: θ_k, trainable leaves; asked for one at a time, so that they can be read one at a time.
+        branches: θ_k, trainable leaves; iterated over once, so that they can be read one at a time.
         weights: w_k, summing to one.
 
     Raises:
         ValueError: As many weights as branches are expected, summing to one.
+
+    Examples:
+        In a bowl, `L = w²/2`, the average of −1 and 3 gains `½ · 2²`, as predicted:
+
+        >>> import jax.numpy as jnp
+        >>> from merit_jax.core.types import Batch
+        >>> def loss_fn(params, batch):
+        ...     return params["w"][batch.tokens[:, 0]] ** 2 / 2, batch.weights.sum(axis=1)
+        >>> ids = jnp.zeros((1, 1), jnp.int32)
+        >>> bowl = Objective(loss_fn, {}, [Batch(ids, ids, jnp.ones((1, 1)), ids, ids)])
+        >>> merged, *branches = ({"w": jnp.full(1, w)} for w in (1.0, -1.0, 3.0))
+        >>> found = merging_gain(bowl, merged, branches, weights=[0.5, 0.5])
+        >>> found.obtained, found.predicted
+        (2.0, 2.0)
     """
     shares = np.asarray(weights, np.float64)
     if not np.isclose(shares.sum(), 1, atol=1e-5):

@@ -1,9 +1,10 @@
-"""A list of trees that lies on disk, for vectors that do not fit into memory together."""
+"""List of trees on disk, for vectors that do not fit into memory together."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from merit_jax.core import sharding
@@ -18,12 +19,13 @@ class SpilledTrees:
     """
 
     def __init__(self, directory: Path):
-        self._directory, self._placements = directory, []
+        self._directory = directory
+        self._placements: list[dict[str, jax.sharding.Sharding]] = []
 
     def append(self, vector: Leaves, /) -> None:
         """Writes a tree, leaf by leaf."""
         index = len(self._placements)
-        self._placements.append({path: leaf.sharding for path, leaf in vector.items()})
+        self._placements.append({path: jnp.asarray(leaf).sharding for path, leaf in vector.items()})
         for number, leaf in enumerate(vector.values()):
             np.save(self._file(index, number), sharding.to_host(leaf))
 
@@ -31,7 +33,7 @@ class SpilledTrees:
         return len(self._placements)
 
     def __iter__(self) -> Iterator[Leaves]:
-        """Reads the trees back, each to where it lay."""
+        """Reads the trees back, each to its own devices."""
         for index, placements in enumerate(self._placements):
             yield {
                 path: jax.device_put(np.load(self._file(index, number), mmap_mode="r"), target)

@@ -1,4 +1,4 @@
-"""How flat the loss is around a model: its rise under Gaussian weight noise (MERIT §4)."""
+"""Flatness of the loss around a model: its rise under Gaussian weight noise (MERIT §4)."""
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -56,14 +56,14 @@ def perturbation(
     seed: int = 0,
     trainable: Sequence[str] = (".*",),
 ) -> Perturbation:
-    """The rise of the loss under isotropic Gaussian noise on the trainable parameters, `ΔL = L(θ + σ ε) − L(θ)`.
+    """Measures the rise of the loss under isotropic Gaussian noise on the trainable parameters, `ΔL = L(θ + σ ε) − L(θ)`.
 
     Draw i is the same ε for every σ and every model, so differences between models are paired.
 
     Args:
         loss_fn: (params, batch) -> (nll f32[B], tokens f32[B]).
-        models: Name -> params, asked for one at a time.
-        batches: Where the loss is taken, on the devices; gone through anew for every evaluation.
+        models: Name -> params, read one at a time.
+        batches: Data of the loss, on the devices; gone through anew for every evaluation.
         sigmas: Standard deviations, positive and rising.
         draws: Noise vectors.
         seed: Of the noise.
@@ -84,7 +84,7 @@ def perturbation(
 
 
 def noisy(params: Params, sigma: float, seed: int, draw: int, trainable: Sequence[str] = (".*",)) -> Params:
-    """`θ + σ ε` with `ε ~ N(0, I)` on the trainable leaves; ε depends on seed, draw and path names alone."""
+    """Returns `θ + σ ε` with `ε ~ N(0, I)` on the trainable leaves; ε depends on seed, draw and path names alone."""
     leaves, frozen = tree.split(params, trainable)
     key = jax.random.fold_in(jax.random.key(seed), draw)
     moved = {

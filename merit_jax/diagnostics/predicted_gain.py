@@ -1,6 +1,7 @@
-"""The merging gain of a partition before anything is trained, from the curvature between dataset gradients (MERIT §3)."""
+"""Predicted merging gain of a partition, before training, from the curvature between dataset gradients (MERIT §3)."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -9,8 +10,8 @@ from jaxtyping import Float, Int
 from merit_jax.conflict import Rows
 from merit_jax.core.types import Array, Leaves
 from merit_jax.diagnostics.lanczos import Operator
-from merit_jax.partition.median_split import random
-from merit_jax.partition.validation import Groups, Samples
+from merit_jax.partition.partitioner import Groups, Samples
+from merit_jax.partition.random import random
 
 
 class SplitGain(NamedTuple):
@@ -20,8 +21,8 @@ class SplitGain(NamedTuple):
 
     Attributes:
         gain: `branches − merged`: G(s).
-        branches: `η²/2 Σ_k w_k ḡ_kᵀ H ḡ_k`: what curvature costs the branches on average.
-        merged: `η²/2 ḡᵀ H ḡ`, `ḡ = Σ_k w_k ḡ_k`: what it costs the merged model. Where branches are weighted by their data,
+        branches: `η²/2 Σ_k w_k ḡ_kᵀ H ḡ_k`: the mean cost of curvature to the branches.
+        merged: `η²/2 ḡᵀ H ḡ`, `ḡ = Σ_k w_k ḡ_k`: its cost to the merged model. Where branches are weighted by their data,
             ḡ is the mean gradient of the mixture whatever the split: to this order a larger gain is worse branches, and
             no better merge.
     """
@@ -32,10 +33,10 @@ class SplitGain(NamedTuple):
 
 
 class PartitionGain(NamedTuple):
-    """A split beside random ones that are as balanced.
+    """A split compared with random ones that are as balanced.
 
     Attributes:
-        chosen: The split asked about.
+        chosen: The split in question.
         random: Balanced random splits.
         best: The one of those with the largest gain.
         best_groups: Its groups.
@@ -56,17 +57,17 @@ def gradient_curvature(
     reduce: Callable[[Leaves], Float[Array, " d"]],
     scale: float = 1.0,
 ) -> Float[np.ndarray, "t t"]:
-    """`M_ij = g_iᵀ H g_j` (MERIT §3), by one Hessian-vector product per dataset.
+    """Computes `M_ij = g_iᵀ H g_j` (MERIT §3), by one Hessian-vector product per dataset.
 
-    H g_j is reduced as the stored gradients were, so no more than one gradient is ever whole in memory. M is symmetric;
-    how far the result is from it shows what the reduction costs.
+    H g_j is compressed as the stored gradients were, so no more than one gradient is ever whole in memory. M is symmetric;
+    the asymmetry of the result is the error of the compression.
 
     Args:
         product: v -> H v at theta0, on calibration examples of the mixture.
-        gradients: g_t whole, asked for one at a time, in order.
-        rows: The same gradients, reduced.
-        reduce: The reduction of `rows`.
-        scale: By what reduced inner products fall short: entries / kept entries for a stride, 1 for a sketch.
+        gradients: g_t whole, iterated over once, in order.
+        rows: The same gradients, compressed.
+        reduce: The compressor of `rows`.
+        scale: Factor by which compressed inner products fall short: entries / kept entries for a stride, 1 for a sketch.
 
     Raises:
         ValueError: There is not one row per gradient.
@@ -90,7 +91,7 @@ def split_gain(
     weights: Sequence[float] | None = None,
     learning_rate: float = 1.0,
 ) -> SplitGain:
-    """Predicted gain of partitions: each branch takes one SGD step along its own mean gradient, then they are averaged.
+    """Predicts the gain of partitions: each branch takes one SGD step along its own mean gradient, then they are averaged.
 
     `ḡ_k = Σ_{t∈k} n_t g_t / N_k`, `θ_k = θ_0 − η ḡ_k`; `G(s) = η²/2 (Σ_k w_k ḡ_kᵀHḡ_k − ḡᵀHḡ)`. For two equal groups of equal
     datasets, with signs s: `G = η²/(2T²) sᵀMs`.
@@ -104,6 +105,14 @@ def split_gain(
 
     Raises:
         ValueError: A group is empty, or there is not one weight per group.
+
+    Examples:
+        Two datasets whose gradients disagree in a bowl (`H = I`, so M is their Gram matrix):
+
+        >>> M = np.array([[1.0, -0.5], [-0.5, 1.0]])
+        >>> found = split_gain(M, np.array([[0, 1]]), sizes=[10, 10])
+        >>> found.gain.tolist(), found.branches.tolist(), found.merged.tolist()
+        ([0.375], [0.5], [0.125])
     """
     M, share = np.asarray(M, np.float64), np.asarray(sizes, np.float64) / np.sum(sizes)
     count = int(np.max(splits)) + 1
@@ -133,7 +142,7 @@ def partition_gain(
     draws: int = 1000,
     seed: int = 0,
 ) -> PartitionGain:
-    """The predicted gain of a partition, of balanced random ones with as many groups, and of the best of those.
+    """Predicts the gain of a partition, of balanced random ones with as many groups, and of the best of those.
 
     Args:
         M: g_iᵀ H g_j.
@@ -151,9 +160,8 @@ def partition_gain(
     count = int(np.max(groups)) + 1
     scores = np.zeros((len(M), 1))
     splits = np.stack([random(scores, samples, groups=count, seed=seed + draw) for draw in range(draws)])
-    options = {"weights": weights, "learning_rate": learning_rate}
-    chosen = split_gain(M, np.asarray(groups)[None], sizes, **options)
-    drawn = split_gain(M, splits, sizes, **options)
+    gain = partial(split_gain, weights=weights, learning_rate=learning_rate)
+    chosen, drawn = gain(M, np.asarray(groups)[None], sizes), gain(M, splits, sizes)
     best = int(np.argmax(drawn.gain))
     top = SplitGain(*(values[best : best + 1] for values in drawn))
     below = (drawn.gain < chosen.gain) & ~np.isclose(drawn.gain, chosen.gain)

@@ -1,4 +1,4 @@
-"""Whether the entries of a gradient that are kept say what all of them would: fidelity of C (MERIT §4.1)."""
+"""Fidelity of C: cosines of compressed gradients against those of whole ones (MERIT §4.1)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from scipy import stats
 from merit_jax.conflict import cosine_similarity
 from merit_jax.core import tree
 from merit_jax.core.types import Batch, LossFn, Params
-from merit_jax.gradients.compression import Concatenated, leaf_shardings, make_compressor
+from merit_jax.gradients.compression import Compressor, Concatenated, CountSketch, Stride, leaf_shardings
 from merit_jax.gradients.estimate import checked, gradient_rows
 
 
 class Fidelity(NamedTuple):
-    """One reduction's cosines beside those of the whole gradients, over all pairs of datasets.
+    """One compressor's cosines compared with those of the whole gradients, over all pairs of datasets.
 
     Attributes:
         reduction: "stride" or "countsketch".
@@ -37,13 +37,13 @@ class Fidelity(NamedTuple):
 
 
 class Sketch(NamedTuple):
-    """Reductions against the whole gradient.
+    """Compressors compared with the whole gradient.
 
     Attributes:
         datasets: Names of the datasets compared.
         entries: Entries of a whole gradient.
         similarity: C of the whole gradients.
-        rows: Fidelity of every reduction.
+        rows: Fidelity of every compressor.
     """
 
     datasets: tuple[str, ...]
@@ -64,7 +64,7 @@ def sketch(
     average: str = "example",
     place: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Sketch:
-    """Compares C of reduced gradients with C of whole ones, all from one gradient of each dataset.
+    """Compares C of compressed gradients with C of whole ones, all from one gradient of each dataset.
 
     Holds every dataset's whole gradient, in float32, on the host.
 
@@ -80,15 +80,15 @@ def sketch(
         place: Puts a stacked batch, leaves [1, rows, ...], on the devices.
 
     Raises:
-        ValueError: Fewer than three datasets (two have one cosine, which correlates with nothing), or no reduction.
+        ValueError: Fewer than three datasets (two have one cosine, which correlates with nothing), or no compressor.
     """
     if len(names) < 3:
         raise ValueError(f"the fidelity of C needs at least 3 datasets, got {len(names)}")
-    reductions = {("stride", s): make_compressor("stride", stride=s) for s in strides}
-    reductions |= {("countsketch", w): make_compressor("countsketch", width=w) for w in widths}
+    reductions: dict[tuple[str, int], Compressor] = {("stride", s): Stride(s) for s in strides}
+    reductions |= {("countsketch", w): CountSketch(w) for w in widths}
     if not reductions:
-        raise ValueError("neither diagnostics.strides nor diagnostics.widths says what to compare")
-    every = Concatenated((make_compressor("stride", stride=1), *reductions.values()))
+        raise ValueError("nothing to compare: diagnostics.strides and diagnostics.widths are empty; give one a value")
+    every = Concatenated((Stride(1), *reductions.values()))
     layout = leaf_shardings(tree.split(params, trainable)[0])
     sizes = [part.size(layout) for part in every.parts]
     parts = [np.empty((len(names), size), np.float32) for size in sizes]
@@ -115,7 +115,14 @@ def sketch(
 def fidelity(
     whole: Float[np.ndarray, "t t"], reduced: Float[np.ndarray, "t t"], reduction: str, size: int, entries: int
 ) -> Fidelity:
-    """Agreement of two similarity matrices over their entries above the diagonal."""
+    """Measures agreement of two similarity matrices over their entries above the diagonal.
+
+    Examples:
+        >>> C = np.array([[1.0, 0.2, 0.4], [0.2, 1.0, 0.6], [0.4, 0.6, 1.0]])
+        >>> found = fidelity(C, C - 0.1, "stride", 5, 200)
+        >>> round(found.pearson, 3), round(found.mae, 3)
+        (1.0, 0.1)
+    """
     above = np.triu_indices(len(whole), k=1)
     x, y = whole[above].astype(np.float64), reduced[above].astype(np.float64)
     difference = y - x

@@ -1,4 +1,4 @@
-"""The loss on a plane through theta0 and the merged model, tilted towards the branches (MERIT, local loss surfaces)."""
+"""Loss on a plane through theta0 and the merged model, tilted towards the branches (MERIT, local loss surfaces)."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -38,7 +38,7 @@ class Surface(NamedTuple):
         y: Coordinates along the second axis.
         losses: L at (x[j], y[i]), nats per supervised token.
         names: Of the branches and, last, the merged model.
-        places: Where they are, projected onto the plane.
+        places: Their coordinates, projected onto the plane.
         off: Their distances from it.
     """
 
@@ -51,13 +51,20 @@ class Surface(NamedTuple):
 
 
 def plane(G: Float[np.ndarray, "m m"]) -> Plane:
-    """The plane, from the inner products of the task vectors alone.
+    """Computes the plane from the inner products of the task vectors alone.
 
     Args:
         G: Of the branches' task vectors and, last, the merged model's (see `displacement.inner_products`).
 
     Raises:
-        ValueError: The merged model is theta0, or all branches lie on the line to it.
+        ValueError: The merged model is theta0, or all branches are on the line to it.
+
+    Examples:
+        Two orthogonal branches of length 2 and their mean, at √2 along the first axis:
+
+        >>> G = np.array([[4.0, 0.0, 2.0], [0.0, 4.0, 2.0], [2.0, 2.0, 2.0]])
+        >>> [[round(abs(float(x)), 3) for x in place] for place in plane(G).places]
+        [[1.414, 1.414], [1.414, 1.414], [1.414, 0.0]]
     """
     size = G[-1, -1]
     if not size > 0:
@@ -69,7 +76,7 @@ def plane(G: Float[np.ndarray, "m m"]) -> Plane:
     lengths, directions = np.linalg.eigh(apart)
     if lengths[-1] <= 1e-12 * np.trace(G):
         raise ValueError(
-            "the branches lie on one line through theta0: no plane is spanned; expected branches that differ"
+            "the branches are on one line through theta0: no plane is spanned; expected branches that differ"
         )
     first = np.append(np.zeros(len(share)), 1 / np.sqrt(size))
     second = np.append(directions[:, -1], -directions[:, -1] @ share) / np.sqrt(lengths[-1])
@@ -83,10 +90,10 @@ def plane(G: Float[np.ndarray, "m m"]) -> Plane:
 def axis_leaves(
     theta0: LeafReader, models: Sequence[LeafReader], weights: Float[np.ndarray, " m"], paths: Sequence[str]
 ) -> Leaves:
-    """`Σ_k c_k (θ_k − θ0)` over some leaves, in the memory of one leaf of every model besides the result.
+    """Computes `Σ_k c_k (θ_k − θ0)` over some leaves, in the memory of one leaf of every model besides the result.
 
     Args:
-        theta0: Where all models started.
+        theta0: The start of all models.
         models: The models.
         weights: c.
         paths: The leaves.
@@ -111,7 +118,7 @@ def surface(
     points: int = 15,
     margin: float = 0.25,
 ) -> Surface:
-    """`L(θ0 + x u_1 + y u_2)` on a grid that covers theta0 and the models.
+    """Evaluates `L(θ0 + x u_1 + y u_2)` on a grid that covers theta0 and the models.
 
     Args:
         loss_fn: (params, batch) -> (nll f32[B], tokens f32[B]).
@@ -119,7 +126,7 @@ def surface(
         axes: u_1 and u_2 as leaves, of `axis_leaves`; other parameters stay theta0's.
         found: The plane.
         names: Of its models.
-        batches: Where the loss is taken, on the devices; gone through anew for every evaluation.
+        batches: Data of the loss, on the devices; gone through anew for every evaluation.
         points: Grid points along each axis.
         margin: Room on every side, as a share of the models' extent.
 

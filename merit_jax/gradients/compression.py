@@ -1,6 +1,6 @@
-"""Which coordinates of a gradient are kept: taken where each leaf lies, put together on the host.
+"""Compressors of gradients: coordinates are taken on the devices of each leaf and put together on the host.
 
-A reduction is a linear map. No leaf is gathered for it, and no device holds more of the result than of the gradient.
+A compressor is a linear map. No leaf is gathered for it, and no device holds more of the result than of the gradient.
 """
 
 import dataclasses
@@ -25,46 +25,50 @@ BLOCK = 2**16
 """Entries of a leaf that are hashed at a time."""
 
 LeafShardings = Mapping[str, jax.ShapeDtypeStruct]
-"""Path -> shape of the leaf, and its `NamedSharding`; None where it is not cut."""
+"""Path -> shape of the leaf, and its `NamedSharding`; None where it is not sharded."""
 
 
 class Compressor(ABC):
-    """Gradient leaves -> the coordinates that are kept."""
+    """A linear map from gradient leaves to the coordinates that are kept."""
 
     @abstractmethod
     def device_part(self, leaves: Leaves, layout: LeafShardings) -> Leaves:
-        """The device's part, to be called in a compilation; linear in the leaves."""
+        """Computes the device's part, inside a compilation; linear in the leaves."""
 
     @abstractmethod
     def row(self, kept: Leaves, layout: LeafShardings) -> Float[np.ndarray, " d"]:
-        """The host's part: what `kept` gave, in one vector."""
+        """Puts the results of `device_part` into one vector, on the host."""
 
     @abstractmethod
     def size(self, layout: LeafShardings) -> int:
-        """Coordinates of a row, d."""
+        """Returns the number of coordinates of a row, d."""
 
     def __call__(self, leaves: Leaves) -> Float[np.ndarray, " d"]:
-        """The row of concrete leaves, on the devices or on the host."""
+        """Compresses concrete leaves, on the devices or on the host, to a row."""
         layout = leaf_shardings(leaves)
         return self.row(_compiled(self, tuple(layout.items()))(leaves), layout)
 
 
 @dataclasses.dataclass(frozen=True)
 class Stride(Compressor):
-    """`x[..., ::s]` of every leaf, in path order (MERIT §4.1: s = 5).
+    """A stride along the last axis: `x[..., ::s]` of every leaf, in path order (MERIT §4.1: s = 5).
 
     Attributes:
         stride: s.
+
+    Examples:
+        >>> Stride(2)({"b": np.arange(5, dtype=np.float32), "a": np.array([[7, 8, 9]], np.float32)}).tolist()
+        [7.0, 9.0, 0.0, 2.0, 4.0]
     """
 
-    stride: int = 5
+    stride: int
 
     def device_part(self, leaves: Leaves, layout: LeafShardings) -> Leaves:
-        """Per leaf, its own part of each device; where the last axis is cut, padded to the same number on each."""
+        """Takes each device's own entries of a leaf; where the last axis is sharded, padded to the same number on each."""
         return {path: self._leaf(leaf, layout[path]) for path, leaf in leaves.items()}
 
     def row(self, kept: Leaves, layout: LeafShardings) -> Float[np.ndarray, " d"]:
-        """The leaves one after the other, in path order, without the padding."""
+        """Joins the leaves, in path order, without the padding."""
         row, start = np.empty(self.size(layout), np.result_type(*(part.dtype for part in kept.values()))), 0
         for path in sorted(kept):
             part, real = to_host(kept[path]), self._real(layout[path])
@@ -74,11 +78,11 @@ class Stride(Compressor):
         return row
 
     def size(self, layout: LeafShardings) -> int:
-        """Entries that are kept."""
+        """Returns the number of entries that are kept."""
         return sum(math.prod(like.shape[:-1]) * -(-like.shape[-1] // self.stride) for like in layout.values())
 
     def _leaf(self, leaf: Array, like: jax.ShapeDtypeStruct) -> Array:
-        axes = _cuts(like)[-1]
+        axes = _axes(like)[-1]
         if not axes:
             return leaf[..., :: self.stride]
         size = like.shape[-1] // _parts(like, axes)
@@ -92,8 +96,8 @@ class Stride(Compressor):
         return jax.shard_map(own, mesh=like.sharding.mesh, in_specs=spec, out_specs=spec)(leaf)
 
     def _real(self, like: jax.ShapeDtypeStruct) -> Bool[np.ndarray, " n"]:
-        """Which places along the last axis of what `kept` gave are entries of the leaf."""
-        parts = _parts(like, _cuts(like)[-1])
+        """The places along the last axis of `device_part`'s result that are entries of the leaf."""
+        parts = _parts(like, _axes(like)[-1])
         size = like.shape[-1] // parts
         first = (-size * np.arange(parts)) % self.stride
         places = first[:, None] + self.stride * np.arange(-(-size // self.stride))
@@ -110,12 +114,20 @@ class CountSketch(Compressor):
 
     Attributes:
         width: Buckets.
+
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> u, v = rng.standard_normal((2, 10_000)).astype(np.float32)
+        >>> sketch = CountSketch(4096)
+        >>> a, b = sketch({"w": u}), sketch({"w": u + v})
+        >>> round(float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)), 1)
+        0.7
     """
 
-    width: int = 2**18
+    width: int
 
     def device_part(self, leaves: Leaves, layout: LeafShardings) -> Leaves:
-        """The sketch, as "sketch"."""
+        """Computes the sketch, called "sketch"."""
         meshes = {like.sharding.mesh for like in layout.values() if like.sharding is not None}
         if not meshes:
             return {"sketch": self._own(leaves, layout)}
@@ -129,11 +141,11 @@ class CountSketch(Compressor):
         return {"sketch": whole(leaves)}
 
     def row(self, kept: Leaves, layout: LeafShardings) -> Float[np.ndarray, " d"]:
-        """The sketch."""
+        """Returns the sketch."""
         return to_host(kept["sketch"])
 
     def size(self, layout: LeafShardings) -> int:
-        """The width."""
+        """Returns the width."""
         return self.width
 
     def _own(self, leaves: Leaves, layout: LeafShardings) -> Float[Array, " width"]:
@@ -145,15 +157,15 @@ class CountSketch(Compressor):
         return total
 
     def _leaf(
-        self, total: Float[Array, " width"], leaf: Array, like: jax.ShapeDtypeStruct, seed: int
-    ) -> Float[Array, " width"]:
+        self, total: Float[jax.Array, " width"], leaf: Array, like: jax.ShapeDtypeStruct, seed: int
+    ) -> Float[jax.Array, " width"]:
         """Adds the entries of a leaf, or of a device's part of it, some rows at a time."""
         starts, matrix = _starts(leaf, like), leaf.reshape(-1, leaf.shape[-1])
         first = _places(leaf.shape[:-1], starts[:-1], like.shape) + starts[-1]
         rows, columns = matrix.shape
         block = min(rows, max(1, BLOCK // columns))
 
-        def add(start: Any, total: Array, count: int) -> Array:
+        def add(start: Any, total: jax.Array, count: int) -> jax.Array:
             places = jax.lax.dynamic_slice(first, (start,), (count,))[:, None] + jax.lax.iota(jnp.uint32, columns)
             bits = _hash(places, seed)
             sign = 1.0 - 2.0 * (bits >> 31).astype(jnp.float32)
@@ -166,16 +178,20 @@ class CountSketch(Compressor):
 
 @dataclasses.dataclass(frozen=True)
 class Concatenated(Compressor):
-    """Several reductions of the same gradient, one after the other.
+    """Several compressors of the same gradient, their rows joined.
 
     Attributes:
-        parts: The reductions.
+        parts: The compressors.
+
+    Examples:
+        >>> Concatenated((Stride(2), Stride(3)))({"w": np.arange(6, dtype=np.float32)}).tolist()
+        [0.0, 2.0, 4.0, 0.0, 3.0]
     """
 
     parts: tuple[Compressor, ...]
 
     def device_part(self, leaves: Leaves, layout: LeafShardings) -> Leaves:
-        """Each one's part, under its number."""
+        """Computes each one's part, under its number."""
         return {
             f"{number}/{path}": leaf
             for number, part in enumerate(self.parts)
@@ -183,7 +199,7 @@ class Concatenated(Compressor):
         }
 
     def row(self, kept: Leaves, layout: LeafShardings) -> Float[np.ndarray, " d"]:
-        """Their rows, in order."""
+        """Joins their rows, in order."""
         own: list[Leaves] = [{} for _ in self.parts]
         for name, leaf in kept.items():
             number, _, path = name.partition("/")
@@ -191,12 +207,20 @@ class Concatenated(Compressor):
         return np.concatenate([part.row(leaves, layout) for part, leaves in zip(self.parts, own, strict=True)])
 
     def size(self, layout: LeafShardings) -> int:
-        """Their coordinates together."""
+        """Returns the number of their coordinates together."""
         return sum(part.size(layout) for part in self.parts)
 
 
-def make_compressor(name: str, *, stride: int = 5, width: int = 2**18) -> Compressor:
-    """The reduction that config key `gradients.reduction` names."""
+def make_compressor(name: str, *, stride: int, width: int) -> Compressor:
+    """Makes the compressor that config key `gradients.reduction` names, with its own of the two settings.
+
+    Raises:
+        ValueError: There is no such compressor.
+
+    Examples:
+        >>> make_compressor("stride", stride=5, width=64)
+        Stride(stride=5)
+    """
     makers: dict[str, Callable[[], Compressor]] = {
         "stride": lambda: Stride(stride),
         "countsketch": lambda: CountSketch(width),
@@ -206,13 +230,13 @@ def make_compressor(name: str, *, stride: int = 5, width: int = 2**18) -> Compre
 
 @lru_cache(maxsize=4)
 def _compiled(
-    reduction: Compressor, layout: tuple[tuple[str, jax.ShapeDtypeStruct], ...]
+    compressor: Compressor, layout: tuple[tuple[str, jax.ShapeDtypeStruct], ...]
 ) -> Callable[[Leaves], Leaves]:
-    return jax.jit(lambda leaves: reduction.device_part(leaves, dict(layout)))
+    return jax.jit(lambda leaves: compressor.device_part(leaves, dict(layout)))
 
 
 def leaf_shardings(leaves: Leaves) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of concrete leaves, and how they are cut."""
+    """Returns shapes and shardings of concrete leaves."""
     return {
         path: jax.ShapeDtypeStruct(leaf.shape, np.float32, sharding=_sharding(leaf)) for path, leaf in leaves.items()
     }
@@ -223,8 +247,8 @@ def _sharding(leaf: Array) -> NamedSharding | None:
     return found if isinstance(found, NamedSharding) and found.mesh.size > 1 else None
 
 
-def _cuts(like: jax.ShapeDtypeStruct) -> list[tuple[str, ...]]:
-    """Per dimension, the mesh axes along which it is cut."""
+def _axes(like: jax.ShapeDtypeStruct) -> list[tuple[str, ...]]:
+    """Per dimension, the mesh axes over which it is sharded."""
     spec = () if like.sharding is None else like.sharding.spec
     named = [(axes,) if isinstance(axes, str) else tuple(axes or ()) for axes in spec]
     return named + [()] * (len(like.shape) - len(named))
@@ -235,17 +259,17 @@ def _parts(like: jax.ShapeDtypeStruct, axes: Sequence[str]) -> int:
 
 
 def _is_first(like: jax.ShapeDtypeStruct) -> Any:
-    """Whether this device is the first of those that hold the same part."""
-    cut = {axis for axes in _cuts(like) for axis in axes}
-    copies = () if like.sharding is None else tuple(axis for axis in like.sharding.mesh.axis_names if axis not in cut)
+    """True on the first of the devices that hold the same part."""
+    used = {axis for axes in _axes(like) for axis in axes}
+    copies = () if like.sharding is None else tuple(axis for axis in like.sharding.mesh.axis_names if axis not in used)
     return jax.lax.axis_index(copies) == 0 if copies else True
 
 
 def _starts(part: Array, like: jax.ShapeDtypeStruct) -> list[Any]:
-    """Where in the leaf a device's part begins, uint32 per dimension."""
+    """First index of a device's part in the leaf, uint32 per dimension."""
     return [
         jnp.uint32(jax.lax.axis_index(axes) * size) if axes else jnp.uint32(0)
-        for axes, size in zip(_cuts(like), part.shape, strict=True)
+        for axes, size in zip(_axes(like), part.shape, strict=True)
     ]
 
 

@@ -30,7 +30,7 @@ def dataset_gradients(
     width: int = 2**18,
     datasets_per_step: int = 1,
 ) -> Float[np.ndarray, "T d"]:
-    """One reduced mean gradient per dataset, all at the same parameters.
+    """Computes one compressed mean gradient per dataset, all at the same parameters.
 
     `g_t = (1/n) Σ_i ∇ (nll_i / tokens_i)` over the calibration examples of dataset t (`average="example"`), or
     `g_t = ∇ Σ_i nll_i / Σ_i tokens_i` (`"token"`), in float32, over the trainable leaves.
@@ -46,13 +46,23 @@ def dataset_gradients(
             entries into `width` buckets.
         stride: s of the paper (5 keeps 20 %).
         width: Coordinates of the sketch.
-        datasets_per_step: Datasets that are differentiated side by side, each with its own accumulator.
+        datasets_per_step: Datasets that are differentiated together, each with its own accumulator.
 
     Returns:
         f32[T, d], row t for `batches[t]`.
 
     Raises:
         ValueError: A gradient is zero or not finite (the dataset is named), or an option is unknown.
+
+    Examples:
+        A loss that is linear in a weight for each token id, so that a gradient is the mean share of each id:
+
+        >>> def loss(params, batch):
+        ...     return params["w"][batch.tokens].sum(axis=1), batch.weights.sum(axis=1)
+        >>> ids = np.array([[0, 1], [1, 1]], np.int32)
+        >>> batch = Batch(tokens=ids, targets=ids, weights=np.ones((2, 2), np.float32), positions=ids, segments=ids)
+        >>> dataset_gradients(loss, {"w": np.zeros(2, np.float32)}, [[batch]], stride=1).tolist()
+        [[0.25, 0.75]]
     """
     names = list(names) if names is not None else [str(index) for index in range(len(batches))]
     reduce = make_compressor(reduction, stride=stride, width=width)
@@ -79,7 +89,7 @@ def gradient_rows(
     datasets_per_step: int = 1,
     place: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Iterator[Float[np.ndarray, " d"]]:
-    """The rows of `dataset_gradients`, one at a time, so that each can be stored before the next is computed.
+    """Computes the rows of `dataset_gradients`, one at a time, so that each can be stored before the next is computed.
 
     Args:
         place: Puts a stacked batch, leaves [datasets, rows, ...], on the devices.
@@ -100,11 +110,11 @@ def gradient_rows(
 
 
 class DatasetsPerStep(NamedTuple):
-    """How many datasets are differentiated together.
+    """A number of datasets that are differentiated together.
 
     Attributes:
-        datasets: Their number.
-        reason: Why so many.
+        datasets: The number.
+        reason: Its reason, in words.
     """
 
     datasets: int
@@ -122,9 +132,9 @@ def fit_datasets_per_step(
     most: int,
     place: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> DatasetsPerStep:
-    """As many datasets as a budget of memory allows.
+    """Finds the number of datasets that a budget of memory allows.
 
-    Each takes its float32 sums and what the compiled step needs beside them: its gradient and its activations.
+    Each takes its float32 sums and, in the compiled step, its gradient and its activations.
 
     Args:
         loss_fn: As in `dataset_gradients`.
@@ -135,6 +145,9 @@ def fit_datasets_per_step(
         budget: Bytes on each device.
         most: Datasets there are.
         place: Puts a stacked batch, leaves [1, rows, ...], on the devices.
+
+    Raises:
+        ValueError: The backend does not report a program's memory.
     """
     leaves, frozen = tree.split(params, trainable)
     layout = leaf_shardings(leaves)
@@ -145,13 +158,15 @@ def fit_datasets_per_step(
     }
     one = place(jax.tree.map(lambda x: np.asarray(x)[None], batch))
     memory = add.lower(sums, jax.ShapeDtypeStruct((1,), jnp.float32), leaves, frozen, one).compile().memory_analysis()
+    if memory is None:
+        raise ValueError("this backend does not report a program's memory; set gradients.datasets_per_step to a number")
     each = memory.output_size_in_bytes + memory.temp_size_in_bytes
     count = min(max(1, budget // each), most)
     return DatasetsPerStep(count, f"one takes {each:,} bytes of a device, all may take {budget:,}")
 
 
 def checked(row: Float[np.ndarray, " d"], name: str) -> Float[np.ndarray, " d"]:
-    """The gradient, or a ValueError that names the dataset when it has no direction."""
+    """Returns the gradient, or raises a ValueError that names the dataset when it has no direction."""
     if not np.isfinite(row).all():
         raise ValueError(
             f"dataset {name!r}: its gradient is not finite; look for broken rows, or compute in float32 (model.dtype)"
@@ -168,7 +183,7 @@ AVERAGES: dict[str, Callable[[Array, Array], tuple[Array, Array]]] = {
     "example": lambda nll, tokens: ((nll / jnp.maximum(tokens, 1)).sum(), (tokens > 0).sum().astype(jnp.float32)),
     "token": lambda nll, tokens: (nll.sum(), tokens.sum()),
 }
-"""(nll f32[B], tokens f32[B]) -> (summed loss, what to divide it by)."""
+"""(nll f32[B], tokens f32[B]) -> (summed loss, its divisor)."""
 
 
 @lru_cache(maxsize=4)
@@ -177,11 +192,11 @@ def _accumulator(
     totals: Callable[[Array, Array], tuple[Array, Array]],
     width: int,
     layout: tuple[tuple[str, jax.ShapeDtypeStruct], ...],
-) -> Callable:
+) -> jax.stages.Wrapped:
     """A compiled `(sums, counts, leaves, frozen, batch) -> (sums, counts)` over a stack of `width` datasets.
 
-    Sums are float32, cut as their leaves, and updated where they lie. Those of a dataset without a count so far are not looked
-    at, so that what the one before has left need not be cleared.
+    Sums are float32, sharded as their leaves, and updated in place. While a dataset's count is zero its sums are ignored, so
+    buffers are reused without zeroing.
     """
 
     def loss(leaves: Leaves, frozen: Leaves, batch: Batch) -> tuple[Array, Array]:
@@ -193,9 +208,9 @@ def _accumulator(
         return jax.tree.map(lambda total, g: total + g.astype(jnp.float32), old, gradient), count + more
 
     def alone(sums: Leaves, counts: Array, leaves: Leaves, frozen: Leaves, batch: Batch) -> tuple[Leaves, Array]:
-        """`one` for a stack of one: under vmap the loss could not skip chunks without supervised tokens."""
-        mine = jax.tree.map(lambda x: x[0], (sums, counts, batch))
-        return jax.tree.map(lambda x: x[None], one(*mine[:2], leaves, frozen, mine[2]))
+        """Applies `one` to a stack of one: under vmap the loss could not skip chunks without supervised tokens."""
+        own, count, rows = jax.tree.map(lambda x: x[0], (sums, counts, batch))
+        return jax.tree.map(lambda x: x[None], one(own, count, leaves, frozen, rows))
 
     each = alone if width == 1 else jax.vmap(one, in_axes=(0, 0, None, None, 0))
     return jax.jit(each, donate_argnums=0, out_shardings=({path: _stacked(like) for path, like in layout}, None))
@@ -203,7 +218,7 @@ def _accumulator(
 
 @lru_cache(maxsize=4)
 def _reducer(reduce: Compressor, layout: tuple[tuple[str, jax.ShapeDtypeStruct], ...]) -> Callable:
-    """A compiled `(sums, counts) -> ` the kept coordinates of the means of a stack of datasets; the sums stay as they are."""
+    """A compiled `(sums, counts) -> kept coordinates` of the means of a stack of datasets; the sums stay as they are."""
 
     def one(sums: Leaves, count: Array) -> Leaves:
         return jax.tree.map(lambda part: part / count, reduce.device_part(sums, dict(layout)))
@@ -212,27 +227,26 @@ def _reducer(reduce: Compressor, layout: tuple[tuple[str, jax.ShapeDtypeStruct],
 
 
 def _stacked(like: jax.ShapeDtypeStruct) -> NamedSharding | None:
-    """How a stack of leaves is cut: each as the leaf."""
+    """Sharding of a stack of leaves: each as the leaf."""
     return like.sharding and NamedSharding(like.sharding.mesh, PartitionSpec(None, *like.sharding.spec))
 
 
 def _stacked_batches(block: Sequence[Iterable[Batch]], width: int) -> Iterator[Batch]:
     """Batches of several datasets with one shape, stacked [width, rows, ...]; a dataset that has none waits on empty rows.
 
-    Each dataset's batches are asked for one at a time; where they come in order of their shapes, as few as can be wait.
+    Each dataset's batches are read one at a time; where they come in order of their shapes, as few as can be wait.
     """
     queues = [iter(batches) for batches in block]
     heads = [next(queue, None) for queue in queues]
     while any(head is not None for head in heads):
         shape = min(_shape(head) for head in heads if head is not None)
-        turn = [head if head is not None and _shape(head) == shape else None for head in heads]
+        taken = [head if head is not None and _shape(head) == shape else None for head in heads]
         heads = [
-            head if mine is None else next(queue, None) for head, mine, queue in zip(heads, turn, queues, strict=True)
+            head if mine is None else next(queue, None) for head, mine, queue in zip(heads, taken, queues, strict=True)
         ]
-        template = next(batch for batch in turn if batch is not None)
-        empty = jax.tree.map(np.zeros_like, template)
-        turn += [None] * (width - len(turn))
-        yield jax.tree.map(lambda *rows: np.stack(rows), *[empty if batch is None else batch for batch in turn])
+        empty = jax.tree.map(np.zeros_like, next(batch for batch in taken if batch is not None))
+        taken += [None] * (width - len(taken))
+        yield jax.tree.map(lambda *rows: np.stack(rows), *[empty if batch is None else batch for batch in taken])
 
 
 def _shape(batch: Batch) -> tuple[int, ...]:

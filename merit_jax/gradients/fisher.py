@@ -19,14 +19,14 @@ def diagonal_fisher(
     trainable: Sequence[str] = (".*",),
     place: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Leaves:
-    """`F = (1/N) Σ_i (∇ nll_i / tokens_i)²`, entry by entry: the empirical Fisher information.
+    """Computes `F = (1/N) Σ_i (∇ nll_i / tokens_i)²`, entry by entry: the empirical Fisher information.
 
-    Examples are those of the calibration gradients, and so is what is differentiated: an example's mean loss over its
-    supervised tokens. One gradient is in memory at a time.
+    As for the calibration gradients, an example's mean loss over its supervised tokens is differentiated. One gradient is in
+    memory at a time.
 
     Args:
         loss_fn: (params, batch) -> (nll f32[B], tokens f32[B]), one example per row; rows without tokens are ignored.
-        params: Where it is taken.
+        params: The parameters at which it is taken.
         batches: Examples in batches of fixed shapes; each shape is compiled once.
         trainable: Regular expressions over parameter paths; other leaves have no part in it.
         place: Puts a batch on the devices.
@@ -36,6 +36,14 @@ def diagonal_fisher(
 
     Raises:
         ValueError: No example has supervised tokens.
+
+    Examples:
+        >>> def loss(params, batch):
+        ...     return params["w"][batch.tokens].sum(axis=1), batch.weights.sum(axis=1)
+        >>> ids = jnp.array([[0, 1], [1, 1]], jnp.int32)
+        >>> batch = Batch(tokens=ids, targets=ids, weights=jnp.ones((2, 2)), positions=ids, segments=ids)
+        >>> diagonal_fisher(loss, {"w": jnp.zeros(2)}, [batch])["w"].tolist()
+        [0.125, 0.625]
     """
     leaves, frozen = tree.split(params, trainable)
     squares = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, dtype=jnp.float32), leaves)

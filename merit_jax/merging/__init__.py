@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from merit_jax.checkpoints.readers import OrbaxLeaves, OverlayLeaves, TreeLeaves
-from merit_jax.merging.merger import Merger
+from merit_jax.merging.merger import Merger, merge_streamed
 from merit_jax.merging.operators import (
     average,
     dare,
@@ -21,7 +21,6 @@ from merit_jax.merging.operators import (
     tsv,
 )
 from merit_jax.merging.operators.average import token_weights
-from merit_jax.merging.streaming import merge_streamed
 
 
 def _unweighted(options: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""The same merge as a mergekit configuration, so that anyone can repeat it there (written for mergekit 0.1.5).
+"""Translation of a merge to a mergekit configuration, so that anyone can repeat it there (written for mergekit 0.1.5).
 
 mergekit's parameters differ from ours where it says so here: its `weight` enters TIES's election and mean alike, its `rescale`
 of DARE restores the L1 norm (the paper divides by 1 − p, which `lambda` does here), and its trim is by tensor.
@@ -11,7 +11,7 @@ import yaml
 
 
 class Recipe(NamedTuple):
-    """What a merge is in mergekit's terms.
+    """A merge in mergekit's terms.
 
     Attributes:
         method: mergekit's `merge_method`.
@@ -20,7 +20,7 @@ class Recipe(NamedTuple):
         own: Further parameters, the same for each model.
         needs_base: Whether the method works on differences from a base model.
         with_base: Weight of the base model as one of those averaged, or None.
-        note: What does not repeat to the bit.
+        note: The part that does not repeat to the bit.
     """
 
     method: str
@@ -43,7 +43,7 @@ def recipe(
     stacked: bool = False,
     comment: str = "",
 ) -> str | None:
-    """The text of a mergekit configuration.
+    """Returns the text of a mergekit configuration.
 
     Args:
         method: Name of one of our operators.

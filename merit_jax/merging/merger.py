@@ -1,22 +1,25 @@
-"""A merge operator: a function of one parameter's values, mapped over trees in memory or streamed from checkpoints."""
+"""Merge operators as values: applied to trees in memory, or streamed from checkpoints to a checkpoint."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
+from etils import epath
+from jaxtyping import Float
 
-from merit_jax.checkpoints import compatibility
+from merit_jax.checkpoints.compatibility import same_tree
+from merit_jax.checkpoints.writer import write_streamed
 from merit_jax.core import tree
 from merit_jax.core.types import Array, LeafReader, Params
-from merit_jax.merging import validation
-from merit_jax.merging.operators.task_vectors import KernelLayout, Parameter, named_kernel, task_vector
+from merit_jax.merging.merge import LinearMaps, Merge
+from merit_jax.merging.operators.task_vectors import named_kernel
 from merit_jax.merging.options import resolve_options
+from merit_jax.workdir.paths import absolute
 
-LinearMaps = Callable[[str, jax.ShapeDtypeStruct], KernelLayout | None]
-"""(path, shape and dtype) -> layout of a linear map, or of a stack of them along the leading axes; None for all else."""
+Weights = Sequence[float] | Float[Array, " k"]
+"""One weight per branch."""
 
 
 class Merger(NamedTuple):
@@ -29,7 +32,7 @@ class Merger(NamedTuple):
             need a statistic of whole task vectors. `vectors(k)` starts a pass over branch k's task vectors, one
             parameter at a time; `options` has every option of the operator.
         weighted: Of all its options: whether the weights make a difference.
-        fisher: Whether the operator asks for each branch's Fisher information.
+        fisher: Whether the operator needs each branch's Fisher information.
         least: Fewest branches that the method is defined for.
     """
 
@@ -43,7 +46,7 @@ class Merger(NamedTuple):
         self,
         theta0: Params,
         thetas: Sequence[Params],
-        weights: validation.Weights,
+        weights: Weights,
         *,
         fishers: Sequence[Params] = (),
         **options: Any,
@@ -51,10 +54,10 @@ class Merger(NamedTuple):
         """Merges trees in memory, parameter by parameter.
 
         Args:
-            theta0: What every branch started from.
+            theta0: The parameters that every branch started from.
             thetas: The branches, in the order of `weights`.
             weights: Non-negative, summing to one.
-            fishers: Diagonal Fisher information of each branch, for operators that ask for it.
+            fishers: Diagonal Fisher information of each branch, for operators that need it.
             **options: The operator's own.
 
         Returns:
@@ -62,9 +65,19 @@ class Merger(NamedTuple):
 
         Raises:
             ValueError: Trees, shapes or dtypes differ, weights or options are wrong, or a branch is not finite.
+
+        Examples:
+            >>> import numpy as np
+            >>> from merit_jax.merging import MERGERS
+            >>> theta0 = {"dense": {"kernel": np.zeros(2, np.float32)}}
+            >>> thetas = [{"dense": {"kernel": np.array(values, np.float32)}} for values in ([4, 0], [0, 8])]
+            >>> MERGERS["token_weighted"](theta0, thetas, [0.75, 0.25])["dense"]["kernel"].tolist()
+            [3.0, 2.0]
+            >>> MERGERS["task_arithmetic"](theta0, thetas, [0.5, 0.5], scale=0.5)["dense"]["kernel"].tolist()
+            [2.0, 4.0]
         """
         base, branches, known = _Held(theta0), [_Held(theta) for theta in thetas], [_Held(fisher) for fisher in fishers]
-        compatibility.same_tree(base.paths(), [branch.paths() for branch in branches])
+        same_tree(base.paths(), [branch.paths() for branch in branches])
         merge = self.prepare(base, branches, weights, options, fishers=known)
         return tree.unflatten({path: merge.value(path) for path in base.paths()})
 
@@ -72,12 +85,12 @@ class Merger(NamedTuple):
         self,
         base: LeafReader,
         branches: Sequence[LeafReader],
-        weights: validation.Weights,
+        weights: Weights,
         options: Mapping[str, Any],
         *,
         fishers: Sequence[LeafReader] = (),
         linear_maps: LinearMaps = named_kernel,
-    ) -> "Merge":
+    ) -> Merge:
         """Checks all that can be checked before a parameter is read, and makes the operator's first pass.
 
         Args:
@@ -85,7 +98,7 @@ class Merger(NamedTuple):
             branches: The branches, all holding the same parameters, some of theta0's.
             weights: Non-negative, summing to one, in the order of `branches`.
             options: The operator's own.
-            fishers: Diagonal Fisher information of each branch, for operators that ask for it.
+            fishers: Diagonal Fisher information of each branch, for operators that need it.
             linear_maps: Which parameters methods on matrices work on.
 
         Raises:
@@ -93,81 +106,102 @@ class Merger(NamedTuple):
                 information is missing, or a branch is not finite.
         """
         settings = resolve_options(self.leaf, options)
-        values = validation.weights(weights, len(branches))
+        values = _checked_weights(weights, len(branches))
         if len(branches) < self.least:
             raise ValueError(
                 f"{self.leaf.__name__} merges at least {self.least} branches; got {len(branches)}. A single branch needs no "
                 "merge: use token_weighted"
             )
-        specs, held = base.paths(), [branch.paths() for branch in branches]
-        trained = {path: spec for path, spec in specs.items() if any(path in paths for paths in held)}
-        compatibility.same_tree(trained, held)
+        held = [branch.paths() for branch in branches]
+        trained = {path: spec for path, spec in base.paths().items() if any(path in paths for paths in held)}
+        same_tree(trained, held)
         if self.fisher:
-            validation.fishers(trained, [fisher.paths() for fisher in fishers], len(branches))
-        merge = Merge(self, base, tuple(branches), values, settings, tuple(fishers), trained, linear_maps)
+            _check_fishers(trained, [fisher.paths() for fisher in fishers], len(branches))
+        merge = Merge(self.leaf, base, tuple(branches), values, settings, tuple(fishers), trained, linear_maps)
         found = self.survey(merge.vectors, len(branches), settings) if self.survey else None
         return dataclasses.replace(merge, survey=found)
 
 
-@dataclasses.dataclass(frozen=True)
-class Merge:
-    """A merge about to be made; its parameters can be asked for one at a time, in any order.
+class Counts(NamedTuple):
+    """Numbers of parameters in a streamed merge.
 
     Attributes:
-        merger: The operator.
-        base: theta0.
-        branches: The branches.
-        weights: One per branch.
-        options: Every option of the operator.
-        fishers: Fisher information of each branch, or nothing.
-        trained: The parameters that the branches hold.
-        linear_maps: Which of them are linear maps.
-        survey: What the first pass found.
+        merged: Those that the branches hold.
+        copied: Those that no branch holds (frozen in training), copied from theta0.
     """
 
-    merger: Merger
-    base: LeafReader
-    branches: tuple[LeafReader, ...]
-    weights: tuple[float, ...]
-    options: Mapping[str, Any]
-    fishers: tuple[LeafReader, ...]
-    trained: Mapping[str, jax.ShapeDtypeStruct]
-    linear_maps: LinearMaps
-    survey: Any = None
+    merged: int
+    copied: int
 
-    def value(self, path: str) -> Array:
-        """The merged parameter, in theta0's dtype; theta0's own where no branch holds it.
 
-        Integers and booleans are not merged and must agree.
-        """
-        base = self.base.read(path)
-        if path not in self.trained:
-            return base
-        if not jnp.issubdtype(base.dtype, jnp.inexact):
-            return validation.constant(path, base, (branch.read(path) for branch in self.branches))
-        parameter = Parameter(
-            path,
-            base,
-            (self._leaf(path, k) for k in range(len(self.branches))),
-            self.linear_maps(path, self.trained[path]),
-            self.survey,
-            (validation.fisher(path, k, fisher.read(path)) for k, fisher in enumerate(self.fishers)),
-        )
-        merged = self.merger.leaf(parameter, self.weights, **self.options)
-        return (np.asarray(merged) if isinstance(base, np.ndarray) else merged).astype(base.dtype)
+def merge_streamed(
+    merger: Merger,
+    base: LeafReader,
+    branches: Sequence[LeafReader],
+    weights: Weights,
+    out_dir: epath.PathLike,
+    progress: Callable[[str], None] | None = None,
+    fishers: Sequence[LeafReader] = (),
+    **options: Any,
+) -> Counts:
+    """Merges checkpoints into a new Orbax checkpoint, holding one parameter of every model at most.
 
-    def vectors(self, k: int) -> Iterator[Array]:
-        """A pass over the task vector of branch k, parameter by parameter."""
-        for path, spec in self.trained.items():
-            if jnp.issubdtype(spec.dtype, jnp.inexact):
-                yield task_vector(self.base.read(path), self._leaf(path, k))
+    Operators that need a statistic of whole task vectors read the checkpoints once or twice more, beforehand.
 
-    def _leaf(self, path: str, k: int) -> Array:
-        return validation.finite(path, k, self.branches[k].read(path))
+    Parameters that no branch holds were frozen in training and are copied from theta0. Orbax writes to a temporary
+    directory and renames it at the end, so `out_dir` exists only when it is whole.
+
+    Args:
+        merger: An entry of `MERGERS`.
+        base: theta0.
+        branches: The branches, all holding the same parameters.
+        weights: Non-negative, summing to one, in the order of `branches`.
+        out_dir: Directory of the merged params; must not exist.
+        progress: Called with each path name once the parameter is computed.
+        fishers: Diagonal Fisher information of each branch, for operators that need it.
+        **options: The operator's own.
+
+    Raises:
+        ValueError: Trees, shapes or dtypes differ, weights or options are wrong, a branch is not finite, `out_dir`
+            exists, or this is not process 0 (other processes have nothing to do here).
+    """
+    out = absolute(out_dir)
+    if jax.process_index():
+        raise ValueError(f"a streamed merge runs on process 0 alone; this is process {jax.process_index()}")
+    if out.exists():
+        raise ValueError(f"{out} exists; remove it to merge again")
+    merge = merger.prepare(base, branches, weights, options, fishers=fishers)
+    write_streamed(out, base.paths(), merge.value, progress)
+    return Counts(len(merge.trained), len(base.paths()) - len(merge.trained))
+
+
+def _checked_weights(given: Weights, branches: int) -> tuple[float, ...]:
+    """The weights as floats: one per branch, non-negative, summing to one within 1e-6."""
+    values = tuple(float(weight) for weight in given)
+    if not branches:
+        raise ValueError("got no branches to merge; expected at least one")
+    if len(values) != branches:
+        raise ValueError(f"got {len(values)} weights for {branches} branches; expected one for each")
+    if not all(math.isfinite(weight) and weight >= 0 for weight in values):
+        raise ValueError(f"merge weights must be finite and not negative; got {values}")
+    if abs(math.fsum(values) - 1) > 1e-6:
+        raise ValueError(f"merge weights must sum to one; {values} sum to {math.fsum(values)}")
+    return values
+
+
+def _check_fishers(trained: Mapping[str, Any], held: Sequence[Mapping[str, Any]], branches: int) -> None:
+    """Refuses Fisher information that lacks a branch or a parameter, or is of another shape."""
+    if len(held) != branches:
+        raise ValueError(f"got the Fisher information of {len(held)} branches, expected that of {branches}")
+    for k, paths in enumerate(held):
+        for path, spec in trained.items():
+            if path not in paths or tuple(paths[path].shape) != tuple(spec.shape):
+                got = list(paths[path].shape) if path in paths else "nothing"
+                raise ValueError(f"{path}: the Fisher information of branch {k} has {got}, expected {list(spec.shape)}")
 
 
 class _Held:
-    """Params in memory, as they are: on the devices where they lie."""
+    """Params in memory, on the devices where they are."""
 
     def __init__(self, params: Params):
         self._leaves = tree.flatten(params)

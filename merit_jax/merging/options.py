@@ -1,4 +1,4 @@
-"""The options of merge operators: what may be given, and in which range."""
+"""Options of merge operators and their ranges."""
 
 import inspect
 import math
@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 
 class Range(NamedTuple):
-    """Which values an option takes.
+    """The values that an option takes.
 
     Attributes:
-        words: For error messages.
+        words: Their description, for error messages.
         holds: Whether a value is one of them.
     """
 
@@ -42,7 +42,7 @@ RANGES: Mapping[str, Range] = {
 
 
 def resolve_options(operator: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Every option of an operator, those not given at their defaults.
+    """Completes the options of an operator with the defaults of those not given.
 
     Args:
         operator: Its keyword-only arguments are the options.
@@ -50,6 +50,11 @@ def resolve_options(operator: Callable[..., Any], given: Mapping[str, Any]) -> d
 
     Raises:
         ValueError: One is unknown, missing or out of its range.
+
+    Examples:
+        >>> def blend(parameter, weights, *, scale, density=0.2): ...
+        >>> resolve_options(blend, {"scale": 0.5})
+        {'density': 0.2, 'scale': 0.5}
     """
     known = declared_options(operator)
     unknown, missing = sorted(set(given) - set(known)), sorted(_required(known) - set(given))
@@ -64,7 +69,7 @@ def resolve_options(operator: Callable[..., Any], given: Mapping[str, Any]) -> d
 
 
 def declared_options(operator: Callable[..., Any]) -> dict[str, Any]:
-    """Name of each option of an operator -> its default, or `inspect.Parameter.empty` where it must be given."""
+    """Returns each option's name -> its default, or `inspect.Parameter.empty` where it must be given."""
     parameters = inspect.signature(operator).parameters.values()
     return {option.name: option.default for option in parameters if option.kind is option.KEYWORD_ONLY}
 

@@ -1,5 +1,39 @@
-"""Assigns datasets to branches (MERIT Alg. 1, step 3)."""
+"""Assigns datasets to branches (MERIT Alg. 1, step 3).
 
-from merit_jax.partition.median_split import PARTITIONERS
+A partitioner is a function in a file here, with an entry in `PARTITIONERS`.
+"""
 
-__all__ = ["PARTITIONERS"]
+from merit_jax.core.registry import lookup
+from merit_jax.partition import conflict_induced, joint, kmeans, median_split, random
+from merit_jax.partition.branches import ASSIGNMENTS, Partition, from_groups, make_partition
+from merit_jax.partition.partitioner import Partitioner
+
+PARTITIONERS: dict[str, Partitioner] = {
+    "median_split": Partitioner(median_split.median_split, uses_gradients=True),
+    "joint": Partitioner(joint.joint),
+    "random": Partitioner(random.random),
+    "kmeans": Partitioner(kmeans.kmeans, uses_gradients=True),
+    "conflict_induced": Partitioner(conflict_induced.conflict_induced, uses_gradients=True),
+}
+"""Name of a way to group datasets -> the partitioner: `PARTITIONERS[name](scores, samples, **options) -> groups`."""
+
+
+def uses_gradients(method: str) -> bool:
+    """Returns whether a value of `partition.method` looks at the datasets' gradients.
+
+    Raises:
+        ValueError: There is no such method.
+    """
+    found = lookup({**PARTITIONERS, **ASSIGNMENTS}, method, "partition.method")
+    return isinstance(found, Partitioner) and found.uses_gradients
+
+
+__all__ = [
+    "ASSIGNMENTS",
+    "PARTITIONERS",
+    "Partition",
+    "Partitioner",
+    "from_groups",
+    "make_partition",
+    "uses_gradients",
+]

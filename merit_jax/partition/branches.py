@@ -1,4 +1,4 @@
-"""What each branch trains on: datasets by group, full copies, or a slice of every dataset."""
+"""Branches and what they train on: datasets by group, full copies, or a slice of every dataset."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from merit_jax.core.types import Branch, DatasetSlice
 
 
 def from_groups(names: Sequence[str], groups: Int32[np.ndarray, " t"], seed: int) -> tuple[Branch, ...]:
-    """One branch per group of datasets, each dataset whole and in exactly one branch (MERIT Alg. 1, step 4).
+    """Makes one branch per group of datasets, each dataset whole and in exactly one branch (MERIT Alg. 1, step 4).
 
     With one group this is joint training, and equal to the first branch of `replicate`.
 
@@ -22,6 +22,11 @@ def from_groups(names: Sequence[str], groups: Int32[np.ndarray, " t"], seed: int
 
     Raises:
         ValueError: Lengths differ, or the groups are not numbered 0..K-1.
+
+    Examples:
+        >>> branches = from_groups(["add", "sort", "copy"], np.array([1, 0, 1], np.int32), seed=0)
+        >>> [[share.dataset for share in branch.shares] for branch in branches]
+        [['sort'], ['add', 'copy']]
     """
     groups = np.asarray(groups)
     if len(groups) != len(names):
@@ -39,7 +44,7 @@ def from_groups(names: Sequence[str], groups: Int32[np.ndarray, " t"], seed: int
 
 
 def replicate(names: Sequence[str], k: int, seed: int) -> tuple[Branch, ...]:
-    """Everything in each of k branches, in k different data orders: a uniform soup.
+    """Puts everything into each of k branches, in k different data orders: a uniform soup.
 
     Args:
         names: Names of the datasets.
@@ -54,7 +59,7 @@ def replicate(names: Sequence[str], k: int, seed: int) -> tuple[Branch, ...]:
 
 
 def examples(names: Sequence[str], k: int, seed: int) -> tuple[Branch, ...]:
-    """The i-th of k slices of every dataset in branch i: a split without conflict, the i.i.d. control.
+    """Puts the i-th of k slices of every dataset into branch i: a split without conflict, the i.i.d. control.
 
     Args:
         names: Names of the datasets.
@@ -69,15 +74,15 @@ def examples(names: Sequence[str], k: int, seed: int) -> tuple[Branch, ...]:
 
 
 ASSIGNMENTS = {"replicate": replicate, "examples": examples}
-"""Name of a way to branch that does not group datasets -> (names, k, seed) -> branches."""
+"""Name of a way to branch that does not group datasets -> `(names, k, seed) -> branches`."""
 
 
 class Partition(NamedTuple):
-    """What a run trains, as `partition.json` has it.
+    """The branches of a run, as `partition.json` has them.
 
     Attributes:
         method: Name of the partitioner.
-        branches: What each branch trains on.
+        branches: The data of each branch.
         samples: Training examples per branch and epoch.
         tokens: Supervised training tokens per branch and epoch; a slice of a dataset counts its part of the dataset's.
     """
@@ -88,7 +93,7 @@ class Partition(NamedTuple):
     tokens: tuple[int, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; a share is [dataset, part, parts]."""
+        """Returns JSON values; a share is [dataset, part, parts]."""
         rows = [
             {
                 "shares": [list(share) for share in branch.shares],
@@ -126,12 +131,17 @@ class Partition(NamedTuple):
 
 
 def make_partition(method: str, branches: Sequence[Branch], counts: Mapping[str, tuple[int, int]]) -> Partition:
-    """A plan with its counts.
+    """Counts the samples and tokens of branches.
 
     Args:
         method: Name of the partitioner.
-        branches: What each branch trains on.
+        branches: The data of each branch.
         counts: Dataset -> (training examples, supervised training tokens).
+
+    Examples:
+        >>> halves = examples(["add"], k=2, seed=0)
+        >>> make_partition("examples", halves, {"add": (5, 41)}).samples
+        (2, 3)
     """
 
     def total(branch: Branch, which: int) -> int:

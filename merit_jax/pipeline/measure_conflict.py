@@ -84,9 +84,9 @@ def _similarity(run: Run, rows: Sequence[StoredRow], part: Mapping[str, np.ndarr
     old = [] if part is None or known is None else part["names"].tolist()
     order = [run.names.index(name) for name in [*old, *(name for name in run.names if name not in old)]]
     back = np.argsort(order)
-    found = conflict.cosines(
-        [rows[i] for i in order], [run.names[i] for i in order], first=len(old), mesh=_devices(run)
-    )
+    names = [run.names[i] for i in order]
+    norms = GradientStore(run.workdir.gradients).norms(names)
+    found = conflict.cosines([rows[i] for i in order], names, norms=norms, first=len(old), mesh=_devices(run))
     _check_norms(run, rows, found.norms[back])
     return (found.values if known is None else conflict.extended(known, found))[np.ix_(back, back)]
 

@@ -10,10 +10,9 @@ from merit_jax.checkpoints.branch_checkpoint import check_branch
 from merit_jax.checkpoints.readers import OrbaxLeaves, distance
 from merit_jax.core.progress import bar
 from merit_jax.core.registry import lookup
-from merit_jax.merging import MERGERS, token_weights
+from merit_jax.merging import MERGERS, merge_streamed, token_weights
 from merit_jax.merging.mergekit_config import recipe
 from merit_jax.merging.options import resolve_options
-from merit_jax.merging.streaming import merge_streamed
 from merit_jax.pipeline.estimate_fisher import estimate_fisher, fisher_leaves
 from merit_jax.pipeline.merge_inputs import (
     Done,

@@ -5,21 +5,16 @@ from typing import Any
 import numpy as np
 
 from merit_jax import conflict
-from merit_jax.core.registry import lookup
 from merit_jax.core.seeds import fold
 from merit_jax.core.types import Branch
 from merit_jax.gradients.store import GradientStore
-from merit_jax.partition.branches import ASSIGNMENTS, Partition, from_groups, make_partition
-from merit_jax.partition.median_split import PARTITIONERS
+from merit_jax.partition import ASSIGNMENTS, PARTITIONERS, Partition, from_groups, make_partition, uses_gradients
 from merit_jax.pipeline.measure_conflict import load_conflict, unit_rows
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import Stage
 from merit_jax.workdir.artifact_types import JsonArtifact
 from merit_jax.workdir.artifacts import read_inputs, read_json
 from merit_jax.workdir.checksums import fingerprint
-
-BY_CONFLICT = ("median_split", "kmeans", "conflict_induced")
-"""Partitioners that look at the datasets' gradients; the others need neither gradients nor similarities."""
 
 SIMILARITIES = ("cosine", "gram")
 """Values of `conflict.similarity`."""
@@ -29,19 +24,22 @@ PAPER = {"similarity": "cosine", "centring": "columns"}
 
 
 def needs_conflict(run: Run) -> bool:
-    """Returns whether this run's partitioner looks at gradients."""
-    return run.config.partition.method in BY_CONFLICT
+    """Returns whether this run's partitioner looks at gradients.
+
+    Raises:
+        ValueError: The partitioner is unknown.
+    """
+    return uses_gradients(run.config.partition.method)
 
 
 def _inputs(run: Run) -> dict[str, Any]:
-    cfg, representation = run.config.partition, _representation_keys(run)
-    lookup({**PARTITIONERS, **ASSIGNMENTS}, cfg.method, "partition.method")
+    cfg, by_conflict, representation = run.config.partition, needs_conflict(run), _representation_keys(run)
     return {
         "partition": {"method": cfg.method, "groups": cfg.groups, **({"seed": cfg.seed} if cfg.seed else {})},
-        **({"representation": representation} if needs_conflict(run) and representation != PAPER else {}),
+        **({"representation": representation} if by_conflict and representation != PAPER else {}),
         "text": run.text_inputs,
         "datasets": run.digests(),
-        "conflict": fingerprint(read_inputs(run.workdir.conflict)) if needs_conflict(run) else None,
+        "conflict": fingerprint(read_inputs(run.workdir.conflict)) if by_conflict else None,
     }
 
 

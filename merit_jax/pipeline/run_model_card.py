@@ -6,7 +6,7 @@ from typing import Any
 
 from merit_jax.core.types import DatasetSlice
 from merit_jax.merging import model_card
-from merit_jax.partition.branches import Partition
+from merit_jax.partition import Partition
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
 from merit_jax.workdir.artifacts import read_json

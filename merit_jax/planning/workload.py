@@ -1,7 +1,5 @@
 """Counts the FLOPs, tokens and storage of each stage of a run, and from a rate its time and cost."""
 
-import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from merit_jax.core import tree
@@ -139,17 +137,3 @@ def trained_bytes(work: Workload) -> int:
     """Returns the bytes of the trainable parameters in float32: of a gradient, and of a finished branch's checkpoint."""
     flat = tree.flatten(work.architecture.abstract)
     return 4 * size({path: flat[path] for path in tree.matching(flat, work.trainable)})
-
-
-def kept_coordinates(shapes: Mapping[str, tuple[int, ...]], reduction: str, stride: int, width: int) -> int:
-    """Returns the coordinates that the gradient store keeps of one dataset.
-
-    Args:
-        shapes: Path -> shape of the trainable leaves.
-        reduction: "stride" or "countsketch".
-        stride: Every how many-th entry of a leaf's last axis is kept.
-        width: Coordinates of the sketch.
-    """
-    if reduction == "countsketch":
-        return width
-    return sum(math.prod(shape[:-1]) * -(-shape[-1] // stride) for shape in shapes.values())

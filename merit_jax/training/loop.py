@@ -1,8 +1,8 @@
-"""Fine-tunes one branch from theta0, and carries on where a killed run stopped."""
+"""Fine-tunes one branch from theta0, and resumes where a killed run stopped."""
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -32,7 +32,7 @@ class Loader(Protocol):
     supervised: Sequence[int] | Int64[np.ndarray, " steps"]
 
     def iterator(self) -> Any:
-        """An iterator over host batches, leaves [rows, length], with `get_state` and `set_state`.
+        """Returns an iterator over host batches, leaves [rows, length], with `get_state` and `set_state`.
 
         The rows that this process's devices have no part of need no content.
         """
@@ -73,7 +73,7 @@ def fine_tune(
 ) -> Finished:
     """Trains a branch to the end of its data, from its newest checkpoint if it has one.
 
-    The order in every turn is: save the state one has, then advance the data, then step. A run that is killed at any moment
+    The order in every iteration is: save the state, then advance the data, then step. A run that is killed at any moment
     and started again therefore ends with the same bits as one that was not.
 
     Args:
@@ -82,11 +82,11 @@ def fine_tune(
         frozen: The other leaves of theta0.
         loader: The branch's data.
         schedule: Learning rate at a step.
-        theta0: Where the branch starts: its trainable leaves, in arrays of their own (the step consumes the state's).
+        theta0: The branch's trainable leaves at its start, in arrays of their own (the step consumes the state's).
         directory: The branch's directory, for `checkpoints/` and `metrics.jsonl`.
         mesh: Devices of this branch.
         inputs: Fingerprint of all that the branch is made from.
-        micro_batches: Parts that each batch is cut into.
+        micro_batches: Parts that each batch is divided into.
         checkpoint_every: Steps between checkpoints.
         log_every: Steps between lines of `metrics.jsonl`.
         description: Label of the progress bar.
@@ -94,20 +94,20 @@ def fine_tune(
 
     Raises:
         ValueError: The directory holds a branch made from other inputs.
-        UnfinishedError: It was told to stop, and what it has is saved.
+        UnfinishedError: It was preempted, and its state is saved.
     """
     checkpoints, iterator = Checkpoints(epath.Path(directory) / "checkpoints"), loader.iterator()
     state, at = _resume(checkpoints, state, iterator, loader.steps, inputs)
     log = MetricsLog(epath.Path(directory) / "metrics.jsonl", at.step, log_every, theta0)
     began, start, tokens = time.monotonic(), at.step, at.tokens
     with closing(checkpoints), bar(loader.steps, description, "step", initial=start) as progress:
-        for index, told in ((index, stop(index)) for index in range(start, loader.steps)):
-            if index > start and (told or index % checkpoint_every == 0):
+        for index, stopping in ((index, stop(index)) for index in range(start, loader.steps)):
+            if index > start and (stopping or index % checkpoint_every == 0):
                 _save(checkpoints, log, state, Progress(index, tokens, _get_state(iterator), inputs))
-            if told:
-                raise UnfinishedError(f"{description}: told to stop, and saved, at step {index} of {loader.steps}")
+            if stopping:
+                raise UnfinishedError(f"{description}: preempted, and saved at step {index} of {loader.steps}")
             batch = place_batch(in_micro_batches(next(iterator), micro_batches), mesh, leading=1)
-            state, metrics = step(state, frozen, batch, np.float32(schedule(index)))
+            state, metrics = step(state, frozen, batch, np.asarray(schedule(index), np.float32))
             tokens += int(loader.supervised[index])
             progress.set_postfix(log.add(index, metrics, state.leaves, last=index == loader.steps - 1), refresh=False)
             progress.update()
@@ -117,20 +117,30 @@ def fine_tune(
 
 
 def _save(checkpoints: Checkpoints, log: MetricsLog, state: TrainState, progress: Progress) -> None:
-    """Saves a state that training goes on from; every checkpoint ends a line of the log."""
+    """Saves a state from which training continues; every checkpoint ends a line of the log."""
     log.write(progress.step, state.leaves)
     checkpoints.save(state, progress)
 
 
 def _save_final(checkpoints: Checkpoints, state: TrainState, progress: Progress) -> Progress:
     """Saves the last state, with the fingerprint of its parameters."""
-    sealed = progress._replace(fingerprint=tree.fingerprint(state.leaves))
-    checkpoints.save(state, sealed, final=True)
-    return sealed
+    final = progress._replace(fingerprint=tree.fingerprint(state.leaves))
+    checkpoints.save(state, final, final=True)
+    return final
 
 
 def in_micro_batches(batch: Batch, parts: int) -> Batch:
-    """Leaves [rows, ...] -> [parts, rows / parts, ...]; micro-batch i holds every parts-th row from i."""
+    """Divides leaves [rows, ...] to [parts, rows / parts, ...]; micro-batch i holds every parts-th row from i.
+
+    Raises:
+        ValueError: The parts do not divide the rows.
+
+    Examples:
+        >>> tokens = np.arange(4, dtype=np.int32)[:, None]
+        >>> batch = Batch(tokens, tokens, np.ones((4, 1), np.float32), tokens, tokens)
+        >>> in_micro_batches(batch, 2).tokens[..., 0].tolist()
+        [[0, 2], [1, 3]]
+    """
     rows = batch.tokens.shape[0]
     if rows % parts:
         raise ValueError(f"train.micro_batches = {parts} does not divide train.batch_size = {rows}")
@@ -138,9 +148,9 @@ def in_micro_batches(batch: Batch, parts: int) -> Batch:
 
 
 def _resume(
-    checkpoints: Checkpoints, state: TrainState, iterator: Iterator, steps: int, inputs: str
+    checkpoints: Checkpoints, state: TrainState, iterator: Any, steps: int, inputs: str
 ) -> tuple[TrainState, Progress]:
-    """The newest state and where it stands; `iterator` is moved to match."""
+    """The newest state and its progress; `iterator` is moved to match."""
     if checkpoints.latest() is None:
         return state, Progress(0, 0, None, inputs)
     progress = checkpoints.progress()

@@ -1,4 +1,4 @@
-"""The log of a branch: `metrics.jsonl`, with a JSON object on each line."""
+"""Log of a branch: `metrics.jsonl`, with a JSON object on each line."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from merit_jax.workdir.artifacts import write_text
 
 
 def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
-    """The lines of a log, oldest first; none if there is no file.
+    """Reads the lines of a log, oldest first; none if there is no file.
 
     Raises:
         ValueError: A line is damaged.
@@ -33,13 +33,13 @@ def _entry(line: str, path: epath.Path) -> dict[str, Any]:
 
 
 class MetricsLog:
-    """Appends to a log; lines after the step that a run resumes from are dropped, for they come again.
+    """An append-only log; lines after the step that a run resumes from are dropped, for they come again.
 
     Args:
         path: The log.
         start: The step that the run resumes from.
         every: Steps between lines.
-        theta0: Where the branch started: its trainable leaves.
+        theta0: The branch's trainable leaves at its start.
     """
 
     def __init__(self, path: epath.Path, start: int, every: int, theta0: Leaves) -> None:
@@ -50,14 +50,14 @@ class MetricsLog:
         self._entries = [entry for entry in read_metrics(path) if entry["step"] <= start]
 
     def add(self, index: int, metrics: StepMetrics, leaves: Leaves, *, last: bool) -> dict[str, int | float]:
-        """Takes one step's metrics, and writes a line every few steps; the newest line."""
+        """Takes one step's metrics, writes a line every few steps, and returns the newest line."""
         self._pending.append(metrics)
         if last or (index + 1) % self._every == 0:
             self.write(index + 1, leaves)
         return self.latest
 
     def write(self, step: int, leaves: Leaves) -> None:
-        """Writes a line of the steps since the last one, up to `step`, with the distance that it has got to.
+        """Writes a line of the steps since the last one, up to `step`, with the distance from theta0.
 
         Lines that end where a checkpoint does hold each step once, also in a run that was stopped and started again.
         """

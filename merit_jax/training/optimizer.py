@@ -1,9 +1,12 @@
 """Optimizers and learning-rate schedules of a branch, from optax."""
 
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import optax
+import optax.contrib
 
 from merit_jax.core.registry import lookup
 from merit_jax.core.types import Leaves
@@ -17,13 +20,18 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
 
 
 def make_schedule(name: str, peak: float, warmup: float, steps: int) -> optax.Schedule:
-    """A learning rate that rises linearly to `peak`, never from zero, and then follows `name` to the end of the branch.
+    """Makes a learning rate that rises linearly to `peak`, never from zero, and then follows `name` to the end of the branch.
 
     Args:
         name: "constant", "linear" (to 0) or "cosine" (to 0).
         peak: Highest learning rate.
         warmup: Share of the branch's steps spent rising, in [0, 1).
         steps: Optimizer steps of this branch.
+
+    Examples:
+        >>> rate = make_schedule("linear", peak=1.0, warmup=0.25, steps=8)
+        >>> [round(float(rate(step)), 2) for step in range(8)]
+        [0.33, 0.67, 1.0, 0.83, 0.67, 0.5, 0.33, 0.17]
     """
     if not 0 <= warmup < 1:
         raise ValueError(f"train.warmup is a share of the steps in [0, 1), got {warmup}")
@@ -35,19 +43,31 @@ def make_schedule(name: str, peak: float, warmup: float, steps: int) -> optax.Sc
 Mask = Callable[[Leaves], Mapping[str, bool]]
 """Leaves -> which of them are decayed."""
 
+_NEEDS_MORE = "it needs more than gradients and parameters"
+_OWN_RATE = "it finds a learning rate of its own, and train.schedule sets one"
+_NOT_PROPORTIONAL = "its updates are not proportional to its learning rate, so train.schedule cannot scale them"
+_OTHER_PARAMS = "the parameters that it trains are not those that are to be evaluated and merged"
+UNFIT: Mapping[str, str] = {
+    **dict.fromkeys(("dpsgd", "lbfgs", "momo", "momo_adam", "noisy_sgd", "schedule_free", "sophia"), _NEEDS_MORE),
+    **dict.fromkeys(("cocob", "dadapt_adamw", "dog", "dowg", "prodigy"), _OWN_RATE),
+    **dict.fromkeys(("fromage", "madgrad", "rprop"), _NOT_PROPORTIONAL),
+    **dict.fromkeys(("schedule_free_adamw", "schedule_free_sgd"), _OTHER_PARAMS),
+    "optimistic_adam": "optax has replaced it by optimistic_adam_v2",
+}
+"""Name of an optimizer that takes a learning rate and cannot train a branch -> why not."""
 
-def adamw(decay: float, mask: Mask, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019) at rate 1, moments in float32."""
-    return optax.adamw(1.0, b1=b1, b2=b2, eps=eps, weight_decay=decay, mask=mask)
+
+def known_optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
+    """Returns the optimizers of optax and optax.contrib that can train a branch, by name."""
+    found = {**_rated(optax.contrib), **_rated(optax)}
+    return {name: make for name, make in found.items() if name not in UNFIT}
 
 
-def sgd(decay: float, mask: Mask, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """SGD at rate 1 with momentum `b1` (0: none) and decoupled weight decay; what MERIT's theory is about."""
-    momentum = optax.trace(b1) if b1 else optax.identity()
-    return optax.chain(momentum, optax.add_decayed_weights(decay, mask=mask), optax.scale(-1.0))
-
-
-OPTIMIZERS = {"adamw": adamw, "sgd": sgd}
+def _rated(module: Any) -> dict[str, Callable[..., optax.GradientTransformation]]:
+    """The functions of a module that take a learning rate and are no parts of an optimizer."""
+    functions = inspect.getmembers(module, inspect.isfunction)
+    rated = {name: make for name, make in functions if "learning_rate" in inspect.signature(make).parameters}
+    return {name: make for name, make in rated.items() if not name.startswith(("_", "scale_by"))}
 
 
 def make_optimizer(
@@ -60,22 +80,63 @@ def make_optimizer(
     b2: float = 0.999,
     eps: float = 1e-8,
 ) -> optax.GradientTransformation:
-    """The optimizer of a branch at learning rate 1; the step multiplies its updates by the rate of the schedule.
+    """Makes the optimizer of a branch at learning rate 1; the step multiplies its updates by the rate of the schedule.
 
-    So the compiled step does not depend on the schedule's length, and branches of different lengths share it.
+    So the compiled step does not depend on the schedule's length, and branches of different lengths share it. An optimizer gets
+    those of `b1`, `b2`, `eps`, and of `weight_decay` together with `mask`, that its signature has; one without `mask` is
+    followed by decoupled decay. Its other arguments keep optax's defaults. Muon takes the kernels as matrices, stacked ones
+    layer by layer, and Adam the rest.
 
     Args:
-        name: "adamw" or "sgd".
-        weight_decay: Decoupled decay, per unit of learning rate.
+        name: "sgd", with momentum `b1`, or the name of another optimizer of optax or optax.contrib, as "adamw" or "muon".
+        weight_decay: Decay per unit of learning rate.
         no_decay: Regular expressions over parameter paths that are not decayed.
         clip_norm: Largest global gradient norm; 0 does not clip.
-        b1: First-moment decay of AdamW, momentum of SGD.
-        b2: Second-moment decay of AdamW.
-        eps: AdamW's epsilon.
+        b1: First-moment decay, momentum of SGD.
+        b2: Second-moment decay.
+        eps: The optimizer's epsilon.
+
+    Raises:
+        ValueError: There is no such optimizer, or it cannot train a branch.
     """
 
     def decayed(leaves: Leaves) -> Mapping[str, bool]:
         return {path: not any(re.search(pattern, path) for pattern in no_decay) for path in leaves}
 
-    update = lookup(OPTIMIZERS, name, "train.optimizer")(weight_decay, decayed, b1, b2, eps)
+    if name in UNFIT:
+        raise ValueError(f"train.optimizer {name!r}: {UNFIT[name]}; use one of {', '.join(sorted(known_optimizers()))}")
+    make = lookup(known_optimizers(), name, "train.optimizer")
+    if name == "sgd":
+        update = _sgd(weight_decay, decayed, b1)
+    else:
+        update = _from_optax(make, weight_decay, decayed, {"b1": b1, "b2": b2, "eps": eps})
     return optax.chain(optax.clip_by_global_norm(clip_norm), update) if clip_norm else update
+
+
+def _sgd(decay: float, mask: Mask, momentum: float) -> optax.GradientTransformation:
+    """SGD with momentum (0: none) and decoupled weight decay, the subject of MERIT's theory."""
+    trace = optax.trace(momentum) if momentum else optax.identity()
+    return optax.chain(trace, optax.add_decayed_weights(decay, mask=mask), optax.scale(-1.0))
+
+
+def _from_optax(
+    make: Callable[..., optax.GradientTransformation], decay: float, mask: Mask, settings: Mapping[str, float]
+) -> optax.GradientTransformation:
+    """An optimizer at rate 1 with those settings that its signature has."""
+    takes = inspect.signature(make).parameters
+    given: dict[str, Any] = {key: value for key, value in settings.items() if key in takes}
+    own = {"weight_decay", "mask"} <= takes.keys()
+    if own:
+        given |= {"weight_decay": decay, "mask": mask}
+    elif "weight_decay" in takes:
+        given["weight_decay"] = 0.0
+    if "muon_weight_dimension_numbers" in takes:
+        given["muon_weight_dimension_numbers"] = _kernels
+    update = make(learning_rate=1.0, **given)
+    return update if own or not decay else optax.chain(update, optax.add_decayed_weights(-decay, mask=mask))
+
+
+def _kernels(leaves: Mapping[str, Any]) -> dict[str, optax.contrib.MuonDimensionNumbers | None]:
+    """The matrices among the leaves; axes before the last two count layers."""
+    matrix = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
+    return {path: matrix if path.rpartition("/")[2] == "kernel" else None for path in leaves}

@@ -1,4 +1,4 @@
-"""The notice that comes before a machine is taken away, a job's time ends, or a user stops it: SIGTERM."""
+"""Preemption notice (SIGTERM), before a machine is taken away, a job's time ends, or a user stops it."""
 
 import contextlib
 import signal
@@ -11,11 +11,11 @@ from jax.experimental import multihost_utils
 from merit_jax.core.errors import UnfinishedError
 
 StopSignal = Callable[[int], bool]
-"""(step) -> whether to save and stop before this step; asked before every step, and the same on every process."""
+"""(step) -> whether to save and stop before this step; called before every step, the same on every process."""
 
 
 def never_stop(step: int) -> bool:
-    """No notice comes."""
+    """Returns False: no notice comes."""
     return False
 
 
@@ -24,12 +24,11 @@ def preemption_notice() -> Iterator[StopSignal]:
     """Catches the notice while the block runs.
 
     Where processes work together, JAX's preemption service agrees on one step that none of them has begun, whichever got the
-    notice. A single process is told before its next step. Python gives signals to the main thread alone: in others no notice
+    notice. A single process stops before its next step. Python gives signals to the main thread alone: in others no notice
     comes.
 
     Raises:
-        UnfinishedError: The notice came to a single process and the block has ended all the same: what comes after it must not
-            begin.
+        UnfinishedError: The notice came to a single process and the block has ended all the same: no further work may begin.
     """
     if jax.distributed.is_initialized():
         yield multihost_utils.reached_preemption_sync_point
@@ -43,4 +42,4 @@ def preemption_notice() -> Iterator[StopSignal]:
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
         if came.is_set():
-            raise UnfinishedError("told to stop (SIGTERM); what was begun is finished")
+            raise UnfinishedError("preempted (SIGTERM); the work that had begun is finished")

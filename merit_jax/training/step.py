@@ -14,7 +14,7 @@ from merit_jax.core.types import Array, Batch, Leaves, LossFn, TrainState
 
 
 class StepMetrics(NamedTuple):
-    """What one step saw, before its update.
+    """Metrics of one step, before its update.
 
     Attributes:
         nll: Summed negative log-likelihood of the batch in nats.
@@ -31,10 +31,10 @@ TrainStep = Callable[[TrainState, Leaves, Batch, Array], tuple[TrainState, StepM
 
 
 def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> TrainStep:
-    """A jitted `(state, frozen leaves, batch, learning rate) -> (state, metrics)` that minimises `Σ nll / Σ tokens`.
+    """Makes a jitted `(state, frozen leaves, batch, learning rate) -> (state, metrics)` that minimises `Σ nll / Σ tokens`.
 
     The batch's leaves are [micro-batches, rows, length]: gradients are summed over micro-batches and divided once by all their
-    tokens, so the step does not depend on how the rows were cut. The state is donated.
+    tokens, so the step does not depend on how the rows were divided. The state is donated.
     """
 
     def total(leaves: Leaves, frozen: Leaves, batch: Batch) -> tuple[Array, Array]:
@@ -63,7 +63,7 @@ def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Train
 
 
 def init_state(leaves: Leaves, optimizer: optax.GradientTransformation, shardings: Any = None) -> TrainState:
-    """A fresh state from its own copy of `leaves` (theta0 survives the donation)."""
+    """Makes a fresh state from its own copy of `leaves` (theta0 survives the donation)."""
     own = jax.tree.map(jnp.copy, leaves)
     step, optimizer_state = jax.jit(
         lambda leaves: (jnp.int32(0), optimizer.init(leaves)), out_shardings=(None, shardings)

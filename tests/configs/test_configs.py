@@ -13,8 +13,7 @@ from configs import common
 from merit_jax.conflict import CENTRINGS
 from merit_jax.core import tree
 from merit_jax.merging import MERGERS
-from merit_jax.partition.branches import ASSIGNMENTS
-from merit_jax.partition.median_split import PARTITIONERS
+from merit_jax.partition import ASSIGNMENTS, PARTITIONERS
 from merit_jax.pipeline.partition_mixture import SIMILARITIES
 from models import build
 from models.families.registry import parse_config

@@ -5,7 +5,7 @@ import pytest
 
 from merit_jax import conflict
 from merit_jax.conflict import axes
-from merit_jax.partition.median_split import PARTITIONERS
+from merit_jax.partition import PARTITIONERS
 
 
 def clustered(t, d, seed=0):
@@ -45,7 +45,7 @@ def test_axes_that_do_not_exist_are_refused_here_too(centring):
     X = np.repeat(clustered(3, 40), 4, axis=0)
     conflict.axes_of_rows(X, 2, centring)
     for rank in (3, 0):
-        with pytest.raises(ValueError, match=f"rank {rank} asked for"):
+        with pytest.raises(ValueError, match=f"rank {rank} requested"):
             conflict.axes_of_rows(X, rank, centring)
 
 

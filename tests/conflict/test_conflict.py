@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from merit_jax import conflict
-from merit_jax.conflict import rows
+from merit_jax.conflict import blocked_products
 
 
 def gradients(t: int, d: int, seed: int = 0) -> np.ndarray:
@@ -37,7 +37,7 @@ def test_cosine_similarity_is_symmetric_with_unit_diagonal_and_bounded():
 
 
 def test_column_blocks_give_the_whole_matrix(monkeypatch):
-    monkeypatch.setattr(rows, "BLOCK", 64)
+    monkeypatch.setattr(blocked_products, "BLOCK", 64)
     G = gradients(6, 103)
     np.testing.assert_allclose(conflict.cosine_similarity(G), cosines(G), atol=1e-6)
 
@@ -132,7 +132,7 @@ def test_permuting_the_datasets_permutes_the_scores(order):
 
 @pytest.mark.parametrize(("t", "rank", "exist"), [(4, 4, 3), (4, 0, 3), (1, 1, 0)])
 def test_a_rank_that_does_not_exist_is_refused(t, rank, exist):
-    with pytest.raises(ValueError, match=f"rank {rank} asked for.*has {exist} principal axes"):
+    with pytest.raises(ValueError, match=f"rank {rank} requested.*has {exist} principal axes"):
         conflict.principal_axes(cosines(gradients(t, 30)).astype(np.float32), rank)
 
 

@@ -6,9 +6,9 @@ import pytest
 from jax.sharding import AxisType
 
 from merit_jax import conflict
-from merit_jax.conflict import rows, sharded
+from merit_jax.conflict import blocked_products
 from merit_jax.core.sharding import MESH_AXES
-from tests.support.scaled_gradients import Recorded, uneven
+from tests.support.scaled_gradients import Recorded, exact, uneven
 
 
 def mesh_of(*sizes):
@@ -18,10 +18,11 @@ def mesh_of(*sizes):
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 2, 1), (2, 2, 1), (2, 2, 2)])
 def test_devices_share_the_coordinates_and_agree_with_the_host(monkeypatch, sizes):
-    monkeypatch.setattr(rows, "BLOCK", 150)
+    monkeypatch.setattr(blocked_products, "BLOCK", 150)
     G = uneven(0)
     recorded = [Recorded(row) for row in G]
-    found, host = conflict.cosines(recorded, mesh=mesh_of(*sizes)), conflict.cosines(G)
+    host = conflict.cosines(G)
+    found = conflict.cosines(recorded, norms=host.norms, mesh=mesh_of(*sizes))
     np.testing.assert_allclose(found.values, host.values, atol=1e-6)
     np.testing.assert_allclose(found.norms, host.norms, rtol=1e-5)
     assert all(sorted(i for asked in row.asked for i in asked) == list(range(103)) for row in recorded)
@@ -38,12 +39,17 @@ def test_devices_extend_and_name_what_has_no_direction():
 
 
 def test_blocks_are_added_without_communication_and_one_sum_joins_them():
-    programs = sharded.programs(mesh_of(1, 2, 1), 5, 0)
-    sums = jax.eval_shape(programs.start)
+    mesh = mesh_of(1, 2, 1)
+    add, join = blocked_products.device_programs(mesh, 0)
+    sums = jax.eval_shape(lambda: blocked_products.DeviceSums.zero(mesh, 5, 0))
     block = jax.ShapeDtypeStruct((5, 104), np.float32)
     added, joined = (
-        program.lower(*arguments).compile().as_text()
-        for program, arguments in ((programs.add, (sums, block)), (programs.join, (sums,)))
+        program.lower(*arguments).compile().as_text() for program, arguments in ((add, (sums, block)), (join, (sums,)))
     )
     assert "all-reduce" not in added
-    assert joined.count(" all-reduce(") == 3, "the sum's two arrays, and the maximum of the exponents before them"
+    assert joined.count(" all-reduce(") == 1
+
+
+def test_devices_keep_the_direction_of_denormal_rows():
+    G = np.array([[3e-43, 4e-43, 0], [0, 1e38, 0]], np.float32)
+    np.testing.assert_allclose(conflict.cosines(G, mesh=mesh_of(1, 2, 1)).values, exact(G), atol=1e-6)

@@ -7,6 +7,8 @@ from jax.sharding import PartitionSpec
 
 from merit_jax.core import sharding
 from merit_jax.training.loop import in_micro_batches
+from merit_jax.training.optimizer import make_optimizer
+from merit_jax.training.step import init_state
 from tests.support import toy
 
 
@@ -63,3 +65,16 @@ def test_a_process_owns_the_rows_that_its_devices_hold_whatever_the_micro_batche
         lambda self, shape: {d: i for d, i in self.devices_indices_map(shape).items() if d in theirs},
     )
     assert sharding.own_rows(8, mesh) == held == {0, 1, 2, 3}
+
+
+def test_what_an_optimizer_keeps_of_a_leaf_is_sharded_as_the_leaf_where_it_has_its_shape():
+    """Adafactor keeps means over rows and columns, Muon nothing of the leaves that Adam trains."""
+    mesh = sharding.make_mesh()
+    cut = jax.NamedSharding(mesh, jax.P(None, "fsdp"))
+    leaves = {path: sharding.place(np.ones((256, 256), np.float32), cut) for path in ("a/kernel", "b/embedding")}
+    for name, kept in (("adamw", 4), ("adafactor", 0), ("muon", 3)):
+        optimizer = make_optimizer(name)
+        state = init_state(leaves, optimizer, sharding.of_optimizer(optimizer, leaves, mesh))
+        arrays = jax.tree.leaves(state.optimizer)
+        assert sum(array.sharding.spec == cut.spec for array in arrays) == kept
+        assert all(array.shape == (256, 256) or array.is_fully_replicated for array in arrays)

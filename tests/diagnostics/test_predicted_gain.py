@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from merit_jax.diagnostics.predicted_gain import gradient_curvature, partition_gain, split_gain
-from merit_jax.gradients.compression import make_compressor
+from merit_jax.gradients.compression import Stride
 from tests.support import toy
 
 
@@ -16,7 +16,7 @@ def curvature(tasks: int = 6, dimension: int = 9, seed: int = 0) -> np.ndarray:
 def test_curvature_between_gradients_is_that_of_the_matrices_written_out():
     G, H = np.random.default_rng(0).normal(size=(4, 9)), toy.random_hessian(0, 9)
     trees = [toy.leaves(g.astype(np.float32)) for g in G]
-    keep = make_compressor("stride", stride=1)
+    keep = Stride(1)
     rows = [np.asarray(keep(each)) for each in trees]
     M = gradient_curvature(lambda v: toy.leaves((H @ toy.vector(v)).astype(np.float32)), iter(trees), rows, keep)
     np.testing.assert_allclose(M, G @ H @ G.T, rtol=1e-4, atol=1e-4)
@@ -31,7 +31,7 @@ def test_a_stride_estimates_it_from_a_part_of_the_entries():
 
 
 def test_a_missing_gradient_is_refused():
-    keep = make_compressor("stride", stride=1)
+    keep = Stride(1)
     with pytest.raises(ValueError, match="got 1 whole gradients and 2 reduced ones"):
         gradient_curvature(lambda v: v, [toy.leaves(np.ones(3))], [np.ones(3), np.ones(3)], keep)
 

@@ -48,7 +48,7 @@ def test_datasets_of_other_shapes_side_by_side_give_what_they_give_alone(width):
     datasets = [
         [toy.random_batch(10 * t + i, length=length) for i, length in enumerate(row)] for t, row in enumerate(lengths)
     ]
-    options = {"trainable": (".*",), "average": "token", "reduce": make_compressor("stride", stride=1)}
+    options = {"trainable": (".*",), "average": "token", "reduce": Stride(1)}
     got = list(gradient_rows(toy.loss, toy.params(), datasets, datasets_per_step=width, **options))
     assert len(got) == len(datasets)
     for row, batches in zip(got, datasets, strict=True):
@@ -83,7 +83,7 @@ def test_batches_are_asked_for_one_at_a_time_and_shapes_wait_for_each_other():
 
 def test_a_row_is_there_before_the_next_dataset_is_asked():
     counts = [0, 0, 0]
-    options = {"trainable": (".*",), "average": "example", "reduce": make_compressor("stride", stride=1)}
+    options = {"trainable": (".*",), "average": "example", "reduce": Stride(1)}
     batches = [asked(counts, t, (5, 5)) for t in range(3)]
     rows = gradient_rows(toy.loss, toy.params(), batches, datasets_per_step=1, **options)
     for done in (1, 2, 3):
@@ -167,7 +167,7 @@ def test_each_shape_is_compiled_once_for_all_datasets():
         traced.append(batch.tokens.shape)
         return toy.loss(params, batch)
 
-    options = {"trainable": (".*",), "average": "example", "reduce": make_compressor("stride", stride=2)}
+    options = {"trainable": (".*",), "average": "example", "reduce": Stride(2)}
     for _ in range(2):
         batches = [[toy.random_batch(seed, length=length) for length in (5, 7)] for seed in range(4)]
         assert len(list(gradient_rows(loss, toy.params(), batches, **options))) == 4
@@ -176,7 +176,7 @@ def test_each_shape_is_compiled_once_for_all_datasets():
 
 def test_what_an_earlier_dataset_left_is_not_added():
     loud = [jax.tree.map(lambda x: x, toy.random_batch(0))]
-    options = {"trainable": (".*",), "average": "token", "reduce": make_compressor("stride", stride=1)}
+    options = {"trainable": (".*",), "average": "token", "reduce": Stride(1)}
     burst = lambda params, batch: (toy.loss(params, batch)[0] / (batch.tokens.shape[1] - 5), batch.weights.sum(-1))  # noqa: E731
     first, second = gradient_rows(burst, toy.params(), [loud, [toy.random_batch(1, length=7)]], **options)
     assert not np.isfinite(first).any()

@@ -83,7 +83,7 @@ def interrupted(root, workdir, processes):
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [75] * len(processes), outputs
     (step,) = steps_saved(root / workdir / "branches" / "0")
-    assert all(f"told to stop, and saved, at step {step} of" in output for output in outputs), outputs
+    assert all(f"preempted, and saved at step {step} of" in output for output in outputs), outputs
     assert 3 <= step < lines(root, "calm")[-1]["step"]
     assert not (root / workdir / "branches" / "0" / "done.json").exists()
     assert not (root / workdir / "branches" / "0.lease").exists()

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from merit_jax import conflict
 from merit_jax.core.registry import lookup
-from merit_jax.partition import median_split
-from merit_jax.partition.median_split import PARTITIONERS
+from merit_jax.partition import ASSIGNMENTS, PARTITIONERS, joint, uses_gradients
 
 
 def cosines(t: int, seed: int = 0) -> np.ndarray:
@@ -149,7 +148,7 @@ def test_conflict_induced_groups_gather_disagreeing_datasets():
 
 
 def test_conflict_induced_between_separates_disagreeing_datasets():
-    split = median_split.conflict_induced(np.zeros((4, 1)), [1] * 4, similarity=TWO_CAMPS, objective="between")
+    split = PARTITIONERS["conflict_induced"](np.zeros((4, 1)), [1] * 4, similarity=TWO_CAMPS, objective="between")
     np.testing.assert_array_equal(split, [0, 0, 1, 1])
 
 
@@ -164,7 +163,7 @@ def test_conflict_induced_seeds_are_the_most_conflicting_pair_then_the_farthest_
 def test_wrong_requests_are_refused_with_what_was_got():
     one, two = np.zeros((4, 1)), [1] * 4
     for method, options, message in [
-        ("median_split", {"groups": 3}, "3 groups asked for, but 1 axes make 2"),
+        ("median_split", {"groups": 3}, "3 groups requested, but 1 axes make 2"),
         ("joint", {"groups": 2}, "joint training has one"),
         ("random", {"groups": 3}, "power of two"),
         ("random", {"groups": 0}, "power of two"),
@@ -183,6 +182,21 @@ def test_wrong_requests_are_refused_with_what_was_got():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    assert lookup(PARTITIONERS, "joint", "partition.method") is median_split.joint
+    assert lookup(PARTITIONERS, "joint", "partition.method").assign is joint.joint
     with pytest.raises(ValueError, match=r"unknown partition.method 'jont'; known: conflict_induced, joint, kmeans"):
         lookup(PARTITIONERS, "jont", "partition.method")
+
+
+def test_a_method_says_whether_it_looks_at_gradients():
+    """A method that says no gets the same groups whatever the scores and similarities; one that says yes does not."""
+    scores = np.random.default_rng(0).standard_normal((8, 2))
+    for name, partitioner in PARTITIONERS.items():
+        one, other = (
+            partitioner(sign * scores, np.arange(1, 9), similarity=sign * cosines(8), seed=1).tolist()
+            for sign in (1, -1)
+        )
+        assert uses_gradients(name) or one == other
+        assert name in ("joint", "random") or uses_gradients(name)
+    assert not any(map(uses_gradients, ASSIGNMENTS))
+    with pytest.raises(ValueError, match=r"unknown partition.method 'jont'; known: conflict_induced, examples, joint"):
+        uses_gradients("jont")

@@ -7,7 +7,7 @@ import pytest
 
 from merit_jax.core.seeds import fold
 from merit_jax.gradients.store import GradientStore
-from merit_jax.partition.median_split import PARTITIONERS
+from merit_jax.partition import PARTITIONERS
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.stages import run_stages
 from merit_jax.workdir.artifacts import read_json

@@ -147,7 +147,7 @@ def test_a_copy_with_one_bit_changed_is_not_merged(run):
 
 def test_a_copy_without_its_checksums_is_not_merged_until_it_has_been_looked_at(finished, run):
     Path(run.workdir.branch(1) / "checksums.json").unlink()
-    refused(run, "merge", r"branches/1/checksums\.json says nothing of checkpoint \d+; copy the whole folder")
+    refused(run, "merge", r"branches/1/checksums\.json has no checksums of checkpoint \d+; copy the whole folder")
     run.workdir.branch_done(1).unlink()
     train_branch(run, 1)
     run_stages(run, ("merge",))

@@ -9,9 +9,9 @@ from merit_jax import conflict
 from merit_jax.core import tree
 from merit_jax.diagnostics import hessian
 from merit_jax.diagnostics.predicted_gain import gradient_curvature, split_gain
-from merit_jax.gradients.compression import make_compressor
+from merit_jax.gradients.compression import Stride
 from merit_jax.gradients.estimate import dataset_gradients
-from merit_jax.partition.median_split import PARTITIONERS
+from merit_jax.partition import PARTITIONERS
 from tests.support import toy
 
 ETA = 0.05
@@ -46,7 +46,7 @@ class Mixture(NamedTuple):
 def mixture(H: np.ndarray, deltas: np.ndarray) -> Mixture:
     """The mixture, its gradients and its curvature taken by the project."""
     quadratic, theta0 = toy.Quadratic(H, deltas), toy.leaves(np.zeros(len(H)))
-    whole, keep = quadratic.objective(), make_compressor("stride", stride=1)
+    whole, keep = quadratic.objective(), Stride(1)
     trees = [hessian.gradient(quadratic.objective([t]), theta0) for t in range(len(deltas))]
     M = gradient_curvature(lambda v: hessian.product(whole, theta0, v), trees, [keep(g) for g in trees], keep)
     return Mixture(quadratic, theta0, M)

@@ -5,7 +5,7 @@ import pytest
 
 from merit_jax import conflict
 from merit_jax.diagnostics.predicted_gain import split_gain
-from merit_jax.partition.median_split import PARTITIONERS
+from merit_jax.partition import PARTITIONERS
 from tests.support import splits, toy
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -37,8 +37,8 @@ class KilledError(Exception):
     pass
 
 
-def train(directory, die_at=None, inputs="a", every=2, log_every=2, stop_at=None):
-    optimizer = make_optimizer("adamw")
+def train(directory, die_at=None, inputs="a", every=2, log_every=2, stop_at=None, name="adamw"):
+    optimizer = make_optimizer(name)
     mesh = sharding.make_mesh()
     leaves, frozen = tree.split(toy.params(), ["kernel"])
     place = lambda leaf: sharding.place(leaf, jax.NamedSharding(mesh, jax.P()))  # noqa: E731
@@ -85,9 +85,18 @@ def test_a_killed_branch_ends_bit_equal(tmp_path, undisturbed, die_at):
     assert steps[-1] == STEPS
 
 
+@pytest.mark.parametrize("name", ["lion", "adafactor", "muon"])
+def test_the_state_of_any_optimizer_is_saved_and_restored(tmp_path, name):
+    train(tmp_path / "whole", name=name)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", die_at=5, name=name)
+    train(tmp_path / "killed", name=name)
+    assert result(tmp_path / "killed").tobytes() == result(tmp_path / "whole").tobytes()
+
+
 @pytest.mark.parametrize("stop_at", [0, 1, 3, 6])
-def test_a_branch_told_to_stop_saves_there_and_then_ends_bit_equal(tmp_path, undisturbed, stop_at):
-    with pytest.raises(UnfinishedError, match=f"saved, at step {stop_at} of 7"):
+def test_a_preempted_branch_saves_there_and_then_ends_bit_equal(tmp_path, undisturbed, stop_at):
+    with pytest.raises(UnfinishedError, match=f"saved at step {stop_at} of 7"):
         train(tmp_path, stop_at=stop_at, every=100, log_every=5)
     saved = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
     assert saved == ([stop_at] if stop_at else [])

@@ -1,10 +1,16 @@
 """Schedules and optimizers against their formulas."""
 
+import inspect
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import optax.contrib
 import pytest
 
-from merit_jax.training.optimizer import make_optimizer, make_schedule
+from merit_jax.training import optimizer
+from merit_jax.training.optimizer import UNFIT, known_optimizers, make_optimizer, make_schedule
 
 
 def rates(name, warmup=0.25, steps=8):
@@ -38,8 +44,8 @@ def test_a_warm_up_of_the_whole_run_and_an_unknown_schedule_are_refused():
 
 
 def update(name, gradient, leaves, **options):
-    optimizer = make_optimizer(name, **options)
-    updates, _ = optimizer.update(gradient, optimizer.init(leaves), leaves)
+    made = make_optimizer(name, **options)
+    updates, _ = made.update(gradient, made.init(leaves), leaves)
     return {path: 0.1 * update for path, update in updates.items()}
 
 
@@ -69,5 +75,90 @@ def test_adamws_first_step_is_the_sign_of_the_gradient():
 
 
 def test_an_unknown_optimizer_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"train.optimizer 'lion'; known: adamw, sgd"):
-        make_optimizer("lion")
+    with pytest.raises(
+        ValueError, match=r"unknown train.optimizer 'lyon'; known: acprop, .*, adamw, .*, lion, .*, sgd"
+    ):
+        make_optimizer("lyon")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("lbfgs", "more than gradients"), ("fromage", "not proportional"), ("schedule_free_sgd", "evaluated")],
+)
+def test_an_unfit_optimizer_says_why_and_lists_the_known_ones(name, reason):
+    with pytest.raises(ValueError, match=rf"{name}.*{reason}.*; use one of .*adamw"):
+        make_optimizer(name)
+
+
+def test_every_optimizer_with_a_learning_rate_is_known_or_unfit():
+    rated = {**optimizer._rated(optax), **optimizer._rated(optax.contrib)}
+    assert rated.keys() == known_optimizers().keys() | UNFIT.keys()
+    assert "sgd" in rated
+
+
+def stacked():
+    """Leaves of every kind that models have: a stack of kernels, a kernel, an embedding, a vector."""
+    rng = np.random.default_rng(0)
+    shapes = {"layers/kernel": (2, 4, 6), "head/kernel": (4, 6), "embed/embedding": (8, 4), "norm/scale": (6,)}
+    return {path: jnp.asarray(rng.standard_normal(shape), jnp.float32) for path, shape in shapes.items()}
+
+
+def bowl(leaves):
+    return sum(jnp.sum(jnp.square(leaf - 3)) for leaf in leaves.values())
+
+
+def trained(made, leaves, rate, steps=30):
+    @jax.jit
+    def step(leaves, state):
+        updates, state = made.update(jax.grad(bowl)(leaves), state, leaves)
+        return optax.apply_updates(leaves, jax.tree.map(lambda update: rate * update, updates)), state
+
+    state = made.init(leaves)
+    for _ in range(steps):
+        leaves, state = step(leaves, state)
+    return leaves
+
+
+@pytest.mark.parametrize("name", sorted(known_optimizers()))
+def test_known_optimizers_descend_in_proportion_to_their_rate(name):
+    """The rate that multiplies the updates does what the optimizer's own learning rate would."""
+    leaves, make = stacked(), known_optimizers()[name]
+    inner = {key: value for key, value in {"b1": 0.9, "b2": 0.999}.items() if key in inspect.signature(make).parameters}
+    outside = trained(make(learning_rate=1.0, **inner), leaves, 2**-7)
+    inside = trained(make(learning_rate=2**-7, **inner), leaves, 1.0)
+    for path in leaves:
+        np.testing.assert_allclose(outside[path], inside[path], rtol=1e-4, atol=1e-5)
+    assert bowl(trained(make_optimizer(name), leaves, 2**-7)) < bowl(leaves)
+
+
+@pytest.mark.parametrize("name", ["lion", "adafactor", "muon", "novograd"])
+def test_decay_is_decoupled_whether_the_optimizer_has_it_or_not(name):
+    """Without a gradient, what may decay shrinks by the rate times the decay, and the rest stays."""
+    leaves = stacked()
+    made = make_optimizer(name, weight_decay=0.5, no_decay=("norm",))
+    updates, _ = made.update(jax.tree.map(jnp.zeros_like, leaves), made.init(leaves), leaves)
+    for path, leaf in leaves.items():
+        np.testing.assert_allclose(updates[path], 0 if "norm" in path else -0.5 * leaf, atol=1e-6)
+
+
+def test_muon_orthogonalises_each_kernel_of_a_stack():
+    leaves = stacked()
+    made = make_optimizer("muon")
+    updates, _ = made.update(jax.grad(bowl)(leaves), made.init(leaves), leaves)
+    for matrix in (*updates["layers/kernel"], updates["head/kernel"]):
+        values = np.linalg.svd(matrix, compute_uv=False)
+        assert values.max() < 2 * values.min()
+
+
+def test_adamw_and_sgd_are_what_they_were():
+    """To the bit: AdamW and SGD with momentum, written out."""
+    leaves, options = stacked(), {"weight_decay": 0.1, "no_decay": ("norm",), "b1": 0.8}
+
+    def mask(leaves):
+        return {path: "norm" not in path for path in leaves}
+
+    adamw = optax.adamw(1.0, b1=0.8, b2=0.999, eps=1e-8, weight_decay=0.1, mask=mask)
+    sgd = optax.chain(optax.trace(0.8), optax.add_decayed_weights(0.1, mask=mask), optax.scale(-1.0))
+    for name, expected in (("adamw", adamw), ("sgd", sgd)):
+        for path, leaf in trained(make_optimizer(name, **options), leaves, 2**-7, steps=5).items():
+            np.testing.assert_array_equal(leaf, trained(expected, leaves, 2**-7, steps=5)[path])

@@ -27,7 +27,7 @@ def test_the_notice_is_told_and_nothing_is_begun_after_it():
             os.kill(os.getpid(), signal.SIGTERM)
             answers.append(told(5))
 
-    with pytest.raises(UnfinishedError, match="told to stop"):
+    with pytest.raises(UnfinishedError, match="preempted"):
         work()
     assert answers == [True]
     assert signal.getsignal(signal.SIGTERM) is before

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from merit_jax.core import sharding, tree
 from merit_jax.training.loop import in_micro_batches
@@ -55,8 +56,9 @@ def test_a_batch_of_padding_moves_nothing():
     jax.tree.map(np.testing.assert_array_equal, before, state.leaves)
 
 
-def test_every_step_of_every_branch_runs_the_same_program():
-    mesh, optimizer = sharding.make_mesh(), make_optimizer("adamw")
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lion", "adafactor", "sm3", "muon"])
+def test_every_step_of_every_branch_runs_the_same_program(name):
+    mesh, optimizer = sharding.make_mesh(), make_optimizer(name)
     step = make_step(toy.loss, optimizer)
     axes = {"dense/bias": ("norm",), "dense/kernel": ("layers", "embed")}
     for seed in range(2):

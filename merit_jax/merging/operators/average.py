@@ -10,10 +10,14 @@ from merit_jax.merging.operators.task_vectors import Parameter, upcast
 
 
 def token_weights(tokens: Sequence[int]) -> Float[np.ndarray, " k"]:
-    """`w_k = N_k / Σ_j N_j`, from the exact number of supervised tokens each branch trained on.
+    """Computes `w_k = N_k / Σ_j N_j`, from the exact number of supervised tokens each branch trained on.
 
     Raises:
         ValueError: No branch, or a branch that trained on no token.
+
+    Examples:
+        >>> token_weights([300, 100]).tolist()
+        [0.75, 0.25]
     """
     if not len(tokens) or min(tokens) <= 0:
         raise ValueError(f"every branch must have trained on at least one token; got the counts {list(tokens)}")
@@ -22,7 +26,7 @@ def token_weights(tokens: Sequence[int]) -> Float[np.ndarray, " k"]:
 
 
 def token_weighted(parameter: Parameter, weights: Sequence[float]) -> Array:
-    """`θ̄ = Σ_k w_k θ_k` (MERIT Alg. 1, step 5); with `w_k` in proportion to tokens, the paper's merge.
+    """Averages `θ̄ = Σ_k w_k θ_k` (MERIT Alg. 1, step 5); with `w_k` in proportion to tokens, the paper's merge.
 
     Computed as `θ_1 − Σ_{k>1} w_k (θ_1 − θ_k)`, one branch at a time: where the branches agree, the result is theirs
     to the bit, and the rounding error is relative to their differences.
@@ -35,12 +39,12 @@ def token_weighted(parameter: Parameter, weights: Sequence[float]) -> Array:
 
 
 def uniform(parameter: Parameter, weights: Sequence[float]) -> Array:
-    """`θ̄ = (1/K) Σ_k θ_k`, whatever the token counts: a uniform soup."""
+    """Averages `θ̄ = (1/K) Σ_k θ_k`, whatever the token counts: a uniform soup."""
     return token_weighted(parameter, [1 / len(weights)] * len(weights))
 
 
 def interpolate(parameter: Parameter, weights: Sequence[float], *, scale: int | float) -> Array:
-    """`θ_0 + λ (θ − θ_0)` for one branch: WiSE-FT, exact at λ = 0 and λ = 1.
+    """Interpolates `θ_0 + λ (θ − θ_0)` for one branch: WiSE-FT, exact at λ = 0 and λ = 1.
 
     Args:
         scale: λ; in 0..1 it interpolates.
@@ -54,5 +58,5 @@ def interpolate(parameter: Parameter, weights: Sequence[float], *, scale: int | 
 
 
 def scaled_average(parameter: Parameter, weights: Sequence[float], scale: int | float) -> Array:
-    """`θ_0 + λ (θ̄ − θ_0)` with `θ̄` the weighted mean; exact at λ = 0 and λ = 1."""
+    """Computes `θ_0 + λ (θ̄ − θ_0)` with `θ̄` the weighted mean; exact at λ = 0 and λ = 1."""
     return (1 - scale) * upcast(parameter.base) + scale * token_weighted(parameter, weights)

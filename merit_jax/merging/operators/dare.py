@@ -20,14 +20,14 @@ def dare_linear(
     drop_rate: int | float = 0.9,
     seed: int = 0,
 ) -> Array:
-    """`θ_0 + λ Σ_k w_k τ̃_k` for every parameter; in τ̃_k an entry is 0 with probability p, else τ_k / (1 − p) (Eq. 2).
+    """Merges to `θ_0 + λ Σ_k w_k τ̃_k`; in τ̃_k an entry is 0 with probability p, else τ_k / (1 − p) (Eq. 2).
 
     In expectation this is the weighted average. One branch is dropped from and rescaled in the same way.
 
     Args:
         scale: λ.
         drop_rate: p (the paper finds 0.9 harmless for fine-tuned language models).
-        seed: What is dropped depends on the seed, the parameter's name and the branch's number, nothing else.
+        seed: The dropped entries depend on the seed, the parameter's name and the branch's number, nothing else.
     """
     dropped = zip(weights, _dropped(parameter, drop_rate, seed), strict=True)
     return moved(parameter.base, total(np.float32(weight) * vector for weight, vector in dropped), scale)
@@ -43,7 +43,7 @@ def dare_ties(
     weighted_election: bool = False,
     weighted_mean: bool = False,
 ) -> Array:
-    """TIES with the random drop of DARE in the place of its trim, for every parameter.
+    """Merges as TIES does, with the random drop of DARE in the place of its trim.
 
     Args:
         scale: λ.

@@ -8,11 +8,11 @@ from merit_jax.core.types import Array
 from merit_jax.merging.operators.task_vectors import Parameter, moved, task_vectors
 
 LEAST = 1e-20
-"""Floor of F_k where none is asked for, so that nothing is divided by zero."""
+"""Smallest floor of F_k, so that nothing is divided by zero."""
 
 
 def fisher(parameter: Parameter, weights: Sequence[float], *, floor: int | float = 1e-6) -> Array:
-    """`θ̄ = Σ_k w_k F_k θ_k / Σ_k w_k F_k` entry by entry, for every parameter (Eq. 3).
+    """Averages `θ̄ = Σ_k w_k F_k θ_k / Σ_k w_k F_k` entry by entry (Eq. 3).
 
     F_k is the diagonal of branch k's Fisher information. Where no branch has any, the result is the average by `weights`. One
     branch comes back.
@@ -23,7 +23,7 @@ def fisher(parameter: Parameter, weights: Sequence[float], *, floor: int | float
     known = list(parameter.fishers)
     mean = float(np.mean([float(information.mean()) for information in known])) or 1.0
     least = np.float32(max(floor, LEAST))
-    vector, total = np.float32(0), np.float32(0)
+    vector, total = np.zeros((), np.float32), np.zeros((), np.float32)
     for weight, leaf, information in zip(weights, task_vectors(parameter), known, strict=True):
         strength = np.float32(weight) * (information.astype(np.float32) / np.float32(mean)).clip(least)
         vector, total = vector + strength * leaf, total + strength

@@ -14,7 +14,7 @@ from merit_jax.merging.operators.task_vectors import KernelLayout, Parameter, mo
 
 
 def iso_c(parameter: Parameter, weights: Sequence[float], *, scale: int | float = 1.0) -> Array:
-    """`θ_0 + α s̄ U Vᵀ` for matrices: `Δ = Σ_k Δ_k = U S Vᵀ` with all singular values made equal (Eq. 7).
+    """Merges to `θ_0 + α s̄ U Vᵀ` for matrices: `Δ = Σ_k Δ_k = U S Vᵀ` with all singular values made equal (Eq. 7).
 
     s̄ is the mean of all min(m, n) singular values; directions with s = 0 are not made up. The sum takes no weights. Vectors
     are moved by α towards their average by `weights`. One branch gets a flat spectrum too.
@@ -30,7 +30,7 @@ def iso_c(parameter: Parameter, weights: Sequence[float], *, scale: int | float 
 def iso_cts(
     parameter: Parameter, weights: Sequence[float], *, scale: int | float = 1.0, common_fraction: int | float = 0.8
 ) -> Array:
-    """`θ_0 + α s̄ U⊥ V⊥ᵀ` for matrices: a common subspace and one for each task, all directions alike (Alg. 2).
+    """Merges to `θ_0 + α s̄ U⊥ V⊥ᵀ` for matrices: a common subspace and one for each task, all directions alike (Alg. 2).
 
     With matrices [out, in], the paper's layout: the top directions of `Δ = Σ_k Δ_k` are the common space, and each task adds
     the top directions of `Δ_k − U_c U_cᵀ Δ_k`. U_c spans outputs; matrices stored [in, out] are transposed before.
@@ -50,7 +50,7 @@ def iso_cts(
 
 
 def own_directions(rank: int, tasks: int, common_fraction: int | float) -> int:
-    """Directions that each task gets to itself: `round((r − ⌊c r⌋) / K)`, at most ⌊r / K⌋."""
+    """Returns the number of directions that each task gets to itself: `round((r − ⌊c r⌋) / K)`, at most ⌊r / K⌋."""
     return min(round((rank - int(rank * common_fraction)) / tasks), rank // tasks)
 
 
@@ -81,5 +81,5 @@ def _outputs_first(matrix: Array, layout: KernelLayout) -> Array:
 
 
 def _outside(common: Svd, task: Float[Array, "m n"]) -> Float[Array, "m n"]:
-    """The task's matrix [out, in] without what lies in the common space of outputs."""
+    """The task's matrix [out, in] without its part in the common space of outputs."""
     return task - common.left @ (common.left.T @ task)

@@ -13,10 +13,10 @@ from merit_jax.merging.operators.task_vectors import Parameter, moved, task_vect
 
 
 def model_stock(parameter: Parameter, weights: Sequence[float]) -> Array:
-    """`θ_0 + t · (1/K) Σ_k τ_k`, `t = K c / (1 + (K − 1) c)`, c the mean cosine of two task vectors (Eq. 5).
+    """Merges to `θ_0 + t · (1/K) Σ_k τ_k`, `t = K c / (1 + (K − 1) c)`, c the mean cosine of two task vectors (Eq. 5).
 
     Every matrix of a stack has a t of its own; any other parameter has one t, a stack of vectors included. The average is
-    uniform, as in the paper. c is cut to 0..1, so that branches which disagree on average give theta0; the cosine with a task
+    uniform, as in the paper. c is clipped to 0..1, so that branches which disagree on average give theta0; the cosine with a task
     vector of zero is 0. Defined for two branches and more.
     """
     return moved(parameter.base, _stock(list(task_vectors(parameter)), bool(parameter.matrix)))

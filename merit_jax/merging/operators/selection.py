@@ -1,4 +1,4 @@
-"""The m-th largest magnitude of numbers that come in pieces: exact, in two passes and the memory of one piece."""
+"""Exact m-th largest magnitude of numbers that come in pieces, in two passes and the memory of one piece."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -19,7 +19,7 @@ Pieces = Callable[[], Iterable[Array]]
 
 
 class Place(NamedTuple):
-    """Where a rank falls among counted bins.
+    """The place of a rank among counted bins.
 
     Attributes:
         bin: The bin.
@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
 
 def magnitude_threshold(pieces: Pieces, density: int | float) -> float:
-    """The m-th largest |x| of n numbers, m = max(1, ⌊density · n⌋): keeping |x| at least as large keeps the largest m.
+    """Finds the m-th largest |x| of n numbers, m = max(1, ⌊density · n⌋): keeping |x| at least as large keeps the largest m.
 
     A non-negative float32 orders as its bits do. The first pass counts the upper halves of the bits and finds that of the
     wanted number; the second counts the lower halves behind it.
@@ -39,6 +39,11 @@ def magnitude_threshold(pieces: Pieces, density: int | float) -> float:
     Args:
         pieces: Gives the same numbers at every pass, float32.
         density: Share to keep, above 0; 1 keeps everything and reads nothing.
+
+    Examples:
+        >>> pieces = [np.array([0.5, -3.0], np.float32), np.array([2.0, -1.0], np.float32)]
+        >>> magnitude_threshold(lambda: pieces, density=0.5)
+        2.0
     """
     if density == 1:
         return 0.0

@@ -14,7 +14,7 @@ from merit_jax.merging.operators.task_vectors import Parameter, moved, task_vect
 
 
 def star(parameter: Parameter, weights: Sequence[float], *, eta: int | float = 0.4) -> Array:
-    """`θ_0 + Σ_k w_k Δ'_k` for matrices: each task's spectrum truncated and rescaled (Eq. 1-3).
+    """Merges to `θ_0 + Σ_k w_k Δ'_k` for matrices: each task's spectrum truncated and rescaled (Eq. 1-3).
 
     `Δ'_k = U_r (S_r · Σ_i s_i / Σ_{i≤r} s_i) V_rᵀ` with r the smallest rank whose singular values reach `eta` of the nuclear
     norm, which is thereby kept. The paper averages uniformly. Vectors are averaged by `weights`. One branch is truncated and

@@ -1,4 +1,4 @@
-"""What the methods on matrices share: singular values in float32, layer by layer, without directions that are not there."""
+"""Singular value decompositions in float32, layer by layer, without directions that are not there."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -29,14 +29,14 @@ class Svd(NamedTuple):
 
 
 def svd(matrix: Float[Array, "m n"], norm: Float[Array, ""] | None = None) -> Svd:
-    """The thin singular value decomposition, min(m, n) values.
+    """Computes the thin singular value decomposition, min(m, n) values.
 
     Singular vectors of values that are zero to rounding are arbitrary, so they are set to zero: nothing that is built
     from them depends on how the decomposition was computed.
 
     Args:
         matrix: The matrix.
-        norm: What rounding errors are measured by: that of what the matrix was computed from, or its own.
+        norm: Scale of the rounding errors: the norm of what the matrix was computed from; None: its own largest value.
     """
     left, values, right = jnp.linalg.svd(matrix, full_matrices=False)
     there = values > ROUNDING * (values[0] if norm is None else norm)
@@ -44,23 +44,23 @@ def svd(matrix: Float[Array, "m n"], norm: Float[Array, ""] | None = None) -> Sv
 
 
 def truncated(found: Svd, count: int) -> Svd:
-    """Its `count` largest singular values."""
+    """Returns the `count` largest singular values with their vectors."""
     return Svd(found.left[:, :count], found.values[:count], found.right[:count])
 
 
 def concatenated(parts: Sequence[Svd]) -> Svd:
-    """The directions of several decompositions side by side."""
+    """Puts the directions of several decompositions next to each other."""
     left, values, right = zip(*parts, strict=True)
     return Svd(jnp.concatenate(left, axis=1), jnp.concatenate(values), jnp.concatenate(right))
 
 
 def product(parts: Svd) -> Float[Array, "m n"]:
-    """The matrix."""
+    """Multiplies a decomposition out."""
     return (parts.left * parts.values) @ parts.right
 
 
 def orthogonalised(matrix: Float[Array, "m n"]) -> Float[Array, "m n"]:
-    """`X = P D Qᵀ -> P Qᵀ`, the nearest matrix with orthonormal columns (rows, if it is wide).
+    """Maps `X = P D Qᵀ` to `P Qᵀ`, the nearest matrix with orthonormal columns (rows, if it is wide).
 
     Of a matrix without full rank, the nearest partial isometry: directions with D = 0 are left out.
     """
@@ -69,7 +69,7 @@ def orthogonalised(matrix: Float[Array, "m n"]) -> Float[Array, "m n"]:
 
 
 def per_matrix(merge: Callable[..., Any], vectors: Sequence[Any]) -> Any:
-    """`merge` of each layer: mapped over the leading axes of matrices or stacks of them.
+    """Maps `merge` over layers, the leading axes of matrices or stacks of them.
 
     A layer at a time, so that the decompositions of one are in memory; in full float32 on every device.
 
@@ -78,7 +78,7 @@ def per_matrix(merge: Callable[..., Any], vectors: Sequence[Any]) -> Any:
         vectors: Per branch, its matrices [..., m, n], or trees of arrays with the same leading axes.
 
     Returns:
-        What `merge` gives, with those leading axes.
+        The results of `merge`, with those leading axes.
     """
     layers = _layers(vectors[0])
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(layers) :]), tuple(vectors))

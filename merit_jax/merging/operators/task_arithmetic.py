@@ -7,11 +7,11 @@ from merit_jax.merging.operators.task_vectors import Parameter, moved, task_vect
 
 
 def task_arithmetic(parameter: Parameter, weights: Sequence[float], *, scale: int | float = 0.4) -> Array:
-    """`θ_0 + λ Σ_k τ_k`, τ_k = θ_k − θ_0, for every parameter (§2).
+    """Merges to `θ_0 + λ Σ_k τ_k`, τ_k = θ_k − θ_0 (§2).
 
     The sum takes no weights. One branch is moved to λ of its task vector.
 
     Args:
-        scale: λ. 0.4 is what the authors use where no data is held out to choose it.
+        scale: λ. The authors use 0.4 where no data is held out to choose it.
     """
     return moved(parameter.base, total(task_vectors(parameter)), scale)

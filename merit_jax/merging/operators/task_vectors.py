@@ -1,4 +1,4 @@
-"""What an operator gets to see of one parameter, and the parts that operators share."""
+"""One parameter as operators see it, and the task vectors that they share."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 from merit_jax.core.types import Array
 
 KernelLayout = Literal["in_out", "out_in"]
-"""How a linear map is stored: `x W` with W [in, out], as in Flax, or `x Wᵀ` with W [out, in], as in PyTorch."""
+"""Storage of a linear map: `x W` with W [in, out], as in Flax, or `x Wᵀ` with W [out, in], as in PyTorch."""
 
 
 class Parameter(NamedTuple):
@@ -19,11 +19,11 @@ class Parameter(NamedTuple):
     Attributes:
         path: Its name.
         base: Its value in theta0.
-        leaves: Its value in each branch, in order, read as it is asked for; can be gone through once.
+        leaves: Its value in each branch, in order, read as the iteration gets to it; can be gone through once.
         matrix: The layout of its last two axes if it is a linear map, or a stack of them along the leading axes; otherwise
             None, and methods on matrices take it as a vector.
-        survey: What the operator's first pass over all parameters found, if it makes one.
-        fishers: Its diagonal Fisher information in each branch, like `leaves`, if the operator asks for it.
+        survey: Result of the operator's first pass over all parameters, if it makes one.
+        fishers: Its diagonal Fisher information in each branch, like `leaves`, if the operator needs it.
     """
 
     path: str
@@ -35,27 +35,27 @@ class Parameter(NamedTuple):
 
 
 def named_kernel(path: str, spec: jax.ShapeDtypeStruct) -> KernelLayout | None:
-    """The linear maps of our models: leaves called "kernel", [in, out] or [layers, in, out]."""
+    """Returns the layout of our models' linear maps: leaves called "kernel", [in, out] or [layers, in, out]."""
     return "in_out" if path.rpartition("/")[2] == "kernel" and len(spec.shape) >= 2 else None
 
 
 def task_vector(base: Array, leaf: Array) -> Array:
-    """`τ_k = θ_k − θ_0`, float32."""
+    """Computes `τ_k = θ_k − θ_0`, float32."""
     return leaf.astype(np.float32) - base.astype(np.float32)
 
 
 def task_vectors(parameter: Parameter) -> Iterator[Array]:
-    """The task vector of each branch, computed as it is asked for."""
+    """Iterates over the task vectors of the branches, each computed when the iteration gets to it."""
     return (task_vector(parameter.base, leaf) for leaf in parameter.leaves)
 
 
 def moved(base: Array, vector: Array, scale: int | float = 1) -> Array:
-    """`θ_0 + λ τ`, float32."""
+    """Computes `θ_0 + λ τ`, float32."""
     return base.astype(np.float32) + np.float32(scale) * vector
 
 
 def total(vectors: Iterable[Array]) -> Array:
-    """`Σ_k τ_k`, one at a time."""
+    """Computes `Σ_k τ_k`, one at a time."""
     remaining = iter(vectors)
     result = next(remaining)
     for vector in remaining:
@@ -64,5 +64,5 @@ def total(vectors: Iterable[Array]) -> Array:
 
 
 def upcast(leaf: Array) -> Array:
-    """The leaf in float32, or in its own dtype if that is wider."""
+    """Casts a leaf to float32, unless its own dtype is wider."""
     return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32), copy=False)

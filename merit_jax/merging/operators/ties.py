@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ def ties(
     weighted_election: bool = False,
     weighted_mean: bool = False,
 ) -> Array:
-    """`θ_0 + λ τ` for every parameter: trim, elect a sign per entry, average those that agree with it (Alg. 1).
+    """Merges to `θ_0 + λ τ`: trim, elect a sign per entry, average those that agree with it (Alg. 1).
 
     τ̂_k keeps the largest `density` of the entries of τ_k by magnitude; `γ = sgn(Σ_k a_k τ̂_k)`;
     `τ = Σ_{k ∈ A} b_k τ̂_k / Σ_{k ∈ A} b_k` with `A = {k: sgn τ̂_k = γ}`. The paper has a = b = 1; mergekit a = b = w. Where
@@ -45,25 +46,26 @@ def ties(
 def thresholds(
     vectors: Callable[[int], Iterator[Array]], branches: int, options: Mapping[str, Any]
 ) -> tuple[float, ...] | None:
-    """The first pass of `trim_scope="global"`: the smallest magnitude that is kept, per branch."""
+    """Makes the first pass of `trim_scope="global"`: the smallest magnitude that is kept, per branch."""
     if options["trim_scope"] != "global":
         return None
     return tuple(magnitude_threshold(partial(vectors, k), options["density"]) for k in range(branches))
 
 
 def weighted(options: Mapping[str, Any]) -> bool:
-    """Whether weights make a difference with these options."""
+    """Returns whether weights make a difference with these options."""
     return options["weighted_election"] or options["weighted_mean"]
 
 
 def consensus(
     vectors: Iterable[Array], weights: Sequence[float], *, weighted_election: bool, weighted_mean: bool
 ) -> Array:
-    """Election by mass and the mean of those that agree, see `ties`; the vectors are gone through once."""
-    tally = None
-    for vector, weight in zip(vectors, weights, strict=True):
+    """Elects by mass and averages those that agree, see `ties`; the vectors, at least one, are gone through once."""
+    remaining = iter(vectors)
+    first = next(remaining)
+    tally = _empty(first)
+    for vector, weight in zip(chain([first], remaining), weights, strict=True):
         cast = np.float32(weight if weighted_election else 1), np.float32(weight if weighted_mean else 1)
-        tally = _empty(vector) if tally is None else tally
         tally = _add(tally, vector, *cast)
     return _elected(tally)
 
@@ -107,7 +109,7 @@ def _trimmed(vector: Array, threshold: Array) -> Array:
 
 
 def _with_thresholds(parameter: Parameter, density: int | float) -> Iterator[tuple[Array, np.float32]]:
+    known = parameter.survey
     for k, vector in enumerate(task_vectors(parameter)):
-        known = parameter.survey
-        threshold = magnitude_threshold(lambda it=vector: [it], density) if known is None else known[k]
+        threshold = magnitude_threshold(partial(list, [vector]), density) if known is None else known[k]
         yield vector, np.float32(threshold)

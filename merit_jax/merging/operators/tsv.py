@@ -13,7 +13,7 @@ from merit_jax.merging.operators.task_vectors import Parameter, moved, task_vect
 
 
 def tsv_m(parameter: Parameter, weights: Sequence[float], *, scale: int | float = 1.0) -> Array:
-    """`θ_0 + α U⊥ S V⊥ᵀ` for matrices: the tasks' leading singular vectors, made orthogonal to one another (Alg. 1).
+    """Merges to `θ_0 + α U⊥ S V⊥ᵀ` for matrices: the tasks' leading singular vectors, made orthogonal to one another (Alg. 1).
 
     Each task gives its top ⌊r/K⌋ singular triplets, r = min(m, n), to U = [U_1 .. U_K], S and V, and U⊥, V⊥ are the nearest
     matrices with orthonormal columns (`U = P D Qᵀ -> P Qᵀ`). The tasks are added, without weights. Vectors, and matrices with

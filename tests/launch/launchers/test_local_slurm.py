@@ -42,5 +42,5 @@ def test_branches_that_are_preempted_or_killed_are_queued_again_and_the_merge_ha
     same_bits(*(world.host(commands.OrbaxLeaves(root / name / "merged" / "params")) for name in ("one", "queued")))
     assert [read(branch / "host.json")["starts"] for branch in branches] == [2, 2]
     log = (root / "queued" / "logs" / "branch-0.log").read_text()
-    assert "told to stop, and saved, at step" in log
+    assert "preempted, and saved at step" in log
     assert local_slurm.ask(slurm, "squeue", "--noheader") == ""

@@ -1,55 +1,21 @@
-"""Unbalanced ways to group datasets: k-means, and the paper's greedy conflict-induced split.
-
-Signatures are those of `merit_jax.partition.median_split.Partitioner`.
-"""
+"""The paper's greedy conflict-induced split, which may be unbalanced."""
 
 import numpy as np
 from jaxtyping import Float
 
-from merit_jax.core.types import Array
-from merit_jax.partition.validation import Groups, Samples, checked, enough
-
-
-def kmeans(
-    scores: Float[Array, "t r"],
-    samples: Samples,
-    *,
-    similarity: Float[Array, "t t"] | None = None,
-    groups: int | None = None,
-    seed: int = 0,
-) -> Groups:
-    """K-means clusters of the representation z (10 seeded starts, the best is kept), numbered by first appearance.
-
-    Raises:
-        ValueError: Fewer distinct datasets than clusters.
-    """
-    from sklearn.cluster import KMeans  # here, for importing it takes a second, and hardly any command needs it
-
-    scores, samples = checked(scores, samples)
-    count = 2 ** scores.shape[1] if groups is None else groups
-    enough(len(samples), count)
-    distinct = len(np.unique(scores, axis=0))
-    if distinct < count:
-        raise ValueError(
-            f"k-means cannot make {count} clusters of {distinct} distinct points; ask for at most {distinct} groups"
-        )
-    labels = KMeans(n_clusters=count, n_init=10, random_state=seed).fit_predict(scores)
-    present, first = np.unique(labels, return_index=True)
-    if len(present) < count:
-        raise ValueError(f"k-means left {count - len(present)} of {count} clusters empty; ask for fewer groups")
-    return np.argsort(np.argsort(first))[labels].astype(np.int32)
+from merit_jax.partition.partitioner import Groups, Samples, Scores, Similarity, checked, enough
 
 
 def conflict_induced(
-    scores: Float[Array, "t r"],
+    scores: Scores,
     samples: Samples,
     *,
-    similarity: Float[Array, "t t"] | None = None,
+    similarity: Similarity = None,
     groups: int | None = None,
     seed: int = 0,
     objective: str = "within",
 ) -> Groups:
-    """Greedy split by pairwise conflict, MERIT's "conflict-induced" baseline.
+    """Splits greedily by pairwise conflict, MERIT's "conflict-induced" baseline.
 
     The most conflicting pair seeds the first two groups; each further seed has the least mean cosine to those before.
     Then, one at a time, the dataset and the group of least mean cosine are joined. Ties: lowest dataset, lowest group.
@@ -61,6 +27,13 @@ def conflict_induced(
 
     Raises:
         ValueError: No similarity, an unknown objective, or fewer datasets than groups.
+
+    Examples:
+        >>> C = np.array([[1, 0.8, -0.9, -0.7], [0.8, 1, -0.6, -0.8], [-0.9, -0.6, 1, 0.5], [-0.7, -0.8, 0.5, 1]])
+        >>> conflict_induced(np.zeros((4, 1)), [1, 1, 1, 1], similarity=C, groups=2).tolist()
+        [0, 1, 1, 0]
+        >>> conflict_induced(np.zeros((4, 1)), [1, 1, 1, 1], similarity=C, groups=2, objective="between").tolist()
+        [0, 0, 1, 1]
     """
     scores, samples = checked(scores, samples)
     count = 2 ** scores.shape[1] if groups is None else groups
@@ -82,7 +55,7 @@ def conflict_induced(
 
 
 def _seeds(C: Float[np.ndarray, "t t"], count: int) -> list[int]:
-    """The most conflicting pair, then whichever dataset has the least summed cosine to the seeds so far."""
+    """The most conflicting pair, then whichever dataset has the least summed cosine to those seeds."""
     off_diagonal = np.where(np.eye(len(C), dtype=bool), np.inf, C)
     chosen = sorted(int(i) for i in np.unravel_index(np.argmin(off_diagonal), C.shape))[:count]
     while len(chosen) < count:

@@ -1,0 +1,82 @@
+"""A partitioner: a function from conflict scores to groups, and the checks that all of them share."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int, Int32
+
+from merit_jax.core.types import Array
+
+Scores = Float[Array, "t r"]
+"""z, the place of each dataset along each conflict axis."""
+
+Samples = Int[Array, " t"] | Sequence[int]
+"""Training examples per dataset, s_t."""
+
+Similarity = Float[Array, "t t"] | None
+"""C, for those that use it."""
+
+Groups = Int32[np.ndarray, " t"]
+"""Group of each dataset, 0..K-1, every group in use."""
+
+
+class AssignGroups(Protocol):
+    """A function that assigns each dataset to a group and leaves no group empty."""
+
+    def __call__(
+        self,
+        scores: Scores,
+        samples: Samples,
+        *,
+        similarity: Similarity = None,
+        groups: int | None = None,
+        seed: int = 0,
+    ) -> Groups:
+        """Assigns datasets to groups.
+
+        Args:
+            scores: z_t.
+            samples: s_t.
+            similarity: C, for those that use it.
+            groups: Number of groups; None: 2^r, or one for joint training.
+            seed: Seed, for those that draw at random.
+
+        Raises:
+            ValueError: The method cannot make that many non-empty groups of these datasets.
+        """
+
+
+class Partitioner(NamedTuple):
+    """A way to group datasets, called as its function is.
+
+    Attributes:
+        assign: `(scores, samples, *, similarity, groups, seed) -> groups`.
+        uses_gradients: Whether it looks at scores or similarities; the others need no gradients.
+    """
+
+    assign: AssignGroups
+    uses_gradients: bool = False
+
+    def __call__(self, scores: Scores, samples: Samples, **options: Any) -> Groups:
+        """Assigns datasets to groups, with the arguments of `AssignGroups` and the method's own."""
+        return self.assign(scores, samples, **options)
+
+
+def checked(scores: Scores, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """Returns host copies of one finite row of scores and one positive sample count per dataset."""
+    scores, samples = np.asarray(scores), np.asarray(samples, np.int64)
+    if len(scores) != len(samples) or not len(samples):
+        raise ValueError(f"got scores of {len(scores)} datasets and sample counts of {len(samples)}; expected one each")
+    if not np.isfinite(scores).all():
+        rows = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()
+        raise ValueError(f"scores of datasets {rows} are not finite; look at their gradients")
+    if (samples < 1).any():
+        raise ValueError(f"datasets {np.flatnonzero(samples < 1).tolist()} have no samples; leave them out")
+    return scores, samples
+
+
+def enough(datasets: int, groups: int) -> None:
+    """Refuses a number of groups that would leave one empty."""
+    if not 1 <= groups <= datasets:
+        raise ValueError(f"cannot make {groups} non-empty groups of {datasets} datasets; ask for 1 to {datasets}")
