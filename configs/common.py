@@ -189,7 +189,7 @@ def get_config() -> ConfigDict:
     c.train.log_every = 10  # steps between lines of metrics.jsonl
 
     c.merge = ConfigDict()
-    c.merge.method = "token_weighted"  # the operator: see docs/merging.md
+    c.merge.method = "token_weighted"  # the operator: see docs/concepts/merge_operators.md
     c.merge.options = "{}"  # of that operator, as JSON: '{"scale": 0.5}' for interpolate
     c.merge.branches = ""  # workdir whose finished branches are merged; empty: this one
     c.merge.match = ""  # workdir whose merged model interpolate moves as far from theta0 as (WiSE); empty: by options
