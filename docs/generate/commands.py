@@ -93,11 +93,13 @@ def _section(name: str) -> str:
 def _with_code_blocks(text: str) -> str:
     """Fences the paragraphs that are command lines."""
     paragraphs = text.split("\n\n")
-    return "\n\n".join(f"```\n{part}\n```" if part.startswith("python -m ") else part for part in paragraphs)
+    return "\n\n".join(
+        f"```\n{part}\n```" if part.startswith("python -m ") else _with_links(part) for part in paragraphs
+    )
 
 
 def _table(found: dict[str, flags.Flag]) -> list[str]:
-    rows = [f"| `--{name}` | {_default(flag)} | {_cell(flag.help)} |" for name, flag in found.items()]
+    rows = [f"| `--{name}` | {_default(flag)} | {_meaning(flag)} |" for name, flag in found.items()]
     return ["| flag | default | meaning |", "|---|---|---|", *rows]
 
 
@@ -110,5 +112,21 @@ def _default(flag: flags.Flag) -> str:
     return f"`{flag.default_as_str.strip(chr(39))}`"
 
 
-def _cell(text: str) -> str:
-    return re.sub(r"\s+", " ", text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*"))
+def _meaning(flag: flags.Flag) -> str:
+    """Writes a flag's help as one cell of a table; what absl adds to the help is said in words."""
+    values, _, rest = flag.help.partition(">: ")
+    text = f"{rest} One of {values[1:].replace('|', ', ')}." if values[0] == "<" and rest else flag.help
+    single = re.sub(r";\s+repeat this option to specify a list of values$", "", text)
+    return cell(single if single == text else f"{single} May be given several times.")
+
+
+def cell(text: str) -> str:
+    """Writes plain text, with code between backticks, as one cell of a Markdown table."""
+    parts = re.sub(r"\s+", " ", text.replace("|", "\\|")).split("`")
+    parts[::2] = [_with_links(part.replace("<", "&lt;").replace("*", "\\*")) for part in parts[::2]]
+    return "`".join(parts)
+
+
+def _with_links(text: str) -> str:
+    """Links the pages of the documentation that a text names."""
+    return re.sub(r"docs/([\w/]+)\.md", lambda match: f"[{match[1]}](../{match[1]}.md)", text)

@@ -3,10 +3,12 @@
 import ast
 import inspect
 import io
+import re
 import tokenize
 from typing import Any, NamedTuple
 
 from configs import common
+from docs.generate.commands import cell
 
 INTRODUCTION = """# Configuration keys
 
@@ -55,7 +57,7 @@ def page() -> str:
             section = key.name
             lines += ["", f"## {section}", "", *((f"{key.meaning}.", "") if key.meaning else ()), *HEADER]
         else:
-            lines.append(f"| `{key.name}` | `{key.default!r}` | {_cell(key.meaning)} |")
+            lines.append(f"| `{key.name}` | `{key.default!r}` | {cell(_sentence(key.meaning))} |")
     return "\n".join([*lines, "", *_methods()]) + "\n"
 
 
@@ -77,8 +79,10 @@ def _comments(source: str) -> dict[int, str]:
     return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+def _sentence(text: str) -> str:
+    """Capitalises a comment, unless it begins with a symbol such as "n:" or "theta0"."""
+    word = re.match(r"\w*", text)[0]
+    return text[0].upper() + text[1:] if word.isalpha() and len(word) > 1 else text
 
 
 def _methods() -> list[str]:
@@ -89,8 +93,8 @@ def _methods() -> list[str]:
     return [
         "## Methods",
         "",
-        "A method is the word after a config file's colon, or an entry of `baselines`. It sets four keys and the number of branches:",
-        "K is that number, and R halvings make 2^R branches. [Which method to use](../concepts/which_method.md) says what each is for.",
+        "A method is the word after a config file's colon, or an entry of `baselines`. It sets four keys and the number of",
+        "branches: K is that number, and R halvings make 2^R. What each is for: [which method](../concepts/which_method.md).",
         "",
         "| method | `partition.method` | `merge.method` | `conflict.similarity` | `conflict.centring` |",
         "|---|---|---|---|---|",
