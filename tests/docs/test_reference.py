@@ -10,6 +10,8 @@ from docs.generate import api, commands, config_keys, mathml
 from merit_jax.data import manifest
 from merit_jax.data.formats import FORMATS, to_record
 from merit_jax.data.mixture import read_entry
+from merit_jax.merging import MERGERS
+from merit_jax.merging.options import declared_options
 from tests.support import pages
 
 MANIFESTS = (pages.DOCS / "reference/manifest.md").read_text()
@@ -132,3 +134,12 @@ def test_mathematics_becomes_mathml():
     assert mathml.render(page).count("<math") == 2
     assert "arithmatex" not in mathml.render(page)
     assert mathml.render("no mathematics") == "no mathematics"
+
+
+def test_every_merge_operator_is_documented_with_its_options():
+    text = (pages.DOCS / "concepts/merge_operators.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` (\|.*)$", text, re.MULTILINE))
+    assert set(MERGERS) <= set(rows)
+    for name, merger in MERGERS.items():
+        inherited = "those of both" in rows[name]
+        assert inherited or all(f"`{option}`" in rows[name] for option in declared_options(merger.leaf)), name
