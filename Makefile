@@ -34,7 +34,7 @@ test: $(VENV)/.test
 
 # What a change to one package needs (PACKAGE=merit_jax/data), or the quick core of the suite: under two minutes on two cores.
 FAST := tests/core tests/workdir tests/conflict tests/partition tests/data tests/comparison tests/theory
-OF_PACKAGE = $(wildcard $(patsubst merit_jax/%,tests/%,$(filter-out merit_jax,$(PACKAGE))))
+OF_PACKAGE = $(addprefix tests/,$(patsubst merit_jax/%,%,$(PACKAGE:%/=%)))
 test-fast: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile -m "not slow" --durations=15 \
 	    tests/test_architecture.py tests/test_docstrings.py $(if $(PACKAGE),$(OF_PACKAGE),$(FAST))

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import subprocess
 
 import pytest
 import yaml
@@ -87,3 +88,12 @@ def test_the_site_loads_nothing_from_elsewhere():
     assert config["theme"]["font"] is False
     assert not [url for key in ("extra_css", "extra_javascript") for url in config.get(key, []) if "://" in url]
     assert not [page for page in pages.PAGES if re.search(r"!\[[^\]]*\]\(https?:|<script", page.read_text())]
+
+
+def test_every_package_has_its_tests_where_test_fast_looks():
+    for package in (*(f"merit_jax/{name}" for name in api.PACKAGES), "models", "launch", "configs"):
+        words = ["make", "--dry-run", "test-fast", f"PACKAGE={package}"]
+        command = subprocess.run(words, cwd=pages.ROOT, capture_output=True, text=True, check=True).stdout
+        folder = command.split()[-1]
+        assert folder == f"tests/{package.removeprefix('merit_jax/')}"
+        assert (pages.ROOT / folder).is_dir()
