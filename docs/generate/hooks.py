@@ -34,6 +34,8 @@ def from_root(name: str, folder: str) -> str:
         label, target, anchor = match[1], match[2], match[3] or ""
         if "://" in target:
             return match[0]
+        if target in ("CHANGELOG.md", "CONTRIBUTING.md"):
+            return f"[{label}]({target.lower()})"
         return f"[{label}](../{target.removeprefix('docs/')}{anchor})" if target.startswith("docs/") else label
 
     return LINK.sub(moved, (ROOT / name).read_text())
