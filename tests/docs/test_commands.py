@@ -31,7 +31,7 @@ def test_a_quoted_command_line_is_understood(command, words):
     if not any("$" in word for word in words):
         found = parse(command, words)
         if command == "cluster":
-            launcher_options.parse(LAUNCHERS[found["engine"]].options, found["option"], found["engine"])
+            launcher_options.parse(LAUNCHERS[found["launcher"]].options, found["option"], found["launcher"])
 
 
 def test_pages_quote_most_commands():
