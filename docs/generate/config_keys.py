@@ -55,7 +55,7 @@ def page() -> str:
     for key in keys():
         if "." not in key.name and _is_section(key):
             section = key.name
-            lines += ["", f"## {section}", "", *((f"{key.meaning}.", "") if key.meaning else ()), *HEADER]
+            lines += ["", f"## {section}", "", *((f"{_sentence(key.meaning)}.", "") if key.meaning else ()), *HEADER]
         else:
             lines.append(f"| `{key.name}` | `{key.default!r}` | {cell(_sentence(key.meaning))} |")
     return "\n".join([*lines, "", *_methods()]) + "\n"
