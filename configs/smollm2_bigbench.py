@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct on the 16 BIG-bench tasks of this repository.
 
 Claim:   a real model and a real mixture through all of MERIT on a laptop; small enough to repeat with any method.
-Cost:    on 2 CPU cores see docs/results.md; about 9 GB of memory.
+Cost:    on 2 CPU cores see docs/results/index.md; about 9 GB of memory.
 Command: python -m launch.run --config=configs/smollm2_bigbench.py:merit2d --workdir=runs/bigbench/merit2d
 Arg:     joint, merit1d, merit2d, merit3d, random4, kmeans4, conflict4, soup2, examples4, ... (configs/common.py)
 """

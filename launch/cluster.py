@@ -47,7 +47,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_enum("launcher", "local", list(LAUNCHERS), "Starts the branches.")
     flags.DEFINE_alias("engine", "launcher")
-    flags.DEFINE_multi_string("option", [], "Options of the launcher, each as KEY=VALUE (see docs/clusters.md)")
+    flags.DEFINE_multi_string(
+        "option", [], "Options of the launcher, each as KEY=VALUE (see docs/guides/clusters/index.md)"
+    )
     flags.DEFINE_integer("hosts", 1, "Machines that train one branch together.", lower_bound=1)
     flags.DEFINE_integer("retries", 3, "Crashes of a branch after which it is started again.", lower_bound=0)
     flags.DEFINE_bool(

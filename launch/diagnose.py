@@ -3,7 +3,7 @@
 python -m launch.diagnose --workdir=runs/quickstart
 python -m launch.diagnose --workdir=runs/quickstart --only=connectivity,gain --config.diagnostics.examples=50
 
-docs/diagnostics.md explains what each measures, what it costs and what a healthy value looks like.
+docs/guides/diagnostics.md explains what each measures, what it costs and what a healthy value looks like.
 """
 
 from collections.abc import Sequence

@@ -40,7 +40,9 @@ def define_flags() -> None:
     flags.DEFINE_list("seeds", ["0"], "Values of config.seed.")
     flags.DEFINE_integer("partitions", 1, "Partitions of each random split, per seed.", lower_bound=1)
     flags.DEFINE_list(
-        "diagnose", [], "Diagnostics of every method (docs/diagnostics.md); gain also draws a figure of all methods."
+        "diagnose",
+        [],
+        "Diagnostics of every method (docs/guides/diagnostics.md); gain also draws a figure of all methods.",
     )
     flags.DEFINE_bool("overwrite", False, "Make artifacts again whose inputs have changed, instead of refusing.")
 

@@ -122,7 +122,9 @@ class Rendered:
         self._given: set[int] = set()
         for key in required:
             if not getattr(options, key):
-                raise ValueError(f"--option={key}=... is missing; docs/clusters.md says what each launcher needs")
+                raise ValueError(
+                    f"--option={key}=... is missing; docs/guides/clusters/index.md says what each launcher needs"
+                )
 
     def start(self, jobs: Sequence[Job]) -> None:
         """Writes the files for these branches."""

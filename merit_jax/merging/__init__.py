@@ -1,7 +1,7 @@
 """One-shot merging of branches (MERIT Alg. 1, step 5).
 
 An operator is a function of one parameter's values, in a file here, with an entry in `MERGERS`. Those that are defined on
-pairs of models only (SLERP), or that need activations (RegMean), are not among them: see `docs/merging.md`.
+pairs of models only (SLERP), or that need activations (RegMean), are not among them: see `docs/concepts/merge_operators.md`.
 """
 
 from collections.abc import Mapping

@@ -56,7 +56,9 @@ def test_every_picture_comes_after_words_on_what_to_look_at():
 
 def test_links_lead_to_files():
     links = set(re.findall(r"\]\((\.\./[^)#]+)", "".join(map(source, cells("markdown")))))
-    assert links >= {f"../docs/{name}.md" for name in ("diagnostics", "report", "own_data", "results")}
+    assert links >= {
+        f"../docs/{name}.md" for name in ("guides/diagnostics", "guides/report", "guides/own_data", "results/index")
+    }
     for link in links:
         assert (NOTEBOOK.parent / link).exists(), link
 

@@ -64,7 +64,7 @@ def hf_config(family: str = "llama", **changes: Any) -> dict[str, Any]:
     """The config.json of `config(family)`."""
     fields = {
         "model_type": family,
-        "architectures": [{"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[family]],
+        "architectures": [f"{family.title()}ForCausalLM"],
         "vocab_size": VOCAB,
         "hidden_size": 24,
         "num_hidden_layers": 3,

@@ -1,89 +1,31 @@
-"""The commands of the pages on clusters, as they stand there."""
+"""The pages on clusters: a command for every launcher, and only options that exist. tests/docs parses their command lines."""
 
-import json
-import os
 import re
-import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from docs.generate.commands import parse
 from launch.launchers import LAUNCHERS
-from launch.launchers.options import parse
-from tests.support import commands
+from tests.support import pages
 
-pytestmark = pytest.mark.slow
-
-PAGES = ("branches_anywhere", "clusters", "clusters_tpu", "clusters_slurm", "clusters_ray", "clusters_spot")
-SCRIPT = """
-import importlib, json, sys
-from absl import flags
-module = importlib.import_module(sys.argv[1])
-module.define_flags()
-found = []
-for line in json.loads(sys.argv[2]):
-    flags.FLAGS.unparse_flags()
-    rest = flags.FLAGS([sys.argv[1], *line])
-    assert len(rest) == 1, rest
-    known = {name: flags.FLAGS[name].value for name in ("launcher", "option") if name in flags.FLAGS}
-    for name in known:
-        flags.FLAGS[name].unparse()
-    found.append(known)
-print(json.dumps(found))
-"""
-"""Parses command lines as a command of launch/ would, and prints the launchers and options in them."""
-
-
-def lines():
-    """(module, words) of each command of launch/ on the pages."""
-    for page in PAGES:
-        text = (commands.REPOSITORY / "docs" / f"{page}.md").read_text()
-        for given in re.findall(r"^    .*?python -m (launch\.\w+) (.*)$", text, re.MULTILINE):
-            words = shlex.split(given[1].partition(";")[0].partition("#")[0])
-            words = [word.replace("=CONFIG", "=configs/quickstart.py").replace("=k", "=0") for word in words]
-            yield given[0], words
-
-
-COMMANDS = list(lines())
+PAGES = sorted((pages.DOCS / "guides/clusters").glob("*.md"))
 
 
 def test_the_pages_have_commands_for_every_launcher():
-    given = [word.partition("=") for _, words in COMMANDS for word in words]
-    assert {value for name, _, value in given if name in ("--launcher", "--engine")} == set(LAUNCHERS) - {"local"}
+    lines = [words for page in PAGES for _, words in pages.commands(page.read_text())]
+    launchers = {word.partition("=")[2] for words in lines for word in words if word.startswith("--launcher=")}
+    assert launchers == set(LAUNCHERS) - {"local"}
 
 
-def parsed(module, given):
-    """The launcher and its options on each command line, as a command of launch/ understands it."""
-    words = [sys.executable, "-c", SCRIPT, module, json.dumps(given)]
-    env = {**os.environ, **commands.environment()}
-    done = subprocess.run(words, cwd=commands.REPOSITORY, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-@pytest.mark.parametrize("module", sorted({module for module, _ in COMMANDS}))
-def test_every_command_line_and_every_option_is_understood(module):
-    for known in parsed(module, [words for name, words in COMMANDS if name == module]):
-        if "launcher" in known:
-            parse(LAUNCHERS[known["launcher"]].options, known["option"], known["launcher"])
-
-
-def test_the_launcher_may_be_given_by_its_former_flag():
-    given = [["--workdir=d", f"--{flag}=slurm", "--option=time=1:00:00"] for flag in ("launcher", "engine")]
-    assert parsed("launch.cluster", given) == [{"launcher": "slurm", "option": ["time=1:00:00"]}] * 2
-
-
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", PAGES, ids=pages.name)
 def test_options_that_the_text_names_exist(page):
-    text = (commands.REPOSITORY / "docs" / f"{page}.md").read_text()
     known = {field for kind in LAUNCHERS.values() for field in kind.options._fields}
-    assert set(re.findall(r"--option=(\w+)=", text)) <= known
+    assert set(re.findall(r"--option=(\w+)=", page.read_text())) <= known
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page):
-    text = (commands.REPOSITORY / "docs" / f"{page}.md").read_text()
-    for link in re.findall(r"\]\(([\w./]+\.md)(?:#[\w-]+)?\)", text):
-        assert Path(commands.REPOSITORY / "docs" / link).exists(), link
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections
+def test_the_launcher_may_be_given_by_its_former_flag():
+    given = [
+        parse("cluster", ["--workdir=d", f"--{name}=slurm", "--option=time=1:00:00"]) for name in ("launcher", "engine")
+    ]
+    assert [(found["launcher"], found["option"]) for found in given] == [("slurm", ["time=1:00:00"])] * 2

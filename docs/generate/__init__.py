@@ -1,0 +1,1 @@
+"""Generates the pages of the site that repeat facts of the code."""

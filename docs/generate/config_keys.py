@@ -1,0 +1,107 @@
+"""Generates the reference of all configuration keys from configs/common.py."""
+
+import ast
+import inspect
+import io
+import re
+import tokenize
+from typing import Any, NamedTuple
+
+from configs import common
+from docs.generate.commands import cell
+
+INTRODUCTION = """# Configuration keys
+
+A config is a Python file whose `get_config` starts from `configs/common.py` and sets what differs; the files in `configs/` are
+examples. Any key can also be set on the command line, as `--config.train.learning_rate=2e-5`. Unknown keys are refused.
+
+Values keep the type of their default: a tuple is written `--config.baselines="('joint','random4')"`.
+
+"""
+
+
+class Key(NamedTuple):
+    """A configuration key.
+
+    Attributes:
+        name: As on the command line, without "config.": "train.epochs".
+        default: Its value in `configs/common.py`; None for a section.
+        meaning: Its comment there.
+    """
+
+    name: str
+    default: Any
+    meaning: str
+
+
+def keys() -> tuple[Key, ...]:
+    """Reads all keys and sections, in the order of `configs/common.py`."""
+    source = inspect.getsource(common.get_config)
+    comments = _comments(source)
+    config = common.get_config()
+    found = []
+    for node in ast.parse(source).body[0].body:
+        if isinstance(node, ast.Assign) and (name := ast.unparse(node.targets[0])).startswith("c."):
+            lines = range(node.lineno, node.end_lineno + 1)
+            meaning = " ".join(comments[line] for line in lines if line in comments)
+            section = isinstance(node.value, ast.Call)
+            found.append(Key(name[2:], None if section else _value(config, name[2:]), meaning))
+    return tuple(found)
+
+
+def page() -> str:
+    """Writes the page: a table of keys for each section, and the methods that an arg string names."""
+    lines, section = [INTRODUCTION, "## Top level", "", *HEADER], ""
+    for key in keys():
+        if "." not in key.name and _is_section(key):
+            section = key.name
+            lines += ["", f"## {section}", "", *((f"{_sentence(key.meaning)}.", "") if key.meaning else ()), *HEADER]
+        else:
+            lines.append(f"| `{key.name}` | `{key.default!r}` | {cell(_sentence(key.meaning))} |")
+    return "\n".join([*lines, "", *_methods()]) + "\n"
+
+
+HEADER = ("| key | default | meaning |", "|---|---|---|")
+
+
+def _is_section(key: Key) -> bool:
+    return key.default is None
+
+
+def _value(config: Any, name: str) -> Any:
+    for part in name.split("."):
+        config = config[part]
+    return config
+
+
+def _comments(source: str) -> dict[int, str]:
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+
+
+def _sentence(text: str) -> str:
+    """Capitalises a comment, unless it begins with a symbol such as "n:" or "theta0"."""
+    word = re.match(r"\w*", text)[0]
+    return text[0].upper() + text[1:] if word.isalpha() and len(word) > 1 else text
+
+
+def _methods() -> list[str]:
+    rows = [
+        f"| `{_spelt(pattern)}` | `{method.partition}` | `{method.merge}` | `{method.similarity}` | `{method.centring}` |"
+        for pattern, method in common.METHODS.items()
+    ]
+    return [
+        "## Methods",
+        "",
+        "A method is the word after a config file's colon, or an entry of `baselines`. It sets four keys and the number of",
+        "branches: K is that number, and R halvings make 2^R. What each is for: [which method](../concepts/which_method.md).",
+        "",
+        "| method | `partition.method` | `merge.method` | `conflict.similarity` | `conflict.centring` |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
+
+
+def _spelt(pattern: str) -> str:
+    """Writes the pattern of an arg string with K and R for its numbers."""
+    return pattern.replace(r"(\d+)", "K").replace(r"(\d)", "R")
