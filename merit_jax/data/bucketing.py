@@ -7,7 +7,7 @@ from jaxtyping import Int64
 
 from merit_jax.core.seeds import fold
 from merit_jax.core.types import Batch, Dataset, DatasetSlice, Example, ImageReader
-from merit_jax.data.collate import RowCapacity, fill_row, stack
+from merit_jax.data.packing import RowCapacity, fill_row, stack
 from merit_jax.data.sampler import share_indices
 
 

@@ -23,8 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from merit_jax.core.types import Example, Image
-from merit_jax.data.deadline import SECONDS, OverrunError, bounded
-from merit_jax.data.templates import check_template
+from merit_jax.data.template_sandbox import render
 
 Messages = Sequence[Mapping[str, Any]]
 Span = tuple[int, int]
@@ -182,38 +181,22 @@ def _not_a_prefix(prompt: str, whole: str, where: str) -> str:
 
 def _template(tokenizer: Any, where: str) -> str:
     try:
-        template = tokenizer.get_chat_template()
+        return tokenizer.get_chat_template()
     except ValueError as error:
         raise ValueError(f"{where}: the tokenizer has no chat template; set `tokenizer.chat_template`") from error
-    try:
-        check_template(_mark_generation(template) or template)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    return template
 
 
 def _render(tokenizer: Any, messages: Messages, where: str, **options: Any) -> str:
-    """Renders in transformers' sandbox, for so long and with so much memory and no more; any error is the template's."""
+    """Renders the conversation within limits; refuses images where the model reads none."""
     images = images_of(messages)
     if images and not hasattr(tokenizer, "placeholder"):
         raise ValueError(
             f"{where}: {len(images)} images in the conversation, and the model reads text alone; leave the record out, or "
             "take a vision-language model"
         )
-    _template(tokenizer, where)
-    try:
-        with bounded(SECONDS * (1 + len(images))):
-            text = tokenizer.apply_chat_template([dict(message) for message in messages], tokenize=False, **options)
-            text.encode()
-            return text
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{where}: the chat template writes what is no text ({error}); mend it") from None
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-    except OverrunError:
-        raise ValueError(f"{where}: the chat template does not come to an end, or fills the memory; mend it") from None
-    except Exception as error:  # a template can divide by zero, index a number, recurse, ...
-        raise ValueError(f"{where}: the chat template fails on this conversation: {error}") from error
+    template = _template(tokenizer, where)
+    source = _mark_generation(template) or template
+    return render(tokenizer, messages, where, source=source, images=len(images), **options)
 
 
 @functools.lru_cache(maxsize=16)

@@ -16,7 +16,7 @@ from typing import Any
 from etils import epath
 
 from merit_jax.core.types import Image, Record
-from merit_jax.data.messages import string
+from merit_jax.data.readers import text_field
 from merit_jax.workdir.artifacts import write_bytes
 from merit_jax.workdir.storage import is_remote
 
@@ -123,7 +123,7 @@ def unpack(record: Record, folder: epath.Path) -> Record:
 def _part(part: Any, rest: Iterator[Image], root: str, where: str) -> Part:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text":
-        return {"type": "text", "text": string(part, "text", where)}
+        return {"type": "text", "text": text_field(part, "text", where)}
     if kind not in ("image", "image_url"):
         raise ValueError(f"{where}: content part {part!r:.80}; expected one of type 'text', 'image' or 'image_url'")
     value = next((part[key] for key in IMAGE_KEYS if part.get(key) is not None), None)
