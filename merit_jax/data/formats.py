@@ -133,8 +133,10 @@ def openai(row: Row, where: str, layout: ColumnMap) -> Record:
     rest, messages = iter(spare), []
     for turn in _turns(row, layout.columns.get("messages", "messages"), where):
         role, content = text_field(turn, "role", where), turn.get("content")
-        text = not isinstance(content, list)
-        content = text_field(turn, "content", where) if text else content_parts(content, rest, layout.image_root, where)
+        if isinstance(content, list):
+            content = content_parts(content, rest, layout.image_root, where)
+        else:
+            content = text_field(turn, "content", where)
         messages.append({"role": role, "content": content})
     if left := len(list(rest)):
         raise ValueError(
@@ -259,7 +261,7 @@ def _rated(row: Row, messages: Iterable[Message], where: str) -> Record:
             raise ValueError(
                 f"{where}: field 'facts' must be null or a list of strings that say something, got {facts!r:.80}"
             )
-    return Record(messages, options and tuple(options), where, facts and tuple(facts))
+    return Record(messages, tuple(options) if options else None, where, tuple(facts) if facts else None)
 
 
 def _conversation(messages: Iterable[Message], where: str) -> tuple[Message, ...]:

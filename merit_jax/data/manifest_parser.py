@@ -1,4 +1,4 @@
-"""The file of a manifest, JSON or YAML -> dataset name -> its fields."""
+"""Parses the file of a manifest, JSON or YAML, into dataset name -> fields."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from etils import epath
 from merit_jax.data.readers import check_value, parse_json, unique
 
 MAX_NODES = 10_000_000
-"""Values of a YAML manifest, one that an alias repeats counted each time."""
+"""Most values of a YAML manifest; one that an alias repeats counts each time."""
 
 
 def load_manifest(path: str) -> Mapping[str, Mapping[str, Any]]:
@@ -82,7 +82,7 @@ _UniqueLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _c
 
 
 def _nodes(node: yaml.Node, known: dict[int, int]) -> int:
-    """Nodes of a tree, with what aliases repeat; a node is counted through once."""
+    """Nodes of a tree, those that aliases repeat counted each time; a node is traversed once."""
     if id(node) not in known:
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()
         pairs = isinstance(node, yaml.MappingNode)

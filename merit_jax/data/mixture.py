@@ -105,10 +105,10 @@ def read_dataset(
     if folder is not None and is_saved(folder):
         table, held_out = load_table(folder), _read_records(entry, limits, seed, on_error, cache_dir, train=False)[1]
     else:
-        train, held_out = (filter(keep, part) for part in _read_records(entry, limits, seed, on_error, cache_dir))
-        encoded = list(_encoded(tokenizer, train, limits.max_length, on_error))
+        train, held_out = _read_records(entry, limits, seed, on_error, cache_dir)
+        encoded = list(_encoded(tokenizer, filter(keep, train), limits.max_length, on_error))
         table = as_table([example for _, example, _ in encoded], truncated=sum(truncated for *_, truncated in encoded))
-        held_out = [record for record, *_ in _encoded(tokenizer, held_out, limits.max_length, on_error)]
+        held_out = [record for record, *_ in _encoded(tokenizer, filter(keep, held_out), limits.max_length, on_error)]
         if folder is not None:
             save_table(table, folder)
     tokens = int(table.supervised_counts.sum())

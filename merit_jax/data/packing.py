@@ -112,7 +112,7 @@ def stack(rows: Sequence[Batch]) -> Batch:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
-class PackedRows(Sequence):
+class PackedRows:
     """Rows of packed examples, readable at random.
 
     Attributes:
