@@ -7,13 +7,14 @@ along the calls, each function counted where it is first called: a file that is 
 """
 
 import argparse
+import dataclasses
 import importlib
 import pkgutil
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from types import CodeType, FrameType
@@ -78,14 +79,18 @@ class Walk:
 
     def _profile(self, frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
-        if event != "call" or code in self._seen or not code.co_filename.startswith(self._folders):
+        if event != "call" or code in self._seen or not self._counts(code):
             return
         if not self._targets:
             self._enter(code)
         elif code.co_name in self._targets and code.co_name not in {seen.co_name for seen in self._seen}:
             for caller in reversed(list(_callers(frame))):
-                if caller.f_code.co_filename.startswith(self._folders):
+                if self._counts(caller.f_code):
                     self._enter(caller.f_code)
+
+    def _counts(self, code: CodeType) -> bool:
+        """Returns whether code is a named function of the packages; comprehensions and lambdas are read with theirs."""
+        return code.co_filename.startswith(self._folders) and not code.co_name.startswith("<")
 
     def _enter(self, code: CodeType) -> None:
         if code not in self._seen:
@@ -115,10 +120,11 @@ def from_line_to_loss(root: Path) -> Walk:
     run, types = world.on_one_device(module("open").open_run(config, root / "run")), module("types")
     params, branch = run.params, types.Branch((getattr(types, NAMES["slice"])("copy"),), 0)
     load, batches, loss = module("mixture").load_mixture, module("loader").training_batches, module("loss")
+    tokenizer, model = run.tokenizer, run.model
     with walk.trace():
-        datasets = load(config.mixture.path, run.tokenizer, max_length=96, seed=0, cache_dir=root / "cache")
+        datasets = load(config.mixture.path, tokenizer, max_length=96, seed=0, cache_dir=root / "cache")
         found = batches(datasets, branch, epochs=1, row_length=96, batch_size=1, seed=0)
-        loss.next_token_loss(run.model)(params, next(found.iterator()))
+        loss.next_token_loss(model)(params, next(found.iterator()))
     return walk
 
 
@@ -150,8 +156,8 @@ def from_config_to_stride(root: Path) -> Walk:
 
 def from_kill_to_end(root: Path) -> Walk:
     """Walks through the second start of a branch whose first was killed."""
-    killed, walk = partitioned(root), Walk(METHOD)
-    step, calls = killed.train_step, []
+    run, walk = partitioned(root), Walk(METHOD)
+    step, calls = run.train_step, []
 
     def failing(*arguments: Any) -> Any:
         calls.append(None)
@@ -159,11 +165,9 @@ def from_kill_to_end(root: Path) -> Walk:
             raise KeyboardInterrupt
         return step(*arguments)
 
-    vars(killed)["train_step"] = failing
-    try:
-        module("train").train_branch(killed, 0)
-    except KeyboardInterrupt:
-        run = opened(root)
+    with suppress(KeyboardInterrupt):
+        module("train").train_branch(with_step(run, failing), 0)
+    run = opened(root)
     with walk.trace():
         module("train").train_branch(run, 0)
     return walk
@@ -203,6 +207,11 @@ def partitioned(root: Path) -> Any:
     run = opened(root)
     module("stages").run_stages(run, ["mixture", "gradients", "conflict", "partition"])
     return run
+
+
+def with_step(run: Any, step: Callable[..., Any]) -> Any:
+    """Returns the run with another training step."""
+    return dataclasses.replace(run, shared=run.shared.with_value("train_step", step))
 
 
 def import_everything() -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from etils import epath
 
 from merit_jax.data.readers import OnError, Row, fail, file_digest, read_rows
-from merit_jax.workdir.storage import is_remote
+from merit_jax.workdir.paths import is_remote
 
 FILES = 2
 """Parsed files that are kept: those of one manifest entry, training and held-out."""

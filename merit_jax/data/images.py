@@ -18,7 +18,7 @@ from etils import epath
 from merit_jax.core.types import Image, Record
 from merit_jax.data.readers import text_field
 from merit_jax.workdir.artifacts import write_bytes
-from merit_jax.workdir.storage import is_remote
+from merit_jax.workdir.paths import is_remote
 
 MARKER = "<image>"
 PLACE = re.compile(r"\n?<image>\n?")

@@ -13,7 +13,7 @@ from merit_jax.data.formats import FORMATS, ColumnMap
 from merit_jax.data.group_by import read_groups
 from merit_jax.data.manifest_parser import load_manifest
 from merit_jax.data.readers import READERS, OnError, fail
-from merit_jax.workdir.storage import is_remote
+from merit_jax.workdir.paths import is_remote
 
 REMOTE_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 OTHER_KEYS = (

@@ -97,10 +97,11 @@ def as_table(examples: Iterable[Example], truncated: int = 0) -> TokenTable:
 
 def save_table(table: TokenTable, folder: epath.Path) -> None:
     """Writes the table, whose images are paths, file by file; the folder counts as saved once the last array is there."""
+    sums = _sums(table)
     for name in ARRAYS:
         if name == ARRAYS[-1]:
             write_text(folder / IMAGES, json.dumps([list(images) for images in table.images]))
-            write_text(folder / SUMS, json.dumps(_sums(table)))
+            write_text(folder / SUMS, json.dumps(sums))
         write_array(folder / f"{name}.npy", np.asarray(getattr(table, name)))
 
 
