@@ -30,8 +30,7 @@ from launch.launchers.supervisor import Supervisor
 from merit_jax.core.errors import UnfinishedError
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.checksums import fingerprint
-from merit_jax.workdir.paths import Workdir
-from merit_jax.workdir.storage import is_remote
+from merit_jax.workdir.paths import Workdir, is_remote
 
 FLAGS = flags.FLAGS
 

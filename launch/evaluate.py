@@ -1,4 +1,4 @@
-"""Asks a model the tasks of lm-evaluation-harness (pip install 'merit-jax[eval]').
+"""Evaluates a model on the tasks of lm-evaluation-harness (pip install 'merit-jax[eval]').
 
 python -m launch.evaluate --model=runs/quickstart-text/merged/hf --suite=paper_text --tasks=hellaswag,boolq --limit=100 --out=DIR
 
@@ -37,7 +37,7 @@ FLAGS = flags.FLAGS
 
 
 def suite_file(name: str) -> Path:
-    """The file of a suite, by name or path.
+    """Finds the file of a suite, by name or path.
 
     Raises:
         ValueError: There is no such suite.
@@ -51,10 +51,10 @@ def suite_file(name: str) -> Path:
 
 
 def open_harness_model(path: str, *, dtype: str, max_length: int | None, batch_size: int) -> "HarnessModel":
-    """A checkpoint as the harness's model.
+    """Opens a checkpoint as the harness's model.
 
     Raises:
-        ValueError: The checkpoint cannot be read, or does not say how long its texts may be.
+        ValueError: The checkpoint cannot be read, or does not declare the length of its context.
     """
     from merit_jax.evaluation.lm_eval_adapter import HarnessModel
 
@@ -72,7 +72,7 @@ def open_harness_model(path: str, *, dtype: str, max_length: int | None, batch_s
 
 
 def as_json(report: "Report", suite: "Suite") -> dict[str, Any]:
-    """The content of results.json: the scores, and all they depend on."""
+    """Returns the content of results.json: the scores, and all that they depend on."""
     return {
         "model": FLAGS.model,
         "suite": str(suite.file),
@@ -95,7 +95,7 @@ def write(report: "Report", suite: "Suite", out: epath.Path) -> None:
 
 
 def print_report(report: "Report") -> None:
-    """One line per benchmark, then their mean."""
+    """Prints one line per benchmark, then their mean."""
     table = Table("benchmark", "metric", "shots", "records", "score (%)", title_justify="left")
     for name, result in report.results.items():
         error = "" if result.stderr is None else f" ± {100 * result.stderr:.1f}"
@@ -107,7 +107,7 @@ def print_report(report: "Report") -> None:
 
 
 def define_flags() -> None:
-    """What the command can be told."""
+    """Defines the command's flags."""
     flags.DEFINE_string("model", None, "Hugging Face folder, .gguf file or name of a shipped model.", required=True)
     flags.DEFINE_string("suite", None, "Name of a suite in configs/suites/, or a file like them.", required=True)
     flags.DEFINE_list("tasks", [], "Some of the suite's tasks; empty: all.")
@@ -121,7 +121,7 @@ def define_flags() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Reads the suite, then the model, then asks."""
+    """Reads the suite, then the model, and evaluates."""
     try:
         from merit_jax.evaluation import lm_eval_suites
     except ModuleNotFoundError as error:
@@ -129,7 +129,9 @@ def main(argv: Sequence[str]) -> None:
     suite = lm_eval_suites.read_suite(suite_file(FLAGS.suite), FLAGS.tasks)
     tasks = lm_eval_suites.load_tasks(suite, run_code=FLAGS.run_code)
     model = open_harness_model(FLAGS.model, dtype=FLAGS.dtype, max_length=FLAGS.max_length, batch_size=FLAGS.batch_size)
-    report = lm_eval_suites.take(model, suite, tasks, limit=FLAGS.limit, chat=FLAGS.chat, run_code=FLAGS.run_code)
+    report = lm_eval_suites.evaluate_suite(
+        model, suite, tasks, limit=FLAGS.limit, chat=FLAGS.chat, run_code=FLAGS.run_code
+    )
     if app.is_first_process():
         print_report(report)
         if FLAGS.out:

@@ -31,7 +31,7 @@ FLAGS = flags.FLAGS
 
 
 def lines(records: Sequence[Record]) -> Iterator[dict]:
-    """One dict per record, in order."""
+    """Yields one dict per record, in order."""
     theta0 = open_run.open_model(FLAGS.model, dtype=FLAGS.dtype)
     mesh, (tokenizer, reader) = sharding.make_mesh(), load_processor(theta0.path, theta0.model.config)
     params = sharding.load(theta0.leaves(), sharding.of_params(mesh, theta0.logical_axes, theta0.abstract))
@@ -50,11 +50,11 @@ def lines(records: Sequence[Record]) -> Iterator[dict]:
 
 
 def define_flags() -> None:
-    """What the command can be told."""
+    """Defines the command's flags."""
     flags.DEFINE_string("model", None, "Hugging Face folder, .gguf file or name of a shipped model.", required=True)
     flags.DEFINE_string("data", None, "File of records (.jsonl, .json, .parquet).", required=True)
     flags.DEFINE_string(
-        "format", None, "Record format: flan, alpaca, sharegpt, messages; left out: seen from the first row."
+        "format", None, "Record format: flan, alpaca, sharegpt, messages; left out: detected from the first row."
     )
     flags.DEFINE_bool("generate", False, "Also write the greedy response to each prompt.")
     flags.DEFINE_integer("max_new_tokens", 64, "Tokens of a response.", lower_bound=1)
@@ -64,7 +64,7 @@ def define_flags() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prints the lines."""
+    """Prints a line per record."""
     for line in lines(read_records(FLAGS.data, FLAGS.format)):
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()

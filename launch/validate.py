@@ -27,7 +27,7 @@ COLUMNS = ("rows", "held out", "images", "supervised", "tokens", "truncated")
 
 
 class Counts(NamedTuple):
-    """What reading one dataset found.
+    """Counts of one dataset.
 
     Attributes:
         name: The dataset.
@@ -36,7 +36,7 @@ class Counts(NamedTuple):
         images: Images of the training rows.
         supervised: Supervised training tokens.
         tokens: Training tokens.
-        truncated: Training rows cut at the maximum length.
+        truncated: Training rows truncated at the maximum length.
     """
 
     name: str
@@ -53,7 +53,7 @@ class ImageCheck:
 
     Attributes:
         reader: The model's reader of images; None for a text model, which opens none.
-        errors: Where bad images are told.
+        errors: List to which the errors of bad images are added.
     """
 
     def __init__(self, reader: ImageReader | None, errors: list[ValueError]):
@@ -61,7 +61,7 @@ class ImageCheck:
         self._good: dict[str | bytes, bool] = {}
 
     def __call__(self, record: Record) -> bool:
-        """Whether all images of the record are good."""
+        """Returns whether all images of the record are good."""
         good = [self._is_good(image, record.where) for image in images_of(record.messages)]
         return all(good)
 
@@ -99,7 +99,8 @@ def validate(
     Returns:
         The datasets, by name, without their bad records; and the errors, each bad image once.
     """
-    counts, errors = [], []
+    counts: list[Counts] = []
+    errors: list[ValueError] = []
     entries = sorted(read_manifest(mixture, include, errors.append), key=lambda entry: entry.file)
     keep = ImageCheck(reader, errors)
     with bar(len(entries), "reading", "datasets") as progress:
@@ -114,7 +115,7 @@ def validate(
 
 
 def count(dataset: Dataset) -> Counts:
-    """The numbers of a dataset."""
+    """Counts the rows, images and tokens of a dataset."""
     report = dataset.report
     images = sum(len(example.images) for example in dataset.train)
     sizes = (report.rows, len(dataset.held_out), images, report.tokens, report.total_tokens, report.truncated)
@@ -122,7 +123,7 @@ def count(dataset: Dataset) -> Counts:
 
 
 def table(counts: Sequence[Counts]) -> Table:
-    """Lays out the numbers per dataset and in all."""
+    """Makes a table of the counts per dataset and in all."""
     result = Table(Column("dataset", overflow="fold"), *COLUMNS, show_footer=True)
     for name, *row in counts:
         result.add_row(escape(name), *(f"{number:,}" for number in row))
@@ -135,7 +136,7 @@ def table(counts: Sequence[Counts]) -> Table:
 
 
 def print_findings(counts: Sequence[Counts], errors: Sequence[ValueError], max_bad: int) -> None:
-    """The table, then the first errors and how many there are."""
+    """Prints the table, then the first errors and their number."""
     console = Console(soft_wrap=True)
     console.print(table(counts))
     for error in errors[:max_bad]:
@@ -146,7 +147,7 @@ def print_findings(counts: Sequence[Counts], errors: Sequence[ValueError], max_b
 
 
 def define_flags() -> None:
-    """What the command can be told."""
+    """Defines the command's flags."""
     flags.DEFINE_string(
         "mixture", None, "Manifest (.json, .yaml) or a glob where each file is a dataset.", required=True
     )
@@ -157,13 +158,15 @@ def define_flags() -> None:
         required=True,
     )
     flags.DEFINE_list("include", [], "Names or patterns of the datasets to read; empty: all.")
-    flags.DEFINE_integer("max_length", 2048, "Tokens of an example; longer ones are cut and counted.", lower_bound=2)
+    flags.DEFINE_integer(
+        "max_length", 2048, "Tokens of an example; longer ones are truncated and counted.", lower_bound=2
+    )
     flags.DEFINE_integer("max_bad", 50, "Bad records to print; all are counted.", lower_bound=0)
     flags.DEFINE_integer("seed", 0, "Seed of held-out splits.")
 
 
 def main(_: Sequence[str]) -> int:
-    """Prints what was found; 1 if anything is bad."""
+    """Prints the counts and errors; returns 1 if there is an error."""
     processor = load_processor(open_run.resolve(FLAGS.tokenizer))
     counts, errors = validate(
         FLAGS.mixture,

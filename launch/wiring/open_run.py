@@ -14,8 +14,7 @@ from merit_jax.core import sharding
 from merit_jax.core.types import LeafReader
 from merit_jax.pipeline.run import Run, Shared
 from merit_jax.workdir.artifacts import local_folder
-from merit_jax.workdir.paths import Workdir
-from merit_jax.workdir.storage import is_remote
+from merit_jax.workdir.paths import Workdir, is_remote
 from merit_jax.workdir.version import refuse_older
 from models import export_hf, open_pretrained, smollm2_path
 from models.interface import Model

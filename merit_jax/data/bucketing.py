@@ -1,4 +1,4 @@
-"""Batches of similar lengths for the gradients of calibration examples."""
+"""Batches examples of similar lengths, one to a row: for calibration gradients and for evaluation."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,7 +7,7 @@ from jaxtyping import Int64
 
 from merit_jax.core.seeds import fold
 from merit_jax.core.types import Batch, Dataset, DatasetSlice, Example, ImageReader
-from merit_jax.data.collate import RowCapacity, fill_row, stack
+from merit_jax.data.packing import RowCapacity, fill_row, stack
 from merit_jax.data.sampler import share_indices
 
 
@@ -25,7 +25,7 @@ def bucketed_batches(
         examples: Examples, in any order.
         buckets: Row lengths in tokens.
         batch_size: Rows per batch; the last batch of a bucket is filled up with rows of padding.
-        reader: Reads images, as a batch is asked for; None for text.
+        reader: Reads images, when a batch is taken; None for text.
         image_buckets: Image tokens of a row that has images; empty: as many as the row has tokens. With `buckets`, and 0 for
             text, the only shapes that come out.
 
@@ -34,6 +34,12 @@ def bucketed_batches(
 
     Raises:
         ValueError: An example is longer than the largest bucket, or an image cannot be read.
+
+    Examples:
+        >>> examples = [Example(np.arange(n, dtype=np.int32), np.arange(n) > 0) for n in (5, 3, 2)]
+        >>> batches = bucketed_batches(examples, buckets=(2, 8), batch_size=2)
+        >>> [(indices.tolist(), batch.tokens.shape) for indices, batch in batches]
+        [([1, 2], (2, 2)), ([0, -1], (2, 8))]
     """
     lengths = np.array([len(example.tokens) - 1 for example in examples], np.int64)
     images = np.array([reader.count(e.tokens[:-1]) if reader and e.images else 0 for e in examples], np.int64)

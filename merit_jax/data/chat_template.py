@@ -1,12 +1,12 @@
-r"""Conversations -> token ids and loss mask, through the tokenizer's chat template.
+r"""Turns conversations into token ids and a loss mask, through the tokenizer's chat template.
 
-What is supervised. The assistant's span runs from the end of the generation prompt to the end of its turn, the
-end-of-turn token included: exactly what the model has to produce, given what generation shows it. White space that the
+**Supervised tokens.** The assistant's span runs from the end of the generation prompt to the end of its turn, the
+end-of-turn token included: exactly the tokens that the model has to produce in generation. White space that the
 template writes after the end-of-turn token ("\n" after "<|im_end|>" in ChatML) is context of the next turn and not
 supervised. Where the template marks its responses with `{% generation %}`, the end of that block is the end of the
 span, white space included.
 
-Where ids are cut. Prompt, response and what lies between are tokenised apart, so that a boundary never falls inside a
+**Boundaries.** Prompt, response and the text between them are tokenised apart, so that a boundary never falls inside a
 token and the ids of `encode_prompt` and `encode_response` are together those of `encode`. Nothing after the last
 response is kept.
 """
@@ -23,8 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from merit_jax.core.types import Example, Image
-from merit_jax.data.deadline import SECONDS, OverrunError, bounded
-from merit_jax.data.templates import check_template
+from merit_jax.data.template_sandbox import render
 
 Messages = Sequence[Mapping[str, Any]]
 Span = tuple[int, int]
@@ -33,13 +32,13 @@ OPEN, CLOSE = "\ue000generation\ue001", "\ue000endgeneration\ue001"
 
 
 class Tokenizer(Protocol):
-    """What is needed of a Hugging Face tokenizer."""
+    """A Hugging Face tokenizer, as far as it is used here."""
 
     def __call__(self, text: str, *, add_special_tokens: bool, verbose: bool) -> Mapping[str, Any]:
         """Tokenises text."""
 
     def get_chat_template(self) -> str:
-        """The chat template, a Jinja source."""
+        """Returns the chat template, a Jinja source."""
 
     def apply_chat_template(self, messages: Messages, **options: Any) -> Any:
         """Renders the messages."""
@@ -51,11 +50,11 @@ def encode(tokenizer: Any, messages: Messages, max_length: int, *, where: str = 
     Args:
         tokenizer: A `Tokenizer`.
         messages: OpenAI messages, the last one the assistant's.
-        max_length: Tokens to keep; the rest is cut from the right.
+        max_length: Tokens to keep; the rest is truncated from the right.
         where: Name of the record in error messages.
 
     Returns:
-        The example, and whether it was cut. It keeps all its images, also those whose tokens were cut off.
+        The example, and whether it was truncated. It keeps all its images, also those whose tokens were dropped.
 
     Raises:
         ValueError: The template fails, a prompt is no prefix of the conversation, an image's size cannot be read, there are
@@ -74,7 +73,7 @@ def encode(tokenizer: Any, messages: Messages, max_length: int, *, where: str = 
 
 
 def encode_prompt(tokenizer: Any, messages: Messages, *, where: str = "conversation") -> Int32[np.ndarray, " n"]:
-    """Tokenises what generation sees: the messages before the response, and the template's generation prompt.
+    """Tokenises the prompt of generation: the messages before the response, and the template's generation prompt.
 
     Args:
         tokenizer: A `Tokenizer`.
@@ -110,13 +109,13 @@ def encode_response(
 
 
 def images_of(messages: Messages) -> tuple[Image, ...]:
-    """The images of a conversation, in order."""
+    """Returns the images of a conversation, in order."""
     contents = [message["content"] for message in messages if not isinstance(message["content"], str)]
     return tuple(part for content in contents for part in content if part["type"] == "image")
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """Returns the sha256, in hex, of all that decides the ids: vocabulary, rules, chat template, image settings."""
+    """Returns the sha256, in hex, of all that determines the ids: vocabulary, rules, chat template, image settings."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
     extra = json.dumps(getattr(tokenizer, "extra_rules", None), sort_keys=True)
@@ -182,38 +181,22 @@ def _not_a_prefix(prompt: str, whole: str, where: str) -> str:
 
 def _template(tokenizer: Any, where: str) -> str:
     try:
-        template = tokenizer.get_chat_template()
+        return tokenizer.get_chat_template()
     except ValueError as error:
         raise ValueError(f"{where}: the tokenizer has no chat template; set `tokenizer.chat_template`") from error
-    try:
-        check_template(_mark_generation(template) or template)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    return template
 
 
 def _render(tokenizer: Any, messages: Messages, where: str, **options: Any) -> str:
-    """Renders in transformers' sandbox, for so long and with so much memory and no more; any error is the template's."""
+    """Renders the conversation within limits; refuses images where the model reads none."""
     images = images_of(messages)
     if images and not hasattr(tokenizer, "placeholder"):
         raise ValueError(
             f"{where}: {len(images)} images in the conversation, and the model reads text alone; leave the record out, or "
             "take a vision-language model"
         )
-    _template(tokenizer, where)
-    try:
-        with bounded(SECONDS * (1 + len(images))):
-            text = tokenizer.apply_chat_template([dict(message) for message in messages], tokenize=False, **options)
-            text.encode()
-            return text
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{where}: the chat template writes what is no text ({error}); mend it") from None
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-    except OverrunError:
-        raise ValueError(f"{where}: the chat template does not come to an end, or fills the memory; mend it") from None
-    except Exception as error:  # a template can divide by zero, index a number, recurse, ...
-        raise ValueError(f"{where}: the chat template fails on this conversation: {error}") from error
+    template = _template(tokenizer, where)
+    source = _mark_generation(template) or template
+    return render(tokenizer, messages, where, source=source, images=len(images), **options)
 
 
 @functools.lru_cache(maxsize=16)
@@ -235,9 +218,9 @@ def _tokenize(
     tokenizer: Any, text: str, spans: Sequence[Span]
 ) -> tuple[Int32[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """Tokenises the pieces of `text` between the spans' ends apart; marks those inside a span."""
-    cuts = [0, *(cut for span in spans for cut in span), len(text)]
+    ends = [0, *(end for span in spans for end in span), len(text)]
     ids, marks = [], []
-    for index, (start, end) in enumerate(itertools.pairwise(cuts)):
+    for index, (start, end) in enumerate(itertools.pairwise(ends)):
         piece = _ids(tokenizer, text[start:end], inside=index > 0)
         ids += piece
         marks += [index % 2 == 1] * len(piece)
@@ -256,6 +239,6 @@ def _ids(tokenizer: Any, text: str, *, inside: bool) -> list[int]:
 
 @functools.lru_cache(maxsize=16)
 def _adds_space(tokenizer: Any) -> bool:
-    """Tells whether a text's first word gets other ids than the same word on a later line."""
+    """Returns whether a text's first word gets other ids than the same word on a later line."""
     first, later = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", "\na"))
     return later[-len(first) :] != first

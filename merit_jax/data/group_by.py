@@ -1,4 +1,4 @@
-"""Files that hold many datasets: their rows by the value of a column, each file parsed once."""
+"""Reads files that hold many datasets: their rows by the value of a column, each file parsed once."""
 
 import functools
 import os
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from etils import epath
 
 from merit_jax.data.readers import OnError, Row, fail, file_digest, read_rows
-from merit_jax.workdir.storage import is_remote
+from merit_jax.workdir.paths import is_remote
 
 FILES = 2
 """Parsed files that are kept: those of one manifest entry, training and held-out."""
@@ -17,11 +17,11 @@ Stamp = tuple[int, int]
 
 
 class Parsed(NamedTuple):
-    """A file, read to its end.
+    """The content of a file.
 
     Attributes:
         groups: Value of the column -> ("FILE:LINE", row) of every row that has it, in file order.
-        errors: What is wrong with the other lines.
+        errors: An error for each other line.
     """
 
     groups: Mapping[str, Sequence[tuple[str, Row]]]
@@ -32,9 +32,9 @@ def read_groups(path: str, column: str, on_error: OnError = fail) -> Mapping[str
     """Returns the rows of a file by the value of a column; those of the last few files are kept in memory.
 
     Args:
-        path: A file that `sources.read_rows` reads.
+        path: A file that `readers.read_rows` reads.
         column: A column of strings.
-        on_error: Called with the error of every line that is bad or does not say its group.
+        on_error: Called with the error of every line that is bad or has no group.
 
     Raises:
         ValueError: The file is missing or of an unknown type; or `on_error` raises.
@@ -51,7 +51,7 @@ def group_digest(path: str) -> str:
 
 
 def forget() -> None:
-    """Drops the rows that are kept."""
+    """Clears the kept rows and digests."""
     _parse.cache_clear()
     _digest.cache_clear()
 
@@ -76,7 +76,7 @@ def _digest(path: str, _: Stamp) -> str:
 
 
 def _stamp(path: str) -> Stamp:
-    """What changes when a file is written anew: its size and time."""
+    """A file's size and time, which change when it is written anew."""
     try:
         if is_remote(path):
             found = epath.Path(path).stat()

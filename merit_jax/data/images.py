@@ -1,4 +1,4 @@
-"""References to images: what a row says of them -> content parts with a checked path, or with the image's bytes.
+"""Turns a row's references to images into content parts with a checked path, or with the image's bytes.
 
 Nothing is opened here, and nothing is downloaded.
 """
@@ -16,15 +16,15 @@ from typing import Any
 from etils import epath
 
 from merit_jax.core.types import Image, Record
-from merit_jax.data.messages import string
+from merit_jax.data.readers import text_field
 from merit_jax.workdir.artifacts import write_bytes
-from merit_jax.workdir.storage import is_remote
+from merit_jax.workdir.paths import is_remote
 
 MARKER = "<image>"
 PLACE = re.compile(r"\n?<image>\n?")
 
 IMAGE_KEYS = ("image", "path", "url", "image_url", "bytes")
-"""Where a content part keeps its image."""
+"""Keys of a content part that may hold its image."""
 
 Part = Mapping[str, Any]
 
@@ -34,7 +34,7 @@ def image_part(value: Any, root: str, where: str) -> Image:
 
     Args:
         value: A path below `root` (relative to it or absolute), a file:// or data: URL, bytes, or {"bytes": ..., "path": ...}.
-        root: The folder that images lie in.
+        root: The folder of the images.
         where: "FILE:LINE", for error messages.
 
     Raises:
@@ -61,7 +61,7 @@ def image_parts(values: Any, root: str, where: str) -> list[Image]:
 
 
 def place_images(messages: Sequence[Mapping[str, Any]], images: Sequence[Image], where: str) -> list[Mapping[str, Any]]:
-    """Puts images where the user's texts say `<image>`; a line break on either side of the marker goes with it.
+    """Puts images at the `<image>` markers of the user's texts; a line break on either side of a marker is dropped.
 
     Raises:
         ValueError: There are more markers than images, or fewer.
@@ -98,7 +98,7 @@ def content_parts(parts: Sequence[Any], rest: Iterator[Image], root: str, where:
     Args:
         parts: The parts as they are in the file.
         rest: The images that parts without one stand for, which are taken from it.
-        root: The folder that images lie in.
+        root: The folder of the images.
         where: "FILE:LINE", for error messages.
 
     Raises:
@@ -123,7 +123,7 @@ def unpack(record: Record, folder: epath.Path) -> Record:
 def _part(part: Any, rest: Iterator[Image], root: str, where: str) -> Part:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text":
-        return {"type": "text", "text": string(part, "text", where)}
+        return {"type": "text", "text": text_field(part, "text", where)}
     if kind not in ("image", "image_url"):
         raise ValueError(f"{where}: content part {part!r:.80}; expected one of type 'text', 'image' or 'image_url'")
     value = next((part[key] for key in IMAGE_KEYS if part.get(key) is not None), None)

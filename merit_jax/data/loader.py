@@ -1,8 +1,4 @@
-"""Examples -> batches of fixed shape, as numpy arrays.
-
-The shift to next-token targets is made per example, before packing: tokens = ids[:-1], targets = ids[1:],
-weights = supervised[1:].
-"""
+"""Plans the training batches of one branch: which examples share a row, and which rows a batch, in order."""
 
 from collections.abc import Collection, Sequence
 
@@ -10,32 +6,12 @@ import grain
 import numpy as np
 from jaxtyping import Int64
 
-from merit_jax.core.types import Batch, Branch, Dataset, Example, ImageReader
-from merit_jax.data.collate import RowCapacity, fill_row, stack
-from merit_jax.data.packing import pack
+from merit_jax.core.types import Branch, Dataset, ImageReader
+from merit_jax.data.packing import PackedRows, RowCapacity, pack, stack
 from merit_jax.data.sampler import BranchExamples, epoch_orders
 
 IMAGE_THREADS = 4
 """Grain threads that read images ahead of the training loop."""
-
-
-class Rows(Sequence):
-    """Rows of packed examples, readable at random.
-
-    Attributes:
-        examples: The examples.
-        rows: Indices into `examples` per row; an empty row is padding only.
-        space: What a row has room for.
-    """
-
-    def __init__(self, examples: Sequence[Example], rows: Sequence[tuple[int, ...]], space: RowCapacity):
-        self.examples, self.rows, self.space = examples, rows, space
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Batch:
-        return fill_row([self.examples[i] for i in self.rows[index]], self.space)
 
 
 class TrainingBatches:
@@ -48,7 +24,7 @@ class TrainingBatches:
         examples: Example visits of all batches.
     """
 
-    def __init__(self, rows: Rows, supervised: Int64[np.ndarray, " steps"], examples: int):
+    def __init__(self, rows: PackedRows, supervised: Int64[np.ndarray, " steps"], examples: int):
         self.steps, self.supervised = len(supervised), supervised
         self.tokens, self.examples = int(supervised.sum()), examples
         self._rows, self._batch_size = rows, len(rows) // len(supervised)
@@ -87,7 +63,7 @@ def training_batches(
         packing: Several examples to a row; else one.
         reader: Reads images, in Grain's worker threads; None for text.
         image_tokens: Image tokens per row; 0: as many as the row has tokens.
-        own: Places in a batch whose rows this process needs; the examples of the others are not read, and they come as padding.
+        own: Places in a batch whose rows this process needs; the other rows are padding, and their examples are not read.
             None: all.
 
     Returns:
@@ -115,4 +91,4 @@ def training_batches(
     visits = np.concatenate(orders)
     counts = np.array([examples.supervised_counts[list(row)].sum() for row in rows], np.int64)
     mine = [row if own is None or place % batch_size in own else () for place, row in enumerate(rows)]
-    return TrainingBatches(Rows(examples, mine, space), counts.reshape(-1, batch_size).sum(axis=1), len(visits))
+    return TrainingBatches(PackedRows(examples, mine, space), counts.reshape(-1, batch_size).sum(axis=1), len(visits))

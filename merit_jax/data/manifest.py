@@ -1,4 +1,4 @@
-"""The list of a mixture's datasets: a JSON or YAML manifest, or a glob where each file is a dataset."""
+"""Lists the datasets of a mixture: a JSON or YAML manifest, or a glob where each file is a dataset."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from merit_jax.data.formats import FORMATS, ColumnMap
 from merit_jax.data.group_by import read_groups
 from merit_jax.data.manifest_parser import load_manifest
 from merit_jax.data.readers import READERS, OnError, fail
-from merit_jax.workdir.storage import is_remote
+from merit_jax.workdir.paths import is_remote
 
 REMOTE_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 OTHER_KEYS = (
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
         held_out_file: Path of the file of held-out records, or None.
         held_out: Held-out rows split off the training file: a count, or a fraction below 1; 0 for none.
         format: A key of `formats.FORMATS`, or None to detect it from the first row.
-        layout: Column names and tags, and where images lie.
+        layout: Column names, tags, and the folder of the images.
         num_samples: Training rows to sample; 0 for all.
         group_by: Column that holds the name of a row's dataset; empty: the whole file is this dataset.
     """
@@ -63,8 +63,8 @@ def read_manifest(path: str, include: Sequence[str] = (), on_error: OnError = fa
     A `.json`, `.yaml` or `.yml` path without `*` or `?` is a manifest: LLaMA-Factory's `dataset_info.json` as it stands,
     whose file names are relative to its folder, with four more keys: `eval_file_name` (file of held-out records), `held_out`
     (rows, or fraction of rows, split off the training file), `image_root` (folder of the images; the default is that of the
-    data) and `group_by` (a column whose values name datasets: the file is as many, and the entry's own name is none).
-    Anything else is a glob: `X.jsonl` or `X.train.jsonl` is dataset X, and `X.test.jsonl` beside it its held-out data.
+    data) and `group_by` (a column whose values name datasets, which then replace the entry).
+    Anything else is a glob: `X.jsonl` or `X.train.jsonl` is dataset X, and `X.test.jsonl` next to it its held-out data.
 
     Args:
         path: Manifest or glob.
@@ -133,7 +133,7 @@ def _file_entry(file: str, files: Sequence[str]) -> Entry | None:
 
 
 def _datasets(path: str, data: Mapping[str, Any], on_error: OnError) -> dict[str, Callable[[], Entry]]:
-    """Dataset name -> how to make its entry. Only entries with `group_by` are made, and their files read, at once."""
+    """Dataset name -> function that makes its entry. Only entries with `group_by` are made, and their files read, at once."""
     makers: dict[str, Callable[[], Entry]] = {}
     origin: dict[str, str] = {}
     for key, fields in data.items():

@@ -1,4 +1,4 @@
-"""The file of a manifest, JSON or YAML -> dataset name -> its fields."""
+"""Parses the file of a manifest, JSON or YAML, into dataset name -> fields."""
 
 import json
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from typing import Any
 import yaml
 from etils import epath
 
-from merit_jax.data import strict_json
+from merit_jax.data.readers import check_value, parse_json, unique
 
 MAX_NODES = 10_000_000
-"""Values of a YAML manifest, one that an alias repeats counted each time."""
+"""Most values of a YAML manifest; one that an alias repeats counts each time."""
 
 
 def load_manifest(path: str) -> Mapping[str, Mapping[str, Any]]:
@@ -26,7 +26,7 @@ def load_manifest(path: str) -> Mapping[str, Mapping[str, Any]]:
         raise ValueError(f"{path}: no such manifest; give a .json or .yaml file, or a glob")
     try:
         text = epath.Path(path).read_bytes().decode("utf-8-sig")
-        data = strict_json.parse(text, path) if path.endswith(".json") else _parse_yaml(text, path)
+        data = parse_json(text, path) if path.endswith(".json") else _parse_yaml(text, path)
     except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: not a readable manifest ({error}); mend the syntax") from error
     if not isinstance(data, dict) or not data or not all(isinstance(entry, dict) for entry in data.values()):
@@ -34,7 +34,7 @@ def load_manifest(path: str) -> Mapping[str, Mapping[str, Any]]:
             f"{path}: expected an object {{dataset name: {{file_name: ...}}}}; to name record files, give a glob"
         )
     try:
-        return strict_json.unique([(str(name), entry) for name, entry in data.items()])
+        return unique([(str(name), entry) for name, entry in data.items()])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -54,7 +54,7 @@ def _parse_yaml(text: str, path: str) -> Any:
         if _nodes(node, {}) > MAX_NODES:
             raise ValueError(f"its aliases make more than {MAX_NODES} values of it")
         value = loader.construct_document(node)
-        strict_json.check_value(value, path)
+        check_value(value, path)
         return value
     except yaml.YAMLError:
         raise
@@ -75,14 +75,14 @@ class _UniqueLoader(yaml.SafeLoader):
 def _construct(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     loader.flatten_mapping(node)
     construct = loader.construct_object
-    return strict_json.unique([(construct(key, deep=True), construct(value, deep=True)) for key, value in node.value])
+    return unique([(construct(key, deep=True), construct(value, deep=True)) for key, value in node.value])
 
 
 _UniqueLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct)
 
 
 def _nodes(node: yaml.Node, known: dict[int, int]) -> int:
-    """Nodes of a tree, with what aliases repeat; a node is counted through once."""
+    """Nodes of a tree, those that aliases repeat counted each time; a node is traversed once."""
     if id(node) not in known:
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()
         pairs = isinstance(node, yaml.MappingNode)

@@ -1,8 +1,8 @@
-"""A mixture: every dataset of a manifest, read, checked, sampled and tokenised."""
+"""Reads a mixture: every dataset of a manifest is read, checked, sampled and tokenised."""
 
 import hashlib
 import posixpath
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,23 +10,23 @@ from etils import epath
 
 from merit_jax.core.seeds import fold
 from merit_jax.core.types import Dataset, Example, ReadReport, Record
-from merit_jax.data.chat_template import encode, tokenizer_digest
+from merit_jax.data.chat_template import encode, images_of, tokenizer_digest
 from merit_jax.data.formats import ColumnMap, detect, to_record
 from merit_jax.data.group_by import forget, group_digest, read_groups
 from merit_jax.data.images import unpack
 from merit_jax.data.manifest import Entry, read_manifest
 from merit_jax.data.readers import OnError, Row, fail, file_digest, read_rows
-from merit_jax.data.token_cache import TokenTable, as_table, is_saved, load_table, save_table
+from merit_jax.data.token_cache import as_table, is_saved, load_table, save_table
 from merit_jax.workdir.paths import absolute
 
 CACHE_VERSION = "3"
 
 
 class Limits(NamedTuple):
-    """How much of each dataset is read.
+    """Limits on what is read of each dataset.
 
     Attributes:
-        max_length: Tokens per example; the rest is cut.
+        max_length: Tokens per example; the rest is truncated.
         max_train: Training rows, sampled by the seed and the dataset's name; 0 for all.
         max_held_out: The same for held-out rows.
     """
@@ -51,9 +51,9 @@ def load_mixture(
 
     Args:
         path: Manifest or glob (see `manifest.read_manifest`).
-        tokenizer: A `chat.Tokenizer`.
+        tokenizer: A `chat_template.Tokenizer`.
         include: Names or fnmatch patterns of the datasets to keep; all if empty.
-        max_length: Tokens per example; the rest is cut.
+        max_length: Tokens per example; the rest is truncated.
         max_train: Training rows per dataset, sampled by `seed` and the dataset's name; 0 for all.
         max_held_out: The same for held-out rows.
         seed: The run's seed.
@@ -70,7 +70,8 @@ def load_mixture(
     try:
         datasets = [read_dataset(entry, tokenizer, limits, seed=seed, cache_dir=cache_dir) for entry in entries]
     finally:
-        forget()
+        if any(entry.group_by for entry in entries):
+            forget()
     return tuple(sorted(datasets, key=lambda dataset: dataset.name))
 
 
@@ -88,12 +89,12 @@ def read_dataset(
 
     Args:
         entry: Its entry in the manifest.
-        tokenizer: A `chat.Tokenizer`.
+        tokenizer: A `chat_template.Tokenizer`.
         limits: How much to read.
         seed: The run's seed.
         cache_dir: Folder of the token cache, or None. It is used with the default `on_error` only.
         on_error: Called with the error of every bad record, which is then left out; the default raises.
-        keep: Whether a record is to be used; asked once for each.
+        keep: Returns whether a record is used; called once for each.
 
     Returns:
         The dataset. Held-out records have been checked to encode, and stay records.
@@ -104,9 +105,10 @@ def read_dataset(
     if folder is not None and is_saved(folder):
         table, held_out = load_table(folder), _read_records(entry, limits, seed, on_error, cache_dir, train=False)[1]
     else:
-        train, held_out = (filter(keep, part) for part in _read_records(entry, limits, seed, on_error, cache_dir))
-        table = _encode_all(tokenizer, train, limits.max_length, on_error)
-        held_out = [record for record in held_out if len(_encode_all(tokenizer, [record], limits.max_length, on_error))]
+        train, held_out = _read_records(entry, limits, seed, on_error, cache_dir)
+        encoded = list(_encoded(tokenizer, filter(keep, train), limits.max_length, on_error))
+        table = as_table([example for _, example, _ in encoded], truncated=sum(truncated for *_, truncated in encoded))
+        held_out = [record for record, *_ in _encoded(tokenizer, filter(keep, held_out), limits.max_length, on_error)]
         if folder is not None:
             save_table(table, folder)
     tokens = int(table.supervised_counts.sum())
@@ -135,7 +137,7 @@ def _read_records(
 def read_entry(entry: Entry, on_error: OnError = fail, *, cache_dir: epath.PathLike | None = None) -> list[Record]:
     """Reads the records of an entry's file, as the entry says; arguments as for `read_records`.
 
-    Lines that do not say their group are no business of any dataset: `read_manifest` tells of them.
+    Lines without a group belong to no dataset; `read_manifest` reports them.
     """
     rows = None
     if entry.group_by:
@@ -156,11 +158,11 @@ def read_records(
 
     Args:
         file: Path (.jsonl, .json, .parquet).
-        format_name: A key of `formats.FORMATS`; None: seen from the first row.
+        format_name: A key of `formats.FORMATS`; None: detected from the first row.
         layout: Columns and tags that differ from the format's own.
         on_error: Called with the error of every bad record, which is then left out; the default raises.
         rows: Those of the file's rows to read; None: all.
-        cache_dir: Folder in whose `images/` embedded images are put, so that records name files; None: they stay in memory.
+        cache_dir: Folder in whose `images/` embedded images are written, so that records name files; None: they stay in memory.
     """
     layout = layout._replace(image_root=layout.image_root or str(epath.Path(file).parent))
     records = []
@@ -171,7 +173,9 @@ def read_records(
         except ValueError as error:
             on_error(error)
             continue
-        records.append(record if cache_dir is None else unpack(record, absolute(cache_dir) / "images"))
+        if cache_dir is not None and images_of(record.messages):
+            record = unpack(record, absolute(cache_dir) / "images")
+        records.append(record)
     return records
 
 
@@ -194,18 +198,17 @@ def sample(records: list[Record], limit: int, seed: int) -> list[Record]:
     return [records[i] for i in np.sort(np.random.default_rng(seed).permutation(len(records))[:limit])]
 
 
-def _encode_all(tokenizer: Any, records: Iterable[Record], max_length: int, on_error: OnError) -> TokenTable:
-    examples: list[Example] = []
-    cut = 0
+def _encoded(
+    tokenizer: Any, records: Iterable[Record], max_length: int, on_error: OnError
+) -> Iterator[tuple[Record, Example, bool]]:
+    """Yields each record that encodes, its example, and whether that was truncated."""
     for record in records:
         try:
             example, truncated = encode(tokenizer, record.messages, max_length, where=record.where)
         except ValueError as error:
             on_error(error)
             continue
-        examples.append(example)
-        cut += truncated
-    return as_table(examples, truncated=cut)
+        yield record, example, truncated
 
 
 def _files(entry: Entry) -> tuple[str, ...]:
@@ -213,9 +216,9 @@ def _files(entry: Entry) -> tuple[str, ...]:
 
 
 def entry_digest(entry: Entry) -> str:
-    """A sha256, in hex, over the bytes of an entry's files and how the manifest says to read them.
+    """Returns a sha256, in hex, over the bytes of an entry's files and the manifest's options for reading them.
 
-    It does not say where the files lie, only where the images lie as seen from them.
+    It does not depend on the folder of the files, only on the path from there to the images.
     """
     columns, tags, root = entry.layout
     images = posixpath.relpath(root, posixpath.dirname(entry.file) or ".") if root else "."

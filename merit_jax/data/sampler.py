@@ -1,4 +1,4 @@
-"""Which examples a branch visits, in which order."""
+"""Selects the examples that a branch visits, and their order."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from merit_jax.core.types import Branch, Dataset, DatasetSlice, Example, ImageRe
 from merit_jax.data.token_cache import as_table
 
 
-class BranchExamples(Sequence):
+class BranchExamples(Sequence[Example]):
     """The examples of a branch's shares, one after the other.
 
     Attributes:
@@ -38,16 +38,14 @@ class BranchExamples(Sequence):
     def __len__(self) -> int:
         return len(self._row_of)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]  # no slices
         return self._tables[self._table_of[index]][int(self._row_of[index])]
 
     def image_counts(self, reader: ImageReader | None) -> Int64[np.ndarray, " n"]:
-        """Image tokens of each example; without a reader, none."""
-        counts = np.zeros(len(self), np.int64)
-        for index in range(len(self)) if reader is not None else ():
-            example = self[index]
-            counts[index] = reader.count(example.tokens[:-1]) if example.images else 0
-        return counts
+        """Counts the image tokens of each example; without a reader, none."""
+        if reader is None:
+            return np.zeros(len(self), np.int64)
+        return np.array([reader.count(e.tokens[:-1]) if e.images else 0 for e in self], np.int64)
 
     def check(self, image_counts: Int64[np.ndarray, " n"], row_length: int, image_tokens: int) -> None:
         """Refuses an example that does not fit a row, or is too short to have anything to predict."""
@@ -70,6 +68,11 @@ def share_indices(examples: int, share: DatasetSlice, seed: int) -> Int64[np.nda
     """Returns the examples of one share: a slice of the dataset's shuffle, which depends on `seed` and the name only.
 
     The parts of one dataset are therefore disjoint, and together all of it, in whichever branches they are.
+
+    Examples:
+        >>> parts = [share_indices(5, DatasetSlice("copy", part, 2), seed=0) for part in range(2)]
+        >>> [len(part) for part in parts], sorted(np.concatenate(parts).tolist())
+        ([2, 3], [0, 1, 2, 3, 4])
     """
     if not 0 <= share.part < share.parts:
         raise ValueError(
@@ -80,7 +83,13 @@ def share_indices(examples: int, share: DatasetSlice, seed: int) -> Int64[np.nda
 
 
 def epoch_orders(examples: int, epochs: int | float, seed: int) -> list[Int64[np.ndarray, " n"]]:
-    """Returns the order of each epoch: a fresh shuffle of all examples; of a fractional epoch, its first part."""
+    """Returns the order of each epoch: a fresh shuffle of all examples; of a fractional epoch, its first part.
+
+    Examples:
+        >>> whole, half = epoch_orders(4, 1.5, seed=0)
+        >>> sorted(whole.tolist()), len(half)
+        ([0, 1, 2, 3], 2)
+    """
     if epochs < 0:
         raise ValueError(f"epochs is {epochs}; expected a number above 0")
     whole, fraction = int(epochs), epochs - int(epochs)

@@ -1,4 +1,4 @@
-"""A list of examples as flat arrays and references to images, kept in memory or memory-mapped from a token cache."""
+"""Keeps examples as flat arrays and references to images, in memory or memory-mapped from a token cache."""
 
 import hashlib
 import json
@@ -21,13 +21,13 @@ Reference = str | bytes
 """An image's path, or the image itself."""
 
 
-class TokenTable(Sequence):
-    """Examples end to end: a light `Sequence[Example]`.
+class TokenTable(Sequence[Example]):
+    """A compact `Sequence[Example]`: the arrays of all examples, end to end.
 
     Attributes:
         tokens: Ids of all examples.
         supervised: Loss mask of all examples.
-        truncated: Examples cut at the maximum length.
+        truncated: Examples that were truncated at the maximum length.
         offsets: Example i is `tokens[offsets[i] : offsets[i + 1]]`.
         images: The images of each example; empty if no example has any.
     """
@@ -46,7 +46,7 @@ class TokenTable(Sequence):
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]  # no slices
         index = range(len(self))[index]
         part = slice(self.offsets[index], self.offsets[index + 1])
         images = tuple(_part(image) for image in self.images[index]) if self.images else ()
@@ -66,10 +66,19 @@ class TokenTable(Sequence):
 
 
 def as_table(examples: Iterable[Example], truncated: int = 0) -> TokenTable:
-    """Lays examples end to end, `truncated` of which were cut; a table is returned as it is.
+    """Puts examples end to end, `truncated` of which were truncated; a table is returned as it is.
 
     Raises:
         ValueError: An example has no token.
+
+    Examples:
+        >>> one = Example(np.array([5, 6], np.int32), np.array([False, True]))
+        >>> two = Example(np.array([7, 8, 9], np.int32), np.array([False, True, True]))
+        >>> table = as_table([one, two])
+        >>> table.tokens.tolist(), table.offsets.tolist()
+        ([5, 6, 7, 8, 9], [0, 2, 5])
+        >>> table.lengths.tolist(), table.supervised_counts.tolist()
+        ([2, 3], [1, 2])
     """
     if isinstance(examples, TokenTable):
         return examples
@@ -88,15 +97,16 @@ def as_table(examples: Iterable[Example], truncated: int = 0) -> TokenTable:
 
 def save_table(table: TokenTable, folder: epath.Path) -> None:
     """Writes the table, whose images are paths, file by file; the folder counts as saved once the last array is there."""
+    sums = _sums(table)
     for name in ARRAYS:
         if name == ARRAYS[-1]:
             write_text(folder / IMAGES, json.dumps([list(images) for images in table.images]))
-            write_text(folder / SUMS, json.dumps(_sums(table)))
+            write_text(folder / SUMS, json.dumps(sums))
         write_array(folder / f"{name}.npy", np.asarray(getattr(table, name)))
 
 
 def is_saved(folder: epath.Path) -> bool:
-    """Tells whether `save_table` has finished in this folder."""
+    """Returns whether `save_table` has finished in this folder."""
     return (folder / f"{ARRAYS[-1]}.npy").exists()
 
 
@@ -106,16 +116,18 @@ def load_table(folder: epath.Path) -> TokenTable:
     Raises:
         ValueError: A file is damaged.
     """
-    arrays: list[np.ndarray] = []
-    for name in ARRAYS:
-        path = folder / f"{name}.npy"
-        try:
-            arrays.append(read_array(path))
-        except (OSError, EOFError, ValueError) as error:
-            raise ValueError(f"{path}: damaged token cache ({error}); delete {folder}") from error
-    table = TokenTable(*arrays, _load_images(folder, rows=arrays[-1].size - 1))
+    tokens, supervised, truncated, offsets = (_load_array(folder, name) for name in ARRAYS)
+    table = TokenTable(tokens, supervised, truncated, offsets, _load_images(folder, rows=offsets.size - 1))
     _check(table, folder)
     return table
+
+
+def _load_array(folder: epath.Path, name: str) -> np.ndarray:
+    path = folder / f"{name}.npy"
+    try:
+        return read_array(path)
+    except (OSError, EOFError, ValueError) as error:
+        raise ValueError(f"{path}: damaged token cache ({error}); delete {folder}") from error
 
 
 def _sums(table: TokenTable) -> dict[str, str]:

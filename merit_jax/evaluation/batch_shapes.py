@@ -1,4 +1,4 @@
-"""The shapes that examples and prompts are read in when a model is evaluated."""
+"""Defines the shapes of the batches in which a model is evaluated."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -11,12 +11,17 @@ from merit_jax.data.bucketing import bucketed_batches
 
 
 def doubling_buckets(longest: int) -> tuple[int, ...]:
-    """Padded lengths: powers of two from 64 to at least `longest`."""
+    """Returns padded lengths: powers of two from 64 to at least `longest`.
+
+    Examples:
+        >>> doubling_buckets(200)
+        (64, 128, 256)
+    """
     return tuple(2**k for k in range(6, max(6, (longest - 1).bit_length()) + 1))
 
 
 class BatchShapes(NamedTuple):
-    """How examples become batches.
+    """The shapes and the placement of evaluation batches.
 
     Attributes:
         buckets: Padded lengths in tokens.
@@ -33,7 +38,7 @@ class BatchShapes(NamedTuple):
     image_buckets: tuple[int, ...] = ()
 
     def batches(self, examples: Sequence[Example]) -> Iterator[tuple[Int64[np.ndarray, " b"], Batch]]:
-        """(index in `examples` of every row, -1 for padding; the batch on the devices), the shortest bucket first."""
+        """Yields (index in `examples` of every row, -1 for padding; the batch on the devices), the shortest bucket first."""
         batches = bucketed_batches(
             examples,
             buckets=self.buckets,

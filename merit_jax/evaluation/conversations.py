@@ -1,4 +1,4 @@
-"""Scores whole conversations, one by one: the log-likelihood of what the assistant says, and what the model would say."""
+"""Scores whole conversations, one by one: the log-likelihood of the assistant's tokens, and the model's own response."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,11 +12,11 @@ from merit_jax.evaluation.prompts import prompt
 
 
 class Likelihood(NamedTuple):
-    """How likely the assistant's tokens of one conversation are.
+    """The likelihood of the assistant's tokens in one conversation.
 
     Attributes:
         log_likelihood: Summed over the tokens, in nats.
-        tokens: How many they are.
+        tokens: Their number.
     """
 
     log_likelihood: float
@@ -26,7 +26,7 @@ class Likelihood(NamedTuple):
 def likelihoods(
     loss_fn: LossFn, params: Params, tokenizer: Any, records: Sequence[Record], layout: BatchShapes, max_length: int
 ) -> list[Likelihood]:
-    """The likelihood of every record, in order; `loss_fn` is compiled by the caller.
+    """Computes the likelihood of every record, in order; `loss_fn` is compiled by the caller.
 
     Raises:
         ValueError: A conversation has more than `max_length` tokens.
@@ -39,14 +39,14 @@ def likelihoods(
 def responses(
     inference: Inference, params: Params, tokenizer: Any, records: Sequence[Record], layout: BatchShapes
 ) -> list[str]:
-    """The greedy response to every record's prompt, in order."""
+    """Generates the greedy response to every record's prompt, in order."""
     prompts = [prompt(tokenizer, record) for record in records]
     written = scoring.completions(inference, params, prompts, layout)
     return [tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
 
 
 def _whole(tokenizer: Any, record: Record, max_length: int) -> Example:
-    example, cut = encode(tokenizer, record.messages, max_length, where=record.where)
-    if cut:
+    example, truncated = encode(tokenizer, record.messages, max_length, where=record.where)
+    if truncated:
         raise ValueError(f"{record.where}: longer than {max_length} tokens; raise --max_length")
     return example

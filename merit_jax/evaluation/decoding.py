@@ -1,4 +1,4 @@
-"""Compiled prefill, option scoring and greedy decoding for one model."""
+"""Compiles prefill, option scoring and greedy decoding for one model."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,18 +13,18 @@ from merit_jax.core.loss import token_nll
 from merit_jax.core.sharding import to_host
 from merit_jax.core.types import Array, Batch, Cache, Model, Params
 
-LOOK = 32
-"""Tokens that are written between two questions whether a response has ended."""
+CHECK_EVERY = 32
+"""Tokens that are written between two checks for responses that have ended."""
 
 Ended = Callable[[list[np.ndarray]], np.ndarray]
-"""Ids of every row's response so far -> bool[rows]: which of them need no more."""
+"""Ids of every row's response until now -> bool[rows]: True for those that need no more."""
 
 
 class Prefilled(NamedTuple):
-    """Prompts that a model has read.
+    """Prompts after a model's forward pass.
 
     Attributes:
-        cache: Key-value cache with room for what follows.
+        cache: Key-value cache with room for the responses.
         last: Hidden state of each prompt's last token.
         lengths: Tokens of each prompt.
     """
@@ -35,7 +35,7 @@ class Prefilled(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """How likely responses are.
+    """The likelihood of responses.
 
     Attributes:
         log_likelihood: Summed over each response's tokens, in nats.
@@ -75,7 +75,7 @@ class Inference:
         return self._prefill(params, batch)
 
     def score(self, params: Params, read: Prefilled, owner: np.ndarray, responses: Sequence[np.ndarray]) -> Scored:
-        """How likely each response is after the prompt in row `owner`.
+        """Computes the likelihood of each response after the prompt in row `owner`.
 
         Responses are scored as many at a time as there are prompts, on copies of the prompts' cache.
 
@@ -105,15 +105,16 @@ class Inference:
         return min(self.room, next(4**k for k in range(16) if 4**k >= longest))
 
     def generate(self, params: Params, read: Prefilled, ended: Ended | None = None) -> list[np.ndarray]:
-        """Greedy continuation of each prompt, up to `max_new_tokens`, without the stop token.
+        """Generates each prompt's greedy continuation, up to `max_new_tokens`, without the stop token.
 
         Args:
             params: The model's.
             read: The prompts.
-            ended: Asked after every `LOOK` tokens, for ends that are no single token; a response keeps what it was asked about.
+            ended: Called after every `CHECK_EVERY` tokens, for ends that are no single token; a response keeps all tokens that
+                it was called with.
         """
         state, done = self._begin(params, read), np.zeros(len(read.lengths), bool)
-        for count in (*range(LOOK, self._new, LOOK), self._new) if ended else (self._new,):
+        for count in (*range(CHECK_EVERY, self._new, CHECK_EVERY), self._new) if ended else (self._new,):
             state = self._write(params, read.lengths, state, done, np.int32(count))
             tokens, lengths, finished = map(to_host, (state.tokens, state.lengths, state.finished))
             responses = [row[:length] for row, length in zip(tokens, lengths, strict=True)]
@@ -154,8 +155,8 @@ def _score(
 class _Writing(NamedTuple):
     """State of greedy decoding."""
 
-    count: Int32[Array, ""]
-    tokens: Int32[Array, "b n"]
+    written: Int32[Array, ""]
+    tokens: Int32[jax.Array, "b n"]
     lengths: Int32[Array, " b"]
     finished: Bool[Array, " b"]
     following: Int32[Array, " b"]
@@ -163,7 +164,7 @@ class _Writing(NamedTuple):
 
 
 def _begin(model: Model, room: int, params: Params, read: Prefilled) -> _Writing:
-    """Nothing written yet; rows of padding are finished."""
+    """State before the first token; rows of padding are finished."""
     rows = read.lengths.shape[0]
     return _Writing(
         jnp.int32(0),
@@ -187,16 +188,16 @@ def _write(
     """Writes until there are `until` tokens or every row is finished; `prompts` are lengths, and rows in `done` get no more."""
 
     def going(state: _Writing) -> Array:
-        return (state.count < until) & ~state.finished.all()
+        return (state.written < until) & ~state.finished.all()
 
     def write(state: _Writing) -> _Writing:
         token = state.following
         finished = state.finished | jnp.isin(token, jnp.array(stop, jnp.int32))
-        tokens = state.tokens.at[:, state.count].set(token)
-        slots = (prompts + state.count)[:, None]
+        tokens = state.tokens.at[:, state.written].set(token)
+        slots = (prompts + state.written)[:, None]
         hidden, cache = model.decode(params, token[:, None], slots, state.cache)
         following = _choose(model, params, hidden[:, 0])
-        return _Writing(state.count + 1, tokens, state.lengths + ~finished, finished, following, cache)
+        return _Writing(state.written + 1, tokens, state.lengths + ~finished, finished, following, cache)
 
     return jax.lax.while_loop(going, write, state._replace(finished=state.finished | done))
 

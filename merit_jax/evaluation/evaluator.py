@@ -1,4 +1,4 @@
-"""An exam: sets of records that any number of models are asked, all sets in the same batches."""
+"""Evaluates any number of models on the same suites of records, all suites in the same batches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,27 +14,27 @@ from merit_jax.evaluation.prompts import exact_match, fact_recall, multiple_choi
 from merit_jax.evaluation.scoring import Scores, completions, likelihoods, option_choices
 
 Suites = Mapping[str, Sequence[Record]]
-"""Name of a set -> its records."""
+"""Name of a suite (a dataset's held-out records, or a held-out suite) -> its records."""
 
 
 class Evaluator:
-    """Sets of records as token ids, and the compiled functions that ask them.
+    """Suites of records as token ids, and the compiled functions that score a model on them.
 
     Args:
-        papers: The sets; a record with options is multiple choice, one with facts is open-ended, others ask for exactly their
+        suites: The suites; a record with options is multiple choice, one with facts is open-ended, others expect exactly their
             response.
-        model: Whose params are examined.
+        model: The model whose params are evaluated.
         loss_fn: Its loss.
         tokenizer: Its tokenizer.
         layout: Shapes of batches.
-        max_length: Tokens of a whole conversation; the rest is cut.
+        max_length: Tokens of a whole conversation; the rest is truncated.
         max_new_tokens: Tokens of a response.
-        losses: Whether the loss of the reference responses is asked too.
+        losses: Whether the loss of the reference responses is computed too.
     """
 
     def __init__(
         self,
-        papers: Suites,
+        suites: Suites,
         model: Model,
         loss_fn: LossFn,
         tokenizer: Any,
@@ -44,15 +44,15 @@ class Evaluator:
         max_new_tokens: int,
         losses: bool = True,
     ) -> None:
-        self._names = {name: len(records) for name, records in papers.items()}
-        self._records = [record for records in papers.values() for record in records]
+        self._names = {name: len(records) for name, records in suites.items()}
+        self._records = [record for records in suites.values() for record in records]
         self._layout, self._tokenizer = layout, tokenizer
         self._wholes = [
             encode(tokenizer, record.messages, max_length, where=record.where)[0] for record in self._records if losses
         ]
         chosen = [bool(record.options) for record in self._records]
         self._choices, self._open = np.flatnonzero(chosen), np.flatnonzero(np.logical_not(chosen))
-        self._open = self._open[np.argsort([_expected(self._records[i]) for i in self._open], kind="stable")]
+        self._open = self._open[np.argsort([_response_length(self._records[i]) for i in self._open], kind="stable")]
         self._questions = [multiple_choice(tokenizer, self._records[i]) for i in self._choices]
         self._prompts = [prompt(tokenizer, self._records[i]) for i in self._open]
         self._loss_fn = jax.jit(loss_fn)
@@ -64,38 +64,38 @@ class Evaluator:
         )
 
     def evaluate(self, params: Params) -> dict[str, Scores]:
-        """Scores of one model, by set."""
+        """Computes the scores of one model, by suite."""
         likelihood = likelihoods(self._loss_fn, params, self._wholes, self._layout) if self._wholes else None
-        right = np.zeros(len(self._records))
+        accuracy = np.zeros(len(self._records))
         choices = option_choices(self._inference, params, self._questions, self._layout)
-        right[self._choices] = [choice == q.answer for choice, q in zip(choices, self._questions, strict=True)]
+        accuracy[self._choices] = [choice == q.answer for choice, q in zip(choices, self._questions, strict=True)]
         written = completions(self._inference, params, self._prompts, self._layout)
         for index, ids in zip(self._open, written, strict=True):
-            right[index] = self._score(self._records[index], self._tokenizer.decode(ids, skip_special_tokens=True))
-        return self._by_set(right, likelihood)
+            accuracy[index] = self._score(self._records[index], self._tokenizer.decode(ids, skip_special_tokens=True))
+        return self._by_suite(accuracy, likelihood)
 
     def _score(self, record: Record, text: str) -> float:
         if record.facts:
             return fact_recall(text, record.facts)
         return exact_match(text, record.messages[-1]["content"])
 
-    def _by_set(self, right: np.ndarray, likelihood: np.ndarray | None) -> dict[str, Scores]:
+    def _by_suite(self, accuracy: np.ndarray, likelihood: np.ndarray | None) -> dict[str, Scores]:
         scores, start = {}, 0
         for name, count in self._names.items():
             part = slice(start, start + count)
             nll, tokens = likelihood[part].sum(axis=0) if likelihood is not None else (np.nan, 0)
             loss = float(nll / max(tokens, 1)) if likelihood is not None else None
             metrics = "+".join(dict.fromkeys(metric_of(record) for record in self._records[part]))
-            scores[name] = Scores(loss, int(tokens), float(right[part].mean()), count, metrics)
+            scores[name] = Scores(loss, int(tokens), float(accuracy[part].mean()), count, metrics)
             start += count
         return scores
 
 
-def _expected(record: Record) -> int:
-    """Length of the reference response; questions with answers of like lengths share a batch, whose longest takes the time."""
+def _response_length(record: Record) -> int:
+    """Length of the reference response; records of like lengths share a batch, whose longest response takes the time."""
     return len(record.messages[-1]["content"])
 
 
 def metric_of(record: Record) -> str:
-    """How a record is marked."""
+    """Returns the name of a record's metric."""
     return "options" if record.options else "facts" if record.facts else "exact_match"

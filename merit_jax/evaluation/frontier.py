@@ -1,4 +1,4 @@
-"""The trade-off between old and new: what is retained against what is learnt, as a task vector is scaled."""
+"""Computes the trade-off between retained and new skills as a task vector is scaled."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ class Point(NamedTuple):
 
     Attributes:
         scale: λ.
-        retained: Mean accuracy on what theta0 could already do.
-        skill: Mean accuracy on what the mixture teaches.
+        retained: Mean accuracy on the suites of theta0's own skills.
+        skill: Mean accuracy on the suites of the mixture's skills.
     """
 
     scale: float
@@ -20,7 +20,7 @@ class Point(NamedTuple):
 
 
 def skill_at(points: Sequence[Point], floor: float) -> float | None:
-    """The highest skill on the line through the points, in order of λ, where at least `floor` is retained.
+    """Returns the highest skill on the line through the points, in order of λ, where at least `floor` is retained.
 
     Args:
         points: At least one; between two, both scores are interpolated.
@@ -28,6 +28,13 @@ def skill_at(points: Sequence[Point], floor: float) -> float | None:
 
     Returns:
         The skill; None if no part of the line is high enough.
+
+    Examples:
+        >>> points = [Point(0.0, 0.8, 0.2), Point(1.0, 0.6, 0.6)]
+        >>> round(skill_at(points, floor=0.7), 6)
+        0.4
+        >>> skill_at(points, floor=0.9) is None
+        True
     """
     points = sorted(points)
     reached = [point.skill for point in points if point.retained >= floor]

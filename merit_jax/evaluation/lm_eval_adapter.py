@@ -1,7 +1,7 @@
-"""lm-evaluation-harness asks our models: its prompts and metrics, our forward passes.
+"""Lets lm-evaluation-harness evaluate our models: its prompts and metrics, our forward passes.
 
-The answers are those of the harness's own `hf` model: the same token ids, cut from the left where a model's context is too short,
-the same stop sequences. Needs the extra `eval`.
+The results are those of the harness's own `hf` model: the same token ids, truncated from the left where a model's context is too
+short, the same stop sequences. Needs the extra `eval`.
 """
 
 import itertools
@@ -23,6 +23,7 @@ from merit_jax.core.sharding import to_host
 from merit_jax.core.types import Example, Model, Params
 from merit_jax.evaluation.batch_shapes import BatchShapes
 from merit_jax.evaluation.decoding import Inference
+from merit_jax.evaluation.prompts import open_example
 from merit_jax.evaluation.scoring import completions, continuation_scores, option_scores
 
 SHARED = 64
@@ -32,18 +33,18 @@ BLOCK = 64
 """Batches of prompts that are generated from before the bar moves on."""
 
 GREEDY_KEYS = {"do_sample", "temperature", "top_k", "top_p", "min_p"}
-"""Generation settings that say nothing where the likeliest token is taken."""
+"""Generation settings without effect where the likeliest token is taken."""
 
 Answer = tuple[float, bool]
-"""(log-likelihood in nats, whether greedy decoding would have written just this)."""
+"""(log-likelihood in nats, whether greedy decoding would have written exactly this continuation)."""
 
 
 class GenerationRequest(NamedTuple):
-    """How a response is to be written.
+    """The settings of a response.
 
     Attributes:
-        until: Texts that end it.
-        stop: Token ids that end it.
+        until: Texts that end the response.
+        stop: Token ids that end the response.
         max_new_tokens: Its longest length.
     """
 
@@ -65,7 +66,7 @@ class ScoringRequest(NamedTuple):
 
 
 class HarnessModel(TemplateLM):
-    """A model with its params as the harness's `LM`; several processes ask it the same, in the same order.
+    """A model with its params as the harness's `LM`; several processes make the same requests in the same order.
 
     Args:
         model: Pure functions of its params.
@@ -73,7 +74,7 @@ class HarnessModel(TemplateLM):
         tokenizer: A Hugging Face tokenizer.
         layout: Shapes of batches; the largest bucket holds `max_length` tokens.
         max_length: Tokens of the model's context.
-        stop: Ids that end a response, besides the tokenizer's end-of-text token.
+        stop: Ids that end a response, in addition to the tokenizer's end-of-text token.
 
     Raises:
         ValueError: The tokenizer has no end-of-text token.
@@ -106,7 +107,7 @@ class HarnessModel(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """Id of what stands before a text without context."""
+        """Id that precedes a text without context."""
         first = self.tokenizer.bos_token_id
         return self.eot_token_id if first is None else first
 
@@ -116,13 +117,13 @@ class HarnessModel(TemplateLM):
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Ids of a text; None adds the tokenizer's special tokens unless the text already begins with the first of them."""
+        """Returns the ids of a text; None adds special tokens unless the text already begins with the first of them."""
         if add_special_tokens is None:
             add_special_tokens = not string.startswith(self.tokenizer.decode(self.prefix_token_id))
         return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """A conversation as a prompt; without its system messages where the template refuses them."""
+        """Renders a conversation as a prompt; without its system messages where the template refuses them."""
         options = {"add_generation_prompt": add_generation_prompt, "continue_final_message": not add_generation_prompt}
         try:
             return self.tokenizer.apply_chat_template(chat_history, tokenize=False, **options)
@@ -131,7 +132,7 @@ class HarnessModel(TemplateLM):
             return self.tokenizer.apply_chat_template(rest, tokenize=False, **options)
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Log-likelihood of whole texts, each token predicted once, with the longest context that fits.
+        """Computes the log-likelihood of whole texts, each token predicted once, with the longest context that fits.
 
         A window is read with the context that precedes it.
         """
@@ -140,34 +141,34 @@ class HarnessModel(TemplateLM):
         return [sum(next(found)[0] for _ in parts) for parts in windows]
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Greedy responses, cut before the first of their stop sequences.
+        """Generates greedy responses, ended before the first of their stop sequences.
 
         Raises:
-            ValueError: A request asks for sampling or beams, or leaves its prompt no room.
+            ValueError: A request wants sampling or beams, or leaves its prompt no room.
         """
         groups: dict[GenerationRequest, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
-            groups[self._wish(request.args[1])].append(index)
+            groups[self._generation_request(request.args[1])].append(index)
         texts = [""] * len(requests)
         with bar(len(requests), "lm-eval: responses", "response") as shown:
-            for wish, members in groups.items():
-                prompts = [self._prompt(requests[index].args[0], wish) for index in members]
-                for index, text in zip(members, self._write(prompts, wish), strict=True):
+            for settings, members in groups.items():
+                prompts = [self._prompt(requests[index].args[0], settings) for index in members]
+                for index, text in zip(members, self._write(prompts, settings), strict=True):
                     texts[index] = text
                     shown.update()
         return texts
 
     def _loglikelihood_tokens(self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any) -> list[Answer]:
-        """How likely continuations are; short ones of one context are asked together.
+        """Computes the likelihood of continuations; short ones of one context are scored together.
 
         Raises:
             ValueError: A context or continuation has no tokens, or a continuation more than the model's context.
         """
-        rows = [self._cut(*request) for request in requests]
+        rows = [self._truncated(*request) for request in requests]
         contexts: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, row in enumerate(rows):
             contexts[row.context].append(index)
-        groups = [members for members in contexts.values() if _pays([rows[index] for index in members])]
+        groups = [members for members in contexts.values() if _share_context([rows[index] for index in members])]
         alone = sorted(set(range(len(rows))) - {index for members in groups for index in members})
         answers: list[Answer] = [(0.0, False)] * len(rows)
         with bar(len(rows), "lm-eval: log-likelihoods", "continuation") as shown:
@@ -180,7 +181,7 @@ class HarnessModel(TemplateLM):
         self, rows: Sequence[ScoringRequest], groups: Sequence[Sequence[int]]
     ) -> Iterator[tuple[int, Answer]]:
         """Reads each group's context once."""
-        prompts = [_asked(rows[members[0]].context) for members in groups]
+        prompts = [_open(rows[members[0]].context) for members in groups]
         options = [[rows[index].continuation for index in members] for members in groups]
         for group, scored in option_scores(self._scorer, self._params, prompts, options, self._layout):
             for index, log_likelihood, greedy in zip(groups[group], *scored, strict=True):
@@ -193,8 +194,8 @@ class HarnessModel(TemplateLM):
                 if place >= 0:
                     yield members[place], (-float(nll), not misses)
 
-    def _cut(self, texts: Any, context: list[int], continuation: list[int]) -> ScoringRequest:
-        """Cuts a request from the left to what the model can read; its last token is only predicted."""
+    def _truncated(self, texts: Any, context: list[int], continuation: list[int]) -> ScoringRequest:
+        """Truncates a request from the left to the model's context; its last token is only predicted."""
         if not context or not 0 < len(continuation) <= self.max_length:
             raise ValueError(
                 f"{len(context)} tokens of context and {len(continuation)} of continuation: {texts!r:.200}; expected at least "
@@ -204,19 +205,19 @@ class HarnessModel(TemplateLM):
         return ScoringRequest(tuple(kept[: -len(continuation)]), np.asarray(continuation, np.int32))
 
     def _windows(self, text: str) -> Iterator[tuple[None, list[int], list[int]]]:
-        """(what a request's texts would be, context, continuation) of each window of a text."""
+        """Yields (None for a request's texts, context, continuation) of each window of a text."""
         ids = self.tok_encode(text)
         for window in get_rolling_token_windows(ids, self.prefix_token_id, self.max_length, 1):
             yield (None, *make_disjoint_window(window))
 
-    def _wish(self, settings: dict[str, Any]) -> GenerationRequest:
+    def _generation_request(self, settings: dict[str, Any]) -> GenerationRequest:
         """Reads a task's generation settings."""
         rest = dict(normalize_gen_kwargs(settings, self.max_gen_toks))
         until = handle_stop_sequences(rest.pop("until"), eos=self.tokenizer.decode(self.eot_token_id))
         room = rest.pop("max_gen_toks")
         if rest["do_sample"] or not rest.keys() <= GREEDY_KEYS:
             raise ValueError(
-                f"generation_kwargs {settings}: only greedy decoding is done; set do_sample: false, no beams"
+                f"generation_kwargs {settings}: only greedy decoding is supported; set do_sample: false, no beams"
             )
         if not 0 < room < self.max_length:
             raise ValueError(
@@ -226,23 +227,23 @@ class HarnessModel(TemplateLM):
         stop = {special[text] for text in until if text in special} | set(self._stop)
         return GenerationRequest(tuple(until), tuple(sorted(stop)), room)
 
-    def _prompt(self, context: str, wish: GenerationRequest) -> Example:
-        """A prompt, cut from the left to leave room for the response."""
+    def _prompt(self, context: str, request: GenerationRequest) -> Example:
+        """A prompt, truncated from the left to leave room for the response."""
         first = self.tokenizer.bos_token
         ids = self.tok_encode(context, add_special_tokens=not (first and context.startswith(first)))
-        return _asked((ids or [self.prefix_token_id])[wish.max_new_tokens - self.max_length :])
+        return _open((ids or [self.prefix_token_id])[request.max_new_tokens - self.max_length :])
 
-    def _write(self, prompts: Sequence[Example], wish: GenerationRequest) -> Iterator[str]:
+    def _write(self, prompts: Sequence[Example], request: GenerationRequest) -> Iterator[str]:
         """The response to every prompt, in order."""
-        shape = (wish.stop, wish.max_new_tokens)
+        shape = (request.stop, request.max_new_tokens)
         if shape not in self._writers:
-            self._writers[shape] = Inference(self._model, max_new_tokens=wish.max_new_tokens, stop=wish.stop)
+            self._writers[shape] = Inference(self._model, max_new_tokens=request.max_new_tokens, stop=request.stop)
 
         def text(ids: np.ndarray) -> tuple[str, bool]:
-            """What is said, and whether it was cut."""
-            said = self.tokenizer.decode(ids, skip_special_tokens=True)
-            kept = postprocess_generated_text(said, list(wish.until), think_end_token=None)
-            return kept, len(kept) < len(said)
+            """Decodes a response up to its stop sequence; True if it has one."""
+            whole = self.tokenizer.decode(ids, skip_special_tokens=True)
+            kept = postprocess_generated_text(whole, list(request.until), think_end_token=None)
+            return kept, len(kept) < len(whole)
 
         def ended(responses: list[np.ndarray]) -> np.ndarray:
             return np.array([text(ids)[1] for ids in responses])
@@ -254,17 +255,16 @@ class HarnessModel(TemplateLM):
                 yield text(ids)[0]
 
 
-def _pays(rows: Sequence[ScoringRequest]) -> bool:
-    """Whether rows of one context are read together."""
+def _share_context(rows: Sequence[ScoringRequest]) -> bool:
+    """Returns whether rows of one context are scored on one pass over it."""
     return len(rows) > 1 and all(len(row.continuation) <= SHARED for row in rows)
 
 
-def _asked(context: Sequence[int]) -> Example:
-    """A context whose next token, 0, is still to be written."""
-    return Example(np.array([*context, 0], np.int32), np.zeros(len(context) + 1, bool))
+def _open(context: Sequence[int]) -> Example:
+    return open_example(np.asarray(context, np.int32))
 
 
 def _whole(row: ScoringRequest) -> Example:
-    """A context and its continuation, which is what counts."""
+    """A context and its continuation, of which the continuation is supervised."""
     tokens = np.concatenate([np.array(row.context, np.int32), row.continuation])
     return Example(tokens, np.arange(len(tokens)) >= len(row.context))

@@ -1,4 +1,4 @@
-"""Suites of lm-evaluation-harness tasks: which are asked, and which number of each counts. Needs the extra `eval`."""
+"""Evaluates suites of lm-evaluation-harness tasks, with one metric for each. Needs the extra `eval`."""
 
 import contextlib
 import difflib
@@ -24,8 +24,8 @@ class Benchmark(NamedTuple):
 
     Attributes:
         name: Its name there.
-        metric: The number that counts, such as "acc", or "exact_match,strict-match" where a task has several filters.
-        shots: Examples in the prompt; None for as many as the task itself says.
+        metric: The metric that is the score, such as "acc", or "exact_match,strict-match" where a task has several filters.
+        shots: Examples in the prompt; None for the task's own number.
     """
 
     name: str
@@ -37,8 +37,8 @@ class Suite(NamedTuple):
     """Benchmarks whose mean is one number.
 
     Attributes:
-        file: Where it is written down.
-        benchmarks: What is asked.
+        file: The file that defines it.
+        benchmarks: The benchmarks, in order.
         folder: Task files (YAML) that come before the harness's own; paths in them start here. None for none.
     """
 
@@ -48,13 +48,13 @@ class Suite(NamedTuple):
 
 
 class Result(NamedTuple):
-    """One benchmark's outcome.
+    """The result of one benchmark.
 
     Attributes:
-        metric: What the score is.
-        score: The number that counts.
+        metric: Name of the score.
+        score: Value of that metric.
         stderr: Its standard error; None where the harness gives none.
-        records: Questions asked.
+        records: Records evaluated.
         shots: Examples in each prompt; None where the tasks of a group differ.
         metrics: Every number that the harness gives, by "metric,filter".
     """
@@ -68,13 +68,13 @@ class Result(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a suite found.
+    """The results of a suite.
 
     Attributes:
         results: By benchmark.
         mean: Of the scores, every benchmark counting once.
-        samples: By task: each question with its prompt, answer and marks, as the harness logs them.
-        harness: Its version.
+        samples: By task: each record with its prompt, response and metrics, as the harness logs them.
+        harness: Version of the harness.
     """
 
     results: dict[str, Result]
@@ -119,10 +119,10 @@ def _benchmark(entry: Any, file: Path) -> Benchmark:
 
 
 def load_tasks(suite: Suite, *, run_code: bool = False) -> list[Task | Group]:
-    """The harness's objects of a suite's benchmarks, with their data.
+    """Loads the harness's objects of a suite's benchmarks, with their data.
 
     Args:
-        suite: What will be asked.
+        suite: The suite.
         run_code: Whether tasks may run code that the model writes.
 
     Raises:
@@ -146,7 +146,7 @@ def load_tasks(suite: Suite, *, run_code: bool = False) -> list[Task | Group]:
     return loaded
 
 
-def take(
+def evaluate_suite(
     model: LM,
     suite: Suite,
     tasks: Sequence[Task | Group],
@@ -155,18 +155,18 @@ def take(
     chat: bool = False,
     run_code: bool = False,
 ) -> Report:
-    """Asks a model all benchmarks of a suite.
+    """Evaluates a model on all benchmarks of a suite.
 
     Args:
-        model: Who is asked.
-        suite: What is asked.
-        tasks: What `load_tasks` gives for it.
+        model: The model.
+        suite: The suite.
+        tasks: The result of `load_tasks` for it.
         limit: Records of each task; None for all.
-        chat: Whether prompts are wrapped in the model's chat template, worked examples as earlier turns.
+        chat: Whether prompts are wrapped in the model's chat template, with worked examples as earlier turns.
         run_code: Whether tasks may run code that the model writes.
 
     Raises:
-        ValueError: The metric that counts is not among a benchmark's numbers, or a task asks for what the model does not do.
+        ValueError: A benchmark does not have its metric, or a task needs a setting that the model does not support.
     """
     found = simple_evaluate(
         model=model,
@@ -197,7 +197,7 @@ def _harness_tasks() -> TaskManager:
 
 
 def _check(name: str, manager: TaskManager, file: Path, run_code: bool) -> None:
-    """Refuses a benchmark before anything of it is read."""
+    """Refuses a benchmark before its data are read."""
     if name in manager.all_tags:
         tasks = ", ".join(sorted(manager.task_index[name].tags))
         raise ValueError(f"{file}: {name!r} is a tag of several tasks and has no score; name a group or one of {tasks}")
@@ -213,7 +213,7 @@ def _check(name: str, manager: TaskManager, file: Path, run_code: bool) -> None:
 
 
 def _result(benchmark: Benchmark, found: dict[str, Any], file: Path) -> Result:
-    """Picks the number that counts."""
+    """Selects the benchmark's metric from all that the harness computed."""
     name, level = benchmark.name, {**found["results"], **found.get("groups", {})}[benchmark.name]
     metrics = {key: value for key, value in level.items() if "," in key and isinstance(value, int | float)}
     keys = [key for key in metrics if benchmark.metric in (key, key.partition(",")[0])]
@@ -233,6 +233,6 @@ def _result(benchmark: Benchmark, found: dict[str, Any], file: Path) -> Result:
 
 
 def _members(group: str, children: dict[str, list[str]]) -> set[str]:
-    """All that a group is made of, down to the tasks."""
+    """The groups and tasks of a group, at any depth."""
     direct = children.get(group, [])
     return {*direct, *(name for child in direct for name in _members(child, children))}

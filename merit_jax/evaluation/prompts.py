@@ -1,20 +1,21 @@
-"""Records as questions: what is asked, what counts as right, what ends an answer."""
+"""Turns records into prompts and options, defines the stop tokens, and compares texts with the reference."""
 
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int32
 
-from merit_jax.core.types import Example, Record
+from merit_jax.core.types import Example, Image, Record
 from merit_jax.data.chat_template import encode_prompt, encode_response, images_of
 
 
 class Question(NamedTuple):
-    """A multiple-choice record, ready to be asked.
+    """A multiple-choice record as token ids.
 
     Attributes:
-        prompt: What comes before the assistant's response (see `prompt`).
+        prompt: The messages before the assistant's response (see `prompt`).
         options: Ids of each answer option.
         answer: Index of the right one.
     """
@@ -25,22 +26,33 @@ class Question(NamedTuple):
 
 
 def prompt(tokenizer: Any, record: Record) -> Example:
-    """What generation sees of a record, as an example whose last token, 0, is still to be written."""
-    asked = record.messages[:-1]
-    ids = np.append(encode_prompt(tokenizer, asked, where=record.where), np.int32(0))
-    return Example(ids, np.zeros(len(ids), bool), images_of(asked))
+    """Returns the prompt of a record as an example whose last token, 0, is still to be generated."""
+    messages = record.messages[:-1]
+    return open_example(encode_prompt(tokenizer, messages, where=record.where), images_of(messages))
+
+
+def open_example(context: Int32[np.ndarray, " n"], images: tuple[Image, ...] = ()) -> Example:
+    """Returns a context as an example whose last token, 0, is still to be generated.
+
+    Examples:
+        >>> example = open_example(np.array([5, 6], np.int32))
+        >>> example.tokens.tolist(), example.supervised.tolist()
+        ([5, 6, 0], [False, False, False])
+    """
+    tokens = np.append(context, np.int32(0))
+    return Example(tokens, np.zeros(len(tokens), bool), images)
 
 
 def multiple_choice(tokenizer: Any, record: Record) -> Question:
-    """A multiple-choice record as token ids."""
+    """Encodes a multiple-choice record."""
     assert record.options is not None
-    asked, answer = record.messages[:-1], record.messages[-1]["content"]
-    options = tuple(encode_response(tokenizer, asked, option, where=record.where) for option in record.options)
+    messages, answer = record.messages[:-1], record.messages[-1]["content"]
+    options = tuple(encode_response(tokenizer, messages, option, where=record.where) for option in record.options)
     return Question(prompt(tokenizer, record), options, record.options.index(answer))
 
 
 def stop_tokens(tokenizer: Any) -> tuple[int, ...]:
-    """Ids that end a response: the end-of-text token, and whatever the chat template closes a turn with."""
+    """Returns the ids that end a response: the end-of-text token, and the token with which the chat template closes a turn."""
     turn = encode_response(tokenizer, ({"role": "user", "content": "a"},), "b")
     special = set(tokenizer.all_special_ids)
     ends = {int(turn[-1])} & special | ({tokenizer.eos_token_id} - {None})
@@ -48,21 +60,31 @@ def stop_tokens(tokenizer: Any) -> tuple[int, ...]:
 
 
 def exact_match(text: str, answer: str) -> float:
-    """1 if the two are the same, case folded and white space collapsed; else 0."""
+    """Returns 1 if the two are the same, case folded and white space collapsed; else 0.
+
+    Examples:
+        >>> exact_match(" New  york", "New York"), exact_match("New York City", "New York")
+        (1.0, 0.0)
+    """
     return float(normalised(text) == normalised(answer))
 
 
 def fact_recall(text: str, facts: Sequence[str]) -> float:
-    """Share of the facts that the text mentions as whole words."""
-    said = f" {words(text)} "
-    return sum(f" {words(fact)} " in said for fact in facts) / len(facts)
+    """Returns the share of the facts that the text mentions as whole words.
+
+    Examples:
+        >>> fact_recall("A red, round apple.", ["red", "round", "apple", "app"])
+        0.75
+    """
+    padded = f" {words(text)} "
+    return sum(f" {words(fact)} " in padded for fact in facts) / len(facts)
 
 
 def normalised(text: str) -> str:
-    """Text as exact match compares it."""
+    """Returns a text as exact match compares it."""
     return " ".join(text.casefold().split())
 
 
 def words(text: str) -> str:
-    """The words of a text, case folded, without punctuation."""
+    """Returns the words of a text, case folded, without punctuation."""
     return " ".join(re.findall(r"\w+", text.casefold()))

@@ -1,4 +1,4 @@
-"""How well a model does on records: loss, multiple choice, greedy responses."""
+"""Scores a model on records: loss, multiple choice, greedy responses."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -19,9 +19,9 @@ class Scores(NamedTuple):
     """Scores of one model on one set of records.
 
     Attributes:
-        loss: Mean negative log-likelihood per supervised token, in nats; None if it was not asked for.
+        loss: Mean negative log-likelihood per supervised token, in nats; None if it was not computed.
         tokens: Supervised tokens the loss is a mean of.
-        accuracy: Mean over the records of how right they were answered, in 0..1.
+        accuracy: Mean score of the records, each in 0..1.
         records: Records behind the accuracy.
         metric: "options" (best option by mean log-likelihood per token), "exact_match" or "facts" (share of the facts that the
             response mentions), both by greedy decoding; several joined by "+".
@@ -37,7 +37,22 @@ class Scores(NamedTuple):
 def likelihoods(
     loss_fn: Callable[[Params, Batch], tuple], params: Params, examples: Sequence[Example], layout: BatchShapes
 ) -> Float[np.ndarray, "n 2"]:
-    """(summed negative log-likelihood in nats, supervised tokens) of each example; `loss_fn` is compiled by the caller."""
+    """Computes (summed negative log-likelihood in nats, supervised tokens) of each example.
+
+    Args:
+        loss_fn: A `LossFn`, compiled by the caller.
+        params: The model's.
+        examples: Examples of any length up to the largest bucket.
+        layout: Shapes of batches.
+
+    Examples:
+        >>> def nll(params, batch):
+        ...     tokens = jnp.asarray(batch.weights).sum(axis=1)
+        ...     return params["nats"] * tokens, tokens
+        >>> example = Example(np.arange(3, dtype=np.int32), np.array([False, True, True]))
+        >>> likelihoods(nll, {"nats": 0.5}, [example, example], BatchShapes((4,), batch_size=2)).tolist()
+        [[1.0, 2.0], [1.0, 2.0]]
+    """
     found = np.zeros((len(examples), 2))
     for indices, batch in layout.batches(examples):
         rows = np.stack([to_host(part) for part in loss_fn(params, batch)], axis=1)
@@ -46,7 +61,7 @@ def likelihoods(
 
 
 def continuation_scores(model: Model, chunk: int = 64) -> Callable[[Params, Batch], Float[Array, "2 b"]]:
-    """A function like a loss: (summed negative log-likelihood in nats, tokens that were not the likeliest) of each row.
+    """Returns a function like a loss: (summed negative log-likelihood in nats, tokens that were not the likeliest) of each row.
 
     Args:
         model: Gives hidden states and logits.
@@ -71,7 +86,7 @@ def option_scores(
     options: Sequence[Sequence[np.ndarray]],
     layout: BatchShapes,
 ) -> Iterator[tuple[int, Scored]]:
-    """(index of a prompt, scores of its options), for every prompt; a prompt is read once for all its options."""
+    """Yields (index of a prompt, scores of its options), for every prompt; a prompt is read once for all its options."""
     for indices, batch in layout.batches(prompts):
         read = inference.prefill(params, batch)
         pairs = [(row, option) for row, index in enumerate(indices) if index >= 0 for option in options[index]]
@@ -85,7 +100,7 @@ def option_scores(
 def option_choices(
     inference: Inference, params: Params, questions: Sequence[Question], layout: BatchShapes
 ) -> list[int]:
-    """For each question the option with the highest mean log-likelihood per token (the first of equals)."""
+    """Returns each question's option with the highest mean log-likelihood per token (the first of equals)."""
     choices, options = [0] * len(questions), [question.options for question in questions]
     for index, scored in option_scores(inference, params, [q.prompt for q in questions], options, layout):
         lengths = np.array([len(option) for option in options[index]])
@@ -96,7 +111,7 @@ def option_choices(
 def completions(
     inference: Inference, params: Params, prompts: Sequence[Example], layout: BatchShapes, ended: Ended | None = None
 ) -> list[np.ndarray]:
-    """The greedy response to each prompt, as ids; `ended` as in `Inference.generate`."""
+    """Generates the greedy response to each prompt, as ids; `ended` as in `Inference.generate`."""
     responses: list[np.ndarray] = [np.zeros(0, np.int32)] * len(prompts)
     for indices, batch in layout.batches(prompts):
         written = inference.generate(params, inference.prefill(params, batch), ended)

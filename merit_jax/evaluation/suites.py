@@ -1,6 +1,6 @@
-"""Held-out suites: record files that are no dataset of the mixture, in two kinds.
+"""Reads held-out suites, record files that are no dataset of the mixture, and averages them by kind.
 
-A *retained* suite asks for what theta0 could already do, a *skill* suite for what the mixture teaches.
+A *retained* suite tests skills that theta0 had already, a *skill* suite those that the mixture teaches.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ class Kinds(NamedTuple):
     """Mean accuracy over the suites of each kind, every suite counting once; None where there are none.
 
     Attributes:
-        retained: Of what theta0 could already do.
-        skill: Of what the mixture teaches.
+        retained: Of the suites of theta0's own skills.
+        skill: Of the other suites.
     """
 
     retained: float | None
@@ -45,19 +45,38 @@ def load_suites(path: str, *, max_records: int = 0, seed: int) -> dict[str, list
 
 
 def suite_digests(path: str) -> dict[str, str]:
-    """Suite -> digest of its files, wherever they lie; none without a path."""
+    """Returns suite -> digest of its files, whatever their folder; none without a path."""
     return {entry.name: entry_digest(entry) for entry in read_manifest(path)} if path else {}
 
 
 def kinds(accuracies: Mapping[str, float], retained: Sequence[str]) -> Kinds:
-    """Means over the suites that a name or fnmatch pattern of `retained` matches, and over the others.
+    """Averages over the suites that a name or fnmatch pattern of `retained` matches, and over the others.
 
     Raises:
         ValueError: A pattern matches no suite.
+
+    Examples:
+        >>> kinds({"colours": 0.5, "shapes": 1.0, "chat": 0.25}, retained=["chat"])
+        Kinds(retained=0.25, skill=0.75)
     """
     for pattern in retained:
         if not any(fnmatchcase(name, pattern) for name in accuracies):
             raise ValueError(f"evaluate.retained: no suite matches {pattern!r}; known: {', '.join(accuracies)}")
-    old = [value for name, value in accuracies.items() if any(fnmatchcase(name, pattern) for pattern in retained)]
-    new = [value for name, value in accuracies.items() if not any(fnmatchcase(name, p) for p in retained)]
-    return Kinds(*(float(np.mean(values)) if values else None for values in (old, new)))
+    parts = split_suites(list(accuracies), retained)
+    return Kinds(*(mean_accuracy([accuracies[name] for name in part]) if part else None for part in parts))
+
+
+def split_suites(names: Sequence[str], retained: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Splits names into those that a name or fnmatch pattern of `retained` matches, and the others.
+
+    Examples:
+        >>> split_suites(["old_a", "new", "old_b"], ["old_*"])
+        (['old_a', 'old_b'], ['new'])
+    """
+    old = [name for name in names if any(fnmatchcase(name, pattern) for pattern in retained)]
+    return old, [name for name in names if name not in old]
+
+
+def mean_accuracy(accuracies: Sequence[float]) -> float:
+    """Averages the accuracies of one or more suites, each counting once."""
+    return float(np.mean(accuracies))

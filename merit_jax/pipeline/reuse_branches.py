@@ -15,8 +15,7 @@ from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.train_branches import branch_inputs
 from merit_jax.workdir.artifacts import read_inputs
 from merit_jax.workdir.checksums import fingerprint
-from merit_jax.workdir.paths import Workdir
-from merit_jax.workdir.storage import is_remote
+from merit_jax.workdir.paths import Workdir, is_remote
 
 log = logging.getLogger("merit_jax")
 

@@ -1,10 +1,10 @@
 """The evaluated models of a run: how they are called and drawn, and their scores with errors."""
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from merit_jax.comparison.statistics import standard_error
+from merit_jax.evaluation.suites import mean_accuracy, split_suites
 from merit_jax.reporting.figures import Colour, Number, look
 from merit_jax.reporting.run_data import Artifacts
 from merit_jax.workdir.paths import MERGED, THETA0
@@ -46,10 +46,9 @@ def means(artifacts: Artifacts) -> dict[str, dict[str, Score]]:
     """Kind of mean -> model -> score: over everything asked and, where suites are of two kinds, over each."""
     part = part_of(artifacts)
     asked = next(iter(artifacts.models.values())).get(part, {})
-    old = [name for name in asked if any(fnmatchcase(name, pattern) for pattern in artifacts.retained)]
+    old, new = split_suites(list(asked), artifacts.retained)
     kinds = {f"mean of {len(asked)} {part}": list(asked)}
     if part == "suites" and old and len(old) < len(asked):
-        new = [name for name in asked if name not in old]
         kinds |= {f"retained: {', '.join(old)}": old, f"skill: {', '.join(new)}": new}
     return {
         title: {model: score_of([entry[part][name] for name in names]) for model, entry in artifacts.models.items()}
@@ -60,4 +59,4 @@ def means(artifacts: Artifacts) -> dict[str, dict[str, Score]]:
 
 def score_of(scores: list[Mapping[str, Any]]) -> Score:
     """Mean over sets of records, each counting once."""
-    return Score(100 * sum(s["accuracy"] for s in scores) / len(scores), 100 * standard_error(scores))
+    return Score(100 * mean_accuracy([s["accuracy"] for s in scores]), 100 * standard_error(scores))

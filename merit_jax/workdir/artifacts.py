@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 
 from merit_jax.workdir.checksums import fingerprint
-from merit_jax.workdir.storage import is_remote
+from merit_jax.workdir.paths import is_remote
 
 INPUTS = "inputs"
 """Key under which an artifact records its inputs."""

@@ -20,8 +20,8 @@ from jax.experimental import multihost_utils
 
 from merit_jax.core.errors import UnfinishedError
 from merit_jax.workdir.artifacts import write_text
+from merit_jax.workdir.paths import is_remote
 from merit_jax.workdir.process import Process
-from merit_jax.workdir.storage import is_remote
 
 log = logging.getLogger("merit_jax")
 

@@ -4,8 +4,6 @@ import dataclasses
 
 from etils import epath
 
-from merit_jax.workdir.storage import is_remote
-
 THETA0, MERGED = "theta0", "merged"
 """Names of the starting checkpoint and of the run's own merge, in every artifact that has models by name."""
 
@@ -175,3 +173,8 @@ def absolute(path: epath.PathLike) -> epath.Path:
     """Returns a local path as an absolute one, as Orbax requires; a bucket's as it is."""
     expanded = epath.Path(path).expanduser()
     return expanded if is_remote(expanded) else expanded.resolve()
+
+
+def is_remote(path: epath.PathLike) -> bool:
+    """Returns whether a path is a URL, as gs://bucket/folder, which epath opens, instead of a local path."""
+    return "://" in str(path)

@@ -42,7 +42,7 @@ def test_a_row_becomes_a_conversation(name):
 def test_the_format_is_told_from_the_keys(name):
     row, messages = GOOD[name]
     assert detect(row, "f:1") == name
-    assert to_record(None, row, "f:1").messages == messages
+    assert to_record(detect(row, "f:1"), row, "f:1").messages == messages
 
 
 def test_alpaca_without_input_is_the_instruction_alone():
@@ -120,7 +120,7 @@ BAD = {
 def test_a_bad_row_is_refused_with_place_and_reason(case):
     name, row, reason = BAD[case]
     with pytest.raises(ValueError, match=reason):
-        to_record(name, row, "f:1")
+        to_record(name or detect(row, "f:1"), row, "f:1")
 
 
 @pytest.mark.parametrize("history", [["hi"], "hi", ["ab", "cd"], {"a": "b"}])

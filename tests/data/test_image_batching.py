@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from merit_jax.core.types import Branch, Dataset, DatasetSlice, Example, ImageReader, PackedExample, ReadReport
 from merit_jax.data.bucketing import bucketed_batches
-from merit_jax.data.collate import RowCapacity, fill_row
 from merit_jax.data.loader import training_batches
+from merit_jax.data.packing import RowCapacity, fill_row
 
 IMAGE = 999
 REPORT = ReadReport((), "", 0, 0, 0, 0)

@@ -28,7 +28,7 @@ def root(tmp_path):
 
 
 def read(row, root, name=None, layout=ColumnMap()):
-    return to_record(name, row, "f:1", layout._replace(image_root=str(root)))
+    return to_record(name or detect(row, "f:1", layout), row, "f:1", layout._replace(image_root=str(root)))
 
 
 def shown(root, name):

@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from merit_jax.core.types import Branch, Dataset, DatasetSlice, Example, ReadReport
-from merit_jax.data import loader
 from merit_jax.data.bucketing import bucketed_batches, calibration_examples
-from merit_jax.data.collate import RowCapacity, fill_row
 from merit_jax.data.loader import training_batches
+from merit_jax.data.packing import RowCapacity, fill_row
 from merit_jax.data.sampler import share_indices
 from merit_jax.data.token_cache import as_table
 
@@ -199,7 +198,7 @@ def test_calibration_samples_without_replacement_by_name_and_seed():
 def test_a_process_reads_its_own_rows_only_and_they_are_those_of_the_whole_batch(monkeypatch, packing):
     read = []
     monkeypatch.setattr(
-        loader, "fill_row", lambda examples, space: (read.extend(examples), fill_row(examples, space))[1]
+        "merit_jax.data.packing.fill_row", lambda examples, space: (read.extend(examples), fill_row(examples, space))[1]
     )
     options = {"batch_size": 4, "packing": packing}
     whole, counts = batches(**options), []

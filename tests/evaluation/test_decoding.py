@@ -100,7 +100,7 @@ def test_a_response_is_greedy_where_decoding_would_have_written_it(model, params
 
 
 def test_a_response_that_has_ended_by_what_it_says_grows_no_more(model, params, monkeypatch):
-    monkeypatch.setattr("merit_jax.evaluation.decoding.LOOK", 2)
+    monkeypatch.setattr("merit_jax.evaluation.decoding.CHECK_EVERY", 2)
     inference, asked_of = Inference(model, max_new_tokens=ROOM, stop=(-1,)), []
 
     def ended(responses):

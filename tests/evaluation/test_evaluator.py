@@ -16,7 +16,7 @@ from models import load_pretrained
 from models.processing.tokenizer import load_tokenizer
 from tests.support import world
 
-ASKED = ["say ab", "say it again, and slowly", "why", "count: a b c d"]
+QUESTIONS = ["say ab", "say it again, and slowly", "why", "count: a b c d"]
 NEW = 10
 LAYOUT = BatchShapes((96,), 4)
 
@@ -26,9 +26,9 @@ def examinee(tmp_path_factory, compiled):
     """A random model that says nothing but five letters."""
     folder = world.checkpoint(tmp_path_factory.mktemp("exam") / "theta0", layers=1)
     (model, params), tokenizer = load_pretrained(folder), load_tokenizer(folder)
-    said = [tokenizer.convert_tokens_to_ids(token) for token in "abcde"]
+    answers = [tokenizer.convert_tokens_to_ids(token) for token in "abcde"]
     embedding = np.zeros_like(params["embed"]["embedding"])
-    embedding[said] = 10 * np.asarray(params["embed"]["embedding"])[said]
+    embedding[answers] = 10 * np.asarray(params["embed"]["embedding"])[answers]
     return model, {**params, "embed": {"embedding": jax.numpy.asarray(embedding)}}, tokenizer
 
 
@@ -37,45 +37,53 @@ def record(question, answer, options=None, facts=None):
     return Record(messages, options, "test:1", facts)
 
 
-def take(examinee, papers, layout=LAYOUT, **options):
+def evaluate(examinee, suites, layout=LAYOUT, **options):
     model, params, tokenizer = examinee
     options = {"max_length": 96, "max_new_tokens": NEW, **options}
-    return Evaluator(papers, model, next_token_loss(model), tokenizer, layout, **options).evaluate(params)
+    return Evaluator(suites, model, next_token_loss(model), tokenizer, layout, **options).evaluate(params)
 
 
 @pytest.fixture(scope="module")
-def said(examinee):
-    """What the model answers."""
+def answers(examinee):
+    """The model's greedy responses."""
     model, params, tokenizer = examinee
     inference = Inference(model, max_new_tokens=NEW, stop=stop_tokens(tokenizer))
-    texts = responses(inference, params, tokenizer, [record(question, "x") for question in ASKED], LAYOUT)
+    texts = responses(inference, params, tokenizer, [record(question, "x") for question in QUESTIONS], LAYOUT)
     assert all(set(text) <= set("abcde") for text in texts)
     assert len(set(texts)) > 1
     return texts
 
 
 @pytest.fixture(scope="module")
-def papers(said):
+def suites(answers):
     choice = ("abc", "a much longer answer", "e")
     return {
-        "exact": [record(ASKED[0], said[0].upper()), record(ASKED[1], said[1] + " z"), record(ASKED[2], said[2])],
-        "open": [
-            record(ASKED[1], "as you like", facts=(said[1], "zebra")),
-            record(ASKED[3], "as you like", facts=("zebra", "letter", said[3].upper())),
+        "exact": [
+            record(QUESTIONS[0], answers[0].upper()),
+            record(QUESTIONS[1], answers[1] + " z"),
+            record(QUESTIONS[2], answers[2]),
         ],
-        "choice": [record(question, answer, options=choice) for question in ASKED for answer in choice],
+        "open": [
+            record(QUESTIONS[1], "as you like", facts=(answers[1], "zebra")),
+            record(QUESTIONS[3], "as you like", facts=("zebra", "letter", answers[3].upper())),
+        ],
+        "choice": [record(question, answer, options=choice) for question in QUESTIONS for answer in choice],
         "long": [record("say", "abcde" * 20)],
-        "mixed": [record(ASKED[0], said[0]), record(ASKED[0], "e", options=("d", "e")), record(ASKED[1], "?")],
+        "mixed": [
+            record(QUESTIONS[0], answers[0]),
+            record(QUESTIONS[0], "e", options=("d", "e")),
+            record(QUESTIONS[1], "?"),
+        ],
     }
 
 
 @pytest.fixture(scope="module")
-def scores(examinee, papers):
-    return take(examinee, papers)
+def scores(examinee, suites):
+    return evaluate(examinee, suites)
 
 
-def test_every_kind_of_record_has_its_own_metric(scores, papers):
-    assert list(scores) == list(papers)
+def test_every_kind_of_record_has_its_own_metric(scores, suites):
+    assert list(scores) == list(suites)
     assert scores["exact"].accuracy == pytest.approx(2 / 3)
     assert scores["open"].accuracy == pytest.approx((1 / 2 + 1 / 3) / 2)
     assert scores["choice"].accuracy == pytest.approx(1 / 3)
@@ -88,10 +96,10 @@ def test_every_kind_of_record_has_its_own_metric(scores, papers):
     }
 
 
-def test_records_score_together_as_each_does_alone(examinee, papers, scores):
-    alone = {f"{name}/{i}": [record] for name, records in papers.items() for i, record in enumerate(records)}
-    single = take(examinee, alone, BatchShapes((96,), 1))
-    for name, records in papers.items():
+def test_records_score_together_as_each_does_alone(examinee, suites, scores):
+    alone = {f"{name}/{i}": [record] for name, records in suites.items() for i, record in enumerate(records)}
+    single = evaluate(examinee, alone, BatchShapes((96,), 1))
+    for name, records in suites.items():
         mine = [single[f"{name}/{i}"] for i in range(len(records))]
         assert scores[name].accuracy == pytest.approx(np.mean([score.accuracy for score in mine]))
         assert scores[name].tokens == sum(score.tokens for score in mine)
@@ -99,12 +107,12 @@ def test_records_score_together_as_each_does_alone(examinee, papers, scores):
         assert scores[name].loss == pytest.approx(nll / scores[name].tokens, rel=1e-4)
 
 
-def test_losses_are_asked_only_where_they_are_wanted(examinee, papers, scores):
-    without = take(examinee, papers, losses=False)
+def test_losses_are_computed_only_where_they_are_wanted(examinee, suites, scores):
+    without = evaluate(examinee, suites, losses=False)
     assert {(score.loss, score.tokens) for score in without.values()} == {(None, 0)}
     assert {n: s.accuracy for n, s in without.items()} == {n: s.accuracy for n, s in scores.items()}
 
 
-def test_the_loss_is_of_what_is_left_of_a_long_conversation(examinee, papers, scores):
-    prompt = len(encode_prompt(examinee[2], papers["long"][0].messages[:-1]))
+def test_the_loss_is_of_what_is_left_of_a_long_conversation(examinee, suites, scores):
+    prompt = len(encode_prompt(examinee[2], suites["long"][0].messages[:-1]))
     assert scores["long"].tokens == 96 - prompt

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from launch.wiring import open_run
 from merit_jax.evaluation.batch_shapes import BatchShapes, doubling_buckets
 from merit_jax.evaluation.lm_eval_adapter import SHARED, HarnessModel
-from merit_jax.evaluation.lm_eval_suites import load_tasks, read_suite, take
+from merit_jax.evaluation.lm_eval_suites import evaluate_suite, load_tasks, read_suite
 from models import load_pretrained
 from models.processing.generation_config import read_generation
 from models.processing.tokenizer import load_tokenizer
@@ -147,7 +147,7 @@ def test_scores_of_local_tasks_are_exactly_those_of_the_hf_model(ours, theirs, t
     said = [text for _, text in written(ours, [f"shout {word}\n" for word in WORDS], 8, ("e",))]
     targets = [text if index % 2 else "nothing" for index, text in enumerate(said)]
     plan = read_suite(suite(tmp_path, WORDS, targets))
-    report = take(ours, plan, load_tasks(plan))
+    report = evaluate_suite(ours, plan, load_tasks(plan))
     manager = TaskManager(include_defaults=False)
     hf = simple_evaluate(model=theirs, tasks=load_tasks(plan), task_manager=manager)
     assert {name: result.records for name, result in report.results.items()} == {"vowel": 7, "upper": 7}
@@ -162,7 +162,7 @@ def test_scores_of_local_tasks_are_exactly_those_of_the_hf_model(ours, theirs, t
 
 def test_a_limit_asks_the_first_records_alone(ours, tmp_path):
     plan = read_suite(suite(tmp_path, WORDS, WORDS), ["vowel"])
-    report = take(ours, plan, load_tasks(plan), limit=3)
+    report = evaluate_suite(ours, plan, load_tasks(plan), limit=3)
     assert (report.results.keys(), report.results["vowel"].records) == ({"vowel"}, 3)
     assert len(report.samples["vowel"]) == 3
 
@@ -170,8 +170,8 @@ def test_a_limit_asks_the_first_records_alone(ours, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "mistake"),
     [
-        ({"do_sample": True, "temperature": 0.7}, "only greedy decoding is done"),
-        ({"num_beams": 4}, "only greedy decoding is done"),
+        ({"do_sample": True, "temperature": 0.7}, "only greedy decoding is supported"),
+        ({"num_beams": 4}, "only greedy decoding is supported"),
         ({"max_gen_toks": CONTEXT}, f"max_gen_toks = {CONTEXT}: expected from 1 to {CONTEXT - 1}"),
     ],
 )

@@ -14,7 +14,7 @@ from launch.experiments import methods
 from launch.experiments import run_config as command
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.data.bucketing import calibration_examples
-from merit_jax.data.collate import RowCapacity, fill_row, stack
+from merit_jax.data.packing import RowCapacity, fill_row, stack
 from merit_jax.pipeline.evaluate_models import evaluate_models
 from merit_jax.pipeline.trace_frontier import trace_frontier
 from merit_jax.workdir.artifacts import read_json
