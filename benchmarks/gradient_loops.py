@@ -58,7 +58,7 @@ def bare(options: argparse.Namespace) -> Callable[[], None]:
     import jax.numpy as jnp
 
     from merit_jax.core import tree
-    from merit_jax.pipeline.estimate_gradients import calibration_batches
+    from merit_jax.pipeline.calibration import calibration_batches
 
     run = open_run(options)
     batches = [run.place_batch(batch) for dataset in run.datasets for batch in calibration_batches(run, dataset)]
@@ -120,7 +120,7 @@ def prepare(options: argparse.Namespace) -> None:
     """Writes what the PyTorch loop reads: the model, the padded batches, and the order of our leaves."""
     import numpy as np
 
-    from merit_jax.pipeline.estimate_gradients import calibration_batches
+    from merit_jax.pipeline.calibration import calibration_batches
     from models import export_hf
     from models.families.llama import ROWS
 

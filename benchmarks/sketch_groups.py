@@ -21,7 +21,7 @@ from merit_jax.diagnostics.sketch import fidelity
 from merit_jax.gradients.compression import Concatenated, CountSketch, Stride, leaf_shardings
 from merit_jax.gradients.estimate import checked, gradient_rows
 from merit_jax.partition.median_split import median_split
-from merit_jax.pipeline.estimate_gradients import calibration_batches
+from merit_jax.pipeline.calibration import calibration_batches
 from merit_jax.pipeline.run import Run
 
 
