@@ -5,8 +5,9 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from merit_jax.comparison.statistics import standard_error
-from merit_jax.reporting.figures import Colour, Number, look
+from merit_jax.reporting.figures import Number
 from merit_jax.reporting.run_data import Artifacts
+from merit_jax.reporting.theme import Colour, look
 from merit_jax.workdir.paths import MERGED, THETA0
 
 

@@ -1,11 +1,15 @@
 """What merging gained, beside the merged loss itself, and what other splits would have."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
+from merit_jax.reporting.bars import Entry, bars
 from merit_jax.reporting.blocks import Missing, Part, Section, Table, Text
-from merit_jax.reporting.figures import Axis, Bars, Chart, Colour, Mark, Number, Points, look
+from merit_jax.reporting.figures import Axis, Figure, Number
 from merit_jax.reporting.run_data import Artifacts
+from merit_jax.reporting.series import Series, plot
+from merit_jax.reporting.theme import Colour, look
 from merit_jax.reporting.values import floats, text
 
 
@@ -18,9 +22,9 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
     found = artifacts.diagnostics
     if "gain" in found:
         yield Text(_in_words(found["gain"]))
-        yield loss_chart(found["gain"])
+        yield loss_figure(found["gain"])
     if "split_gain" in found:
-        yield split_chart(found["split_gain"])
+        yield split_figure(found["split_gain"])
         yield split_table(found["split_gain"])
     words = {
         "gain": "The merging gain, obtained and predicted, beside the merged loss",
@@ -38,46 +42,44 @@ def _in_words(result: Mapping[str, Any]) -> str:
     )
 
 
-def loss_chart(result: Mapping[str, Any]) -> Chart:
+def loss_figure(result: Mapping[str, Any]) -> Figure:
     """Loss of each branch, of their mean and of the merged model, on the same examples."""
     values = floats([*result["branch_losses"], result["mean_branch_loss"], result["merged_loss"]])
     branches = len(result["branch_losses"])
     names = [*(f"branch {index}" for index in range(branches)), "mean of branches", "merged"]
     colours: list[Colour] = [*(look(index)[0] for index in range(branches)), "muted", "ink"]
-    return Chart(
+    rows = zip(names, values, colours, strict=True)
+    entries = [Entry(name, value, f"{value:.3f}", colour) for name, value, colour in rows]
+    label = "nats per supervised token, on the whole mixture"
+    return Figure(
         "gain",
         "Loss of branches and merged model",
-        Axis("nats per supervised token, on the whole mixture", low=0),
-        Axis("", names=tuple(names)),
-        (Bars(values, [f"{value:.3f}" for value in values], colours),),
+        partial(bars, entries, label, height=90 + 24 * len(entries)),
         "The gain is the distance between the last two.",
-        height=90 + 24 * len(values),
     )
 
 
-def split_chart(result: Mapping[str, Any]) -> Chart:
+def split_figure(result: Mapping[str, Any]) -> Figure:
     """Every split by its predicted gain, against what curvature costs its branches and the merged model."""
     sides: dict[str, Colour] = {"branches": 1, "merged": 0}
-    marks: list[Mark] = [_splits(result["random"], "random split", key, sides[key], "circle", 2.5) for key in sides]
-    marks += [_splits(result["best"], "random split of most gain", key, sides[key], "triangle", 6) for key in sides]
-    marks += [_splits(result["chosen"], "this run's split", key, sides[key], "star", 6.5) for key in sides]
-    return Chart(
+    series = [_splits(result["random"], "random split", key, sides[key], "circle", 2.5) for key in sides]
+    series += [_splits(result["best"], "random split of most gain", key, sides[key], "triangle", 6) for key in sides]
+    series += [_splits(result["chosen"], "this run's split", key, sides[key], "star", 6.5) for key in sides]
+    axes = Axis("predicted gain G(s), nats"), Axis("second-order loss, nats", low=0)
+    return Figure(
         "splits",
         "Predicted gain of splits, before any training",
-        Axis("predicted gain G(s), nats"),
-        Axis("second-order loss, nats", low=0),
-        tuple(marks),
+        partial(plot, series, *axes, height=340),
         "After one step of each branch from theta0. The gain is the distance between branches and merged model: where the merged "
         "model's loss does not fall, more gain is only worse branches.",
-        height=340,
     )
 
 
-def _splits(found: Mapping[str, Any], name: str, key: str, colour: Colour, shape: str, size: Number) -> Points:
+def _splits(found: Mapping[str, Any], name: str, key: str, colour: Colour, shape: str, size: Number) -> Series:
     """Splits of one kind: gain against one of the losses whose difference it is."""
     rows = list(zip(found["gain"], found[key], strict=True))
     tips = [f"{name}, {key}\ngain {gain:.4g}, loss {loss:.4g} nats" for gain, loss in rows]
-    return Points([row[0] for row in rows], [row[1] for row in rows], tips, colour, f"{name}, {key}", shape, size)
+    return Series(f"{name}, {key}", [row[0] for row in rows], [row[1] for row in rows], tips, colour, shape, size)
 
 
 def split_table(result: Mapping[str, Any]) -> Table:

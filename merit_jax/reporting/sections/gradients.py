@@ -1,11 +1,13 @@
 """Can the gradients be trusted: their norms, their noise, and what the stride or the sketch loses."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from merit_jax.reporting.blocks import Missing, Part, Section, Table
-from merit_jax.reporting.figures import Axis, Band, Chart, Line
+from merit_jax.reporting.figures import Axis, Figure
 from merit_jax.reporting.run_data import Artifacts
+from merit_jax.reporting.series import Series, plot
 
 
 def gradients(artifacts: Artifacts) -> Section:
@@ -16,7 +18,7 @@ def gradients(artifacts: Artifacts) -> Section:
 def _parts(artifacts: Artifacts) -> Iterator[Part]:
     found = artifacts.diagnostics
     if "calibration" in found:
-        yield calibration_chart(found["calibration"])
+        yield calibration_figure(found["calibration"])
         yield reliability_table(found["calibration"])
     if "sketch" in found:
         yield fidelity_table(found["sketch"])
@@ -30,17 +32,17 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
     yield from (Missing(words[name], artifacts.diagnose_command(name)) for name in words if name not in found)
 
 
-def calibration_chart(result: Mapping[str, Any]) -> Chart:
+def calibration_figure(result: Mapping[str, Any]) -> Figure:
     """Cosine to the reference gradient over n, with the bootstrap's interval."""
     rows = zip(*(result[key] for key in ("sizes", "cosine", "low", "high")), strict=True)
     sizes, cosine, low, high = zip(*(row for row in rows if None not in row), strict=True)
     tips = [f"n = {n}: {c:.3f} ({a:.3f} to {b:.3f})" for n, c, a, b in zip(sizes, cosine, low, high, strict=True)]
-    return Chart(
+    line = Series("mean over datasets", sizes, cosine, tips, size=3, line=True, band=(low, high), listed=False)
+    axes = Axis("calibration examples, n"), Axis("mean cosine over datasets", high=1)
+    return Figure(
         "calibration",
         "Cosine with the reference gradient",
-        Axis("calibration examples, n"),
-        Axis("mean cosine over datasets", high=1),
-        (Band(sizes, low, high, 0), Line(sizes, cosine, tips, 0)),
+        partial(plot, [line], *axes),
         "Band: 95 % of the bootstrap draws. The reference is the gradient of a dataset's whole pool, so small pools look too "
         "good: read the reliability.",
     )

@@ -1,12 +1,15 @@
 """Which dataset went where, with samples and tokens, and how the branches are weighed."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
+from merit_jax.reporting.bars import Entry, bars
 from merit_jax.reporting.blocks import Cell, Missing, Part, Section, Table
-from merit_jax.reporting.figures import Axis, Bars, Chart, look
+from merit_jax.reporting.figures import Figure
 from merit_jax.reporting.run_data import Artifacts
+from merit_jax.reporting.theme import look
 
 
 def split(artifacts: Artifacts) -> Section:
@@ -17,9 +20,9 @@ def split(artifacts: Artifacts) -> Section:
 def _parts(artifacts: Artifacts) -> Iterator[Part]:
     if artifacts.branches:
         yield branch_table(artifacts)
-        yield token_chart(artifacts)
+        yield token_figure(artifacts)
         yield (
-            weights_chart(artifacts)
+            weights_figure(artifacts)
             if artifacts.merge
             else Missing("Weights of the merge", artifacts.run_command("merge"))
         )
@@ -49,31 +52,31 @@ def branch_table(artifacts: Artifacts) -> Table:
     return Table("Branches; the weight is theirs in the merge", header, rows, words=(4,))
 
 
-def token_chart(artifacts: Artifacts) -> Chart:
+def token_figure(artifacts: Artifacts) -> Figure:
     """Supervised tokens of each branch: what the merge weighs them by."""
-    tokens = [branch.tokens for branch in artifacts.branches]
-    return Chart(
+    entries = [
+        Entry(f"branch {index}", branch.tokens, f"{branch.tokens:,}", look(index)[0])
+        for index, branch in enumerate(artifacts.branches)
+    ]
+    return Figure(
         "tokens",
         "Supervised tokens of each branch",
-        Axis("supervised tokens"),
-        Axis("", names=tuple(f"branch {index}" for index in range(len(tokens)))),
-        (Bars(tokens, [f"{count:,}" for count in tokens], [look(index)[0] for index in range(len(tokens))]),),
+        partial(bars, entries, "supervised tokens", height=90 + 30 * len(entries)),
         "The split balances samples; a token-weighted merge then weighs each branch by its tokens.",
-        height=90 + 30 * len(tokens),
     )
 
 
-def weights_chart(artifacts: Artifacts) -> Chart:
+def weights_figure(artifacts: Artifacts) -> Figure:
     """w_k of the merge."""
-    weights = artifacts.merge["weights"]
-    return Chart(
+    entries = [
+        Entry(f"branch {index}", weight, f"{weight:.3f}", look(index)[0])
+        for index, weight in enumerate(artifacts.merge["weights"])
+    ]
+    return Figure(
         "weights",
         "Weights of the merge",
-        Axis("weight", low=0),
-        Axis("", names=tuple(f"branch {index}" for index in range(len(weights)))),
-        (Bars(weights, [f"{weight:.3f}" for weight in weights], [look(index)[0] for index in range(len(weights))]),),
+        partial(bars, entries, "weight", height=90 + 30 * len(entries)),
         f"Operator: {artifacts.merge['method']}. Each weight is the branch's share of all supervised tokens trained on.",
-        height=90 + 30 * len(weights),
     )
 
 
