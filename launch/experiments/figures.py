@@ -10,10 +10,10 @@ from etils import epath
 from configs.common import parse
 from launch.experiments.gains import Gain
 from merit_jax.comparison.results import MethodResult
-from merit_jax.reporting.figures import Axis, can_draw, scale, tip, write_files
+from merit_jax.reporting.figures import Axis, can_draw, png, scale, tip
 from merit_jax.reporting.frontier import Point, frontier, scaled
 from merit_jax.reporting.theme import COLOURS, GROUP_SHAPES, LIGHT, SHAPES, hex_of, look
-from merit_jax.workdir.artifacts import read_json
+from merit_jax.workdir.artifacts import read_json, write_bytes
 from merit_jax.workdir.paths import THETA0, Workdir
 
 RATE_SHAPES = [*(SHAPES[name] for name in GROUP_SHAPES), "triangle-down", "cross"]
@@ -59,8 +59,9 @@ def draw_gains(path: epath.Path, found: Sequence[Gain]) -> epath.Path | None:
 
 
 def _write(chart: Any, path: epath.Path) -> epath.Path:
-    write_files(chart, path, suffixes=(".png",))
-    return path.with_suffix(".png")
+    path = epath.Path(path).with_suffix(".png")
+    write_bytes(path, png(chart))
+    return path
 
 
 def frontiers(base: Point, lines: Mapping[str, Sequence[Point]], retention: float) -> Any:

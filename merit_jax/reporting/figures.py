@@ -9,10 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from etils import epath
-
 from merit_jax.reporting.theme import STYLE
-from merit_jax.workdir.artifacts import write_text
 
 with contextlib.suppress(ModuleNotFoundError):  # without the `figures` extra, the report consists of words and tables
     import altair as alt
@@ -70,12 +67,8 @@ class Axis(NamedTuple):
 
 
 def tip(field: str) -> Any:
-    """On hovering, and for readers of the screen."""
+    """Returns the channels of a mark's text: what hovering shows, and what a screen reader says."""
     return alt.Tooltip(f"{field}:N"), alt.Description(f"{field}:N")
-
-
-def finite(values: Iterable[Number]) -> list[Number | None]:
-    return [value if math.isfinite(value) else None for value in map(float, values)]
 
 
 def scale(axis: Axis, *values: Iterable[Number]) -> alt.Scale:
@@ -93,6 +86,7 @@ def scale(axis: Axis, *values: Iterable[Number]) -> alt.Scale:
 
 
 def sized(layers: Sequence[Any], width: int, height: int) -> alt.LayerChart:
+    """Returns layers as one chart, in pixels, which include its axes where it stands alone."""
     return alt.layer(*layers).properties(width=width, height=height)
 
 
@@ -124,12 +118,15 @@ def specification(chart: Any, title: str = "") -> dict[str, Any]:
     return spec | ({"autosize": {"type": "fit", "contains": "padding"}} if alone else {})
 
 
-def write_files(chart: Any, path: epath.Path, title: str = "", suffixes: Sequence[str] = (".svg", ".png")) -> None:
-    """Writes a chart as files of a name that differ in their suffix, each whole or not at all."""
+def svg(chart: Any, title: str = "") -> str:
+    """Returns a chart as an SVG file."""
     import vl_convert
 
-    svg = vl_convert.vegalite_to_svg(specification(chart, title))
-    if ".svg" in suffixes:
-        write_text(path.with_suffix(".svg"), svg)
-    if ".png" in suffixes:
-        path.with_suffix(".png").write_bytes(vl_convert.svg_to_png(svg, scale=2))
+    return vl_convert.vegalite_to_svg(specification(chart, title))
+
+
+def png(chart: Any, title: str = "") -> bytes:
+    """Returns a chart as a PNG file, of two pixels for each of the chart's."""
+    import vl_convert
+
+    return vl_convert.svg_to_png(svg(chart, title), scale=2)

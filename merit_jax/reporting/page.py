@@ -10,11 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from merit_jax.reporting.blocks import Missing, Section
-from merit_jax.reporting.figures import Figure, can_draw, specification, write_files
+from merit_jax.reporting.figures import Figure, can_draw, png, specification, svg
 from merit_jax.reporting.run_data import read_artifacts
 from merit_jax.reporting.sections import SECTIONS
 from merit_jax.reporting.theme import css, with_variables
-from merit_jax.workdir.artifacts import write_text
+from merit_jax.workdir.artifacts import write_bytes, write_text
 from merit_jax.workdir.paths import Workdir
 
 
@@ -38,7 +38,8 @@ def write_report(workdir: Workdir, folder: str) -> epath.Path:
     if not can_draw():
         sections = without_figures(sections)
     for figure in figures(sections):
-        write_files(figure.chart(), workdir.root / "figures" / figure.name, title=figure.title)
+        write_text(workdir.root / "figures" / f"{figure.name}.svg", svg(figure.chart(), figure.title))
+        write_bytes(workdir.root / "figures" / f"{figure.name}.png", png(figure.chart(), figure.title))
     write_text(workdir.report, page(artifacts.title, sections))
     return workdir.report
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from merit_jax.core.types import Array
-from merit_jax.reporting.figures import WIDTH, Axis, Number, Values, distinct, finite, scale, shortened, sized, tip
+from merit_jax.reporting.figures import WIDTH, Axis, Number, Values, distinct, scale, shortened, sized, tip
 from merit_jax.reporting.theme import LIGHT, SHAPES, Colour, hex_of
 
 with contextlib.suppress(ModuleNotFoundError):  # without the `figures` extra, the report consists of words and tables
@@ -166,15 +166,19 @@ def _row(one: Series, label: str) -> dict[str, Any]:
     places = [f"{label}\n{a:.4g}, {b:.4g}" for a, b in zip(one.x, one.y, strict=True)]
     return {
         "series": label,
-        "x": finite(one.x),
-        "y": finite(one.y),
-        **{name: finite(values) for name, values in zip(("low", "high"), one.band, strict=False)},
+        "x": _finite(one.x),
+        "y": _finite(one.y),
+        **{name: _finite(values) for name, values in zip(("low", "high"), one.band, strict=False)},
         **({"tip": list(one.tips) or places, "size": [round(math.pi * r**2, 1) for r in sizes]} if marked else {}),
         "banded": bool(one.band),
         "line": one.line,
         "marked": marked,
         "named": one.named,
     }
+
+
+def _finite(values: Iterable[Number]) -> list[Number | None]:
+    return [value if math.isfinite(value) else None for value in map(float, values)]
 
 
 def _legend(labels: Sequence[str]) -> Any:

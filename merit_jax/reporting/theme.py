@@ -44,6 +44,9 @@ DARK = {
 }
 """The same on a dark page."""
 
+PALETTE = tuple(LIGHT[f"c{place}"] for place in range(COLOURS))
+"""Colours of groups and models in files."""
+
 NEGATIVE, POSITIVE = "rgba(0,114,178,{})", "rgba(213,94,0,{})"
 """Colours of a matrix, blue below zero and vermilion above, of an opacity that the magnitude decides: zero is the paper's."""
 
@@ -110,7 +113,7 @@ def look(index: int) -> tuple[int, str]:
 
 def hex_of(colour: Colour) -> str:
     """Returns a colour of the light theme as #RRGGBB."""
-    return LIGHT[f"c{colour}" if isinstance(colour, int) else colour]
+    return PALETTE[colour] if isinstance(colour, int) else LIGHT[colour]
 
 
 def css() -> str:
