@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from tabulate import LATEX_ESCAPE_RULES, DataRow, Line, TableFormat, tabulate
+
 from merit_jax.comparison.results import MethodResult, RunResult
 from merit_jax.comparison.statistics import Paired, Spread
 
@@ -172,27 +174,31 @@ def _escaped(texts: Sequence[str], style: Style) -> list[str]:
     return [style.escape(text) for text in texts]
 
 
+def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]], form: str | TableFormat) -> str:
+    """The first column to the left, the others to the right; cells are as they are."""
+    sides = ["left", *["right"] * (len(header) - 1)]
+    return tabulate(rows, header, tablefmt=form, colalign=sides, disable_numparse=True)
+
+
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), "", caption])
+    return f"{_aligned(header, rows, 'pipe')}\n\n{caption}"
 
 
 def _latex(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
-    body = [" & ".join(row) + r" \\" for row in rows]
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
-        r"\toprule",
-        " & ".join(header) + r" \\",
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
-        rf"\caption{{{caption}}}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines)
+    return f"\\begin{{table}}\n\\centering\n{_aligned(header, rows, BOOKTABS)}\n\\caption{{{caption}}}\n\\end{{table}}"
+
+
+BOOKTABS = TableFormat(
+    lineabove=lambda _, sides: f"\\begin{{tabular}}{{{''.join(side[0] for side in sides)}}}\n\\toprule",
+    linebelowheader=Line("\\midrule", "", "", ""),
+    linebetweenrows=None,
+    linebelow=Line("\\bottomrule\n\\end{tabular}", "", "", ""),
+    headerrow=DataRow("", " & ", r" \\"),
+    datarow=DataRow("", " & ", r" \\"),
+    padding=0,
+    with_header_hide=None,
+)
+"""Tabulate's `latex_booktabs` but for cells, which are escaped before they are marked."""
 
 
 def _escape_markdown(text: str) -> str:
@@ -200,9 +206,7 @@ def _escape_markdown(text: str) -> str:
 
 
 def _escape_latex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    special |= {"<": r"\textless{}", ">": r"\textgreater{}"}
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+    return text.translate(str.maketrans(LATEX_ESCAPE_RULES))
 
 
 MARKDOWN = Style(_escape_markdown, lambda text: f"**{text}**", lambda text: f"<u>{text}</u>", "±", _markdown)

@@ -1,6 +1,6 @@
 """The evaluated models of a run: how they are called and drawn, and their scores with errors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -62,3 +62,13 @@ def means(artifacts: Artifacts) -> dict[str, dict[str, Score]]:
 def score_of(scores: list[Mapping[str, Any]]) -> Score:
     """Mean over sets of records, each counting once."""
     return Score(100 * sum(s["accuracy"] for s in scores) / len(scores), 100 * standard_error(scores))
+
+
+def floats(values: Sequence[Number | None]) -> list[float]:
+    """The numbers, NaN for null."""
+    return [float("nan") if value is None else float(value) for value in values]
+
+
+def text(value: Number | None, decimals: int = 3) -> str:
+    """A number with so many decimals."""
+    return "not finite" if value is None else f"{value:.{decimals}f}"

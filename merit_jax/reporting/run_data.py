@@ -9,21 +9,7 @@ from etils import epath
 from merit_jax.reporting.figures import Number
 from merit_jax.training.metrics_log import read_metrics
 from merit_jax.workdir.artifacts import read_arrays, read_json
-from merit_jax.workdir.paths import Workdir
-
-DIAGNOSTICS = (
-    "connectivity",
-    "displacement",
-    "perturbation",
-    "surface",
-    "gain",
-    "split_gain",
-    "calibration",
-    "sketch",
-    "gradient_norms",
-    "curvature",
-)
-"""Names of the artifacts under `diagnostics/`."""
+from merit_jax.workdir.paths import DIAGNOSTICS, Workdir
 
 
 class Conflict(NamedTuple):
@@ -143,7 +129,7 @@ def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:
     if not any(path.exists() for path in (workdir.mixture, workdir.partition, workdir.conflict, workdir.config)):
         raise ValueError(f"{workdir.root} holds no run: expected mixture.json, conflict.npz or partition.json in it")
     mixture = _json(workdir.mixture) or {}
-    diagnostics = _diagnostics(workdir.root / "diagnostics")
+    diagnostics = _diagnostics(workdir)
     evaluation, partition = _json(workdir.evaluation) or {}, _json(workdir.partition) or {}
     card = _json(workdir.merged_hf / "merit.json") or {}
     return Artifacts(
@@ -188,6 +174,6 @@ def _branch(workdir: Workdir, index: int, entry: Mapping[str, Any]) -> Branch:
     return Branch(shares, entry["samples"], entry["tokens"], log, done)
 
 
-def _diagnostics(folder: epath.Path) -> dict[str, Mapping[str, Any]]:
-    paths = {name: folder / f"{name}.json" for name in DIAGNOSTICS}
+def _diagnostics(workdir: Workdir) -> dict[str, Mapping[str, Any]]:
+    paths = {name: workdir.diagnostic(name) for name in DIAGNOSTICS}
     return {name: read_json(path) for name, path in paths.items() if path.exists()}

@@ -9,6 +9,20 @@ from merit_jax.workdir.storage import is_remote
 THETA0, MERGED = "theta0", "merged"
 """Names of the starting checkpoint and of the run's own merge, in every artifact that has models by name."""
 
+DIAGNOSTICS = (
+    "gradient_norms",
+    "displacement",
+    "calibration",
+    "sketch",
+    "split_gain",
+    "connectivity",
+    "perturbation",
+    "gain",
+    "surface",
+    "curvature",
+)
+"""Names of the diagnostics, the cheapest first."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:

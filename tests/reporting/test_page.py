@@ -11,13 +11,14 @@ from xml.etree import ElementTree
 import pytest
 from etils import epath
 
+from merit_jax.pipeline import run_diagnostics
 from merit_jax.reporting import page
 from merit_jax.reporting.labels import means
 from merit_jax.reporting.page import write_report
-from merit_jax.reporting.run_data import DIAGNOSTICS, read_artifacts
+from merit_jax.reporting.run_data import read_artifacts
 from merit_jax.reporting.sections.summary import summary, verdicts
 from merit_jax.reporting.theme import DARK, LIGHT
-from merit_jax.workdir.paths import Workdir
+from merit_jax.workdir.paths import DIAGNOSTICS, Workdir
 from tests.launch.test_commands import commands
 from tests.support import example_workdir
 
@@ -172,7 +173,7 @@ def test_errors_are_those_of_proportions(written):
 def test_what_is_missing_names_the_command_that_makes_it(tmp_path):
     root = example_workdir.write(tmp_path / "run", diagnostics=False)
     text = "".join(read(report(root)).text)
-    for name in set(DIAGNOSTICS):
+    for name in DIAGNOSTICS:
         assert f"python -m launch.diagnose --workdir=runs/<mine> --only={name}" in text
     for name in (
         "conflict.npz",
@@ -190,6 +191,10 @@ def test_what_is_missing_names_the_command_that_makes_it(tmp_path):
         assert f"python -m launch.run --config=CONFIG --workdir=runs/<mine> --stages={stages}\n" in text.replace(
             "Versions", "\n"
         )
+
+
+def test_the_report_knows_every_diagnostic_of_the_pipeline():
+    assert tuple(run_diagnostics.DIAGNOSTICS) == DIAGNOSTICS
 
 
 def test_a_folder_without_a_run_and_a_damaged_file_are_refused(tmp_path, written):

@@ -7,10 +7,10 @@ from typing import Any
 from merit_jax.reporting.bars import Entry, bars
 from merit_jax.reporting.blocks import Missing, Part, Section, Table, Text
 from merit_jax.reporting.figures import Axis, Figure, Number
+from merit_jax.reporting.labels import floats, text
 from merit_jax.reporting.run_data import Artifacts
 from merit_jax.reporting.series import Series, plot
 from merit_jax.reporting.theme import Colour, look
-from merit_jax.reporting.values import floats, text
 
 
 def gain(artifacts: Artifacts) -> Section:

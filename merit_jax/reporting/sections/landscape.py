@@ -9,11 +9,10 @@ import numpy as np
 from merit_jax.reporting.bars import Entry, bars
 from merit_jax.reporting.blocks import Missing, Part, Section, Table, Text
 from merit_jax.reporting.figures import Axis, Figure
-from merit_jax.reporting.labels import called, style
+from merit_jax.reporting.labels import called, floats, style, text
 from merit_jax.reporting.run_data import Artifacts
 from merit_jax.reporting.series import Curve, Series, contours, plot, shares_of_height
 from merit_jax.reporting.theme import Colour, look
-from merit_jax.reporting.values import floats, text
 from merit_jax.workdir.paths import MERGED
 
 SHOWN = 12

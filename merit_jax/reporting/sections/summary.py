@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from merit_jax.reporting.blocks import Missing, Part, Section, Text, Tile, Tiles
 from merit_jax.reporting.figures import Number
 from merit_jax.reporting.labels import called, means
+from merit_jax.reporting.labels import text as written
 from merit_jax.reporting.run_data import Artifacts
-from merit_jax.reporting.values import text as written
 from merit_jax.workdir.paths import MERGED, THETA0
 
 
