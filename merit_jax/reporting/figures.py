@@ -87,7 +87,7 @@ def scale(axis: Axis, *values: Iterable[Number]) -> alt.Scale:
 
 def sized(layers: Sequence[Any], width: int, height: int) -> alt.LayerChart:
     """Returns layers as one chart, in pixels, which include its axes where it stands alone."""
-    return alt.layer(*layers).properties(width=width, height=height)
+    return alt.LayerChart(layer=list(layers), width=width, height=height)
 
 
 def shortened(name: str, most: int = 24) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from merit_jax.core.types import Array
-from merit_jax.reporting.figures import MATRIX, Number, tip
+from merit_jax.reporting.figures import MATRIX, Number, sized, tip
 from merit_jax.reporting.theme import LIGHT, NEGATIVE, POSITIVE, hex_of, look
 
 with contextlib.suppress(ModuleNotFoundError):  # without the `figures` extra, the report consists of words and tables
@@ -71,14 +71,14 @@ def heat_map(values: Float[Array, "t t"], names: Sequence[str], groups: Sequence
         .mark_rect()
         .encode(x, y, alt.X2("right"), alt.Y2("below"), alt.Color("value:Q", scale=ends, legend=key), *tip("tip"))
     )
-    return alt.layer(cells, *_strips(groups, x, y, side)).properties(name=MATRIX, width=side, height=side)
+    return sized([cells, *_strips(groups, x, y, side)], side, side).properties(name=MATRIX)
 
 
 def _strips(groups: Sequence[int], x: alt.X, y: alt.Y, side: int) -> list[Any]:
     """Strips in the groups' colours along both sides, their numbers, and lines between them."""
     if not groups:
         return []
-    rows = []
+    rows: list[dict[str, Any]] = []
     for group in sorted(set(groups)):
         start = groups.index(group)
         end = start + groups.count(group)

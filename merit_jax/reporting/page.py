@@ -74,10 +74,10 @@ def _asset(name: str) -> str:
 
 @cache
 def _vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed, which draw the figures in the reader's browser."""
+    """The libraries that draw the figures in the reader's browser: Vega, Vega-Lite and Vega-Embed."""
     import vl_convert
 
-    return vl_convert.javascript_bundle().replace("</script", r"<\/script")
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", r"<\/script")
 
 
 def _spec(figure: Figure) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which datasets disagree: the similarity matrix, the conflict axes, neighbourhoods, and the spectrum."""
+"""Datasets that disagree: the similarity matrix, the conflict axes, neighbourhoods, and the spectrum."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -11,7 +11,7 @@ from merit_jax.reporting.labels import called
 from merit_jax.reporting.matrix import heat_map
 from merit_jax.reporting.run_data import Artifacts, Conflict
 from merit_jax.reporting.series import Curve, Series, contours, plot, shares_of_height
-from merit_jax.reporting.theme import look
+from merit_jax.reporting.theme import Colour, look
 from merit_jax.reporting.tsne import FEWEST, density, embed
 from merit_jax.workdir.paths import MERGED, THETA0
 
@@ -20,7 +20,7 @@ GRID = 72
 
 
 def conflict(artifacts: Artifacts) -> Section:
-    """Everything that `conflict.npz` says."""
+    """Returns the section on `conflict.npz`."""
     return Section("conflict", "Which datasets disagree", tuple(_parts(artifacts)))
 
 
@@ -34,15 +34,15 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
         return
     yield Text(_in_words(found))
     if found.similarity is not None:
-        yield similarity_figure(artifacts, found)
+        yield similarity_figure(artifacts, found, found.similarity)
     for first, second in ((0, 1), (0, 2)):
         if found.scores.shape[1] > second:
             yield axes_figure(artifacts, found, first, second)
     if found.similarity is None:
         return
     if len(found.names) >= FEWEST and found.scores.shape[1] >= 2:
-        yield tsne_figure(artifacts, found)
-    yield spectrum_figure(found)
+        yield tsne_figure(artifacts, found, found.similarity)
+    yield spectrum_figure(found.similarity)
 
 
 def _in_words(found: Conflict) -> str:
@@ -63,8 +63,8 @@ def _in_words(found: Conflict) -> str:
     )
 
 
-def similarity_figure(artifacts: Artifacts, found: Conflict) -> Figure:
-    """C, its datasets in the order of their groups and, within each, along the first axis."""
+def similarity_figure(artifacts: Artifacts, found: Conflict, similarity: np.ndarray) -> Figure:
+    """Returns a heat map of C, its datasets in the order of their groups and, within each, along the first axis."""
     groups = artifacts.groups
     place = [groups.get(name, -1) for name in found.names]
     order = sorted(range(len(found.names)), key=lambda i: (place[i], found.scores[i, 0]))
@@ -73,7 +73,7 @@ def similarity_figure(artifacts: Artifacts, found: Conflict) -> Figure:
     return Figure(
         "conflict",
         "Cosine of the datasets' gradients",
-        partial(heat_map, found.similarity[np.ix_(order, order)], names, rows),
+        partial(heat_map, similarity[np.ix_(order, order)], names, rows),
         "Orange: they pull the weights the same way; blue: against each other. "
         + ("In the order of the branches." if split else "No branches of whole datasets to order them by."),
         wide=True,
@@ -81,12 +81,14 @@ def similarity_figure(artifacts: Artifacts, found: Conflict) -> Figure:
 
 
 def axes_figure(artifacts: Artifacts, found: Conflict, first: int, second: int) -> Figure:
-    """Datasets along two conflict axes; where models have been projected, their ways from theta0 too."""
+    """Returns the datasets along two conflict axes; where models have been projected, their ways from theta0 too."""
     title = f"Datasets on conflict axes {first + 1} and {second + 1}"
     x, y = (Axis(f"axis {i + 1} ({100 * found.explained[i]:.0f} % of the variance)") for i in (first, second))
     scores = found.scores[:, [first, second]]
     series = [*_points(artifacts, found.names, scores), *_models(artifacts, found, first, second)]
-    note = "Branches are cut at the sample-weighted median of each axis." if artifacts.split == "median_split" else ""
+    note = (
+        "Branches are divided at the sample-weighted median of each axis." if artifacts.split == "median_split" else ""
+    )
     if artifacts.projection and found.similarity is not None:
         note += " Black: theta0 and the merged model; stars: branches, by the cosines of their ways with each descent."
     chart = partial(plot, series, x, y, zero=True, height=330)
@@ -98,10 +100,12 @@ def _points(artifacts: Artifacts, names: Sequence[str], places: np.ndarray) -> I
     groups = artifacts.groups
     for group in sorted({groups.get(name, -1) for name in names}):
         chosen = [i for i, name in enumerate(names) if groups.get(name, -1) == group]
+        colour: Colour
         colour, shape = look(group) if group >= 0 else ("muted", "circle")
         label = f"branch {group}" if group >= 0 else "datasets"
         tips = [f"{names[i]}\n{label}" if group >= 0 else names[i] for i in chosen]
-        yield Series(label, *places[chosen].T.tolist(), tips, colour, shape, listed=group >= 0)
+        x, y = places[chosen].T.tolist()
+        yield Series(label, x, y, tips, colour, shape, listed=group >= 0)
 
 
 def _models(artifacts: Artifacts, found: Conflict, first: int, second: int) -> Iterator[Series]:
@@ -111,14 +115,14 @@ def _models(artifacts: Artifacts, found: Conflict, first: int, second: int) -> I
     for name, cosines in artifacts.projection.items():
         x, y = ((np.asarray(cosines) - found.similarity.mean(axis=0)) @ found.components)[[first, second]].tolist()
         branch = name.removeprefix("branch ")
-        colour = look(int(branch))[0] if branch.isdigit() else "ink"
+        colour: Colour = look(int(branch))[0] if branch.isdigit() else "ink"
         label, shape = called(artifacts, name), "diamond" if name == MERGED else "star"
         yield Series(label, [x], [y], [label], colour, shape, 6.0, listed=name in (THETA0, MERGED))
 
 
-def tsne_figure(artifacts: Artifacts, found: Conflict) -> Figure:
-    """Datasets by t-SNE of their cosine distances, with contours of their density."""
-    places = embed(found.similarity, found.scores[:, :2])
+def tsne_figure(artifacts: Artifacts, found: Conflict, similarity: np.ndarray) -> Figure:
+    """Returns the datasets by t-SNE of their cosine distances, with contours of their density."""
+    places = embed(similarity, found.scores[:, :2])
     low, high = places.min(axis=0), places.max(axis=0)
     x, y = (np.linspace(a - 0.3 * (b - a), b + 0.3 * (b - a), GRID) for a, b in zip(low, high, strict=True))
     height = density(places, x, y)
@@ -134,9 +138,9 @@ def tsne_figure(artifacts: Artifacts, found: Conflict) -> Figure:
     )
 
 
-def spectrum_figure(found: Conflict) -> Figure:
-    """Share of the variance along every principal axis of the similarity matrix."""
-    values = np.linalg.svd(found.similarity - found.similarity.mean(axis=0), compute_uv=False) ** 2
+def spectrum_figure(similarity: np.ndarray) -> Figure:
+    """Returns the share of the variance along every principal axis of the similarity matrix."""
+    values = np.linalg.svd(similarity - similarity.mean(axis=0), compute_uv=False) ** 2
     shares = 100 * values / values.sum()
     at = list(range(1, len(shares) + 1))
     tips = [f"axis {i}: {share:.1f} %" for i, share in zip(at, shares, strict=True)]

@@ -1,4 +1,4 @@
-"""What the run cost: seconds per stage."""
+"""The cost of the run: seconds per stage."""
 
 from functools import partial
 
@@ -9,11 +9,11 @@ from merit_jax.reporting.run_data import Artifacts
 from merit_jax.reporting.sections.summary import duration
 
 BASELINE = ("baseline ", "training ")
-"""What the names of stages begin with that train another method."""
+"""Beginnings of the names of stages that train another method."""
 
 
 def costs(artifacts: Artifacts) -> Section:
-    """Seconds of each stage when it last ran, and of each branch."""
+    """Returns the section with the seconds of each stage when it last ran, and of each branch."""
     if not artifacts.times:
         return Section("costs", "Cost and time", (Missing("Seconds per stage", artifacts.run_command()),))
     times = {

@@ -1,4 +1,4 @@
-"""Do conflict directions lie in the sharp directions of the loss (MERIT App. F.3)."""
+"""Alignment of the conflict directions with the sharp directions of the loss (MERIT App. F.3)."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -11,7 +11,7 @@ from merit_jax.reporting.run_data import Artifacts
 
 
 def curvature(artifacts: Artifacts) -> Section:
-    """Hessian-PCA alignment."""
+    """Returns the section on Hessian-PCA alignment."""
     return Section("curvature", "Do conflicts lie along sharp directions", tuple(_parts(artifacts)))
 
 
@@ -31,7 +31,7 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
 
 
 def alignment_table(result: Mapping[str, Any]) -> Table:
-    """|cos| with the eigenvectors, against Gaussian directions."""
+    """Returns |cos| with the eigenvectors, against Gaussian directions."""
     rows = []
     for name, key in (("as they are", "raw"), ("centred", "centred")):
         found = result[key]

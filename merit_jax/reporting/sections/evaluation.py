@@ -1,7 +1,8 @@
-"""The models beside one another: accuracies with errors, and what scaling their task vectors does."""
+"""The models compared: accuracies with errors, and the effect of scaling their task vectors."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
 from merit_jax.reporting.bars import Entry, dots
 from merit_jax.reporting.blocks import Cell, Missing, Part, Section, Table
@@ -13,7 +14,7 @@ from merit_jax.workdir.paths import THETA0
 
 
 def evaluation(artifacts: Artifacts) -> Section:
-    """Scores, and the frontier."""
+    """Returns the section on scores and the frontier."""
     return Section("evaluation", "Scores against the baselines", tuple(_parts(artifacts)))
 
 
@@ -24,7 +25,7 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
     else:
         yield Missing("Scores of theta0, the baselines and the merged model", artifacts.run_command())
     if artifacts.frontier:
-        yield frontier_figure(artifacts)
+        yield frontier_figure(artifacts, artifacts.frontier)
     else:
         command = artifacts.run_command() + " --config.frontier.scales='(0.5, 1.0, 2.0)'"
         yield Missing("The frontier between what is retained and what is learnt (it needs evaluate.suites)", command)
@@ -33,7 +34,7 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
 
 
 def score_figure(artifacts: Artifacts, name: str, title: str, scores: Mapping[str, Score]) -> Figure:
-    """One mean of every model, with its standard error."""
+    """Returns one mean of every model, with its standard error."""
     entries = []
     for model, (value, error) in scores.items():
         colour, shape = style(artifacts, model)
@@ -44,9 +45,9 @@ def score_figure(artifacts: Artifacts, name: str, title: str, scores: Mapping[st
 
 
 def score_table(artifacts: Artifacts) -> Table:
-    """Every suite, or dataset, with every model; the best of each is marked."""
+    """Returns every suite, or dataset, with every model; the best of each is marked."""
     part, models = part_of(artifacts), artifacts.models
-    rows = []
+    rows: list[list[str | Cell]] = []
     for name in next(iter(models.values()))[part]:
         entries = [model[part][name] for model in models.values()]
         rows.append([f"{name} ({entries[0]['records']})", *_best([100 * entry["accuracy"] for entry in entries])])
@@ -66,10 +67,10 @@ def _best(values: list[Number]) -> list[Cell]:
     return [Cell(text, best=float(text) == top) for text in texts]
 
 
-def frontier_figure(artifacts: Artifacts) -> Figure:
-    """Retained score against skill as each task vector is scaled."""
-    models = dict(artifacts.frontier["models"])
-    retention = artifacts.frontier["inputs"]["frontier"]["retention"]
+def frontier_figure(artifacts: Artifacts, found: Mapping[str, Any]) -> Figure:
+    """Returns retained score against skill as each task vector is scaled."""
+    models = dict(found["models"])
+    retention = found["inputs"]["frontier"]["retention"]
     (base,) = models.pop(THETA0)["points"]
     lines = []
     for name, entry in models.items():

@@ -1,4 +1,4 @@
-"""What merging gained, beside the merged loss itself, and what other splits would have."""
+"""The merging gain, next to the merged loss itself and to the gains of other splits."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -14,7 +14,7 @@ from merit_jax.reporting.theme import Colour, look
 
 
 def gain(artifacts: Artifacts) -> Section:
-    """Gain obtained and predicted."""
+    """Returns the section on gain obtained and predicted."""
     return Section("gain", "What merging gained", tuple(_parts(artifacts)))
 
 
@@ -27,8 +27,8 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
         yield split_figure(found["split_gain"])
         yield split_table(found["split_gain"])
     words = {
-        "gain": "The merging gain, obtained and predicted, beside the merged loss",
-        "split_gain": "The gain that this split promises before any training, beside random splits",
+        "gain": "The merging gain, obtained and predicted, next to the merged loss",
+        "split_gain": "The gain that this split promises before any training, next to random splits",
     }
     yield from (Missing(words[name], artifacts.diagnose_command(name)) for name in words if name not in found)
 
@@ -43,7 +43,7 @@ def _in_words(result: Mapping[str, Any]) -> str:
 
 
 def loss_figure(result: Mapping[str, Any]) -> Figure:
-    """Loss of each branch, of their mean and of the merged model, on the same examples."""
+    """Returns the loss of each branch, of their mean and of the merged model, on the same examples."""
     values = floats([*result["branch_losses"], result["mean_branch_loss"], result["merged_loss"]])
     branches = len(result["branch_losses"])
     names = [*(f"branch {index}" for index in range(branches)), "mean of branches", "merged"]
@@ -60,7 +60,7 @@ def loss_figure(result: Mapping[str, Any]) -> Figure:
 
 
 def split_figure(result: Mapping[str, Any]) -> Figure:
-    """Every split by its predicted gain, against what curvature costs its branches and the merged model."""
+    """Returns every split by its predicted gain, against what curvature costs its branches and the merged model."""
     sides: dict[str, Colour] = {"branches": 1, "merged": 0}
     series = [_splits(result["random"], "random split", key, sides[key], "circle", 2.5) for key in sides]
     series += [_splits(result["best"], "random split of most gain", key, sides[key], "triangle", 6) for key in sides]
@@ -83,7 +83,7 @@ def _splits(found: Mapping[str, Any], name: str, key: str, colour: Colour, shape
 
 
 def split_table(result: Mapping[str, Any]) -> Table:
-    """The chosen split, random ones on average, and the best of them."""
+    """Returns a table of the chosen split, random ones on average, and the best of them."""
     rows = []
     for name, kind in (("this run's split", "chosen"), ("random, mean", "random"), ("random, of most gain", "best")):
         rows.append([name, *(f"{_mean(result[kind][key]):.4g}" for key in ("gain", "branches", "merged"))])

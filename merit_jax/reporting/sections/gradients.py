@@ -1,4 +1,4 @@
-"""Can the gradients be trusted: their norms, their noise, and what the stride or the sketch loses."""
+"""Trust in the gradients: their norms, their noise, and the loss of precision by the stride or the sketch."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -11,7 +11,7 @@ from merit_jax.reporting.series import Series, plot
 
 
 def gradients(artifacts: Artifacts) -> Section:
-    """What the diagnostics of the datasets' gradients say."""
+    """Returns the section on the diagnostics of the datasets' gradients."""
     return Section("gradients", "Can the gradients be trusted", tuple(_parts(artifacts)))
 
 
@@ -33,7 +33,7 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
 
 
 def calibration_figure(result: Mapping[str, Any]) -> Figure:
-    """Cosine to the reference gradient over n, with the bootstrap's interval."""
+    """Returns the cosine to the reference gradient over n, with the bootstrap's interval."""
     rows = zip(*(result[key] for key in ("sizes", "cosine", "low", "high")), strict=True)
     sizes, cosine, low, high = zip(*(row for row in rows if None not in row), strict=True)
     tips = [f"n = {n}: {c:.3f} ({a:.3f} to {b:.3f})" for n, c, a, b in zip(sizes, cosine, low, high, strict=True)]
@@ -49,7 +49,7 @@ def calibration_figure(result: Mapping[str, Any]) -> Figure:
 
 
 def reliability_table(result: Mapping[str, Any]) -> Table:
-    """Datasets, the least reliable gradients first."""
+    """Returns the datasets, the least reliable gradients first."""
     rows = []
     for entry in sorted(result["datasets"], key=lambda entry: entry["reliability"]):
         needed = f"{entry['needed']:,.0f}" if entry["needed"] is not None else "no number of them"
@@ -60,7 +60,7 @@ def reliability_table(result: Mapping[str, Any]) -> Table:
 
 
 def fidelity_table(result: Mapping[str, Any]) -> Table:
-    """Similarities of reduced gradients beside those of whole ones."""
+    """Returns similarities of compressed gradients next to those of whole ones."""
     rows = [
         [
             f"{row['reduction']} {row['size']}",
@@ -75,7 +75,7 @@ def fidelity_table(result: Mapping[str, Any]) -> Table:
 
 
 def norm_table(result: Mapping[str, Any]) -> Table:
-    """Concentration of the norms: where they are alike, cosines and inner products give the same axes (Lemma 1)."""
+    """Returns the concentration of the norms: where they are alike, cosines and inner products give the same axes (Lemma 1)."""
     rows = [
         [
             f"{100 * row['trimmed']:.0f} % trimmed" if row["trimmed"] else "all",

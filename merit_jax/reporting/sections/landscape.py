@@ -1,4 +1,4 @@
-"""Is theta0 merge-ready: barriers between models, distances, flatness, and the loss around them."""
+"""Merge-readiness of theta0: barriers between models, distances, flatness, and the loss around them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -20,7 +20,7 @@ SHOWN = 12
 
 
 def landscape(artifacts: Artifacts) -> Section:
-    """What the diagnostics of the trained models say."""
+    """Returns the section on the diagnostics of the trained models."""
     return Section("landscape", "Is theta0 merge-ready", tuple(_parts(artifacts)))
 
 
@@ -31,7 +31,7 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
         yield Text(_barriers(found["connectivity"]))
     yield from (figure(artifacts, found[name]) for name, figure in figures.items() if name in found)
     if artifacts.merge:
-        yield displacement_figure(artifacts)
+        yield displacement_figure(artifacts, artifacts.merge["displacement"])
     if trajectories := found.get("displacement", {}).get("trajectories"):
         yield trajectory_figure(artifacts, trajectories)
     if "displacement" in found:
@@ -58,7 +58,7 @@ def _barriers(result: Mapping[str, Any]) -> str:
 
 
 def connectivity_figure(artifacts: Artifacts, result: Mapping[str, Any]) -> Figure:
-    """Loss along every line, branch to branch dashed."""
+    """Returns the loss along every line, branch to branch dashed."""
     lines = []
     for place, path in enumerate(result["paths"]):
         ends = f"{path['start']} – {path['end']}"
@@ -71,13 +71,12 @@ def connectivity_figure(artifacts: Artifacts, result: Mapping[str, Any]) -> Figu
         )
         lines.append(line._replace(listed=place < SHOWN))
     x, y = Axis("α, share of the way", low=0, high=1), Axis("nats per supervised token")
-    note = "No hump on a line: both ends lie in one valley. Dashed: between branches; full: to the merged model."
+    note = "No hump on a line: both ends are in one valley. Dashed: between branches; full: to the merged model."
     return Figure("connectivity", "Loss along lines between models", partial(plot, lines, x, y, height=340), note)
 
 
-def displacement_figure(artifacts: Artifacts) -> Figure:
-    """Distance of every model and branch from theta0."""
-    recorded = artifacts.merge["displacement"]
+def displacement_figure(artifacts: Artifacts, recorded: Mapping[str, Any]) -> Figure:
+    """Returns the distance of every model and branch from theta0."""
     found: list[tuple[str, float, Colour]] = [
         (called(artifacts, MERGED), recorded["merged"], style(artifacts, MERGED)[0]),
         *((f"branch {index}", distance, look(index)[0]) for index, distance in enumerate(recorded["branches"])),
@@ -95,7 +94,7 @@ def displacement_figure(artifacts: Artifacts) -> Figure:
 
 
 def trajectory_figure(artifacts: Artifacts, trajectories: Sequence[Mapping[str, Any]]) -> Figure:
-    """Distance along training."""
+    """Returns the distance along training."""
     lines = []
     for place, entry in enumerate(trajectories):
         joint, distances = entry["name"] == "joint", floats(entry["distances"])
@@ -106,7 +105,7 @@ def trajectory_figure(artifacts: Artifacts, trajectories: Sequence[Mapping[str, 
 
 
 def cosine_table(artifacts: Artifacts, result: Mapping[str, Any]) -> Table:
-    """Cosine of each pair of task vectors; Eq. 11 in the caption."""
+    """Returns the cosine of each pair of task vectors; Eq. 11 in the caption."""
     names, identity = result["names"], result["parallel_axis"]
     rows = [[name, *(text(value, 2) for value in row)] for name, row in zip(names, result["cosines"], strict=True)]
     caption = "Cosines between task vectors θ − θ0."
@@ -120,7 +119,7 @@ def cosine_table(artifacts: Artifacts, result: Mapping[str, Any]) -> Table:
 
 
 def perturbation_figure(artifacts: Artifacts, result: Mapping[str, Any]) -> Figure:
-    """Rise of the loss under noise, mean and standard deviation over draws."""
+    """Returns the rise of the loss under noise, mean and standard deviation over draws."""
     lines = []
     for entry in result["models"]:
         colour, sigmas = style(artifacts, entry["name"])[0], [0.0, *result["sigmas"]]
@@ -135,7 +134,7 @@ def perturbation_figure(artifacts: Artifacts, result: Mapping[str, Any]) -> Figu
 
 
 def flatness_table(artifacts: Artifacts, result: Mapping[str, Any]) -> Table:
-    """Loss without noise, and the area under its rise."""
+    """Returns the loss without noise, and the area under its rise."""
     rows = [
         [called(artifacts, entry["name"]), text(entry["loss"]), *map(text, entry["mean"]), text(entry["auc"], 5)]
         for entry in result["models"]
@@ -147,7 +146,7 @@ def flatness_table(artifacts: Artifacts, result: Mapping[str, Any]) -> Table:
 
 
 def surface_figure(artifacts: Artifacts, result: Mapping[str, Any]) -> Figure:
-    """Lines of equal loss on the plane, and where the models are on it."""
+    """Returns lines of equal loss on the plane, and the places of the models on it."""
     x, y, losses = (np.array(result[key], np.float64) for key in ("x", "y", "losses"))
     shares = np.linspace(0.12, 0.95, 12) ** 2
     lines = zip(contours(x, y, losses, shares_of_height(losses, shares.tolist())), shares.tolist(), strict=True)

@@ -1,7 +1,8 @@
-"""Which dataset went where, with samples and tokens, and how the branches are weighed."""
+"""The branches: their datasets, samples, tokens and weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from merit_jax.reporting.theme import look
 
 
 def split(artifacts: Artifacts) -> Section:
-    """The branches and their datasets."""
+    """Returns the section on the branches and their datasets."""
     return Section("split", "Which dataset went where, and what it weighs", tuple(_parts(artifacts)))
 
 
@@ -22,7 +23,7 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
         yield branch_table(artifacts)
         yield token_figure(artifacts)
         yield (
-            weights_figure(artifacts)
+            weights_figure(artifacts.merge)
             if artifacts.merge
             else Missing("Weights of the merge", artifacts.run_command("merge"))
         )
@@ -33,9 +34,9 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
 
 
 def branch_table(artifacts: Artifacts) -> Table:
-    """One row for each branch."""
+    """Returns a table with one row for each branch."""
     weights = artifacts.merge["weights"] if artifacts.merge else [None] * len(artifacts.branches)
-    rows = []
+    rows: list[list[str | Cell]] = []
     for index, (branch, weight) in enumerate(zip(artifacts.branches, weights, strict=True)):
         names = [name if parts == 1 else f"{name} ({part + 1} of {parts})" for name, part, parts in branch.shares]
         share = "" if weight is None else f"{weight:.3f}"
@@ -53,7 +54,7 @@ def branch_table(artifacts: Artifacts) -> Table:
 
 
 def token_figure(artifacts: Artifacts) -> Figure:
-    """Supervised tokens of each branch: what the merge weighs them by."""
+    """Returns the supervised tokens of each branch, by which the merge weighs them."""
     entries = [
         Entry(f"branch {index}", branch.tokens, f"{branch.tokens:,}", look(index)[0])
         for index, branch in enumerate(artifacts.branches)
@@ -66,31 +67,30 @@ def token_figure(artifacts: Artifacts) -> Figure:
     )
 
 
-def weights_figure(artifacts: Artifacts) -> Figure:
-    """w_k of the merge."""
+def weights_figure(merge: Mapping[str, Any]) -> Figure:
+    """Returns the weights w_k of the merge."""
     entries = [
         Entry(f"branch {index}", weight, f"{weight:.3f}", look(index)[0])
-        for index, weight in enumerate(artifacts.merge["weights"])
+        for index, weight in enumerate(merge["weights"])
     ]
     return Figure(
         "weights",
         "Weights of the merge",
         partial(bars, entries, "weight", height=90 + 30 * len(entries)),
-        f"Operator: {artifacts.merge['method']}. Each weight is the branch's share of all supervised tokens trained on.",
+        f"Operator: {merge['method']}. Each weight is the branch's share of all supervised tokens trained on.",
     )
 
 
 def dataset_table(artifacts: Artifacts) -> Table:
-    """One row for each dataset, with how it gets on with its own branch and with the others."""
+    """Returns a table with one row for each dataset, with its mean cosines within its own branch and with the others."""
     groups, found = artifacts.groups, artifacts.conflict
     header = ["dataset", "branch", "samples", "tokens", "gradient norm", "cosine within branch", "with others"]
-    rows = []
+    rows: list[list[str | Cell]] = []
     for name, entry in sorted(artifacts.datasets.items(), key=lambda item: (groups.get(item[0], -1), item[0])):
         group = groups.get(name)
         norm = f"{artifacts.norms[name]:.3g}" if name in artifacts.norms else ""
         cosines = ["", ""]
-        kept = found is not None and found.similarity is not None
-        if kept and name in found.names and group is not None:
+        if found and found.similarity is not None and name in found.names and group is not None:
             row = found.similarity[found.names.index(name)]
             same = np.array([groups.get(other) == group and other != name for other in found.names])
             apart = np.array([groups.get(other) != group for other in found.names])

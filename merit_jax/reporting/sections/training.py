@@ -1,4 +1,4 @@
-"""How the branches were trained."""
+"""The training of the branches."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -12,7 +12,7 @@ from merit_jax.reporting.theme import look
 
 
 def training(artifacts: Artifacts) -> Section:
-    """Curves of all branches."""
+    """Returns the section with the curves of all branches."""
     return Section("training", "Training", tuple(_parts(artifacts)))
 
 
@@ -44,14 +44,14 @@ def _along(log: Sequence[Mapping[str, Any]], key: str) -> tuple[list[Number], li
 
 
 def branch_table(artifacts: Artifacts) -> Table:
-    """Steps, tokens, last loss and time of each branch."""
+    """Returns a table with steps, tokens, last loss and time of each branch."""
     rows = []
     for index, branch in enumerate(artifacts.branches):
         done = branch.done or {}
         rows.append(
             [
                 f"branch {index}",
-                f"{done['steps']:,}" if done else (str(branch.log[-1]["step"]) if branch.log else "0") + " so far",
+                f"{done['steps']:,}" if done else (str(branch.log[-1]["step"]) if branch.log else "0") + " until now",
                 f"{done['tokens']:,}" if done else "",
                 f"{branch.log[-1]['loss']:.3f}" if branch.log else "",
                 f"{done['seconds']:.0f}" if done else "",
