@@ -177,7 +177,7 @@ def draw(counts: list[int], seconds: list[float], peaks: list[float], options: a
     import altair as alt
     import numpy as np
 
-    from merit_jax.reporting.figures import Axis, png
+    from merit_jax.reporting.figures import Axis, png, svg
     from merit_jax.reporting.series import Curve, Series, plot
 
     x, edge, panels = Axis("datasets (right of the line C is not formed)", log=True), (options.limit / 4) ** 0.5, []
@@ -185,7 +185,7 @@ def draw(counts: list[int], seconds: list[float], peaks: list[float], options: a
         line = Series(label, counts, values, size=3, line=True, listed=False)
         limit = Curve(np.array([[edge, min(values)], [edge, max(values)]]))
         panels.append(plot([line], x, Axis(label, log=True), curves=[limit], width=300, height=200))
-    options.plot.write_bytes(png(alt.hconcat(*panels)))
+    options.plot.write_bytes(png(svg(alt.hconcat(*panels))))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -8,7 +8,7 @@ import sys
 import altair as alt
 from etils import epath
 
-from merit_jax.reporting.figures import png
+from merit_jax.reporting.figures import png, svg
 from merit_jax.reporting.page import figures
 from merit_jax.reporting.run_data import read_artifacts
 from merit_jax.reporting.sections import SECTIONS
@@ -25,7 +25,7 @@ def main(workdir: str, out: str) -> None:
     found = {figure.name: figure for figure in figures([section(artifacts) for section in SECTIONS])}
     panels = [found[name].chart().properties(title=found[name].title) for name in SHOWN if name in found]
     chart = alt.hconcat(*panels).resolve_scale(color="independent", shape="independent", strokeDash="independent")
-    epath.Path(out).write_bytes(png(chart))
+    epath.Path(out).write_bytes(png(svg(chart)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from etils import epath
 from configs.common import parse
 from launch.experiments.gains import Gain
 from merit_jax.comparison.results import MethodResult
-from merit_jax.reporting.figures import Axis, can_draw, png, scale, tip
+from merit_jax.reporting.figures import Axis, can_draw, png, scale, svg, tip
 from merit_jax.reporting.frontier import Point, frontier, scaled
 from merit_jax.reporting.theme import COLOURS, GROUP_SHAPES, LIGHT, SHAPES, hex_of, look
 from merit_jax.workdir.artifacts import read_json, write_bytes
@@ -60,7 +60,7 @@ def draw_gains(path: epath.Path, found: Sequence[Gain]) -> epath.Path | None:
 
 def _write(chart: Any, path: epath.Path) -> epath.Path:
     path = epath.Path(path).with_suffix(".png")
-    write_bytes(path, png(chart))
+    write_bytes(path, png(svg(chart)))
     return path
 
 

@@ -125,8 +125,8 @@ def svg(chart: Any, title: str = "") -> str:
     return vl_convert.vegalite_to_svg(specification(chart, title))
 
 
-def png(chart: Any, title: str = "") -> bytes:
-    """Returns a chart as a PNG file, of two pixels for each of the chart's."""
+def png(drawing: str) -> bytes:
+    """Returns an SVG file as a PNG file, of two pixels for each of the drawing's."""
     import vl_convert
 
-    return vl_convert.svg_to_png(svg(chart, title), scale=2)
+    return vl_convert.svg_to_png(drawing, scale=2)

@@ -19,6 +19,9 @@ with contextlib.suppress(ModuleNotFoundError):  # without the `figures` extra, t
 SIDE = 400
 """Pixels along the matrix, to the next multiple of its rows."""
 
+KEY = 160
+"""Pixels along the key to the colours."""
+
 MOST_ROWS = 150
 """Rows that are shown one by one; of more, neighbours are averaged."""
 
@@ -33,45 +36,47 @@ def heat_map(values: Float[Array, "t t"], names: Sequence[str], groups: Sequence
     """
     limit = full_colour(values)
     values, names, groups = pooled(np.asarray(values, np.float64), names, groups)
-    size = len(names)
-    side = size * max(1, round(SIDE / size))
-    edges = alt.Scale(domain=[0, size], nice=False)
-    x, y = alt.X("column:Q", scale=edges, axis=None), alt.Y("row:Q", scale=edges.copy(), sort="descending", axis=None)
-    colours = [NEGATIVE.format(1), NEGATIVE.format(0), POSITIVE.format(0), POSITIVE.format(1)]
+    side = len(names) * max(1, round(SIDE / len(names)))
+    edges: dict[str, Any] = {"domain": [0, len(names)], "nice": False}
+    x = alt.X("column:Q", scale=alt.Scale(**edges), axis=None)
+    y = alt.Y("row:Q", scale=alt.Scale(**edges), sort="descending", axis=None)
+    cells = (
+        _cells(values, names).mark_rect().encode(x, y, _colour(limit, side), *tip("tip"), x2="right:Q", y2="below:Q")
+    )
+    return sized([cells, *_strips(groups, x, y, side)], side, side).properties(name=MATRIX)
+
+
+def _cells(values: Float[np.ndarray, "t t"], names: Sequence[str]) -> alt.Chart:
+    """The cells as data: a row of the matrix is a row of data, which Vega unfolds and names."""
+    rows = [{"row": i, "one": names[i], "value": row} for i, row in enumerate(np.round(values, 2).tolist())]
+    columns = alt.Data(values=[{"at": i, "other": name} for i, name in enumerate(names)])
+    text = "datum.one + '\\n' + datum.other + '\\n' + format(datum.value, '.2f')"
+    return (
+        alt.Chart(alt.Data(values=rows))
+        .transform_flatten(["value"])
+        .transform_window(right="row_number()", groupby=["row"])
+        .transform_calculate(column="datum.right - 1", below="datum.row + 1")
+        .transform_lookup("column", alt.LookupData(columns, "at", ["other"]))
+        .transform_calculate(tip=f"datum.row == datum.column ? datum.one : {text}")
+    )
+
+
+def _colour(limit: Number, side: int) -> alt.Color:
+    """The cells' colours, with a key below the matrix."""
     key = alt.Legend(
         title=None,
         orient="none",
         direction="horizontal",
-        legendX=(side - 160) / 2,
+        legendX=(side - KEY) / 2,
         legendY=side + 12,
-        gradientLength=160,
+        gradientLength=KEY,
         gradientThickness=9,
         values=[-limit, 0, limit],
         labelExpr="(datum.value < 0 ? '≤ ' : datum.value > 0 ? '≥ ' : '') + format(datum.value, '.2')",
     )
+    colours = [NEGATIVE.format(1), NEGATIVE.format(0), POSITIVE.format(0), POSITIVE.format(1)]
     ends = alt.Scale(domain=[-limit, -1e-9, 1e-9, limit], range=colours, clamp=True)
-    rows = [
-        {"row": i, "one": name, "value": row}
-        for i, (name, row) in enumerate(zip(names, np.round(values, 2).tolist(), strict=True))
-    ]
-    cells = (
-        alt.Chart(alt.Data(values=rows))
-        .transform_flatten(["value"])
-        .transform_window(column="row_number()", groupby=["row"])
-        .transform_calculate(column="datum.column - 1")
-        .transform_lookup(
-            "column",
-            alt.LookupData(alt.Data(values=[{"at": i, "other": n} for i, n in enumerate(names)]), "at", ["other"]),
-        )
-        .transform_calculate(
-            right="datum.column + 1",
-            below="datum.row + 1",
-            tip="datum.row == datum.column ? datum.one : datum.one + '\\n' + datum.other + '\\n' + format(datum.value, '.2f')",
-        )
-        .mark_rect()
-        .encode(x, y, alt.X2("right"), alt.Y2("below"), alt.Color("value:Q", scale=ends, legend=key), *tip("tip"))
-    )
-    return sized([cells, *_strips(groups, x, y, side)], side, side).properties(name=MATRIX)
+    return alt.Color("value:Q", scale=ends, legend=key)
 
 
 def _strips(groups: Sequence[int], x: alt.X, y: alt.Y, side: int) -> list[Any]:

@@ -38,8 +38,9 @@ def write_report(workdir: Workdir, folder: str) -> epath.Path:
     if not can_draw():
         sections = without_figures(sections)
     for figure in figures(sections):
-        write_text(workdir.root / "figures" / f"{figure.name}.svg", svg(figure.chart(), figure.title))
-        write_bytes(workdir.root / "figures" / f"{figure.name}.png", png(figure.chart(), figure.title))
+        drawing = svg(figure.chart(), figure.title)
+        write_text(workdir.root / "figures" / f"{figure.name}.svg", drawing)
+        write_bytes(workdir.root / "figures" / f"{figure.name}.png", png(drawing))
     write_text(workdir.report, page(artifacts.title, sections))
     return workdir.report
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -17,6 +16,9 @@ from merit_jax.reporting.theme import LIGHT, SHAPES, Colour, hex_of
 
 with contextlib.suppress(ModuleNotFoundError):  # without the `figures` extra, the report consists of words and tables
     import altair as alt
+
+CHARACTER = 5.9
+"""Mean width of a character in a legend, in pixels, in the widest of the usual fonts."""
 
 MOST_VERTICES = 60
 """Points of a line that are marked, each with a tip of its own; a longer line has one tip."""
@@ -97,20 +99,13 @@ def plot(
         height: In pixels, axes included.
         width: In pixels, axes included.
     """
-    xs = (
-        [one.x for one in series],
-        [curve.points[:, 0] for curve in curves],
-        [(span.low, span.high)] if span else [],
-        [(0.0,)] * zero,
-    )
-    ys = (
-        [one.y for one in series],
-        [curve.points[:, 1] for curve in curves],
-        [ends for one in series for ends in one.band],
-        [(0.0,)] * zero,
-    )
-    across = alt.X("x:Q", title=x.label, scale=scale(x, *chain(*xs)))
-    up = alt.Y("y:Q", title=y.label, scale=scale(y, *chain(*ys)))
+    extra = [(0.0,)] if zero else []
+    xs = [*(one.x for one in series), *(curve.points[:, 0] for curve in curves), *extra]
+    xs += [(span.low, span.high)] if span else []
+    ys = [*(one.y for one in series), *(curve.points[:, 1] for curve in curves), *extra]
+    ys += [end for one in series for end in one.band]
+    across = alt.X("x:Q", title=x.label, scale=scale(x, *xs))
+    up = alt.Y("y:Q", title=y.label, scale=scale(y, *ys))
     return sized([*_behind(curves, span, zero, across, up), *_layers(series, across, up)], width, height)
 
 
@@ -124,17 +119,12 @@ def _layers(series: Sequence[Series], x: alt.X, y: alt.Y) -> list[alt.Chart]:
     def by_series(kind: Any, values: Iterable[Any]) -> Any:
         return kind("series:N", scale=alt.Scale(domain=labels, range=list(values)), legend=legend, sort=None)
 
+    base = alt.Chart(alt.Data(values=rows)).encode(x, y, by_series(alt.Color, (hex_of(one.colour) for one in series)))
+
     def layer(kind: str, *fields: str, strength: Number = 1) -> alt.Chart:
         full, faded = alt.value(strength), alt.value(0.12 * strength)
-        unfolded = (
-            alt.Chart(alt.Data(values=rows)).transform_filter(f"datum.{kind}").transform_flatten([*fields, "x", "y"])
-        )
-        return unfolded.encode(
-            x,
-            y,
-            by_series(alt.Color, (hex_of(one.colour) for one in series)),
-            opacity=alt.when(pick).then(full).otherwise(faded) if legend else full,
-        )
+        opacity = alt.when(pick).then(full).otherwise(faded) if legend else full
+        return base.transform_filter(f"datum.{kind}").transform_flatten([*fields, "x", "y"]).encode(opacity=opacity)
 
     dashes = by_series(alt.StrokeDash, ([5, 4] if one.dashed else [1, 0] for one in series))
     shapes = by_series(alt.Shape, (SHAPES[_symbol(one)] for one in series))
@@ -187,9 +177,9 @@ def _legend(labels: Sequence[str]) -> Any:
         return None
 
     def width(columns: int) -> Number:
-        return sum(28 + 5.3 * max(map(len, labels[column::columns])) for column in range(columns))
+        return sum(28 + CHARACTER * max(map(len, labels[column::columns])) for column in range(columns))
 
-    columns = next(columns for columns in range(len(labels), 0, -1) if columns == 1 or width(columns) < WIDTH - 50)
+    columns = next(columns for columns in range(len(labels), 0, -1) if columns == 1 or width(columns) < WIDTH - 55)
     return alt.Legend(title=None, values=list(labels), columns=columns, symbolOpacity=1)
 
 
@@ -218,28 +208,25 @@ def _behind(curves: Sequence[Curve], span: Span | None, zero: bool, x: alt.X, y:
 
 
 def contours(
-    x: Float[Array, " w"], y: Float[Array, " h"], z: Float[Array, "h w"], levels: Sequence[Number]
-) -> list[list[Float[np.ndarray, "n 2"]]]:
-    """Returns the lines z = level for each level, where z is interpolated linearly.
+    x: Float[Array, " w"],
+    y: Float[Array, " h"],
+    z: Float[Array, "h w"],
+    shares: Sequence[Number],
+    strengths: Sequence[Number],
+) -> list[Curve]:
+    """Returns lines of equal height, where z is interpolated linearly.
 
     Args:
         x: Columns, ascending.
         y: Rows, ascending.
         z: Height at (y, x); lines end where it is NaN.
-        levels: Heights of the lines.
+        shares: Heights of the lines, as shares of the way from the lowest to the highest.
+        strengths: Opacity of the lines of each height.
     """
     from contourpy import contour_generator
 
-    found = contour_generator(x, y, np.ma.masked_invalid(z), corner_mask=False).multi_lines(list(levels))
-    return cast("list[list[np.ndarray]]", found)  # of the line type that is the default
-
-
-def shares_of_height(z: Float[Array, "h w"], shares: Sequence[Number]) -> list[Number]:
-    """Returns heights at shares of the way from the lowest to the highest.
-
-    Examples:
-        >>> shares_of_height(np.array([[1.0, 2.0], [np.nan, 5.0]]), [0.0, 0.25, 1.0])
-        [1.0, 2.0, 5.0]
-    """
     low, high = float(np.nanmin(z)), float(np.nanmax(z))
-    return [low + share * (high - low) for share in shares]
+    levels = [low + share * (high - low) for share in shares]
+    found = contour_generator(x, y, np.ma.masked_invalid(z), corner_mask=False).multi_lines(levels)
+    lines = cast("list[list[np.ndarray]]", found)  # of the line type that is the default
+    return [Curve(piece, strength) for pieces, strength in zip(lines, strengths, strict=True) for piece in pieces]

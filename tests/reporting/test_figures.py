@@ -112,7 +112,9 @@ def test_groups_differ_in_colour_or_shape():
 
 def test_contours_of_a_cone_are_closed_circles():
     x = np.linspace(-2, 2, 41)
-    ((line,), _) = contours(x, x, np.hypot(x[None], x[:, None]), [1.03, 9.0])
+    z = np.hypot(x[None], x[:, None])
+    ((line, strength),) = contours(x, x, z, [1.03 / z.max()], [0.5])
+    assert strength == 0.5
     assert np.allclose(np.hypot(*line.T), 1.03, atol=0.01)
     assert np.array_equal(line[0], line[-1])
     assert np.hypot(*np.diff(line, axis=0).T).sum() == pytest.approx(2 * np.pi * 1.03, rel=0.01)
@@ -120,10 +122,10 @@ def test_contours_of_a_cone_are_closed_circles():
 
 def test_a_level_that_is_nowhere_has_no_contour_and_lines_end_where_there_is_no_height():
     x = np.arange(3.0)
-    assert contours(x, x, np.ones((3, 3)), [2.0]) == [[]]
+    assert contours(x, x, np.array([[0.0, 1, 2]] * 3), [1.5], [1]) == []
     heights = np.array([[0.0, 1, 2]] * 3)
     heights[2, 2] = np.nan
-    ((line,),) = contours(x, x, heights, [1.5])
+    ((line, _),) = contours(x, x, heights, [0.75], [1])
     assert np.array_equal(np.unique(line[:, 1]), [0, 1])
 
 
@@ -232,9 +234,10 @@ def test_files_are_drawn_from_the_same_description_and_have_the_title():
     log = plot([Series("l", [1, 100], [1, 2], line=True)], Axis("x", log=True), Y, curves=[curve])
     rows = bars(entries, "n", height=150), dots(entries, "n", height=150)
     for chart in (plot([POINTS], X, Y), *rows, log, heat_map(np.eye(4) - 0.3, ("a",) * 4, (0, 0, 1, 1))):
-        root = ElementTree.fromstring(svg(chart, "A & B $x_"))
+        drawing = svg(chart, "A & B $x_")
+        root = ElementTree.fromstring(drawing)
         assert root.tag == f"{SVG}svg"
         assert "A & B $x_" in [text.text for text in root.iter(f"{SVG}text")]
         assert root.find(f"{SVG}rect").get("fill") == LIGHT["paper"]
-        with Image.open(io.BytesIO(png(chart))) as picture:
+        with Image.open(io.BytesIO(png(drawing))) as picture:
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 20

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from merit_jax.reporting.figures import Axis, Figure
 from merit_jax.reporting.labels import called
 from merit_jax.reporting.matrix import heat_map
 from merit_jax.reporting.run_data import Artifacts, Conflict
-from merit_jax.reporting.series import Curve, Series, contours, plot, shares_of_height
+from merit_jax.reporting.series import Series, contours, plot
 from merit_jax.reporting.theme import Colour, look
 from merit_jax.reporting.tsne import FEWEST, density, embed
 from merit_jax.workdir.paths import MERGED, THETA0
@@ -123,19 +124,20 @@ def _models(artifacts: Artifacts, found: Conflict, first: int, second: int) -> I
 def tsne_figure(artifacts: Artifacts, found: Conflict, similarity: np.ndarray) -> Figure:
     """Returns the datasets by t-SNE of their cosine distances, with contours of their density."""
     places = embed(similarity, found.scores[:, :2])
-    low, high = places.min(axis=0), places.max(axis=0)
-    x, y = (np.linspace(a - 0.3 * (b - a), b + 0.3 * (b - a), GRID) for a, b in zip(low, high, strict=True))
-    height = density(places, x, y)
-    shares = (0.15, 0.35, 0.55, 0.75, 0.95)
-    lines = zip(contours(x, y, height, shares_of_height(height, shares)), shares, strict=True)
-    curves = [Curve(points, 0.35 + 0.5 * share) for pieces, share in lines for points in pieces]
-    series = list(_points(artifacts, found.names, places))
     return Figure(
         "tsne",
         "Neighbourhoods of datasets (t-SNE)",
-        partial(plot, series, Axis("t-SNE 1"), Axis("t-SNE 2"), curves=curves, height=330),
+        partial(_tsne_chart, list(_points(artifacts, found.names, places)), places),
         "Near datasets have similar gradients; distances between clusters mean nothing. Lines: density of the datasets.",
     )
+
+
+def _tsne_chart(series: Sequence[Series], places: np.ndarray) -> Any:
+    low, high = places.min(axis=0), places.max(axis=0)
+    x, y = (np.linspace(a - 0.3 * (b - a), b + 0.3 * (b - a), GRID) for a, b in zip(low, high, strict=True))
+    shares = (0.15, 0.35, 0.55, 0.75, 0.95)
+    curves = contours(x, y, density(places, x, y), shares, [0.35 + 0.5 * share for share in shares])
+    return plot(series, Axis("t-SNE 1"), Axis("t-SNE 2"), curves=curves, height=330)
 
 
 def spectrum_figure(similarity: np.ndarray) -> Figure:

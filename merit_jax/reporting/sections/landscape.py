@@ -11,7 +11,7 @@ from merit_jax.reporting.blocks import Missing, Part, Section, Table, Text
 from merit_jax.reporting.figures import Axis, Figure
 from merit_jax.reporting.labels import called, floats, style, text
 from merit_jax.reporting.run_data import Artifacts
-from merit_jax.reporting.series import Curve, Series, contours, plot, shares_of_height
+from merit_jax.reporting.series import Series, contours, plot
 from merit_jax.reporting.theme import Colour, look
 from merit_jax.workdir.paths import MERGED
 
@@ -147,10 +147,7 @@ def flatness_table(artifacts: Artifacts, result: Mapping[str, Any]) -> Table:
 
 def surface_figure(artifacts: Artifacts, result: Mapping[str, Any]) -> Figure:
     """Returns lines of equal loss on the plane, and the places of the models on it."""
-    x, y, losses = (np.array(result[key], np.float64) for key in ("x", "y", "losses"))
-    shares = np.linspace(0.12, 0.95, 12) ** 2
-    lines = zip(contours(x, y, losses, shares_of_height(losses, shares.tolist())), shares.tolist(), strict=True)
-    curves = [Curve(points, 0.35 + 0.6 * (1 - share)) for pieces, share in lines for points in pieces]
+    losses = np.array(result["losses"], np.float64)
     series = [Series("theta0", [0.0], [0.0], ["theta0"], "ink", "star", 6, listed=False, named=True)]
     for place, (name, (a, b), off) in enumerate(zip(result["names"], result["places"], result["off"], strict=True)):
         merged = name == MERGED
@@ -159,6 +156,12 @@ def surface_figure(artifacts: Artifacts, result: Mapping[str, Any]) -> Figure:
         series.append(Series(name, [a], [b], [tip], colour, shape, 5.5, listed=not merged, named=merged))
     low, high = np.nanmin(losses), np.nanmax(losses)
     note = f"Lines of equal loss, {low:.2f} to {high:.2f} nats per token, closer together near the bottom."
+    x, y = (np.array(result[key], np.float64) for key in "xy")
+    return Figure("surface", "Loss on a plane through theta0", partial(_surface_chart, series, x, y, losses), note)
+
+
+def _surface_chart(series: Sequence[Series], x: np.ndarray, y: np.ndarray, losses: np.ndarray) -> Any:
+    shares = [float(share) for share in np.linspace(0.12, 0.95, 12) ** 2]
+    curves = contours(x, y, losses, shares, [0.35 + 0.6 * (1 - share) for share in shares])
     axes = Axis("towards the merged model, ‖·‖₂"), Axis("across, where the branches differ most")
-    chart = partial(plot, series, *axes, curves=curves, height=340)
-    return Figure("surface", "Loss on a plane through theta0", chart, note)
+    return plot(series, *axes, curves=curves, height=340)
