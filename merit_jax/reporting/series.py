@@ -99,6 +99,7 @@ def plot(
         height: In pixels, axes included.
         width: In pixels, axes included.
     """
+    series = [one._replace(x=_on(x, one.x), y=_on(y, one.y)) for one in series]
     extra = [(0.0,)] if zero else []
     xs = [*(one.x for one in series), *(curve.points[:, 0] for curve in curves), *extra]
     xs += [(span.low, span.high)] if span else []
@@ -107,6 +108,11 @@ def plot(
     across = alt.X("x:Q", title=x.label, scale=scale(x, *xs))
     up = alt.Y("y:Q", title=y.label, scale=scale(y, *ys))
     return sized([*_behind(curves, span, zero, across, up), *_layers(series, across, up)], width, height)
+
+
+def _on(axis: Axis, values: Values) -> Values:
+    """The values that have a place on an axis, NaN for others."""
+    return [value if value > 0 else math.nan for value in values] if axis.log else values
 
 
 def _layers(series: Sequence[Series], x: alt.X, y: alt.Y) -> list[alt.Chart]:

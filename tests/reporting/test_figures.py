@@ -69,6 +69,12 @@ def test_numbers_are_written_shortly(high, text):
     assert text in {label.text for label in labels}
 
 
+def test_a_value_that_is_not_positive_has_no_place_on_a_logarithmic_axis():
+    points = Series("a", [-1.0, 0.0, 1.0, 10.0], [1.0, 2.0, 3.0, 4.0], list("abcd"))
+    root = drawn(plot([points], Axis("x", log=True), Y))
+    assert [mark.get("aria-label") for mark in marks(root)] == ["c", "d"]
+
+
 def test_an_axis_without_spread_still_has_room():
     low, high = scale(X, [5.0, 5.0, float("nan")]).domain
     assert low < 5 < high
