@@ -174,18 +174,19 @@ def pca(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def draw(counts: list[int], seconds: list[float], peaks: list[float], options: argparse.Namespace) -> None:
-    """Time and memory, both axes logarithmic."""
-    import matplotlib.pyplot as plt
+    """Draws time and memory, both axes logarithmic."""
+    import altair as alt
+    import numpy as np
 
-    figure, panels = plt.subplots(1, 2, figsize=(7, 2.6), layout="constrained")
-    for panel, values, label in zip(panels, (seconds, peaks), ("seconds", "peak memory (GB)"), strict=True):
-        panel.loglog(counts, values, "o-", color="#0072B2", markersize=4)
-        panel.axvline((options.limit / 4) ** 0.5, color="#999999", lw=0.8, ls="--")
-        panel.set_xlabel("datasets (right of the line C is not formed)", fontsize=8)
-        panel.set_ylabel(label, fontsize=8)
-        panel.tick_params(labelsize=7)
-        panel.grid(alpha=0.3)
-    figure.savefig(options.plot, dpi=110)
+    from merit_jax.reporting.figures import Axis, png, svg
+    from merit_jax.reporting.series import Curve, Series, plot
+
+    x, edge, panels = Axis("datasets (right of the line C is not formed)", log=True), (options.limit / 4) ** 0.5, []
+    for values, label in ((seconds, "seconds"), (peaks, "peak memory (GB)")):
+        line = Series(label, counts, values, size=3, line=True, listed=False)
+        limit = Curve(np.array([[edge, min(values)], [edge, max(values)]]))
+        panels.append(plot([line], x, Axis(label, log=True), curves=[limit], width=300, height=200))
+    options.plot.write_bytes(png(svg(alt.hconcat(*panels))))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

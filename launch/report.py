@@ -2,8 +2,8 @@
 
 python -m launch.report --workdir=runs/quickstart
 
-The run may be half finished: a section without data names the command that makes it. PNG files of the figures need matplotlib
-(`pip install 'merit-jax[figures]'`); the page and the SVG files do not.
+The run may be half finished: a section without data names the command that makes it. Figures need the `figures` extra
+(`pip install 'merit-jax[figures]'`); without it the page has the words and tables alone.
 """
 
 from collections.abc import Sequence

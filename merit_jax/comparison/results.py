@@ -1,6 +1,7 @@
-"""The results of an experiment: every run of every method, and what they say together."""
+"""The results of an experiment: every run of every method, and their statistics."""
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from merit_jax.comparison.statistics import Paired, Spread, paired, spread
@@ -11,7 +12,7 @@ class RunResult(NamedTuple):
 
     Attributes:
         seed: Of the run.
-        variant: The method, with all that tells this run from others of the seed.
+        variant: The method, with all that distinguishes this run from others of the seed.
         scores: Suite (or dataset, where there are no suites) -> accuracy.
         mean: Of `scores`, each counting once.
         retained: Mean over the suites of what theta0 could already do; None without such suites.
@@ -19,7 +20,7 @@ class RunResult(NamedTuple):
         kept_skill: Highest skill at any scale of the task vector that retains enough of theta0; None without a frontier.
         points: (scale, retained, skill) on the frontier; empty without.
         loss: Mean held-out loss of the datasets in nats per token; None without held-out records.
-        mixture_loss: Loss on training examples in nats per token; None where it was not asked for.
+        mixture_loss: Loss on training examples in nats per token; None where it was not measured.
         displacement: Distance from theta0.
         tokens: Supervised tokens of its training.
         seconds: Wall time of its gradients and training, branches one after the other; of what was interrupted, the last part.
@@ -41,7 +42,7 @@ class RunResult(NamedTuple):
 
 
 class MethodPlan(NamedTuple):
-    """What is known of a method before it runs.
+    """A method before it runs.
 
     Attributes:
         branches: K.
@@ -60,7 +61,7 @@ class MethodResult(NamedTuple):
     """A method over all seeds.
 
     Attributes:
-        plan: What was known before.
+        plan: The method before it ran.
         outcomes: Its runs, one per seed; several per seed for random partitions.
         joint: Is its mean score above joint training's? None if it is joint training, or there is none.
         random: The same against the random split of `plan`.
@@ -76,7 +77,7 @@ class MethodResult(NamedTuple):
     kept_random: Paired | None
 
     def spread(self, value: Callable[[RunResult], float | None]) -> Spread | None:
-        """Of one quantity over the runs that have it; None if none has."""
+        """Returns the spread of one quantity over the runs that have it; None if none has."""
         values = [found for outcome in self.outcomes if (found := value(outcome)) is not None]
         return spread(values) if values else None
 
@@ -87,7 +88,7 @@ def summarise(plans: Mapping[str, MethodPlan], outcomes: Sequence[tuple[str, Run
     Runs of one method and seed (random partitions) are averaged before they are paired.
 
     Args:
-        plans: Method -> what is known of it, in the order of the tables.
+        plans: Method -> its plan, in the order of the tables.
         outcomes: (method, run), in any order.
     """
     runs = {name: tuple(run for method, run in outcomes if method == name) for name in plans}
@@ -101,10 +102,10 @@ def summarise(plans: Mapping[str, MethodPlan], outcomes: Sequence[tuple[str, Run
         name: MethodResult(
             plan,
             runs[name],
-            against(name, "joint", _mean),
-            against(name, plan.random, _mean),
-            against(name, "joint", _kept_skill),
-            against(name, plan.random, _kept_skill),
+            against(name, "joint", attrgetter("mean")),
+            against(name, plan.random, attrgetter("mean")),
+            against(name, "joint", attrgetter("kept_skill")),
+            against(name, plan.random, attrgetter("kept_skill")),
         )
         for name, plan in plans.items()
         if runs[name]
@@ -112,27 +113,28 @@ def summarise(plans: Mapping[str, MethodPlan], outcomes: Sequence[tuple[str, Run
 
 
 def to_json(results: Mapping[str, MethodResult], about: Mapping[str, Any]) -> dict[str, Any]:
-    """Results as JSON values, with what they are about."""
+    """Returns results as JSON values, together with what `about` says of them."""
     return {**about, "methods": {name: _plain(result) for name, result in results.items()}}
 
 
 def _plain(result: MethodResult) -> dict[str, Any]:
     tests = {name: getattr(result, name) for name in ("joint", "random", "kept_joint", "kept_random")}
-    measures: dict[str, Callable[[RunResult], float | None]] = {
-        name: lambda run, name=name: getattr(run, name) for name in MEASURES
-    }
-    suites = {suite: lambda run, suite=suite: run.scores[suite] for suite in result.outcomes[0].scores}
     return {
         **result.plan._asdict(),
-        "scores": {suite: _values(result.spread(value)) for suite, value in suites.items()},
-        **{name: _values(result.spread(value)) for name, value in measures.items()},
+        "scores": {suite: _values(result.spread(score_of(suite))) for suite in result.outcomes[0].scores},
+        **{name: _values(result.spread(attrgetter(name))) for name in MEASURES},
         "wilcoxon": {name: _values(test) for name, test in tests.items()},
         "runs": [run._asdict() for run in result.outcomes],
     }
 
 
 MEASURES = ("mean", "retained", "skill", "kept_skill", "loss", "mixture_loss", "displacement", "tokens", "seconds")
-"""Fields of an `RunResult` whose mean and standard deviation are reported."""
+"""Fields of a `RunResult` whose mean and standard deviation are reported."""
+
+
+def score_of(suite: str) -> Callable[[RunResult], float]:
+    """Returns the function that reads a run's score of a suite."""
+    return lambda run: run.scores[suite]
 
 
 def _values(found: Spread | Paired | None) -> dict[str, Any] | None:
@@ -146,11 +148,3 @@ def _by_seed(runs: Sequence[RunResult], value: Callable[[RunResult], float | Non
         if (got := value(run)) is not None:
             found.setdefault(run.seed, []).append(got)
     return {seed: spread(values).mean for seed, values in found.items()}
-
-
-def _mean(run: RunResult) -> float:
-    return run.mean
-
-
-def _kept_skill(run: RunResult) -> float | None:
-    return run.kept_skill

@@ -3,17 +3,19 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from merit_jax.comparison.results import MethodResult, RunResult
+from tabulate import LATEX_ESCAPE_RULES, DataRow, Line, TableFormat, tabulate
+
+from merit_jax.comparison.results import MethodResult, RunResult, score_of
 from merit_jax.comparison.statistics import Paired, Spread
 
 
 class Style(NamedTuple):
-    """How a format writes what tables are made of.
+    """A format of tables.
 
     Attributes:
-        escape: Text as it stands.
-        best: The best of a column.
-        second: The second best.
+        escape: Writes text as it stands.
+        best: Marks the best of a column.
+        second: Marks the second best.
         plus_minus: Between a mean and its standard deviation.
         table: (header, rows, caption) -> the table.
     """
@@ -30,7 +32,7 @@ class Column(NamedTuple):
 
     Attributes:
         title: Its header.
-        value: What it shows of a run.
+        value: Its number of a run.
         factor: Units; 100 for per cent.
         decimals: Digits behind the point.
         ranked: Higher is better, and the best two are marked.
@@ -44,7 +46,7 @@ class Column(NamedTuple):
 
 
 def tables(results: Mapping[str, MethodResult], retention: float, style: Style) -> str:
-    """Both tables, with what their numbers are.
+    """Returns both tables, with captions that define their numbers.
 
     Args:
         results: As `results.summarise` has them; at least one.
@@ -84,10 +86,10 @@ def tables(results: Mapping[str, MethodResult], retention: float, style: Style) 
 
 
 def score_columns(results: Mapping[str, MethodResult], retention: float) -> list[Column]:
-    """A column per suite, then their mean and what is retained and learnt."""
+    """Returns a column per suite, then their mean, the retained score and the skill."""
     suites = next(iter(results.values())).outcomes[0].scores
     return [
-        *(Column(suite, lambda run, suite=suite: run.scores[suite]) for suite in suites),
+        *(Column(suite, score_of(suite)) for suite in suites),
         Column("mean", lambda run: run.mean),
         Column("retained", lambda run: run.retained),
         Column("skill", lambda run: run.skill),
@@ -121,7 +123,12 @@ ABOUT_COSTS = (
 
 
 def tested(found: Paired | None) -> str:
-    """A paired comparison in a cell."""
+    """Returns a paired comparison in a cell.
+
+    Examples:
+        >>> tested(Paired(0.025, 5, 0.03125))
+        '+2.5, p = 0.0312 (n = 5)'
+    """
     return "" if found is None else f"{100 * found.difference:+.1f}, p = {found.p:.3g} (n = {found.n})"
 
 
@@ -146,17 +153,15 @@ def _cells(results: Mapping[str, MethodResult], column: Column, style: Style) ->
     spreads = {name: result.spread(column.value) for name, result in results.items()}
     means = {name: _number(found.mean, column) for name, found in spreads.items() if found}
     ranked = [float(text) for name, text in means.items() if column.ranked and not results[name].plan.control]
-    order = sorted(set(ranked), reverse=True)
+    best = sorted(set(ranked), reverse=True)[:2]
+    marks = dict(zip(best, (style.best, style.second), strict=False)) if len(best) > 1 else {}
     cells = []
     for name, found in spreads.items():
         if found is None:
             cells.append("")
             continue
-        rank = (
-            order.index(float(means[name])) if float(means[name]) in order and not results[name].plan.control else None
-        )
-        marked = {0: style.best, 1: style.second}.get(rank, str)(means[name]) if len(order) > 1 else means[name]
-        cells.append(marked + _deviation(found, column, style))
+        mark = str if results[name].plan.control else marks.get(float(means[name]), str)
+        cells.append(mark(means[name]) + _deviation(found, column, style))
     return cells
 
 
@@ -172,27 +177,31 @@ def _escaped(texts: Sequence[str], style: Style) -> list[str]:
     return [style.escape(text) for text in texts]
 
 
+def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]], form: str | TableFormat) -> str:
+    """The first column to the left, the others to the right; cells are as they are."""
+    sides = ["left", *["right"] * (len(header) - 1)]
+    return tabulate(rows, header, tablefmt=form, colalign=sides, disable_numparse=True)
+
+
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), "", caption])
+    return f"{_aligned(header, rows, 'pipe')}\n\n{caption}"
 
 
 def _latex(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
-    body = [" & ".join(row) + r" \\" for row in rows]
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
-        r"\toprule",
-        " & ".join(header) + r" \\",
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
-        rf"\caption{{{caption}}}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines)
+    return f"\\begin{{table}}\n\\centering\n{_aligned(header, rows, BOOKTABS)}\n\\caption{{{caption}}}\n\\end{{table}}"
+
+
+BOOKTABS = TableFormat(
+    lineabove=lambda _, sides: f"\\begin{{tabular}}{{{''.join(side[0] for side in sides)}}}\n\\toprule",
+    linebelowheader=Line("\\midrule", "", "", ""),
+    linebetweenrows=None,
+    linebelow=Line("\\bottomrule\n\\end{tabular}", "", "", ""),
+    headerrow=DataRow("", " & ", r" \\"),
+    datarow=DataRow("", " & ", r" \\"),
+    padding=0,
+    with_header_hide=None,
+)
+"""Tabulate's `latex_booktabs` but for cells, which are escaped before they are marked."""
 
 
 def _escape_markdown(text: str) -> str:
@@ -200,9 +209,7 @@ def _escape_markdown(text: str) -> str:
 
 
 def _escape_latex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    special |= {"<": r"\textless{}", ">": r"\textgreater{}"}
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+    return "".join(LATEX_ESCAPE_RULES.get(c, c) for c in text)
 
 
 MARKDOWN = Style(_escape_markdown, lambda text: f"**{text}**", lambda text: f"<u>{text}</u>", "±", _markdown)

@@ -1,1 +1,1 @@
-"""What came out of a comparison, as numbers and as tables."""
+"""Reports a run as one self-contained page and as figures in files."""

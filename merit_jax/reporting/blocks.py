@@ -1,4 +1,4 @@
-"""What a section of the report consists of, apart from how it is written."""
+"""The parts of a section of the report, apart from how they are written."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,8 +16,8 @@ class Cell(NamedTuple):
     """A cell of a table that stands out.
 
     Attributes:
-        text: What it says.
-        best: Whether it is the best of its kind.
+        text: Its words.
+        best: It is the best of its kind.
         branch: The branch whose colour it has; None: no branch.
     """
 
@@ -30,11 +30,11 @@ class Table(NamedTuple):
     """A table; its first column names the rows, the others are numbers unless `words` says so.
 
     Attributes:
-        caption: What it shows.
+        caption: Its subject.
         header: Names of the columns.
         rows: Their cells.
-        words: Columns of words, besides the first.
-        folded: Whether it is opened by a click.
+        words: Columns of words, other than the first.
+        folded: It is opened by a click.
     """
 
     caption: str
@@ -49,8 +49,8 @@ class Tile(NamedTuple):
 
     Attributes:
         value: The number, with its unit.
-        label: What it is.
-        note: What to compare it with.
+        label: The quantity.
+        note: Numbers to compare it with.
     """
 
     value: str
@@ -59,17 +59,17 @@ class Tile(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """Numbers side by side."""
+    """Numbers in a row."""
 
     tiles: Sequence[Tile]
 
 
 class Missing(NamedTuple):
-    """What is not there yet.
+    """A note in place of results that are not there yet.
 
     Attributes:
-        what: What it would show.
-        command: What makes it.
+        what: The results.
+        command: The command that makes them.
     """
 
     what: str

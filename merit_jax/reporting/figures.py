@@ -1,190 +1,132 @@
-"""What a figure shows, apart from how it is drawn: `svg.py` draws it for the page, `picture.py` as a PNG."""
+"""Figures as Vega-Altair charts, each described once: interactive on the page, and SVG and PNG files without a browser."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from __future__ import annotations
 
-import numpy as np
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
-COLOURS = 8
-"""Colours of groups and models; further ones begin again, with another shape."""
+from merit_jax.reporting.theme import STYLE
 
-SHAPES = ("circle", "square", "triangle", "diamond")
-"""Shapes of points, so that groups differ without colour."""
+with contextlib.suppress(ModuleNotFoundError):  # without the `figures` extra, the report consists of words and tables
+    import altair as alt
 
-Colour = int | str
-"""Place in the palette, or "ink", "muted"."""
+log = logging.getLogger("merit_jax")
 
 Number = float | int
-
 Values = Sequence[Number]
+
+WIDTH = 440
+"""Pixels across a figure; on a page of 390 pixels its text is still legible."""
+
+MATRIX = "matrix"
+"""Name of a chart whose marks are the cells of a square matrix."""
+
+MARGIN = 0.06
+"""Share of the values' range that is left free on each side."""
+
+MOST_VERTICES = 60
+"""Points of a line that are marked, each with a tip of its own; a longer line has one tip."""
+
+
+class Figure(NamedTuple):
+    """A figure of the report.
+
+    Attributes:
+        name: Of its files.
+        title: Its subject, in a few words.
+        chart: Makes the Altair chart; called where it is drawn, so that the rest of the report needs no Altair.
+        note: How to read it.
+        wide: It takes the whole width of the page.
+    """
+
+    name: str
+    title: str
+    chart: Callable[[], Any]
+    note: str = ""
+    wide: bool = False
 
 
 class Axis(NamedTuple):
-    """One axis.
+    """A numeric axis.
 
     Attributes:
-        label: What it measures, with its unit.
-        names: Categories at 0, 1, 2, ...; empty: numbers.
-        low: Where it begins at the latest; None: at the smallest value.
-        high: Where it ends at the earliest; None: at the largest value.
-        log: Whether it is logarithmic.
+        label: The quantity, with its unit.
+        low: The axis begins here at the latest; None: near the smallest value.
+        high: The axis ends here at the earliest; None: near the largest value.
+        log: It is logarithmic; values that are not positive are left out.
     """
 
     label: str
-    names: tuple[str, ...] = ()
     low: Number | None = None
     high: Number | None = None
     log: bool = False
 
 
-class Points(NamedTuple):
-    """Points, each with a text of its own.
+def tip(field: str) -> Any:
+    """Returns the channels of a mark's text: what hovering shows, and what a screen reader says."""
+    return alt.Tooltip(f"{field}:N"), alt.Description(f"{field}:N")
 
-    Attributes:
-        x: Places.
-        y: Places.
-        tips: What hovering a point says.
-        colour: Of all.
-        label: In the legend; empty: not in it.
-        shape: One of `SHAPES`, or "star".
-        size: Radius in pixels.
-        error: Half the length of a horizontal error bar of each; empty: none.
-        named: Whether the tips stand beside their points.
+
+def scale(axis: Axis, *values: Iterable[Number]) -> alt.Scale:
+    """Returns a scale that shows all values, with some room around them, and what the axis wants shown."""
+    finite = [value for some in values for value in map(float, some) if math.isfinite(value)]
+    if axis.log:
+        positive = [value for value in finite if value > 0] or [1.0, 10.0]
+        room = (max(positive) / min(positive)) ** MARGIN if len(set(positive)) > 1 else 2.0
+        return alt.Scale(type="log", domain=[min(positive) / room, max(positive) * room], nice=False)
+    low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+    room = (high - low) * MARGIN or abs(high) * MARGIN or 1.0
+    start = low - room if axis.low is None else min(axis.low, low)
+    end = high + room if axis.high is None else max(axis.high, high)
+    return alt.Scale(domain=[start, end], nice=False, zero=False)
+
+
+def sized(layers: Sequence[Any], width: int, height: int) -> alt.LayerChart:
+    """Returns layers as one chart, in pixels, which include its axes where it stands alone."""
+    return alt.LayerChart(layer=list(layers), width=width, height=height)
+
+
+def shortened(name: str, most: int = 24) -> str:
+    """Returns a name that fits next to an axis: of a long one its beginning and its end."""
+    return name if len(name) <= most else f"{name[: most - 10]}…{name[-9:]}"
+
+
+def distinct(labels: Sequence[str]) -> list[str]:
+    """Returns labels that differ for Vega also where they are equal for a reader, by spaces of no width."""
+    return [label + "\u200b" * labels[:place].count(label) for place, label in enumerate(labels)]
+
+
+def can_draw() -> bool:
+    """Returns whether figures can be drawn, and logs what to install where they cannot."""
+    if all(find_spec(name) for name in ("altair", "vl_convert")):
+        return True
+    log.info("figures are left out: pip install 'merit-jax[figures]' for them")
+    return False
+
+
+def specification(chart: Any, title: str = "") -> dict[str, Any]:
+    """Returns a chart in Vega-Lite's own terms, in the style that every picture has.
+
+    The size of a chart that stands alone includes its axes and its legend; that of a matrix is its cells'.
     """
-
-    x: Values
-    y: Values
-    tips: Sequence[str]
-    colour: Colour = 0
-    label: str = ""
-    shape: str = "circle"
-    size: Number = 4.5
-    error: Values = ()
-    named: bool = False
+    spec = chart.properties(**({"title": title} if title else {})).configure(**STYLE).to_dict()
+    alone = "layer" in spec and spec.get("name") != MATRIX
+    return spec | ({"autosize": {"type": "fit", "contains": "padding"}} if alone else {})
 
 
-class Line(NamedTuple):
-    """Points joined in their order.
+def svg(chart: Any, title: str = "") -> str:
+    """Returns a chart as an SVG file."""
+    import vl_convert
 
-    Attributes:
-        x: Places.
-        y: Places.
-        tips: What hovering a vertex says; empty: vertices are not marked.
-        colour: Of the line.
-        label: In the legend; empty: not in it.
-        dashed: Whether it is broken.
-    """
-
-    x: Values
-    y: Values
-    tips: Sequence[str] = ()
-    colour: Colour = 0
-    label: str = ""
-    dashed: bool = False
+    return vl_convert.vegalite_to_svg(specification(chart, title))
 
 
-class Band(NamedTuple):
-    """The area between two lines, such as a confidence interval."""
+def png(drawing: str) -> bytes:
+    """Returns an SVG file as a PNG file, of two pixels for each of the drawing's."""
+    import vl_convert
 
-    x: Values
-    low: Values
-    high: Values
-    colour: Colour = 0
-
-
-class Bars(NamedTuple):
-    """Horizontal bars from zero, one for each category of the y axis.
-
-    Attributes:
-        values: Lengths.
-        tips: What hovering a bar says; it also stands at its end.
-        colours: Of each.
-    """
-
-    values: Values
-    tips: Sequence[str]
-    colours: Sequence[Colour]
-
-
-class Span(NamedTuple):
-    """A grey range of the x axis, with a word on what it is."""
-
-    low: Number
-    high: Number
-    label: str
-
-
-class Rule(NamedTuple):
-    """A thin line across the figure, at one value of the "x" or "y" axis."""
-
-    at: Number
-    axis: str = "x"
-
-
-class Contour(NamedTuple):
-    """Lines of equal height.
-
-    Attributes:
-        segments: (x0, y0, x1, y1) of each short piece.
-        colour: Of the line.
-        strength: Opacity in 0..1.
-    """
-
-    segments: np.ndarray
-    colour: Colour = "muted"
-    strength: Number = 1.0
-
-
-Mark = Points | Line | Band | Bars | Span | Rule | Contour
-
-
-class Chart(NamedTuple):
-    """A figure with two axes.
-
-    Attributes:
-        name: Of its files.
-        title: What it shows, in a few words.
-        x: Horizontal axis.
-        y: Vertical axis; categories run downwards.
-        marks: From back to front.
-        note: How to read it.
-        height: In pixels, at a width of `svg.WIDTH`.
-        wide: Whether it takes the whole width of the page.
-    """
-
-    name: str
-    title: str
-    x: Axis
-    y: Axis
-    marks: tuple[Mark, ...]
-    note: str = ""
-    height: int = 300
-    wide: bool = False
-
-
-class Matrix(NamedTuple):
-    """A heat map of a square matrix whose rows are in groups.
-
-    Attributes:
-        name: Of its files.
-        title: What it shows, in a few words.
-        values: The matrix, in -1..1.
-        names: Of its rows.
-        groups: Of its rows, ascending; empty: none.
-        note: How to read it.
-    """
-
-    name: str
-    title: str
-    values: np.ndarray
-    names: tuple[str, ...]
-    groups: tuple[int, ...] = ()
-    note: str = ""
-
-
-Figure = Chart | Matrix
-
-
-def look(index: int) -> tuple[int, str]:
-    """(colour, shape) of group or model `index`: no two of the first 32 are alike, and neighbours differ in both."""
-    return index % COLOURS, SHAPES[(index + index // COLOURS) % len(SHAPES)]
+    return vl_convert.svg_to_png(drawing, scale=2)

@@ -1,12 +1,13 @@
-"""The evaluated models of a run: how they are called and drawn, and their scores with errors."""
+"""The evaluated models of a run: their names, looks, and scores with errors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from merit_jax.comparison.statistics import standard_error
 from merit_jax.evaluation.suites import mean_accuracy, split_suites
-from merit_jax.reporting.figures import Colour, Number, look
+from merit_jax.reporting.figures import Number
 from merit_jax.reporting.run_data import Artifacts
+from merit_jax.reporting.theme import Colour, look
 from merit_jax.workdir.paths import MERGED, THETA0
 
 
@@ -18,7 +19,7 @@ class Score(NamedTuple):
 
 
 def style(artifacts: Artifacts, name: str) -> tuple[Colour, str]:
-    """(colour, shape) of a model: theta0 a black star, the merged model blue, the others in their order."""
+    """Returns (colour, shape) of a model: theta0 a black star, the merged model blue, the others in their order."""
     if name == THETA0:
         return "ink", "star"
     if name == MERGED:
@@ -29,7 +30,7 @@ def style(artifacts: Artifacts, name: str) -> tuple[Colour, str]:
 
 
 def called(artifacts: Artifacts, name: str) -> str:
-    """What a model is called in the report."""
+    """Returns the name of a model in the report."""
     method = artifacts.config["method"] if artifacts.config else ""
     known = {MERGED: f"merged ({method})" if method else MERGED}
     method, _, overrides = name.partition(":")
@@ -38,17 +39,17 @@ def called(artifacts: Artifacts, name: str) -> str:
 
 
 def part_of(artifacts: Artifacts) -> str:
-    """What the models were asked: "suites" where there are some, else "datasets"."""
+    """Returns the kind of the evaluation's parts: "suites" where there are some, else "datasets"."""
     return "suites" if all("suites" in model for model in artifacts.models.values()) else "datasets"
 
 
 def means(artifacts: Artifacts) -> dict[str, dict[str, Score]]:
-    """Kind of mean -> model -> score: over everything asked and, where suites are of two kinds, over each."""
+    """Returns kind of mean -> model -> score: over all parts and, where suites are of two kinds, over each kind."""
     part = part_of(artifacts)
-    asked = next(iter(artifacts.models.values())).get(part, {})
-    old, new = split_suites(list(asked), artifacts.retained)
-    kinds = {f"mean of {len(asked)} {part}": list(asked)}
-    if part == "suites" and old and len(old) < len(asked):
+    parts = next(iter(artifacts.models.values())).get(part, {})
+    old, new = split_suites(list(parts), artifacts.retained)
+    kinds = {f"mean of {len(parts)} {part}": list(parts)}
+    if part == "suites" and old and len(old) < len(parts):
         kinds |= {f"retained: {', '.join(old)}": old, f"skill: {', '.join(new)}": new}
     return {
         title: {model: score_of([entry[part][name] for name in names]) for model, entry in artifacts.models.items()}
@@ -58,5 +59,20 @@ def means(artifacts: Artifacts) -> dict[str, dict[str, Score]]:
 
 
 def score_of(scores: list[Mapping[str, Any]]) -> Score:
-    """Mean over sets of records, each counting once."""
+    """Returns the mean over sets of records, each counting once."""
     return Score(100 * mean_accuracy([s["accuracy"] for s in scores]), 100 * standard_error(scores))
+
+
+def floats(values: Sequence[Number | None]) -> list[float]:
+    """Returns numbers of an artifact, NaN for null.
+
+    Examples:
+        >>> floats([1, None, 2.5])
+        [1.0, nan, 2.5]
+    """
+    return [float("nan") if value is None else float(value) for value in values]
+
+
+def text(value: Number | None, decimals: int = 3) -> str:
+    """Returns a number of an artifact with so many decimals."""
+    return "not finite" if value is None else f"{value:.{decimals}f}"

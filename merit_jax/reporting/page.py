@@ -1,29 +1,27 @@
 """`report.html`: one self-contained page, and its figures as files."""
 
-import logging
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib import resources
-from importlib.util import find_spec
 from typing import Any
 
 from etils import epath
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from merit_jax.reporting.blocks import Section
-from merit_jax.reporting.cells import data_uri, packed, paint
-from merit_jax.reporting.figures import Chart, Figure, Matrix
+from merit_jax.reporting.blocks import Missing, Section
+from merit_jax.reporting.figures import Figure, can_draw, png, specification, svg
 from merit_jax.reporting.run_data import read_artifacts
 from merit_jax.reporting.sections import SECTIONS
-from merit_jax.reporting.svg import draw, draw_matrix, standalone
-from merit_jax.workdir.artifacts import write_text
+from merit_jax.reporting.theme import css, with_variables
+from merit_jax.workdir.artifacts import write_bytes, write_text
 from merit_jax.workdir.paths import Workdir
-
-log = logging.getLogger("merit_jax")
 
 
 def write_report(workdir: Workdir, folder: str) -> epath.Path:
-    """Writes `report.html` and `figures/*.svg`, and where matplotlib is installed `figures/*.png`.
+    """Writes `report.html`, and each of its figures as `figures/NAME.svg` and `figures/NAME.png`.
+
+    Without the `figures` extra installed, the page has the words and tables alone, and says so.
 
     Args:
         workdir: Of a run, finished or not.
@@ -37,48 +35,54 @@ def write_report(workdir: Workdir, folder: str) -> epath.Path:
     """
     artifacts = read_artifacts(workdir, folder)
     sections = [section(artifacts) for section in SECTIONS]
-    path = workdir.report
+    if not can_draw():
+        sections = without_figures(sections)
     for figure in figures(sections):
-        _write_figure(workdir.root / "figures", figure)
-    if find_spec("matplotlib") is None:
-        log.info("figures are written as SVG alone: pip install 'merit-jax[figures]' for PNG")
-    write_text(path, page(artifacts.title, sections))
-    return path
+        drawing = svg(figure.chart(), figure.title)
+        write_text(workdir.root / "figures" / f"{figure.name}.svg", drawing)
+        write_bytes(workdir.root / "figures" / f"{figure.name}.png", png(drawing))
+    write_text(workdir.report, page(artifacts.title, sections))
+    return workdir.report
 
 
 def figures(sections: Sequence[Section]) -> Iterator[Figure]:
-    """All figures, in order."""
-    yield from (part for section in sections for part in section.parts if isinstance(part, Chart | Matrix))
+    """Yields all figures, in order."""
+    yield from (part for section in sections for part in section.parts if isinstance(part, Figure))
+
+
+def without_figures(sections: Sequence[Section]) -> list[Section]:
+    """Returns the sections without their figures; the first says how to get them."""
+    words = [s._replace(parts=tuple(part for part in s.parts if not isinstance(part, Figure))) for s in sections]
+    hint = Missing("The figures", "pip install 'merit-jax[figures]'")
+    return [words[0]._replace(parts=(*words[0].parts, hint)), *words[1:]] if any(figures(sections)) else words
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
-    """The page as HTML; it loads nothing, and everything that comes from data is escaped."""
+    """Returns the page as HTML; it loads nothing, and everything that comes from data is escaped."""
     environment = Environment(
         loader=PackageLoader("merit_jax.reporting", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"kind": lambda part: type(part).__name__, "svg": _svg, "cells": _cells}
+    environment.filters |= {"kind": lambda part: type(part).__name__, "spec": _spec}
+    styles = Markup(css() + "\n" + _asset("page.css"))
+    scripts = [Markup(script) for script in (_vega() if any(figures(sections)) else "", _asset("page.js"))]
     template = environment.get_template("page.html")
-    inline = {name: Markup(_asset(f"{name.replace('_', '.')}")) for name in ("page_css", "chart_css", "page_js")}
-    return template.render(title=title, sections=sections, **inline) + "\n"
+    return template.render(title=title, sections=sections, styles=styles, scripts=scripts) + "\n"
 
 
 def _asset(name: str) -> str:
     return resources.files("merit_jax.reporting").joinpath(name).read_text()
 
 
-def _svg(figure: Figure) -> Markup:
-    """A figure's element; every text in it has been escaped as it was drawn."""
-    return Markup(draw_matrix(figure, data_uri(paint(figure.values))) if isinstance(figure, Matrix) else draw(figure))
+@cache
+def _vega() -> str:
+    """The libraries that draw the figures in the reader's browser: Vega, Vega-Lite and Vega-Embed."""
+    import vl_convert
+
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", r"<\/script")
 
 
-def _cells(matrix: Matrix) -> dict[str, Any]:
-    """What the page's script says of a cell of a heat map."""
-    return {"names": matrix.names, "values": packed(matrix.values)}
-
-
-def _write_figure(folder: epath.Path, figure: Figure) -> None:
-    write_text(folder / f"{figure.name}.svg", standalone(str(_svg(figure)), figure.title))
-    if find_spec("matplotlib") is not None:
-        from merit_jax.reporting.picture import save_png
-
-        save_png(figure, folder / f"{figure.name}.png")
+def _spec(figure: Figure) -> dict[str, Any]:
+    """A figure for the page: its title stands above it, its colours are the page's."""
+    spec = with_variables(specification(figure.chart().properties(description=figure.title)))
+    spec["config"]["background"] = None
+    return {key: value for key, value in spec.items() if key != "$schema"}

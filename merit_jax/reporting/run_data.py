@@ -1,4 +1,4 @@
-"""What a run's workdir holds so far, read once for the whole report."""
+"""The artifacts of a run's workdir, finished or not, read once for the whole report."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,25 +9,11 @@ from etils import epath
 from merit_jax.reporting.figures import Number
 from merit_jax.training.metrics_log import read_metrics
 from merit_jax.workdir.artifacts import read_arrays, read_json
-from merit_jax.workdir.paths import Workdir
-
-DIAGNOSTICS = (
-    "connectivity",
-    "displacement",
-    "perturbation",
-    "surface",
-    "gain",
-    "split_gain",
-    "calibration",
-    "sketch",
-    "gradient_norms",
-    "curvature",
-)
-"""Names of the artifacts under `diagnostics/`."""
+from merit_jax.workdir.paths import DIAGNOSTICS, Workdir
 
 
 class Conflict(NamedTuple):
-    """`conflict.npz`.
+    """The content of `conflict.npz`.
 
     Attributes:
         names: Of the datasets.
@@ -45,7 +31,7 @@ class Conflict(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """A branch, as far as it got.
+    """A branch, finished or not.
 
     Attributes:
         shares: (dataset, part, parts) of what it trains on.
@@ -63,7 +49,7 @@ class Branch(NamedTuple):
 
 
 class Artifacts(NamedTuple):
-    """A workdir. What is not there is None, or empty.
+    """The content of a workdir; artifacts that are missing are None, or empty.
 
     Attributes:
         folder: As the user wrote it.
@@ -76,7 +62,7 @@ class Artifacts(NamedTuple):
         branches: In order.
         joint: The log of joint training, if it is a baseline.
         merge: `merge.json`.
-        models: Name -> scores, base first.
+        models: Name -> scores, theta0 first.
         retained: Patterns of the suites of old skills.
         frontier: `frontier.json`.
         times: Stage -> seconds.
@@ -109,7 +95,7 @@ class Artifacts(NamedTuple):
 
     @property
     def groups(self) -> dict[str, int]:
-        """Dataset -> branch; without those that several branches share."""
+        """The branch of each dataset, without those that several branches share."""
         return {name: k for k, b in enumerate(self.branches) for name, _, parts in b.shares if parts == 1}
 
     @property
@@ -121,12 +107,12 @@ class Artifacts(NamedTuple):
         return f"{self.config['method'] or self.config['partition']['method']} from {model}"
 
     def run_command(self, *stages: str) -> str:
-        """What runs some stages."""
+        """Returns the command that runs some stages."""
         chosen = f" --stages={','.join(stages)}" if stages else ""
         return f"python -m launch.run --config=CONFIG --workdir={self.folder}{chosen}"
 
     def diagnose_command(self, *names: str) -> str:
-        """What makes some diagnostics."""
+        """Returns the command that makes some diagnostics."""
         return f"python -m launch.diagnose --workdir={self.folder} --only={','.join(names)}"
 
 
@@ -134,7 +120,7 @@ def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:
     """Reads a workdir, finished or not.
 
     Args:
-        workdir: Where.
+        workdir: Of the run.
         folder: The same as the user wrote it; commands are shown with it.
 
     Raises:
@@ -143,7 +129,7 @@ def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:
     if not any(path.exists() for path in (workdir.mixture, workdir.partition, workdir.conflict, workdir.config)):
         raise ValueError(f"{workdir.root} holds no run: expected mixture.json, conflict.npz or partition.json in it")
     mixture = _json(workdir.mixture) or {}
-    diagnostics = _diagnostics(workdir.root / "diagnostics")
+    diagnostics = _diagnostics(workdir)
     evaluation, partition = _json(workdir.evaluation) or {}, _json(workdir.partition) or {}
     card = _json(workdir.merged_hf / "merit.json") or {}
     return Artifacts(
@@ -179,7 +165,8 @@ def _conflict(path: epath.Path) -> Conflict | None:
     if not path.exists():
         return None
     arrays = read_arrays(path)
-    return Conflict(tuple(arrays["names"].tolist()), *(arrays.get(name) for name in Conflict._fields[1:]))
+    axes = (arrays[name] for name in ("scores", "explained", "components"))
+    return Conflict(tuple(arrays["names"].tolist()), arrays.get("similarity"), *axes)
 
 
 def _branch(workdir: Workdir, index: int, entry: Mapping[str, Any]) -> Branch:
@@ -188,6 +175,6 @@ def _branch(workdir: Workdir, index: int, entry: Mapping[str, Any]) -> Branch:
     return Branch(shares, entry["samples"], entry["tokens"], log, done)
 
 
-def _diagnostics(folder: epath.Path) -> dict[str, Mapping[str, Any]]:
-    paths = {name: folder / f"{name}.json" for name in DIAGNOSTICS}
+def _diagnostics(workdir: Workdir) -> dict[str, Mapping[str, Any]]:
+    paths = {name: workdir.diagnostic(name) for name in DIAGNOSTICS}
     return {name: read_json(path) for name, path in paths.items() if path.exists()}

@@ -17,11 +17,11 @@ PERPLEXITY = 30.0
 
 
 def embed(similarity: Float[Array, "t t"], start: Float[Array, "t 2"]) -> Float[np.ndarray, "t 2"]:
-    """Places of the datasets such that near ones have similar gradients: t-SNE of `1 − C_ij`.
+    """Returns places of the datasets such that near ones have similar gradients: t-SNE of `1 − C_ij`.
 
     Args:
         similarity: Cosine similarity C of at least `FEWEST` datasets.
-        start: Where they begin, such as their scores on two principal axes; the same start ends in the same places.
+        start: Places to begin at, such as scores on two principal axes; the same start ends in the same places.
     """
     C = np.asarray(similarity, np.float64)
     distance = np.clip(1 - (C + C.T) / 2, 0, 2)
@@ -32,3 +32,23 @@ def embed(similarity: Float[Array, "t t"], start: Float[Array, "t 2"]) -> Float[
     method = "exact" if len(C) <= MOST_EXACT else "barnes_hut"
     tsne = TSNE(perplexity=perplexity, metric="precomputed", init=start, random_state=0, method=method)
     return np.asarray(tsne.fit_transform(distance), np.float64)
+
+
+def density(points: Float[Array, "n 2"], x: Float[Array, " w"], y: Float[Array, " h"]) -> Float[np.ndarray, "h w"]:
+    """Returns a Gaussian kernel density estimate on a grid, its bandwidth by Scott's rule: std · n^(-1/6) along each axis.
+
+    Args:
+        points: Places of the sample.
+        x: Columns of the grid.
+        y: Rows of the grid.
+
+    Examples:
+        >>> density(np.array([[0.0, 0.0], [2.0, 0.0]]), np.array([-9.0, 1.0]), np.array([0.0])).round(3).tolist()
+        [[0.0, 0.107]]
+    """
+    points = np.asarray(points, np.float64)
+    spread = points.std(axis=0)
+    width = np.where(spread > 0, spread, 1.0) * len(points) ** (-1 / 6)
+    across = np.exp(-0.5 * ((np.asarray(x)[:, None] - points[:, 0]) / width[0]) ** 2)
+    along = np.exp(-0.5 * ((np.asarray(y)[:, None] - points[:, 1]) / width[1]) ** 2)
+    return along @ across.T / (len(points) * 2 * np.pi * width.prod())

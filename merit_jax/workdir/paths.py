@@ -7,6 +7,20 @@ from etils import epath
 THETA0, MERGED = "theta0", "merged"
 """Names of the starting checkpoint and of the run's own merge, in every artifact that has models by name."""
 
+DIAGNOSTICS = (
+    "gradient_norms",
+    "displacement",
+    "calibration",
+    "sketch",
+    "split_gain",
+    "connectivity",
+    "perturbation",
+    "gain",
+    "surface",
+    "curvature",
+)
+"""Names of the diagnostics, the cheapest first."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:

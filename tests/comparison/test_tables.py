@@ -127,7 +127,7 @@ def test_latex_marks_and_escapes(results):
     text = tables(results, 0.95, LATEX)
     assert r"old\_x" in text
     assert r"skill at 95 \% retention" in text
-    assert r"mean \textgreater{} joint" in text
+    assert r"mean \ensuremath{>} joint" in text
     assert r"\textbf{55.0} $\pm$ 5.0" in text
     assert r"\underline{50.0} $\pm$ 10.0" in text
     for table in text.split(r"\end{table}")[:-1]:

@@ -36,7 +36,7 @@ def source(cell: dict) -> str:
 
 
 def draws(cell: dict) -> bool:
-    return "plt.subplots" in source(cell)
+    return "plt.subplots" in source(cell) or "Picture(png(" in source(cell)
 
 
 def test_it_is_stored_without_outputs():

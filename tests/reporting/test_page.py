@@ -1,8 +1,10 @@
 """The report of a run that tries to break it, of a half-finished one, and of a real one."""
 
+import json
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from xml.etree import ElementTree
@@ -10,12 +12,14 @@ from xml.etree import ElementTree
 import pytest
 from etils import epath
 
+from merit_jax.pipeline import run_diagnostics
 from merit_jax.reporting import page
 from merit_jax.reporting.labels import means
 from merit_jax.reporting.page import write_report
-from merit_jax.reporting.run_data import DIAGNOSTICS, read_artifacts
+from merit_jax.reporting.run_data import read_artifacts
 from merit_jax.reporting.sections.summary import summary, verdicts
-from merit_jax.workdir.paths import Workdir
+from merit_jax.reporting.theme import DARK, LIGHT
+from merit_jax.workdir.paths import DIAGNOSTICS, Workdir
 from tests.launch.test_commands import commands
 from tests.support import example_workdir
 
@@ -66,11 +70,8 @@ def read(html):
     return reader
 
 
-def report(root, monkeypatch):
-    """The page, without the PNG files, which take longest."""
-    monkeypatch.setattr(page, "find_spec", lambda name: None)
-    path = epath.Path(root)
-    return write_report(Workdir(path, path), "runs/<mine>").read_text()
+def report(root):
+    return write_report(workdir(root), "runs/<mine>").read_text()
 
 
 def workdir(root):
@@ -83,33 +84,84 @@ def written(tmp_path):
     return example_workdir.write(tmp_path / "run")
 
 
-def test_every_figure_is_on_the_page_and_a_well_formed_file(written, monkeypatch):
-    reader = read(report(written, monkeypatch))
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """The directory of a run with its report, which takes seconds to draw; not to be written to."""
+    root = example_workdir.write(tmp_path_factory.mktemp("report") / "run")
+    report(root)
+    return root
+
+
+def test_every_figure_is_on_the_page_and_a_well_formed_file(reported):
+    reader = read((reported / "report.html").read_text())
     shown = {attrs["id"].removeprefix("figure-") for tag, attrs in reader.elements if tag == "figure" and "id" in attrs}
     assert shown == FIGURES
-    assert {path.stem for path in (written / "figures").glob("*.svg")} == FIGURES
-    for path in (written / "figures").glob("*.svg"):
+    for suffix in ("svg", "png"):
+        assert {path.stem for path in (reported / "figures").glob(f"*.{suffix}")} == FIGURES
+    for path in (reported / "figures").glob("*.svg"):
         ElementTree.parse(path)
 
 
-def test_names_cannot_become_elements(written, monkeypatch):
-    html = report(written, monkeypatch)
+def test_names_cannot_become_elements(reported):
+    html = (reported / "report.html").read_text()
     reader = read(html)
     kinds = [attrs.get("type", "") for tag, attrs in reader.elements if tag == "script"]
-    assert kinds == ["application/json", ""]
+    assert kinds == [*["application/json"] * len(FIGURES), "", ""]
     assert example_workdir.HOSTILE not in html
     assert example_workdir.HOSTILE in "".join(reader.text)
     assert not [attrs for _, attrs in reader.elements if any(name.startswith("on") for name in attrs)]
+    specs = [
+        json.loads(text) for text in re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
+    ]
+    assert sum(example_workdir.HOSTILE in json.dumps(spec) for spec in specs) >= 4
 
 
-def test_the_page_loads_nothing(written, monkeypatch):
-    html = report(written, monkeypatch)
+def test_names_are_text_in_files_too(reported):
+    root = ElementTree.parse(reported / "figures" / "axes12.svg").getroot()
+    assert {element.tag.rpartition("}")[2] for element in root.iter()} <= {"svg", "g", "path", "rect", "line", "text"}
+    assert any(example_workdir.HOSTILE in element.get("aria-label", "") for element in root.iter())
+
+
+def test_the_page_loads_nothing(reported):
+    html = (reported / "report.html").read_text()
     reader = read(html)
     places = [
         v for _, attrs in reader.elements for k, v in attrs.items() if k in ("src", "href", "xlink:href", "srcset")
     ]
-    assert all(place.startswith(("#", "data:image/png")) for place in places)
-    assert not re.search(r"@import|url\(|fetch\(|XMLHttp|https?://(?!www\.w3\.org)", html)
+    assert all(place.startswith("#") for place in places)
+    library = page._vega()
+    assert html.count(library) == 1
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttp|https?://", html.replace(library, ""))
+    (policy,) = [
+        attrs["content"] for _, attrs in reader.elements if attrs.get("http-equiv") == "Content-Security-Policy"
+    ]
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules.pop("default-src") == "'none'"
+    assert rules == {"style-src": "'unsafe-inline'", "script-src": "'unsafe-inline'", "img-src": "data:"}
+    assert len(html.encode()) < 3_000_000
+
+
+WITHOUT = """import logging, sys
+for name in ("altair", "contourpy", "matplotlib", "vl_convert"):
+    sys.modules[name] = None
+logging.basicConfig(level="INFO")
+from etils import epath
+from merit_jax.reporting.page import write_report
+from merit_jax.workdir.paths import Workdir
+write_report(Workdir(epath.Path(sys.argv[1]), epath.Path(sys.argv[1])), sys.argv[1])"""
+
+
+def test_without_the_figures_extra_the_words_and_tables_remain(written):
+    done = subprocess.run([sys.executable, "-c", WITHOUT, written], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    reader = read((written / "report.html").read_text())
+    text = "".join(reader.text)
+    assert "pip install 'merit-jax[figures]'" in text
+    assert "pip install 'merit-jax[figures]'" in done.stderr
+    assert "Accuracy in per cent, best bold" in text
+    assert example_workdir.HOSTILE in text
+    assert not [attrs for tag, attrs in reader.elements if tag == "figure" and "id" in attrs]
+    assert not (written / "figures").exists()
 
 
 def test_the_first_section_says_what_came_out(written):
@@ -128,10 +180,10 @@ def test_errors_are_those_of_proportions(written):
     assert scores["skill: short_answer, ocr"]["joint"] == pytest.approx((30, 100 * both))
 
 
-def test_what_is_missing_names_the_command_that_makes_it(tmp_path, monkeypatch):
+def test_what_is_missing_names_the_command_that_makes_it(tmp_path):
     root = example_workdir.write(tmp_path / "run", diagnostics=False)
-    text = "".join(read(report(root, monkeypatch)).text)
-    for name in set(DIAGNOSTICS):
+    text = "".join(read(report(root)).text)
+    for name in DIAGNOSTICS:
         assert f"python -m launch.diagnose --workdir=runs/<mine> --only={name}" in text
     for name in (
         "conflict.npz",
@@ -144,11 +196,15 @@ def test_what_is_missing_names_the_command_that_makes_it(tmp_path, monkeypatch):
     ):
         path = root / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    text = "".join(read(report(root, monkeypatch)).text)
+    text = "".join(read(report(root)).text)
     for stages in ("mixture,gradients,conflict", "partition", "train", "export"):
         assert f"python -m launch.run --config=CONFIG --workdir=runs/<mine> --stages={stages}\n" in text.replace(
             "Versions", "\n"
         )
+
+
+def test_the_report_knows_every_diagnostic_of_the_pipeline():
+    assert tuple(run_diagnostics.DIAGNOSTICS) == DIAGNOSTICS
 
 
 def test_a_folder_without_a_run_and_a_damaged_file_are_refused(tmp_path, written):
@@ -159,10 +215,10 @@ def test_a_folder_without_a_run_and_a_damaged_file_are_refused(tmp_path, written
         write_report(workdir(written), "here")
 
 
-def test_a_real_run_is_reported(finished, tmp_path, monkeypatch):
+def test_a_real_run_is_reported(finished, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(finished.workdir.root, root)
-    reader = read(report(root, monkeypatch))
+    reader = read(report(root))
     text = "".join(reader.text)
     assert all(name in text for name in finished.names)
     shown = {attrs["id"] for tag, attrs in reader.elements if tag == "figure" and "id" in attrs}
@@ -177,48 +233,74 @@ def test_the_command_says_where_the_page_is_and_what_is_wrong(written, tmp_path)
     assert good[0] == 0, good[2]
     assert f"Report: {half}/report.html" in good[1].replace("\n", "")
     assert "branch 3" in (half / "report.html").read_text()
-    drawn = {path.name for path in (half / "figures").iterdir()}
-    assert drawn == ({"tokens.svg", "tokens.png"} if find_spec("matplotlib") else {"tokens.svg"})
+    drawn = {path.name for path in (half / "figures").glob("*")}
+    assert drawn == ({"tokens.svg", "tokens.png"} if find_spec("altair") else set())
     assert bad[0] == 1
     assert "no such directory" in bad[2]
 
 
 PROBE = """<script>
+const seen = document.body.dataset;
 const press = (svg, key) => svg.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
 const tip = document.getElementById("tip");
+const figures = [...document.querySelectorAll("figure.plot")];
+const svg = (id) => document.querySelector(`#figure-${id} svg`);
+const bar = () => getComputedStyle(svg("tokens").querySelector(".mark-rect.role-mark path")).fill;
+const strengths = () => [...svg("training_loss").querySelectorAll(".mark-line path")].map((line) => line.getAttribute("opacity"));
 const said = (id, ...keys) => {
-  const svg = document.querySelector(`#figure-${id} svg`);
-  keys.forEach((key) => press(svg, key));
+  keys.forEach((key) => press(svg(id), key));
   return tip.textContent;
 };
-document.body.dataset.point = said("scores", "ArrowRight", "ArrowRight");
-document.body.dataset.cell = said("conflict", "ArrowRight", "ArrowRight");
-press(document.querySelector("#figure-conflict svg"), "Escape");
-document.body.dataset.hidden = tip.hidden;
-const flat = [...document.querySelectorAll("figure.plot svg")].filter((svg) => svg.getBoundingClientRect().height < 80);
-document.body.dataset.flat = flat.length;
-document.body.dataset.wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+const wait = setInterval(async () => {
+  if (figures.some((figure) => !figure.querySelector("svg[tabindex]"))) return;
+  clearInterval(wait);
+  seen.point = said("scores", "ArrowRight", "ArrowRight");
+  seen.cell = said("conflict", "ArrowRight", "ArrowRight");
+  seen.below = said("conflict", "ArrowDown");
+  press(svg("conflict"), "Escape");
+  seen.hidden = tip.hidden;
+  const dot = svg("axes12").querySelector(".mark-symbol.role-mark path");
+  dot.dispatchEvent(new PointerEvent("pointermove", {bubbles: true, clientX: 9, clientY: 9}));
+  seen.hover = tip.textContent;
+  seen.flat = figures.filter((figure) => figure.querySelector("svg").getBoundingClientRect().height < 80).length;
+  seen.wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  const right = (element) => element.getBoundingClientRect().right;
+  const texts = (figure) => [...figure.querySelectorAll("svg text")];
+  seen.clipped = figures.filter((figure) => texts(figure).some((text) => right(text) > right(figure) - 8)).length;
+  seen.marks = document.querySelectorAll(".role-mark > [aria-label]").length;
+  seen.loaded = performance.getEntriesByType("resource").length;
+  seen.bar = bar();
+  document.documentElement.style.setProperty("--c0", "rgb(1, 2, 3)");
+  seen.followed = bar();
+  seen.before = strengths();
+  svg("training_loss").querySelectorAll(".role-legend-label text")[1].dispatchEvent(new MouseEvent("click", {bubbles: true}));
+  setTimeout(() => { seen.after = strengths(); seen.done = "yes"; }, 500);
+}, 50);
 </script>"""
 
 
-def test_a_browser_shows_every_figure_without_an_error_and_the_keyboard_walks_through_them(
-    written, tmp_path, monkeypatch
-):
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_a_browser_without_a_network_draws_every_figure_and_the_keyboard_walks_through_them(reported, tmp_path, theme):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no Chromium")
-    html = report(written, monkeypatch)
     probed = tmp_path / "probed.html"
-    probed.write_text(html.replace("</body>", PROBE + "</body>"))
+    before, end, after = (reported / "report.html").read_text().rpartition("</body>")
+    probed.write_text(before + PROBE + end + after)
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=390,900"]
+    flags += ["--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=60000"]
+    flags += ["--blink-settings=preferredColorScheme=0"] if theme is DARK else []
     command = [browser, *flags, f"--user-data-dir={tmp_path}/profile", "--dump-dom", f"file://{probed}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     assert "CONSOLE" not in done.stderr
-    reader = read(done.stdout)
-    (body,) = [attrs for tag, attrs in reader.elements if tag == "body"]
+    (body,) = [attrs for tag, attrs in read(done.stdout).elements if tag == "body"]
+    assert body["data-done"] == "yes"
     assert body["data-point"].startswith("joint: 30.0")
-    assert body["data-cell"].count("\n") == 2
-    assert (body["data-hidden"], body["data-flat"], body["data-wide"]) == ("true", "0", "0")
-    marks = [attrs for _, attrs in reader.elements if "mark" in (attrs.get("class") or "").split()]
-    assert len(marks) > 100
-    assert all(mark.get("aria-label") for mark in marks)
+    assert body["data-cell"].count("\n") == body["data-below"].count("\n") + 2 == 2
+    assert body["data-hover"].split("\n")[0] in example_workdir.NAMES
+    assert [body[f"data-{name}"] for name in ("hidden", "flat", "wide", "clipped", "loaded")] == ["true", *"0000"]
+    assert int(body["data-marks"]) > 100
+    assert body["data-bar"] == "rgb({}, {}, {})".format(*bytes.fromhex(theme["c0"][1:]))
+    assert body["data-followed"] == "rgb(1, 2, 3)"
+    assert body["data-before"] == "1,1,1,1,1"
+    assert body["data-after"] == "0.12,1,0.12,0.12,0.12"

@@ -1,15 +1,19 @@
-"""Which datasets disagree: the similarity matrix, the conflict axes, neighbourhoods, and the spectrum."""
+"""Datasets that disagree: the similarity matrix, the conflict axes, neighbourhoods, and the spectrum."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from merit_jax.reporting.blocks import Missing, Part, Section, Text
-from merit_jax.reporting.contours import density, levels, segments
-from merit_jax.reporting.figures import Axis, Chart, Contour, Line, Mark, Matrix, Points, Rule, look
+from merit_jax.reporting.figures import Axis, Figure
 from merit_jax.reporting.labels import called
+from merit_jax.reporting.matrix import heat_map
 from merit_jax.reporting.run_data import Artifacts, Conflict
-from merit_jax.reporting.tsne import FEWEST, embed
+from merit_jax.reporting.series import Series, contours, plot
+from merit_jax.reporting.theme import Colour, look
+from merit_jax.reporting.tsne import FEWEST, density, embed
 from merit_jax.workdir.paths import MERGED, THETA0
 
 GRID = 72
@@ -17,7 +21,7 @@ GRID = 72
 
 
 def conflict(artifacts: Artifacts) -> Section:
-    """Everything that `conflict.npz` says."""
+    """Returns the section on `conflict.npz`."""
     return Section("conflict", "Which datasets disagree", tuple(_parts(artifacts)))
 
 
@@ -31,15 +35,15 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
         return
     yield Text(_in_words(found))
     if found.similarity is not None:
-        yield heat_map(artifacts, found)
+        yield similarity_figure(artifacts, found, found.similarity)
     for first, second in ((0, 1), (0, 2)):
         if found.scores.shape[1] > second:
-            yield axes_chart(artifacts, found, first, second)
+            yield axes_figure(artifacts, found, first, second)
     if found.similarity is None:
         return
     if len(found.names) >= FEWEST and found.scores.shape[1] >= 2:
-        yield tsne_chart(artifacts, found)
-    yield spectrum_chart(found)
+        yield tsne_figure(artifacts, found, found.similarity)
+    yield spectrum_figure(found.similarity)
 
 
 def _in_words(found: Conflict) -> str:
@@ -60,99 +64,97 @@ def _in_words(found: Conflict) -> str:
     )
 
 
-def heat_map(artifacts: Artifacts, found: Conflict) -> Matrix:
-    """C, its datasets in the order of their groups and, within each, along the first axis."""
+def similarity_figure(artifacts: Artifacts, found: Conflict, similarity: np.ndarray) -> Figure:
+    """Returns a heat map of C, its datasets in the order of their groups and, within each, along the first axis."""
     groups = artifacts.groups
     place = [groups.get(name, -1) for name in found.names]
     order = sorted(range(len(found.names)), key=lambda i: (place[i], found.scores[i, 0]))
     split = len(groups) == len(found.names)
-    return Matrix(
+    names, rows = [found.names[i] for i in order], [place[i] for i in order] if split else []
+    return Figure(
         "conflict",
         "Cosine of the datasets' gradients",
-        found.similarity[np.ix_(order, order)],
-        tuple(found.names[i] for i in order),
-        tuple(place[i] for i in order) if split else (),
+        partial(heat_map, similarity[np.ix_(order, order)], names, rows),
         "Orange: they pull the weights the same way; blue: against each other. "
         + ("In the order of the branches." if split else "No branches of whole datasets to order them by."),
+        wide=True,
     )
 
 
-def axes_chart(artifacts: Artifacts, found: Conflict, first: int, second: int) -> Chart:
-    """Datasets along two conflict axes; where models have been projected, their ways from theta0 too."""
+def axes_figure(artifacts: Artifacts, found: Conflict, first: int, second: int) -> Figure:
+    """Returns the datasets along two conflict axes; where models have been projected, their ways from theta0 too."""
     title = f"Datasets on conflict axes {first + 1} and {second + 1}"
     x, y = (Axis(f"axis {i + 1} ({100 * found.explained[i]:.0f} % of the variance)") for i in (first, second))
     scores = found.scores[:, [first, second]]
-    marks = [
-        Rule(0.0, "x"),
-        Rule(0.0, "y"),
-        *_points(artifacts, found.names, scores),
-        *_models(artifacts, found, first, second),
-    ]
-    note = "Branches are cut at the sample-weighted median of each axis." if artifacts.split == "median_split" else ""
+    series = [*_points(artifacts, found.names, scores), *_models(artifacts, found, first, second)]
+    note = (
+        "Branches are divided at the sample-weighted median of each axis." if artifacts.split == "median_split" else ""
+    )
     if artifacts.projection and found.similarity is not None:
         note += " Black: theta0 and the merged model; stars: branches, by the cosines of their ways with each descent."
-    return Chart(f"axes{first + 1}{second + 1}", title, x, y, tuple(marks), note.strip(), height=330)
+    chart = partial(plot, series, x, y, zero=True, height=330)
+    return Figure(f"axes{first + 1}{second + 1}", title, chart, note.strip())
 
 
-def _points(artifacts: Artifacts, names: Sequence[str], places: np.ndarray) -> Iterator[Mark]:
+def _points(artifacts: Artifacts, names: Sequence[str], places: np.ndarray) -> Iterator[Series]:
     """Datasets as points, coloured by branch."""
     groups = artifacts.groups
     for group in sorted({groups.get(name, -1) for name in names}):
         chosen = [i for i, name in enumerate(names) if groups.get(name, -1) == group]
+        colour: Colour
         colour, shape = look(group) if group >= 0 else ("muted", "circle")
-        label = f"branch {group}" if group >= 0 else ""
-        suffix = f"\n{label}" if label else ""
-        tips = [f"{names[i]}{suffix}" for i in chosen]
-        yield Points(*places[chosen].T.tolist(), tips, colour, label, shape)
+        label = f"branch {group}" if group >= 0 else "datasets"
+        tips = [f"{names[i]}\n{label}" if group >= 0 else names[i] for i in chosen]
+        x, y = places[chosen].T.tolist()
+        yield Series(label, x, y, tips, colour, shape, listed=group >= 0)
 
 
-def _models(artifacts: Artifacts, found: Conflict, first: int, second: int) -> Iterator[Mark]:
+def _models(artifacts: Artifacts, found: Conflict, first: int, second: int) -> Iterator[Series]:
     """theta0, branches (stars of their colour) and merged model (a diamond), at `(c − c̄) V` for the row c of their cosines."""
     if found.similarity is None:
         return
     for name, cosines in artifacts.projection.items():
         x, y = ((np.asarray(cosines) - found.similarity.mean(axis=0)) @ found.components)[[first, second]].tolist()
         branch = name.removeprefix("branch ")
-        colour = look(int(branch))[0] if branch.isdigit() else "ink"
-        label = called(artifacts, name) if name in (THETA0, MERGED) else ""
-        shape = "diamond" if name == MERGED else "star"
-        yield Points([x], [y], [called(artifacts, name)], colour, label, shape, size=6.0)
+        colour: Colour = look(int(branch))[0] if branch.isdigit() else "ink"
+        label, shape = called(artifacts, name), "diamond" if name == MERGED else "star"
+        yield Series(label, [x], [y], [label], colour, shape, 6.0, listed=name in (THETA0, MERGED))
 
 
-def tsne_chart(artifacts: Artifacts, found: Conflict) -> Chart:
-    """Datasets by t-SNE of their cosine distances, with contours of their density."""
-    places = embed(found.similarity, found.scores[:, :2])
-    low, high = places.min(axis=0), places.max(axis=0)
-    x, y = (np.linspace(a - 0.3 * (b - a), b + 0.3 * (b - a), GRID) for a, b in zip(low, high, strict=True))
-    height = density(places, x, y)
-    shares = (0.15, 0.35, 0.55, 0.75, 0.95)
-    lines = [
-        Contour(segments(x, y, height, level), "muted", 0.35 + 0.5 * share)
-        for level, share in zip(levels(height, shares), shares, strict=True)
-    ]
-    return Chart(
+def tsne_figure(artifacts: Artifacts, found: Conflict, similarity: np.ndarray) -> Figure:
+    """Returns the datasets by t-SNE of their cosine distances, with contours of their density."""
+    places = embed(similarity, found.scores[:, :2])
+    return Figure(
         "tsne",
         "Neighbourhoods of datasets (t-SNE)",
-        Axis("t-SNE 1"),
-        Axis("t-SNE 2"),
-        (*lines, *_points(artifacts, found.names, places)),
+        partial(_tsne_chart, list(_points(artifacts, found.names, places)), places),
         "Near datasets have similar gradients; distances between clusters mean nothing. Lines: density of the datasets.",
-        height=330,
     )
 
 
-def spectrum_chart(found: Conflict) -> Chart:
-    """Share of the variance along every principal axis of the similarity matrix."""
-    values = np.linalg.svd(found.similarity - found.similarity.mean(axis=0), compute_uv=False) ** 2
+def _tsne_chart(series: Sequence[Series], places: np.ndarray) -> Any:
+    low, high = places.min(axis=0), places.max(axis=0)
+    x, y = (np.linspace(a - 0.3 * (b - a), b + 0.3 * (b - a), GRID) for a, b in zip(low, high, strict=True))
+    shares = (0.15, 0.35, 0.55, 0.75, 0.95)
+    curves = contours(x, y, density(places, x, y), shares, [0.35 + 0.5 * share for share in shares])
+    return plot(series, Axis("t-SNE 1"), Axis("t-SNE 2"), curves=curves, height=330)
+
+
+def spectrum_figure(similarity: np.ndarray) -> Figure:
+    """Returns the share of the variance along every principal axis of the similarity matrix."""
+    values = np.linalg.svd(similarity - similarity.mean(axis=0), compute_uv=False) ** 2
     shares = 100 * values / values.sum()
     at = list(range(1, len(shares) + 1))
     tips = [f"axis {i}: {share:.1f} %" for i, share in zip(at, shares, strict=True)]
     cumulative = np.cumsum(shares).tolist()
-    return Chart(
+    lines = [
+        Series("cumulative", at, cumulative, colour="muted", size=0, line=True, dashed=True),
+        Series("each axis", at, shares.tolist(), tips, size=3, line=True),
+    ]
+    axes = Axis("principal axis"), Axis("share of the variance (%)", low=0, high=100)
+    return Figure(
         "spectrum",
         "Spectrum of the similarity matrix",
-        Axis("principal axis"),
-        Axis("share of the variance (%)", low=0, high=100),
-        (Line(at, cumulative, (), "muted", "cumulative", dashed=True), Line(at, shares.tolist(), tips, 0, "each axis")),
+        partial(plot, lines, *axes),
         "A few long axes: conflict has structure that a split along them can use. A flat spectrum: any balanced split does.",
     )

@@ -1,15 +1,17 @@
-"""Do conflict directions lie in the sharp directions of the loss (MERIT App. F.3)."""
+"""Alignment of the conflict directions with the sharp directions of the loss (MERIT App. F.3)."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
+from merit_jax.reporting.bars import Entry, bars
 from merit_jax.reporting.blocks import Missing, Part, Section, Table
-from merit_jax.reporting.figures import Axis, Bars, Chart
+from merit_jax.reporting.figures import Figure
 from merit_jax.reporting.run_data import Artifacts
 
 
 def curvature(artifacts: Artifacts) -> Section:
-    """Hessian-PCA alignment."""
+    """Returns the section on Hessian-PCA alignment."""
     return Section("curvature", "Do conflicts lie along sharp directions", tuple(_parts(artifacts)))
 
 
@@ -18,21 +20,18 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
     if result is None:
         yield Missing("Alignment of conflict directions with the Hessian", artifacts.diagnose_command("curvature"))
         return
-    values = result["eigenvalues"]
-    yield Chart(
+    entries = [Entry(str(place), value, f"{value:.3g}") for place, value in enumerate(result["eigenvalues"], 1)]
+    yield Figure(
         "hessian",
         "Largest eigenvalues of the Hessian at theta0",
-        Axis("eigenvalue"),
-        Axis("", names=tuple(str(place + 1) for place in range(len(values)))),
-        (Bars(values, [f"{value:.3g}" for value in values], [0] * len(values)),),
+        partial(bars, entries, "eigenvalue", height=90 + 20 * len(entries)),
         f"By Lanczos on exact Hessian-vector products; {result['dimension']:,} parameters.",
-        height=90 + 20 * len(values),
     )
     yield alignment_table(result)
 
 
 def alignment_table(result: Mapping[str, Any]) -> Table:
-    """|cos| with the eigenvectors, against Gaussian directions."""
+    """Returns |cos| with the eigenvectors, against Gaussian directions."""
     rows = []
     for name, key in (("as they are", "raw"), ("centred", "centred")):
         found = result[key]

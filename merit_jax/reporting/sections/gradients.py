@@ -1,22 +1,24 @@
-"""Can the gradients be trusted: their norms, their noise, and what the stride or the sketch loses."""
+"""Trust in the gradients: their norms, their noise, and the loss of precision by the stride or the sketch."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from merit_jax.reporting.blocks import Missing, Part, Section, Table
-from merit_jax.reporting.figures import Axis, Band, Chart, Line
+from merit_jax.reporting.figures import Axis, Figure
 from merit_jax.reporting.run_data import Artifacts
+from merit_jax.reporting.series import Series, plot
 
 
 def gradients(artifacts: Artifacts) -> Section:
-    """What the diagnostics of the datasets' gradients say."""
+    """Returns the section on the diagnostics of the datasets' gradients."""
     return Section("gradients", "Can the gradients be trusted", tuple(_parts(artifacts)))
 
 
 def _parts(artifacts: Artifacts) -> Iterator[Part]:
     found = artifacts.diagnostics
     if "calibration" in found:
-        yield calibration_chart(found["calibration"])
+        yield calibration_figure(found["calibration"])
         yield reliability_table(found["calibration"])
     if "sketch" in found:
         yield fidelity_table(found["sketch"])
@@ -30,24 +32,24 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
     yield from (Missing(words[name], artifacts.diagnose_command(name)) for name in words if name not in found)
 
 
-def calibration_chart(result: Mapping[str, Any]) -> Chart:
-    """Cosine to the reference gradient over n, with the bootstrap's interval."""
+def calibration_figure(result: Mapping[str, Any]) -> Figure:
+    """Returns the cosine to the reference gradient over n, with the bootstrap's interval."""
     rows = zip(*(result[key] for key in ("sizes", "cosine", "low", "high")), strict=True)
     sizes, cosine, low, high = zip(*(row for row in rows if None not in row), strict=True)
     tips = [f"n = {n}: {c:.3f} ({a:.3f} to {b:.3f})" for n, c, a, b in zip(sizes, cosine, low, high, strict=True)]
-    return Chart(
+    line = Series("mean over datasets", sizes, cosine, tips, size=3, line=True, band=(low, high), listed=False)
+    axes = Axis("calibration examples, n"), Axis("mean cosine over datasets", high=1)
+    return Figure(
         "calibration",
         "Cosine with the reference gradient",
-        Axis("calibration examples, n"),
-        Axis("mean cosine over datasets", high=1),
-        (Band(sizes, low, high, 0), Line(sizes, cosine, tips, 0)),
+        partial(plot, [line], *axes),
         "Band: 95 % of the bootstrap draws. The reference is the gradient of a dataset's whole pool, so small pools look too "
         "good: read the reliability.",
     )
 
 
 def reliability_table(result: Mapping[str, Any]) -> Table:
-    """Datasets, the least reliable gradients first."""
+    """Returns the datasets, the least reliable gradients first."""
     rows = []
     for entry in sorted(result["datasets"], key=lambda entry: entry["reliability"]):
         needed = f"{entry['needed']:,.0f}" if entry["needed"] is not None else "no number of them"
@@ -58,7 +60,7 @@ def reliability_table(result: Mapping[str, Any]) -> Table:
 
 
 def fidelity_table(result: Mapping[str, Any]) -> Table:
-    """Similarities of reduced gradients beside those of whole ones."""
+    """Returns similarities of compressed gradients next to those of whole ones."""
     rows = [
         [
             f"{row['reduction']} {row['size']}",
@@ -73,7 +75,7 @@ def fidelity_table(result: Mapping[str, Any]) -> Table:
 
 
 def norm_table(result: Mapping[str, Any]) -> Table:
-    """Concentration of the norms: where they are alike, cosines and inner products give the same axes (Lemma 1)."""
+    """Returns the concentration of the norms: where they are alike, cosines and inner products give the same axes (Lemma 1)."""
     rows = [
         [
             f"{100 * row['trimmed']:.0f} % trimmed" if row["trimmed"] else "all",

@@ -1,17 +1,18 @@
-"""Is theta0 merge-ready: barriers between models, distances, flatness, and the loss around them."""
+"""Merge-readiness of theta0: barriers between models, distances, flatness, and the loss around them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from merit_jax.reporting.bars import Entry, bars
 from merit_jax.reporting.blocks import Missing, Part, Section, Table, Text
-from merit_jax.reporting.contours import levels, segments
-from merit_jax.reporting.figures import Axis, Band, Bars, Chart, Colour, Contour, Line, Mark, Number, Points, look
-from merit_jax.reporting.labels import called, style
+from merit_jax.reporting.figures import Axis, Figure
+from merit_jax.reporting.labels import called, floats, style, text
 from merit_jax.reporting.run_data import Artifacts
-from merit_jax.reporting.scales import number
-from merit_jax.reporting.values import floats, text
+from merit_jax.reporting.series import Series, contours, plot
+from merit_jax.reporting.theme import Colour, look
 from merit_jax.workdir.paths import MERGED
 
 SHOWN = 12
@@ -19,20 +20,20 @@ SHOWN = 12
 
 
 def landscape(artifacts: Artifacts) -> Section:
-    """What the diagnostics of the trained models say."""
+    """Returns the section on the diagnostics of the trained models."""
     return Section("landscape", "Is theta0 merge-ready", tuple(_parts(artifacts)))
 
 
 def _parts(artifacts: Artifacts) -> Iterator[Part]:
     found = artifacts.diagnostics
-    charts = {"connectivity": connectivity_chart, "perturbation": perturbation_chart, "surface": surface_chart}
+    figures = {"connectivity": connectivity_figure, "perturbation": perturbation_figure, "surface": surface_figure}
     if "connectivity" in found:
         yield Text(_barriers(found["connectivity"]))
-    yield from (chart(artifacts, found[name]) for name, chart in charts.items() if name in found)
+    yield from (figure(artifacts, found[name]) for name, figure in figures.items() if name in found)
     if artifacts.merge:
-        yield displacement_chart(artifacts)
+        yield displacement_figure(artifacts, artifacts.merge["displacement"])
     if trajectories := found.get("displacement", {}).get("trajectories"):
-        yield trajectory_chart(artifacts, trajectories)
+        yield trajectory_figure(artifacts, trajectories)
     if "displacement" in found:
         yield cosine_table(artifacts, found["displacement"])
     if "perturbation" in found:
@@ -56,87 +57,84 @@ def _barriers(result: Mapping[str, Any]) -> str:
     )
 
 
-def connectivity_chart(artifacts: Artifacts, result: Mapping[str, Any]) -> Chart:
-    """Loss along every line, branch to branch dashed."""
-    marks: list[Mark] = []
+def connectivity_figure(artifacts: Artifacts, result: Mapping[str, Any]) -> Figure:
+    """Returns the loss along every line, branch to branch dashed."""
+    lines = []
     for place, path in enumerate(result["paths"]):
         ends = f"{path['start']} – {path['end']}"
         whole = MERGED in (path["start"], path["end"])
         colour: Colour = look(place)[0] if place < SHOWN else "muted"
         pairs = zip(result["alphas"], path["losses"], strict=True)
         tips = [f"{ends}\nα = {a:.2f}: {text(loss)} nats\nbarrier {text(path['barrier'])}" for a, loss in pairs]
-        line = Line(result["alphas"], floats(path["losses"]), tips, colour, ends if place < SHOWN else "", not whole)
-        marks.append(line)
+        line = Series(
+            ends, result["alphas"], floats(path["losses"]), tips, colour, size=2.5, line=True, dashed=not whole
+        )
+        lines.append(line._replace(listed=place < SHOWN))
     x, y = Axis("α, share of the way", low=0, high=1), Axis("nats per supervised token")
-    note = "No hump on a line: both ends lie in one valley. Dashed: between branches; full: to the merged model."
-    return Chart("connectivity", "Loss along lines between models", x, y, tuple(marks), note, height=340)
+    note = "No hump on a line: both ends are in one valley. Dashed: between branches; full: to the merged model."
+    return Figure("connectivity", "Loss along lines between models", partial(plot, lines, x, y, height=340), note)
 
 
-def displacement_chart(artifacts: Artifacts) -> Chart:
-    """Distance of every model and branch from theta0."""
-    recorded = artifacts.merge["displacement"]
-    found: dict[str, Number] = {called(artifacts, MERGED): recorded["merged"]}
-    colours: list[Colour] = [style(artifacts, MERGED)[0]]
-    for index, distance in enumerate(recorded["branches"]):
-        found[f"branch {index}"] = distance
-        colours.append(look(index)[0])
+def displacement_figure(artifacts: Artifacts, recorded: Mapping[str, Any]) -> Figure:
+    """Returns the distance of every model and branch from theta0."""
+    found: list[tuple[str, float, Colour]] = [
+        (called(artifacts, MERGED), recorded["merged"], style(artifacts, MERGED)[0]),
+        *((f"branch {index}", distance, look(index)[0]) for index, distance in enumerate(recorded["branches"])),
+    ]
     for name, model in artifacts.models.items():
         if name != MERGED and model.get("displacement"):
-            found[called(artifacts, name)] = model["displacement"]
-            colours.append("muted")
-    return Chart(
+            found.append((called(artifacts, name), model["displacement"], "muted"))
+    entries = [Entry(name, distance, f"{distance:.2f}", colour) for name, distance, colour in found]
+    return Figure(
         "displacement",
         "Distance from theta0",
-        Axis("‖θ − θ0‖₂", low=0),
-        Axis("", names=tuple(found)),
-        (Bars([*found.values()], [f"{value:.2f}" for value in found.values()], colours),),
+        partial(bars, entries, "‖θ − θ0‖₂", height=90 + 24 * len(entries)),
         "Averaging contracts: the merged model is nearer than its branches (Eq. 2), and far nearer than joint training.",
-        height=90 + 24 * len(found),
     )
 
 
-def trajectory_chart(artifacts: Artifacts, trajectories: Sequence[Mapping[str, Any]]) -> Chart:
-    """Distance along training."""
-    marks = []
+def trajectory_figure(artifacts: Artifacts, trajectories: Sequence[Mapping[str, Any]]) -> Figure:
+    """Returns the distance along training."""
+    lines = []
     for place, entry in enumerate(trajectories):
-        dashed, label = entry["name"] == "joint", entry["name"]
-        colour = "muted" if dashed else look(place)[0]
-        marks.append(Line(entry["steps"], floats(entry["distances"]), (), colour, label, dashed))
-    x, y = Axis("step"), Axis("‖θ − θ0‖₂", low=0)
-    return Chart("trajectory", "Distance from theta0 along training", x, y, tuple(marks))
+        joint, distances = entry["name"] == "joint", floats(entry["distances"])
+        colour = "muted" if joint else look(place)[0]
+        lines.append(Series(entry["name"], entry["steps"], distances, colour=colour, size=0, line=True, dashed=joint))
+    chart = partial(plot, lines, Axis("step"), Axis("‖θ − θ0‖₂", low=0))
+    return Figure("trajectory", "Distance from theta0 along training", chart)
 
 
 def cosine_table(artifacts: Artifacts, result: Mapping[str, Any]) -> Table:
-    """Cosine of each pair of task vectors; Eq. 11 in the caption."""
+    """Returns the cosine of each pair of task vectors; Eq. 11 in the caption."""
     names, identity = result["names"], result["parallel_axis"]
     rows = [[name, *(text(value, 2) for value in row)] for name, row in zip(names, result["cosines"], strict=True)]
     caption = "Cosines between task vectors θ − θ0."
     if identity:
         caption += (
-            f" Eq. 11: mean squared distance of the branches {number(identity['branches'])} = merged {number(identity['merged'])}"
-            f" + spread {number(identity['spread'])}, up to {abs(identity['residual']):.1g} of the whole; contraction (Eq. 2) "
-            f"{number(identity['contraction'])}."
+            f" Eq. 11: mean squared distance of the branches {identity['branches']:.3g} = merged {identity['merged']:.3g}"
+            f" + spread {identity['spread']:.3g}, up to {abs(identity['residual']):.1g} of the whole; contraction (Eq. 2) "
+            f"{identity['contraction']:.3g}."
         )
     return Table(caption, ["", *names], rows)
 
 
-def perturbation_chart(artifacts: Artifacts, result: Mapping[str, Any]) -> Chart:
-    """Rise of the loss under noise, mean and standard deviation over draws."""
-    marks: list[Mark] = []
+def perturbation_figure(artifacts: Artifacts, result: Mapping[str, Any]) -> Figure:
+    """Returns the rise of the loss under noise, mean and standard deviation over draws."""
+    lines = []
     for entry in result["models"]:
         colour, sigmas = style(artifacts, entry["name"])[0], [0.0, *result["sigmas"]]
         rows = zip(sigmas, [0.0, *floats(entry["mean"])], np.nan_to_num([0.0, *floats(entry["std"])]), strict=True)
         at, mean, std = np.array([row for row in rows if np.isfinite(row[1])]).T
-        marks.append(Band(at.tolist(), (mean - std).tolist(), (mean + std).tolist(), colour))
+        band = (mean - std).tolist(), (mean + std).tolist()
         tips = [f"{entry['name']}, σ = {s:g}\n+{m:.3f} ± {d:.3f} nats" for s, m, d in zip(at, mean, std, strict=True)]
-        marks.append(Line(at.tolist(), mean.tolist(), tips, colour, entry["name"]))
+        lines.append(Series(entry["name"], at.tolist(), mean.tolist(), tips, colour, size=3, line=True, band=band))
     x, y = Axis("σ of Gaussian noise on every weight", low=0), Axis("rise of the loss, nats per token")
     note = "Flatter is better. Band: standard deviation over draws of the noise."
-    return Chart("perturbation", "Rise of the loss under weight noise", x, y, tuple(marks), note)
+    return Figure("perturbation", "Rise of the loss under weight noise", partial(plot, lines, x, y), note)
 
 
 def flatness_table(artifacts: Artifacts, result: Mapping[str, Any]) -> Table:
-    """Loss without noise, and the area under its rise."""
+    """Returns the loss without noise, and the area under its rise."""
     rows = [
         [called(artifacts, entry["name"]), text(entry["loss"]), *map(text, entry["mean"]), text(entry["auc"], 5)]
         for entry in result["models"]
@@ -147,23 +145,23 @@ def flatness_table(artifacts: Artifacts, result: Mapping[str, Any]) -> Table:
     )
 
 
-def surface_chart(artifacts: Artifacts, result: Mapping[str, Any]) -> Chart:
-    """Lines of equal loss on the plane, and where the models are on it."""
-    x, y, losses = (np.array(result[key], np.float64) for key in ("x", "y", "losses"))
-    shares = np.linspace(0.12, 0.95, 12) ** 2
-    marks: list[Mark] = [
-        Contour(segments(x, y, losses, level), "muted", float(0.35 + 0.6 * (1 - share)))
-        for level, share in zip(levels(losses, shares.tolist()), shares, strict=True)
-    ]
-    marks.append(Points([0.0], [0.0], ["theta0"], "ink", "", "star", 6, named=True))
+def surface_figure(artifacts: Artifacts, result: Mapping[str, Any]) -> Figure:
+    """Returns lines of equal loss on the plane, and the places of the models on it."""
+    losses = np.array(result["losses"], np.float64)
+    series = [Series("theta0", [0.0], [0.0], ["theta0"], "ink", "star", 6, listed=False, named=True)]
     for place, (name, (a, b), off) in enumerate(zip(result["names"], result["places"], result["off"], strict=True)):
         merged = name == MERGED
         colour, shape = ("ink", "diamond") if merged else look(place)
         tip = name if off < 1e-6 or merged else f"{name} ({off:.2g} off the plane)"
-        marks.append(Points([a], [b], [tip], colour, "", shape, 5.5, named=merged))
-        if not merged:
-            marks[-1] = marks[-1]._replace(label=name)
+        series.append(Series(name, [a], [b], [tip], colour, shape, 5.5, listed=not merged, named=merged))
     low, high = np.nanmin(losses), np.nanmax(losses)
     note = f"Lines of equal loss, {low:.2f} to {high:.2f} nats per token, closer together near the bottom."
+    x, y = (np.array(result[key], np.float64) for key in "xy")
+    return Figure("surface", "Loss on a plane through theta0", partial(_surface_chart, series, x, y, losses), note)
+
+
+def _surface_chart(series: Sequence[Series], x: np.ndarray, y: np.ndarray, losses: np.ndarray) -> Any:
+    shares = [float(share) for share in np.linspace(0.12, 0.95, 12) ** 2]
+    curves = contours(x, y, losses, shares, [0.35 + 0.6 * (1 - share) for share in shares])
     axes = Axis("towards the merged model, ‖·‖₂"), Axis("across, where the branches differ most")
-    return Chart("surface", "Loss on a plane through theta0", *axes, tuple(marks), note, height=340)
+    return plot(series, *axes, curves=curves, height=340)

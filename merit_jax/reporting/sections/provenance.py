@@ -1,4 +1,4 @@
-"""What the run was made from: settings, fingerprints, versions."""
+"""The origin of the run: settings, fingerprints, versions."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from merit_jax.reporting.run_data import Artifacts
 
 
 def provenance(artifacts: Artifacts) -> Section:
-    """Enough to make the run again."""
+    """Returns the section with enough to make the run again."""
     return Section("provenance", "Provenance", tuple(_parts(artifacts)))
 
 

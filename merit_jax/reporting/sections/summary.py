@@ -1,17 +1,17 @@
-"""The first screen: what was run, and what came out."""
+"""The first screen: the run and its results in a few numbers."""
 
 from collections.abc import Iterator
 
 from merit_jax.reporting.blocks import Missing, Part, Section, Text, Tile, Tiles
 from merit_jax.reporting.figures import Number
 from merit_jax.reporting.labels import called, means
+from merit_jax.reporting.labels import text as written
 from merit_jax.reporting.run_data import Artifacts
-from merit_jax.reporting.values import text as written
 from merit_jax.workdir.paths import MERGED, THETA0
 
 
 def summary(artifacts: Artifacts) -> Section:
-    """What was run, the numbers that matter, and one sentence on each comparison."""
+    """Returns the section with the run in words, the numbers that matter, and one sentence on each comparison."""
     tiles = tuple(_tiles(artifacts))
     parts: list[Part] = [Text(about(artifacts)), *([Tiles(tiles)] if tiles else [])]
     if artifacts.models:
@@ -22,7 +22,7 @@ def summary(artifacts: Artifacts) -> Section:
 
 
 def about(artifacts: Artifacts) -> str:
-    """The run in a sentence or two."""
+    """Returns the run in a sentence or two."""
     found = artifacts.datasets
     samples, tokens = (sum(entry[key] for entry in found.values()) for key in ("samples", "tokens"))
     text = f"{len(found)} datasets with {samples:,} examples and {tokens:,} supervised tokens" if found else "A run"
@@ -44,15 +44,11 @@ def _tiles(artifacts: Artifacts) -> Iterator[Tile]:
         note = f"theta0 {scores[THETA0].value:.1f}" if name == MERGED and THETA0 in scores else ""
         note += f"{', ' * bool(note)}{called(artifacts, rival)} {scores[rival].value:.1f}" if rival else ""
         yield Tile(f"{scores[name].value:.1f} %", f"{called(artifacts, name)}, {title.partition(':')[0]}", note)
-    if (kept := kept_skill(artifacts)).get(MERGED) is not None:
-        share = artifacts.frontier["inputs"]["frontier"]["retention"]
-        others = {name: value for name, value in kept.items() if name not in (THETA0, MERGED) and value is not None}
-        rival = max(others, key=others.get, default=None)
-        yield Tile(
-            f"{kept[MERGED]:.1f} %",
-            f"skill at {100 * share:g} % retention",
-            f"{called(artifacts, rival)} {others[rival]:.1f}" if rival else "",
-        )
+    if MERGED in (kept := kept_skill(artifacts)):
+        others = [name for name in kept if name not in (THETA0, MERGED)]
+        rival = max(others, key=lambda name: kept[name], default=None)
+        note = f"{called(artifacts, rival)} {kept[rival]:.1f}" if rival else ""
+        yield Tile(f"{kept[MERGED]:.1f} %", f"skill at {retention(artifacts):g} % retention", note)
     if artifacts.merge:
         distance = artifacts.merge["displacement"]["merged"]
         joint = artifacts.models.get("joint", {}).get("displacement")
@@ -64,21 +60,31 @@ def _tiles(artifacts: Artifacts) -> Iterator[Tile]:
         yield Tile(duration(sum(artifacts.times.values())), "in all stages", "baselines and evaluation included")
 
 
-def kept_skill(artifacts: Artifacts) -> dict[str, Number | None]:
-    """Model -> skill at retention in per cent; None where no scale retains enough."""
+def kept_skill(artifacts: Artifacts) -> dict[str, Number]:
+    """Returns model -> skill at retention in per cent, of the models of which a scale retains enough."""
     found = artifacts.frontier["models"] if artifacts.frontier else {}
-    return {name: None if entry["skill"] is None else 100 * entry["skill"] for name, entry in found.items()}
+    return {name: 100 * entry["skill"] for name, entry in found.items() if entry["skill"] is not None}
+
+
+def retention(artifacts: Artifacts) -> Number:
+    """Returns the share of theta0's retained score that counts as kept, in per cent."""
+    return 100 * artifacts.frontier["inputs"]["frontier"]["retention"] if artifacts.frontier else 100
 
 
 def duration(seconds: Number) -> str:
-    """Seconds as a person says them."""
+    """Returns seconds in the unit that a person would choose.
+
+    Examples:
+        >>> duration(42.3), duration(600), duration(8000)
+        ('42 s', '10 min', '2.2 h')
+    """
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def verdicts(artifacts: Artifacts) -> Iterator[str]:
-    """Where the merged model stands, each mean by itself, with what chance alone would do."""
+    """Yields a sentence on the merged model's place in each mean, with the error by chance alone."""
     for title, scores in means(artifacts).items():
         if MERGED not in scores or len(scores) < 2:
             continue
@@ -90,9 +96,8 @@ def verdicts(artifacts: Artifacts) -> Iterator[str]:
             second = max((name for name in scores if name != MERGED), key=lambda name: scores[name].value)
             rest = f"it is highest; next is {called(artifacts, second)} with {scores[second].value:.1f} %"
         yield f"{head[:1].upper()}{head[1:]}: the merged model gets {mine.value:.1f} % (± {mine.error:.1f}); {rest}."
-    kept = {name: value for name, value in kept_skill(artifacts).items() if value is not None}
+    kept = kept_skill(artifacts)
     if MERGED in kept and len(kept) > 1:
-        share = artifacts.frontier["inputs"]["frontier"]["retention"]
         order = sorted(kept, key=lambda name: kept[name], reverse=True)
         listed = ", ".join(f"{called(artifacts, name)} {kept[name]:.1f} %" for name in order)
-        yield f"Skill at {100 * share:g} % retention, the number to compare methods by: {listed}."
+        yield f"Skill at {retention(artifacts):g} % retention, the number to compare methods by: {listed}."

@@ -1,15 +1,18 @@
-"""How the branches were trained."""
+"""The training of the branches."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from merit_jax.reporting.blocks import Missing, Part, Section, Table
-from merit_jax.reporting.figures import Axis, Chart, Line, Mark, Number, look
+from merit_jax.reporting.figures import Axis, Figure, Number
 from merit_jax.reporting.run_data import Artifacts
+from merit_jax.reporting.series import Series, plot
+from merit_jax.reporting.theme import look
 
 
 def training(artifacts: Artifacts) -> Section:
-    """Curves of all branches."""
+    """Returns the section with the curves of all branches."""
     return Section("training", "Training", tuple(_parts(artifacts)))
 
 
@@ -22,18 +25,18 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
         yield Missing("Training curves of the branches", artifacts.run_command("train"))
 
 
-def _curves(artifacts: Artifacts, key: str, title: str, unit: str) -> Chart:
+def _curves(artifacts: Artifacts, key: str, title: str, unit: str) -> Figure:
     """One quantity of all branches along their own training, and of joint training along its."""
-    marks: list[Mark] = []
+    lines = []
     if artifacts.joint:
-        marks.append(Line(*_along(artifacts.joint, key), (), "muted", "joint", dashed=True))
+        lines.append(Series("joint", *_along(artifacts.joint, key), colour="muted", size=0, line=True, dashed=True))
     for index, branch in enumerate(artifacts.branches):
         if branch.log:
             x, y = _along(branch.log, key)
             tips = [f"branch {index}, step {line['step']}: {line[key]:.3g}" for line in branch.log]
-            marks.append(Line(x, y, tips if len(tips) <= 60 else (), look(index)[0], f"branch {index}"))
+            lines.append(Series(f"branch {index}", x, y, tips, look(index)[0], size=3, line=True))
     note = "Steps of joint training are more, as it sees all of the data." if artifacts.joint else ""
-    return Chart(f"training_{key}", title, Axis("step"), Axis(unit, low=0), tuple(marks), note)
+    return Figure(f"training_{key}", title, partial(plot, lines, Axis("step"), Axis(unit, low=0)), note)
 
 
 def _along(log: Sequence[Mapping[str, Any]], key: str) -> tuple[list[Number], list[Number]]:
@@ -41,14 +44,14 @@ def _along(log: Sequence[Mapping[str, Any]], key: str) -> tuple[list[Number], li
 
 
 def branch_table(artifacts: Artifacts) -> Table:
-    """Steps, tokens, last loss and time of each branch."""
+    """Returns a table with steps, tokens, last loss and time of each branch."""
     rows = []
     for index, branch in enumerate(artifacts.branches):
         done = branch.done or {}
         rows.append(
             [
                 f"branch {index}",
-                f"{done['steps']:,}" if done else (str(branch.log[-1]["step"]) if branch.log else "0") + " so far",
+                f"{done['steps']:,}" if done else (str(branch.log[-1]["step"]) if branch.log else "0") + " until now",
                 f"{done['tokens']:,}" if done else "",
                 f"{branch.log[-1]['loss']:.3f}" if branch.log else "",
                 f"{done['seconds']:.0f}" if done else "",

@@ -1,11 +1,12 @@
-"""The drawing of frontiers, where matplotlib is installed."""
+"""The drawing of frontiers: what is in the charts, and the files."""
 
 import json
 
 import pytest
 from PIL import Image
 
-from launch.experiments.figures import draw_frontier, plot_frontier, plot_panels
+from launch.experiments.figures import draw_frontier, frontiers
+from merit_jax.reporting.figures import specification
 from merit_jax.workdir.paths import Workdir
 
 BASE = (0.0, 0.8, 0.3)
@@ -22,8 +23,19 @@ def write(workdir):
     workdir.frontier.write_text(json.dumps({"inputs": {"frontier": {"retention": 0.95}}, "models": models}))
 
 
+def series(panel):
+    """Label -> row of data of each series of a panel."""
+    (rows,) = {json.dumps(layer["data"]["values"]): layer["data"]["values"] for layer in panel["layer"][2:]}.values()
+    return {row["series"]: row for row in rows}
+
+
+def close(row, points):
+    return [list(pair) for pair in zip(row["x"], row["y"], strict=True)] == [
+        [pytest.approx(100 * retained), pytest.approx(100 * skill)] for _, retained, skill in points
+    ]
+
+
 def test_a_frontier_is_drawn_beside_its_file(workdir):
-    pytest.importorskip("matplotlib")
     write(workdir)
     path = draw_frontier(workdir)
     assert path == workdir.frontier.with_suffix(".png")
@@ -32,38 +44,42 @@ def test_a_frontier_is_drawn_beside_its_file(workdir):
 
 
 def test_a_line_a_method_with_a_large_dot_where_it_is_not_scaled():
-    figure = pytest.importorskip("matplotlib.figure").Figure()
-    axes = figure.add_subplot()
-    plot_frontier(axes, BASE, LINES, retention=0.95)
-    lines = [line.get_xydata().tolist() for line in axes.get_lines()]
-    for points in LINES.values():
-        drawn = [[pytest.approx(100 * retained), pytest.approx(100 * skill)] for _, retained, skill in points]
-        assert drawn in lines
-        assert [drawn[-1]] in lines
-    assert axes.get_legend_handles_labels()[1] == ["joint", "merged", "theta0"]
+    spec = specification(frontiers(BASE, LINES, retention=0.95))
+    drawn = series(spec)
+    assert list(drawn) == ["joint", "merged", "theta0"]
+    for label, points in LINES.items():
+        assert drawn[label]["line"]
+        assert close(drawn[label], points)
+        small, other, large = drawn[label]["size"]
+        assert small == other < large / 3
+    assert close(drawn["theta0"], [BASE])
+    assert spec["layer"][-1]["encoding"]["shape"]["legend"]["values"] == ["joint", "merged", "theta0"]
+    assert spec["layer"][0]["data"]["values"][0] == {
+        "low": 0,
+        "high": pytest.approx(76),
+        "label": "less than 95 % retained",
+    }
 
 
 def test_of_many_methods_each_has_a_panel_beside_joint_training():
-    figure = pytest.importorskip("matplotlib.figure").Figure()
     many = {**LINES, **{f"random{k} (3 runs)": LINES["merged"] for k in range(2, 11)}}
-    plot_panels(figure, BASE, many, retention=0.95)
-    shown = {axes.get_title(): axes for axes in figure.get_axes() if axes.get_visible()}
+    spec = specification(frontiers(BASE, many, retention=0.95))
+    shown = {panel["title"]["text"]: series(panel) for panel in spec["concat"]}
     assert list(shown) == list(many)
-    for label, axes in shown.items():
-        drawn = [line.get_xydata().tolist() for line in axes.get_lines()]
+    for label, drawn in shown.items():
         for points in (many[label], many["joint"]):
-            assert [
-                [pytest.approx(100 * retained), pytest.approx(100 * skill)] for _, retained, skill in points
-            ] in drawn
+            assert any(close(row, points) for row in drawn.values())
+    scales = {json.dumps(panel["layer"][-1]["encoding"][axis]["scale"]) for panel in spec["concat"] for axis in "xy"}
+    assert len(scales) == 2
 
 
 def test_without_a_frontier_nothing_is_drawn(workdir):
     assert draw_frontier(workdir) is None
 
 
-def test_without_matplotlib_the_log_says_what_to_install(workdir, monkeypatch, caplog):
+def test_without_the_extra_the_log_says_what_to_install(workdir, monkeypatch, caplog):
     write(workdir)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("merit_jax.reporting.figures.find_spec", lambda name: None)
     with caplog.at_level("INFO", "merit_jax"):
         assert draw_frontier(workdir) is None
     assert "merit-jax[figures]" in caplog.text
