@@ -21,8 +21,7 @@ from merit_jax.training.step import init_state
 from merit_jax.workdir.artifact_types import ResumableFolder
 from merit_jax.workdir.artifacts import read_json, write_json
 from merit_jax.workdir.checksums import fingerprint
-from merit_jax.workdir.lease import held
-from merit_jax.workdir.process import Process
+from merit_jax.workdir.lease import Process, held
 
 log = logging.getLogger("merit_jax")
 

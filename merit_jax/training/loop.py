@@ -28,8 +28,13 @@ from merit_jax.training.step import TrainStep
 class Loader(Protocol):
     """Data of one branch: a known number of batches, of tokens in each, and an iterator whose state can be saved."""
 
-    steps: int
-    supervised: Sequence[int] | Int64[np.ndarray, " steps"]
+    @property
+    def steps(self) -> int:
+        """The number of batches."""
+
+    @property
+    def supervised(self) -> Sequence[int] | Int64[np.ndarray, " steps"]:
+        """The supervised tokens of each batch."""
 
     def iterator(self) -> Any:
         """Returns an iterator over host batches, leaves [rows, length], with `get_state` and `set_state`.

@@ -11,8 +11,7 @@ import pytest
 from etils import epath
 
 from merit_jax.core.errors import UnfinishedError
-from merit_jax.workdir.lease import Lease, LeaseObserver, LeaseTiming, held
-from merit_jax.workdir.process import Process
+from merit_jax.workdir.lease import Lease, LeaseObserver, LeaseTiming, Process, held
 
 PACE = LeaseTiming(renew=0.05, patience=0.5, settle=0.1)
 PATIENT = LeaseTiming(renew=0.05, patience=60.0, settle=0.1)
@@ -30,7 +29,7 @@ def write(path, process, count=0):
 
 def dead():
     """A process of this machine that has ended."""
-    code = "from merit_jax.workdir.process import Process; import json; print(json.dumps(Process.this()))"
+    code = "from merit_jax.workdir.lease import Process; import json; print(json.dumps(Process.this()))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return Process(*json.loads(done.stdout))
 

@@ -7,8 +7,8 @@ import pytest
 
 from launch.launchers.interface import Exit, Job, Launcher
 from launch.launchers.supervisor import Supervisor
+from merit_jax.workdir.lease import Process
 from merit_jax.workdir.paths import Workdir
-from merit_jax.workdir.process import Process
 
 
 class Scripted:
