@@ -14,7 +14,7 @@ from merit_jax.core import sharding
 from merit_jax.core.types import LeafReader
 from merit_jax.pipeline.run import Run, Shared
 from merit_jax.workdir.artifacts import local_folder
-from merit_jax.workdir.paths import Workdir, is_remote
+from merit_jax.workdir.paths import Workdir, absolute, is_remote
 from merit_jax.workdir.version import refuse_older
 from models import export_hf, open_pretrained, smollm2_path
 from models.interface import Model
@@ -81,9 +81,9 @@ def open_run(
     Raises:
         ValueError: There is no such checkpoint, or the workdir was begun by an earlier version.
     """
-    home = Workdir.at(workdir)
-    refuse_older(home)
+    root = absolute(workdir)
+    refuse_older(Workdir(root, root))
     theta0 = open_model(**config.model, constrain=lambda x: sharding.keep_rows(x, sharding.make_mesh(**config.mesh)))
     tokenizer, reader = load_processor(theta0.path, theta0.model.config)
     shared = Shared(theta0.model, theta0, tokenizer, reader)
-    return Run(config, home, shared, overwrite, allow_missing)
+    return Run(config, Workdir.at(root), shared, overwrite, allow_missing)

@@ -6,7 +6,7 @@ from typing import Any
 
 from models.families import idefics3, llava, qwen2_5_vl
 from models.families.config_parsing import Section
-from models.families.vision_config import DECODERS
+from models.families.decoders import DECODERS
 from models.interface import DecoderConfig, VisionLanguageConfig
 from models.io.weight_map import WeightRow
 from models.processing.qwen2_5_vl_images import QwenReader

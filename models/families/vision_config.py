@@ -4,14 +4,12 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING
 
-from models.families import llama, qwen2
 from models.families.config_parsing import Section
+from models.families.decoders import DECODERS
 from models.interface import DecoderConfig
 from models.io.weight_map import WeightRow, below
 from models.modules.vit import ACTIVATIONS, ViTConfig
 
-DECODERS = {"llama": llama, "qwen2": qwen2}
-"""The text families by `model_type`: alone, and behind a plain tower."""
 TOWERS = ("clip_vision_model", "siglip_vision_model", "idefics3_vision", "smolvlm_vision")
 MASKED = TOWERS[2:]
 

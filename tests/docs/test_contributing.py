@@ -9,7 +9,7 @@ import pytest
 from configs import common
 from merit_jax.merging import MERGERS, Merger
 from merit_jax.partition import PARTITIONERS, Partitioner
-from models.families.registry import FAMILIES
+from models.families.registry import FAMILIES, Family
 from tests.support import pages
 
 TEXT = (pages.ROOT / "CONTRIBUTING.md").read_text()
@@ -63,7 +63,9 @@ def test_a_merge_operator(added, monkeypatch):
 def test_a_model_family(added, monkeypatch, tmp_path):
     from tests.models.families import test_parity
 
-    monkeypatch.setitem(FAMILIES, "mistral", added("A model family")["mistral"])
+    module = added("A model family")["mistral"]
+    assert line("A model family", 'mistral": mistral').endswith("mistral")
+    monkeypatch.setitem(FAMILIES, "mistral", Family(module.parse, module.rows))
     case = eval(line("A model family", 'mistral": {').partition(": ")[2])
     monkeypatch.setitem(test_parity.CASES, "mistral", case)
     test_parity.test_logits_of_padded_rows_equal_pytorch(tmp_path, "mistral")

@@ -8,7 +8,7 @@ import pytest
 from configs import common
 from docs.generate import api, commands, config_keys, mathml
 from merit_jax.data import manifest
-from merit_jax.data.formats import FORMATS, to_record
+from merit_jax.data.formats import FORMATS, detect, to_record
 from merit_jax.data.mixture import read_entry
 from merit_jax.merging import MERGERS
 from merit_jax.merging.options import declared_options
@@ -90,7 +90,7 @@ def test_every_format_has_an_example_that_is_read():
         section = FORMATS_PAGE.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
         (example,) = re.findall(r"^```json\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
         row = json.loads(example)
-        assert to_record(name, row, "page:1") == to_record(None, row, "page:1")
+        assert to_record(name, row, "page:1") == to_record(detect(row, "page:1"), row, "page:1")
 
 
 def test_examples_of_a_runs_files_are_json_and_name_what_a_run_writes(finished):
