@@ -52,10 +52,10 @@ def run_diagnostics(run: Run, only: Sequence[str] = (), *, strict: bool = True) 
     Args:
         run: The run; it may be half-finished.
         only: Names of diagnostics; empty: all that the run has enough for.
-        strict: Refuses what is asked for by name and not possible.
+        strict: Refuses a diagnostic that is named and not possible.
 
     Raises:
-        ValueError: A name is unknown, a diagnostic asked for by name is not possible, or one was made from other inputs.
+        ValueError: A name is unknown, a named diagnostic is not possible, or one was made from other inputs.
     """
     for name in only:
         lookup(DIAGNOSTICS, name, "diagnostic")

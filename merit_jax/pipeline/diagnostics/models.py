@@ -105,7 +105,7 @@ def _joint(run: Run) -> Workdir | None:
 
 
 class Models(Mapping[str, Params]):
-    """Params by name, put on the devices when asked for and not kept; what is frozen is theta0's, and shared by all.
+    """Params by name, put on the devices on access and not kept; what is frozen is theta0's, and shared by all.
 
     Args:
         run: The run.
