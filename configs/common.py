@@ -172,9 +172,9 @@ def get_config() -> ConfigDict:
     c.train.weight_decay = 0.0  # decoupled weight decay, per unit of learning rate
     c.train.no_decay = ("norm", "bias")  # regular expressions over parameter paths without weight decay
     c.train.clip_norm = 1.0  # largest norm of a gradient, clipped above; 0: no clipping
-    c.train.b1 = 0.9  # first-moment decay, if the optimizer has it; momentum (sgd)
-    c.train.b2 = 0.999  # second-moment decay, if the optimizer has it
-    c.train.eps = 1e-8  # epsilon, if the optimizer has it
+    c.train.b1 = 0.9  # first-moment decay; momentum (sgd). At 0.9 another optimizer than adamw keeps its own
+    c.train.b2 = 0.999  # second-moment decay. At 0.999 another optimizer than adamw keeps its own
+    c.train.eps = 1e-8  # epsilon. At 1e-8 another optimizer than adamw keeps its own
     c.train.checkpoint_every = 500  # steps between checkpoints
     c.train.log_every = 10  # steps between lines of metrics.jsonl
 

@@ -1,6 +1,6 @@
 """MERIT on real data: easy-vqa's questions about pictures of one shape, 16 kinds of question as datasets.
 
-Claim:   real pictures and questions through LLaVA's format, from files to merged model; base, joint training, a random split
+Claim:   real pictures and questions through LLaVA's format, from files to merged model; theta0, joint training, a random split
          and MERIT-2D at one budget on held-out questions of every kind. docs/results/index.md says what came out.
 Cost:    under half an hour on 2 CPU cores that have other work too; 3 GB of memory. mixture.max_train = 0 takes all
          38,575 questions: four times as long.

@@ -1,6 +1,6 @@
 """MERIT on a vision-language model, start to finish, in minutes: a rendered world of 32 small instruction datasets.
 
-Claim:   base, joint training, WiSE, a random split, i.i.d. slices and MERIT-2D at one budget on 7 held-out suites, with the
+Claim:   theta0, joint training, WiSE, a random split, i.i.d. slices and MERIT-2D at one budget on 7 held-out suites, with the
          frontier between what is retained and what is learnt; docs/results/index.md says what came out.
 Cost:    10 minutes on 2 CPU cores, installation included; 3 GB of memory.
 Command: make quickstart   (python -m examples.shapes.make --out=runs/shapes

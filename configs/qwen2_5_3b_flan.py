@@ -1,6 +1,6 @@
 """The paper's text study: Qwen2.5-3B on 66 FLAN tasks, r = 1 or 2 (MERIT §4, text-only FLAN).
 
-Claim:   paper, mean of 8 text benchmarks: base 56.7, joint 57.6, random-2/4 58.2/58.3, MERIT-1D/2D 58.1/58.4.
+Claim:   paper, mean of 8 text benchmarks: theta0 56.7, joint 57.6, random-2/4 58.2/58.3, MERIT-1D/2D 58.1/58.4.
 Cost:    one branch fits 8 accelerators of 80 GB with the mesh below; plan on the scale of the paper's 3B runs (hours).
 Command: python -m launch.run --config=configs/qwen2_5_3b_flan.py:merit2d --workdir=gs://BUCKET/flan/merit2d
          --config.model.path=/models/Qwen2.5-3B --config.mixture.path='/data/flan/*.train.jsonl'

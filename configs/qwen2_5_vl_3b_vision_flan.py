@@ -1,6 +1,6 @@
 """The paper's controlled study: Qwen2.5-VL-3B-Instruct on 136 tasks of Vision-FLAN (MERIT §4, the 3B study).
 
-Claim:   paper, mean of 8 benchmarks: base 53.7, joint 54.3, random-2/4/8 54.6/54.4/54.5, conflict-induced 54.9,
+Claim:   paper, mean of 8 benchmarks: theta0 53.7, joint 54.3, random-2/4/8 54.6/54.4/54.5, conflict-induced 54.9,
          soup-2/3/4 55.4/55.0/54.9, MERIT-1D/2D/3D 55.2/55.7/57.0.
 Cost:    paper, 8 V100: gradients 1 h 38 min, joint 4 h 22 min, MERIT-3D 5 h 24 min in all. Not run here; 52 GB for
          parameters, gradients and AdamW, shared by the devices, and activations; 2.5 GB of disk per dataset for gradients.

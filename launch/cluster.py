@@ -31,6 +31,7 @@ from merit_jax.core.errors import UnfinishedError
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import Workdir, is_remote
+from merit_jax.workdir.version import refuse_older
 
 FLAGS = flags.FLAGS
 
@@ -64,6 +65,7 @@ def main(argv: Sequence[str]) -> int:
     """Partitions the mixture if need be, trains, merges."""
     app.config()
     workdir = Workdir.at(FLAGS.workdir)
+    refuse_older(workdir)
     if not workdir.partition.exists():
         run_here("launch.run", f"--stages={BEFORE}")
     jobs = jobs_of(workdir)

@@ -30,6 +30,12 @@ flags.DEFINE_string(
     "compilation_cache", "~/.cache/merit_jax/xla", "Folder of compiled programs, shared by all runs; empty: none."
 )
 
+RENAMED = {
+    "gradients.vmap": "gradients.datasets_per_step",
+    "gradients.vmap_bytes": "gradients.datasets_per_step_bytes",
+}
+"""Keys of version 0.1 -> their names now."""
+
 
 def define_config() -> None:
     """Defines the flag `--config=FILE.py:ARG`, with `--config.KEY=VALUE` for any key of configs/common.py."""
@@ -96,7 +102,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
     except flags.Error as error:
         _fail(f"{_without_trace(error)}\nRun with --help for the flags.")
     except (AttributeError, KeyError) as error:
-        _fail(f"{_text(error)}\nThe keys and their meanings are in configs/common.py.")
+        renamed = [f"{old} is now {new}. " for old, new in RENAMED.items() if any(f"{old}=" in word for word in argv)]
+        _fail(f"{_text(error)}\n{''.join(renamed)}The keys and their meanings are in configs/common.py.")
     except (ValueError, TypeError, OSError) as error:
         _fail(_text(error))
     raise AssertionError

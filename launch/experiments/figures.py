@@ -1,7 +1,7 @@
 """Draws what the artifacts of runs say, as PNG files; needs the `figures` extra (`pip install 'merit-jax[figures]'`)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from launch.experiments.gains import Gain
 from merit_jax.comparison.results import MethodResult
 from merit_jax.reporting.figures import Axis, can_draw, png, scale, svg, tip
 from merit_jax.reporting.frontier import Point, frontier, scaled
+from merit_jax.reporting.labels import model_look
 from merit_jax.reporting.theme import COLOURS, GROUP_SHAPES, LIGHT, SHAPES, hex_of, look
 from merit_jax.workdir.artifacts import read_json, write_bytes
 from merit_jax.workdir.paths import THETA0, Workdir
@@ -31,7 +32,9 @@ def draw_frontier(workdir: Workdir) -> epath.Path | None:
     content = read_json(workdir.frontier)
     lines = {name: model["points"] for name, model in content["models"].items()}
     (base,) = lines.pop(THETA0)
-    return _write(frontiers(base, lines, content["inputs"]["frontier"]["retention"]), workdir.frontier)
+    known = read_json(workdir.evaluation)["models"] if workdir.evaluation.exists() else content["models"]
+    chart = frontiers(base, lines, content["inputs"]["frontier"]["retention"], [*known, *content["models"]])
+    return _write(chart, workdir.frontier)
 
 
 def draw_mean_frontier(path: epath.Path, results: Mapping[str, MethodResult], retention: float) -> epath.Path | None:
@@ -64,16 +67,20 @@ def _write(chart: Any, path: epath.Path) -> epath.Path:
     return path
 
 
-def frontiers(base: Point, lines: Mapping[str, Sequence[Point]], retention: float) -> Any:
+def frontiers(
+    base: Point, lines: Mapping[str, Sequence[Point]], retention: float, known: Iterable[str] | None = None
+) -> Any:
     """Returns a chart of several frontiers; of many, each has a panel of its own, with joint training's in grey.
 
     Args:
         base: (0, retained, skill) of theta0.
         lines: Label -> (scale, retained, skill) of each scale.
         retention: Share of theta0's retained score that counts as kept.
+        known: All models of the run in order, which decides their looks; None: the lines.
     """
     if len(lines) <= COLOURS:
-        series = [scaled(label, points, *look(place)) for place, (label, points) in enumerate(lines.items())]
+        names = list(lines if known is None else known)
+        series = [scaled(label, points, *model_look(label, names)) for label, points in lines.items()]
         return frontier(base, series, retention)
     import altair as alt
 

@@ -46,6 +46,10 @@ def conflict_induced(
             "large to keep: raise conflict.similarity_bytes, delete conflict.npz and run the conflict stage again)"
         )
     C = np.asarray(similarity, np.float64)
+    if C.shape != (len(samples),) * 2:
+        raise ValueError(
+            f"got similarities of shape {C.shape} for {len(samples)} datasets; expected one row and column each"
+        )
     result = np.full(len(C), -1, np.int32)
     result[_seeds(C, count)] = np.arange(count)
     while (result < 0).any():

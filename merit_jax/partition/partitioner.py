@@ -65,7 +65,12 @@ class Partitioner(NamedTuple):
 
 def checked(scores: Scores, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
     """Returns host copies of one finite row of scores and one positive sample count per dataset."""
-    scores, samples = np.asarray(scores), np.asarray(samples, np.int64)
+    scores, counts = np.asarray(scores), np.asarray(samples)
+    if scores.ndim != 2:
+        raise ValueError(f"got scores of shape {scores.shape}; expected [datasets, axes]")
+    samples = counts.astype(np.int64)
+    if (samples != counts).any():
+        raise ValueError(f"sample counts must be whole numbers; got {counts.tolist()}")
     if len(scores) != len(samples) or not len(samples):
         raise ValueError(f"got scores of {len(scores)} datasets and sample counts of {len(samples)}; expected one each")
     if not np.isfinite(scores).all():

@@ -31,14 +31,15 @@ def _is_part(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     return old["gradients"] == new["gradients"] and old["datasets"].items() < new["datasets"].items()
 
 
-def _measure(run: Run, part: Mapping[str, np.ndarray] | None) -> dict[str, Any]:
+def _measure(run: Run, inputs: Mapping[str, Any], part: Mapping[str, np.ndarray] | None) -> dict[str, Any]:
     """Computes similarities and axes; datasets that are new in the mixture cost only their own rows of the matrix.
 
     Where the matrix would be too large (`conflict.forms_similarity`), the axes are computed without it.
     """
-    rows = GradientStore(run.workdir.gradients).rows(run.names)
+    names = list(inputs["datasets"])
+    rows = GradientStore(run.workdir.gradients).rows(names)
     rank = min(max(AXES, run.config.partition.groups.bit_length() - 1), len(rows) - 1)
-    arrays: dict[str, Any] = {"names": np.array(run.names)}
+    arrays: dict[str, Any] = {"names": np.array(names)}
     if conflict.forms_similarity(len(rows), len(rows[0]), run.config.conflict.similarity_bytes):
         arrays["similarity"] = _similarity(run, rows, part)
         axes = conflict.principal_axes(arrays["similarity"], rank)

@@ -49,7 +49,7 @@ def _inputs(run: Run) -> dict[str, Any]:
     }
 
 
-def _merge(run: Run, earlier: Mapping[str, Any] | None, lease: Lease) -> Fill:
+def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | None, lease: Lease) -> Fill:
     """Merges the finished branches leaf by leaf, in the memory of a few leaves.
 
     For an operator that asks for it, the Fisher information of every branch is estimated first and kept with the branch. With
@@ -59,11 +59,12 @@ def _merge(run: Run, earlier: Mapping[str, Any] | None, lease: Lease) -> Fill:
 
     Args:
         run: The run.
+        inputs: Of the merge: a branch that finishes after they were taken is not merged.
         earlier: The record of a merge that lacks some of the branches, or None.
         lease: Held by this process.
     """
     source, merger = source_of_branches(run), MERGERS[run.config.merge.method]
-    finished = finished_branches(source, allow_missing=run.allow_missing)
+    finished = _named(inputs, finished_branches(source, allow_missing=run.allow_missing))
     if run.config.merge.method != "token_weighted":
         earlier = None  # only an average can be added to
     parts = late_merge_inputs(run, source, finished, earlier) if earlier else merge_inputs(source, finished)
@@ -89,7 +90,7 @@ def _merge(run: Run, earlier: Mapping[str, Any] | None, lease: Lease) -> Fill:
         result["displacement"]["merged"] = distance(OrbaxLeaves(out), theta0)
         if (text := _for_mergekit(run, result["weights"], options)) is not None:
             write_text(folder / "mergekit.yaml", text)
-        write_json(folder / run.workdir.merged_sums.name, {"inputs": _inputs(run), "files": file_checksums(out)})
+        write_json(folder / run.workdir.merged_sums.name, {"inputs": inputs, "files": file_checksums(out)})
         lease.check()
         return result
 
@@ -105,6 +106,11 @@ merge_branches = ExtendableStage(
     extends=lacks_branches,
 )
 """Merges the finished branches; late ones are added to a merge that lacks them."""
+
+
+def _named(inputs: Mapping[str, Any], finished: Sequence[Done | None]) -> list[Done | None]:
+    """Returns the finished branches that a merge's inputs name, None for the others."""
+    return [done if key else None for key, done in zip(inputs["branches"], finished, strict=True)]
 
 
 def _check(run: Run, source: Run, parts: Sequence[MergeInput], finished: Sequence[Done | None]) -> None:

@@ -87,7 +87,7 @@ class Stage:
 class ExtendableStage(Stage):
     """A stage whose artifact, made from a part of the run's inputs, is extended instead of refused.
 
-    `compute` takes the run and the artifact's content, None where there is nothing to extend.
+    `compute` takes the run, the inputs that will be recorded, and the artifact's content, None where there is nothing to extend.
 
     Attributes:
         extends: (recorded inputs, the run's) -> whether the recorded ones are such a part.
@@ -99,7 +99,8 @@ class ExtendableStage(Stage):
         return not self._is_part(run, artifact, inputs) and super()._is_done(run, artifact, inputs)
 
     def _compute(self, run: Run, artifact: Artifact, inputs: Inputs, *guard: Any) -> bool:
-        content = self.compute(run, artifact.read() if self._is_part(run, artifact, inputs) else None, *guard)
+        part = artifact.read() if self._is_part(run, artifact, inputs) else None
+        content = self.compute(run, inputs, part, *guard)
         run.on_first_process(lambda: artifact.write(inputs, content))
         return True
 

@@ -68,7 +68,7 @@ def _trace(run: Run, models: dict[str, EvaluatedModel], known: dict[str, Any]) -
     if not wanted:
         return
     evaluator = make_evaluator(run, suites(run, run.config.frontier.max_records), losses=False)
-    base = known[THETA0]["points"][0] if THETA0 in known else _point(run, evaluator, run.params, 0.0)
+    base = _point(run, evaluator, run.params, 0.0) if THETA0 in wanted else known[THETA0]["points"][0]
     known[THETA0] = {"inputs": dict(models[THETA0].inputs), "points": [base], "skill": base[2]}
     scaled = [name for name in wanted if name != THETA0]
     with bar(len(scaled), "frontier", "model") as progress:

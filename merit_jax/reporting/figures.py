@@ -102,7 +102,7 @@ def distinct(labels: Sequence[str]) -> list[str]:
 
 def can_draw() -> bool:
     """Returns whether figures can be drawn, and logs what to install where they cannot."""
-    if all(find_spec(name) for name in ("altair", "vl_convert")):
+    if all(find_spec(name) for name in ("altair", "contourpy", "vl_convert")):
         return True
     log.info("figures are left out: pip install 'merit-jax[figures]' for them")
     return False

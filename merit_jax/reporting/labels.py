@@ -1,6 +1,6 @@
 """The evaluated models of a run: their names, looks, and scores with errors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from merit_jax.comparison.statistics import standard_error
@@ -19,12 +19,25 @@ class Score(NamedTuple):
 
 
 def style(artifacts: Artifacts, name: str) -> tuple[Colour, str]:
-    """Returns (colour, shape) of a model: theta0 a black star, the merged model blue, the others in their order."""
+    """Returns (colour, shape) of a model in the report."""
+    return model_look(name, [*artifacts.models, *((artifacts.frontier or {}).get("models", {}))])
+
+
+def model_look(name: str, known: Iterable[str]) -> tuple[Colour, str]:
+    """Returns (colour, shape) of a model: theta0 a black star, the merged model blue, the others in their order.
+
+    Args:
+        name: The model.
+        known: All models of the run, in order.
+
+    Examples:
+        >>> model_look("joint", ["theta0", "joint", "merged"])
+        (1, 'square')
+    """
     if name == THETA0:
         return "ink", "star"
     if name == MERGED:
         return look(0)
-    known = [*artifacts.models, *((artifacts.frontier or {}).get("models", {}))]
     others = list(dict.fromkeys(other for other in known if other not in (THETA0, MERGED)))
     return look(1 + others.index(name)) if name in others else ("muted", "circle")
 

@@ -53,6 +53,7 @@ UNFIT: Mapping[str, str] = {
     **dict.fromkeys(("fromage", "madgrad", "rprop"), _NOT_PROPORTIONAL),
     **dict.fromkeys(("schedule_free_adamw", "schedule_free_sgd"), _OTHER_PARAMS),
     "optimistic_adam": "optax has replaced it by optimistic_adam_v2",
+    "galore": "its state has empty arrays, which checkpoints cannot hold",
 }
 """Name of an optimizer that takes a learning rate and cannot train a branch -> why not."""
 
@@ -83,9 +84,9 @@ def make_optimizer(
     """Makes the optimizer of a branch at learning rate 1; the step multiplies its updates by the rate of the schedule.
 
     So the compiled step does not depend on the schedule's length, and branches of different lengths share it. An optimizer gets
-    those of `b1`, `b2`, `eps`, and of `weight_decay` together with `mask`, that its signature has; one without `mask` is
-    followed by decoupled decay. Its other arguments keep optax's defaults. Muon takes the kernels as matrices, stacked ones
-    layer by layer, and Adam the rest.
+    those of `b1`, `b2` and `eps` that its signature has and that differ from AdamW's defaults, and `weight_decay` together with
+    `mask`; one without `mask` is followed by decoupled decay. Its other arguments keep optax's defaults. Muon takes the kernels
+    as matrices, stacked ones layer by layer, and Adam the rest.
 
     Args:
         name: "sgd", with momentum `b1`, or the name of another optimizer of optax or optax.contrib, as "adamw" or "muon".
@@ -122,9 +123,9 @@ def _sgd(decay: float, mask: Mask, momentum: float) -> optax.GradientTransformat
 def _from_optax(
     make: Callable[..., optax.GradientTransformation], decay: float, mask: Mask, settings: Mapping[str, float]
 ) -> optax.GradientTransformation:
-    """An optimizer at rate 1 with those settings that its signature has."""
-    takes = inspect.signature(make).parameters
-    given: dict[str, Any] = {key: value for key, value in settings.items() if key in takes}
+    """An optimizer at rate 1 with those settings that its signature has and that differ from AdamW's: else its own defaults."""
+    takes, usual = inspect.signature(make).parameters, inspect.signature(optax.adamw).parameters
+    given: dict[str, Any] = {key: v for key, v in settings.items() if key in takes and v != usual[key].default}
     own = {"weight_decay", "mask"} <= takes.keys()
     if own:
         given |= {"weight_decay": decay, "mask": mask}

@@ -1,1 +1,1 @@
-"""The directory of a run: where artifacts lie, how they are written, and who holds them."""
+"""The directory of a run: paths of artifacts, how they are written, and leases."""

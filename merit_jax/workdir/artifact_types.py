@@ -5,7 +5,16 @@ from typing import Any, Protocol, runtime_checkable
 
 from etils import epath
 
-from merit_jax.workdir.artifacts import INPUTS, is_current, read_arrays, read_json, write_arrays, write_json
+from merit_jax.workdir.artifacts import (
+    INPUTS,
+    is_current,
+    plain,
+    read_arrays,
+    read_inputs,
+    read_json,
+    write_arrays,
+    write_json,
+)
 from merit_jax.workdir.checksums import file_checksums, verify_checksums
 
 Inputs = Mapping[str, Any]
@@ -125,16 +134,22 @@ class ReplaceableFolder(JsonArtifact):
     Attributes:
         folder: The folder.
         draft: Where its replacement is made.
+        former: Where it is moved before it is removed.
     """
 
     def __init__(self, path: epath.Path, draft: epath.Path) -> None:
         super().__init__(path)
         self.folder, self.draft = path.parent, draft
+        self.former = draft.parent / f"{path.parent.name}.former"
 
     def begin(self, inputs: Inputs, *, overwrite: bool) -> None:
-        """Finishes a replacement that a killed process left whole."""
-        if (self.draft / self.path.name).exists():
+        """Finishes a replacement that a killed process left whole, if it is the one wanted; removes leftovers."""
+        record = self.draft / self.path.name
+        if record.exists() and (not self.folder.exists() or read_inputs(record) == plain(inputs)):
             self._replace()
+        for leftover in (self.draft, self.former):
+            if leftover.exists():
+                leftover.rmtree()
 
     def write(self, inputs: Inputs, content: Fill) -> None:  # type: ignore[override]
         """Fills a folder, writes the record into it, and puts it in place."""
@@ -146,9 +161,14 @@ class ReplaceableFolder(JsonArtifact):
             self._replace()
 
     def _replace(self) -> None:
+        """Puts the draft in place; the former folder is moved away first, since a half-removed one would seem whole."""
         if self.folder.exists():
-            self.folder.rmtree()
+            if self.former.exists():
+                self.former.rmtree()
+            self.folder.rename(self.former)
         self.draft.rename(self.folder)
+        if self.former.exists():
+            self.former.rmtree()
 
 
 class Exported(JsonArtifact):

@@ -68,7 +68,7 @@ class Workdir:
 
     @property
     def gradient_index(self) -> epath.Path:
-        """Which gradient file belongs to which dataset, and what it was made from."""
+        """Index of the gradients: file, norm and checksum of each dataset, and their inputs."""
         return self.gradients / "index.json"
 
     @property
@@ -78,7 +78,7 @@ class Workdir:
 
     @property
     def partition(self) -> epath.Path:
-        """Which dataset trains in which branch."""
+        """The datasets of each branch."""
         return self.root / "partition.json"
 
     def branch(self, index: int) -> epath.Path:

@@ -1,10 +1,14 @@
 """Refuses workdirs of an earlier version, whose artifacts have other names."""
 
+from typing import Any
+
+from etils import epath
+
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir
 
-RETIRED = ("gradients", "vmap")
-"""A key of the saved config that only version 0.1 had; its artifacts call theta0 "base"."""
+FORMER = "base"
+"""The name of theta0 in the artifacts of version 0.1."""
 
 
 def refuse_older(workdir: Workdir) -> None:
@@ -16,9 +20,24 @@ def refuse_older(workdir: Workdir) -> None:
     Raises:
         ValueError: It was.
     """
-    section, key = RETIRED
-    if workdir.config.exists() and key in (read_json(workdir.config).get(section) or {}):
+    signs = (
+        (workdir.config, "gradients", "vmap"),
+        (workdir.evaluation, "models", FORMER),
+        (workdir.frontier, "models", FORMER),
+        (workdir.projection, "cosines", FORMER),
+    )
+    if any(key in _section(path, section) for path, section, key in signs):
         raise ValueError(
             f"{workdir.root} was begun by merit_jax 0.1, whose artifacts have other names (theta0 is called base there); finish "
             "it with that version, or use another --workdir: branches can be merged from there by merge.branches"
         )
+
+
+def _section(path: epath.Path, name: str) -> Any:
+    """Returns a section of a JSON artifact; empty where there is none, or the file is damaged, which its readers refuse."""
+    try:
+        content = read_json(path) if path.exists() else {}
+    except ValueError:
+        return {}
+    section = content.get(name) if isinstance(content, dict) else None
+    return section if isinstance(section, dict) else {}

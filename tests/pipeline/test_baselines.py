@@ -1,6 +1,7 @@
 """Baselines beside a run: what they share with it, what they are, and how all are compared on suites."""
 
 import dataclasses
+import importlib
 import random
 import shutil
 from pathlib import Path
@@ -227,6 +228,16 @@ def test_a_frontier_needs_suites_of_both_kinds(finished, tmp_path, changes, said
     with pytest.raises(ValueError, match=said):
         trace_frontier(run)
     assert not run.workdir.frontier.exists()
+
+
+def test_theta0_is_measured_anew_where_the_recorded_one_was_another(run):
+    trace = importlib.import_module("merit_jax.pipeline.trace_frontier")
+    models = {name: model for name, model in trace._lines(run, everything(run)).items() if name in ("theta0", "merged")}
+    stale = {name: {"inputs": {"theta0": "another"}, "points": [[0.0, 9.0, 9.0]], "skill": 9.0} for name in models}
+    *_, last = trace._trace(run, models, stale)
+    expected = read_json(run.workdir.frontier)["models"]
+    assert {name: last["models"][name]["points"] for name in models} == {n: expected[n]["points"] for n in models}
+    assert last["models"]["theta0"]["skill"] == expected["theta0"]["skill"]
 
 
 def test_a_frontier_of_other_scales_is_named(run):

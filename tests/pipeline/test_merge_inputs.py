@@ -1,6 +1,8 @@
 """A merge of the branches that are finished says what it lacks, and takes late branches up as if they had been there."""
 
+import contextlib
 import dataclasses
+import importlib
 import json
 import shutil
 
@@ -136,6 +138,29 @@ def test_an_operator_that_is_no_running_average_merges_all_again(finished, tmp_p
     arrive(run, tmp_path, 1)
     assert run_stages(run, ("merge",))
     close(merged(run), mean(finished, dict.fromkeys(range(4), 1)))
+
+
+def test_a_branch_that_finishes_while_a_merge_begins_waits_for_the_next(finished, tmp_path, monkeypatch):
+    run, tokens = incomplete(finished, tmp_path, [3]), tokens_of(finished)
+    merge_branches = importlib.import_module("merit_jax.pipeline.merge_branches")
+    held = merge_branches.held
+
+    @contextlib.contextmanager
+    def late(*arguments):
+        arrive(run, tmp_path, 3)
+        with held(*arguments) as lease:
+            yield lease
+
+    monkeypatch.setattr(merge_branches, "held", late)
+    run_stages(run, ("merge",))
+    record = read_json(run.workdir.merge_record)
+    assert record["inputs"]["branches"][3] is None
+    assert record["tokens"] == [*tokens[:3], 0]
+    close(merged(run), mean(finished, dict(enumerate(tokens[:3]))))
+    monkeypatch.setattr(merge_branches, "held", held)
+    run_stages(run, ("merge",))
+    assert read_json(run.workdir.merge_record)["tokens"] == tokens
+    close(merged(run), mean(finished, dict(enumerate(tokens))))
 
 
 def test_a_branch_that_was_merged_and_is_gone_is_an_error(finished, tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 
 import pytest
 from etils import epath
@@ -58,7 +59,8 @@ def test_a_stage_that_does_not_apply_looks_at_nothing(run):
 
 
 def test_the_artifact_of_a_part_is_extended(run):
-    def compute(run, part):
+    def compute(run, inputs, part):
+        assert inputs == run.config
         return {"value": [*(part["value"] if part else ()), run.config["a"]]}
 
     made = stage(compute, ExtendableStage, extends=lambda old, new: old["a"] < new["a"])
@@ -151,4 +153,29 @@ def test_a_folder_stays_until_the_one_that_replaces_it_is_whole(tmp_path, killed
     else:
         artifact.write({"a": 2}, fill("new"))
     assert (root / "m" / "data").read_text() == artifact.read()["text"] == ("old" if killed else "new")
-    assert (root / "m.next").exists() == killed
+    assert not (root / "m.next").exists()
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_whole_replacement_takes_its_place_after_a_kill_at_any_moment(tmp_path, moved):
+    root = epath.Path(tmp_path)
+    artifact = ReplaceableFolder(root / "m" / "record.json", root / "m.next")
+    for folder, text in (("m", "old"), ("m.next", "new")):
+        (root / folder).mkdir()
+        (root / folder / "record.json").write_text(json.dumps({"inputs": {"a": text}}))
+    if moved:
+        (root / "m").rename(root / "m.former")
+    artifact.begin({"a": "new"}, overwrite=False)
+    assert artifact.read() == {"inputs": {"a": "new"}}
+    assert sorted(path.name for path in root.iterdir()) == ["m"]
+
+
+def test_a_replacement_for_other_inputs_is_thrown_away(tmp_path):
+    root = epath.Path(tmp_path)
+    artifact = ReplaceableFolder(root / "m" / "record.json", root / "m.next")
+    for folder in ("m", "m.next"):
+        (root / folder).mkdir()
+        (root / folder / "record.json").write_text(json.dumps({"inputs": {"a": folder}}))
+    artifact.begin({"a": "m"}, overwrite=False)
+    assert artifact.read() == {"inputs": {"a": "m"}}
+    assert not (root / "m.next").exists()

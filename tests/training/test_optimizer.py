@@ -162,3 +162,26 @@ def test_adamw_and_sgd_are_what_they_were():
     for name, expected in (("adamw", adamw), ("sgd", sgd)):
         for path, leaf in trained(make_optimizer(name, **options), leaves, 2**-7, steps=5).items():
             np.testing.assert_array_equal(leaf, trained(expected, leaves, 2**-7, steps=5)[path])
+
+
+def test_an_optimizer_keeps_its_own_constants_where_none_is_given():
+    leaves, gradient = {"w": np.float32([1.0, 2.0])}, {"w": np.float32([1e-5, -1e-5])}
+    for name in ("adafactor", "adabelief", "yogi"):
+        own = getattr(optax, name)(learning_rate=1.0)
+        ours = make_optimizer(name)
+        expected, _ = own.update(gradient, own.init(leaves), leaves)
+        found, _ = ours.update(gradient, ours.init(leaves), leaves)
+        np.testing.assert_array_equal(found["w"], expected["w"], err_msg=name)
+
+
+def test_a_constant_that_is_given_reaches_the_optimizer():
+    leaves, gradient = {"w": np.float32([1.0])}, {"w": np.float32([1e-5])}
+    own, ours = optax.yogi(1.0, eps=0.5), make_optimizer("yogi", eps=0.5)
+    expected, _ = own.update(gradient, own.init(leaves), leaves)
+    found, _ = ours.update(gradient, ours.init(leaves), leaves)
+    np.testing.assert_array_equal(found["w"], expected["w"])
+
+
+def test_an_optimizer_that_checkpoints_cannot_hold_is_refused():
+    with pytest.raises(ValueError, match=r"galore.*checkpoints cannot hold"):
+        make_optimizer("galore")

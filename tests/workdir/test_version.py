@@ -39,3 +39,19 @@ def test_new_and_unconfigured_workdirs_pass(finished, tmp_path):
     run = world.copied(finished, tmp_path)
     run.workdir.config.write_text(run.config.to_json_best_effort())
     refuse_older(run.workdir)
+
+
+@pytest.mark.parametrize("name", ["evaluation", "frontier", "projection"])
+def test_a_workdir_without_config_is_known_by_the_former_name_of_theta0(tmp_path, name):
+    workdir = Workdir.at(tmp_path)
+    section = "cosines" if name == "projection" else "models"
+    getattr(workdir, name).write_text(json.dumps({section: {"base": {}, "merged": {}}}))
+    with pytest.raises(ValueError, match=r"was begun by merit_jax 0\.1"):
+        refuse_older(workdir)
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "null", "{", '{"gradients": 3}'])
+def test_a_damaged_config_is_left_to_its_readers(tmp_path, text):
+    workdir = Workdir.at(tmp_path)
+    workdir.config.write_text(text)
+    refuse_older(workdir)

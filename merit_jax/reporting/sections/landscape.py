@@ -66,12 +66,13 @@ def connectivity_figure(artifacts: Artifacts, result: Mapping[str, Any]) -> Figu
         colour: Colour = look(place)[0] if place < SHOWN else "muted"
         pairs = zip(result["alphas"], path["losses"], strict=True)
         tips = [f"{ends}\nα = {a:.2f}: {text(loss)} nats\nbarrier {text(path['barrier'])}" for a, loss in pairs]
+        shape = "circle" if whole else "diamond"
         line = Series(
-            ends, result["alphas"], floats(path["losses"]), tips, colour, size=2.5, line=True, dashed=not whole
+            ends, result["alphas"], floats(path["losses"]), tips, colour, shape, 2.5, line=True, dashed=not whole
         )
         lines.append(line._replace(listed=place < SHOWN))
     x, y = Axis("α, share of the way", low=0, high=1), Axis("nats per supervised token")
-    note = "No hump on a line: both ends are in one valley. Dashed: between branches; full: to the merged model."
+    note = "No hump on a line: both ends are in one valley. Dashed, diamonds: between branches; circles: to the merged model."
     return Figure("connectivity", "Loss along lines between models", partial(plot, lines, x, y, height=340), note)
 
 
