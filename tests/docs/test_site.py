@@ -92,7 +92,7 @@ def test_the_site_loads_nothing_from_elsewhere():
 
 def test_every_package_has_its_tests_where_test_fast_looks():
     for package in (*(f"merit_jax/{name}" for name in api.PACKAGES), "models", "launch", "configs"):
-        words = ["make", "--dry-run", "test-fast", f"PACKAGE={package}"]
+        words = ["make", "--no-print-directory", "--dry-run", "test-fast", f"PACKAGE={package}"]
         command = subprocess.run(words, cwd=pages.ROOT, capture_output=True, text=True, check=True).stdout
         folder = command.split()[-1]
         assert folder == f"tests/{package.removeprefix('merit_jax/')}"
