@@ -137,8 +137,8 @@ def get_config() -> ConfigDict:
     c.gradients = ConfigDict()  # one gradient per dataset at theta0
     c.gradients.examples = 200  # n: calibration examples per dataset at most (paper: 200)
     c.gradients.average = "example"  # g_t averages over examples, or "token": over tokens
-    c.gradients.reduction = "stride"  # "stride" (paper) or "countsketch", whose size does not grow with the model
-    c.gradients.stride = 5  # s: every s-th entry of each leaf is kept (paper: 5)
+    c.gradients.reduction = "countsketch"  # "countsketch": its size does not grow with the model; "stride" (paper)
+    c.gradients.stride = 5  # s: one entry in every s is kept (paper: 5)
     c.gradients.width = 2**18  # coordinates of the sketch
     c.gradients.batch_size = 8  # examples per forward pass
     c.gradients.buckets = (64, 128, 256, 512, 1024, 2048)  # padded lengths in tokens; each is compiled once

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from merit_jax.core.types import Batch, LossFn, Params
 from merit_jax.diagnostics.bootstrap import bootstrap_cosines, examples_needed, gram, spearman_brown, split_half
-from merit_jax.gradients.compression import Compressor
+from merit_jax.gradients.compressor import Compressor
 from merit_jax.gradients.estimate import checked, gradient_rows
 
 

@@ -10,8 +10,10 @@ from scipy import stats
 from merit_jax.conflict import cosine_similarity
 from merit_jax.core import tree
 from merit_jax.core.types import Batch, LossFn, Params
-from merit_jax.gradients.compression import Compressor, Concatenated, CountSketch, Stride, leaf_shardings
+from merit_jax.gradients.compressor import Compressor, Concatenated, leaf_shardings
+from merit_jax.gradients.count_sketch import CountSketch
 from merit_jax.gradients.estimate import checked, gradient_rows
+from merit_jax.gradients.stride import Stride
 
 
 class Fidelity(NamedTuple):

@@ -14,7 +14,8 @@ from merit_jax.core import tree
 from merit_jax.core.registry import lookup
 from merit_jax.core.sharding import to_host
 from merit_jax.core.types import Array, Batch, Leaves, LossFn, Params
-from merit_jax.gradients.compression import Compressor, leaf_shardings, make_compressor
+from merit_jax.gradients.compression import make_compressor
+from merit_jax.gradients.compressor import Compressor, leaf_shardings
 
 
 def dataset_gradients(
@@ -25,7 +26,7 @@ def dataset_gradients(
     names: Sequence[str] | None = None,
     trainable: Sequence[str] = (".*",),
     average: str = "example",
-    reduction: str = "stride",
+    reduction: str = "countsketch",
     stride: int = 5,
     width: int = 2**18,
     datasets_per_step: int = 1,
@@ -42,8 +43,7 @@ def dataset_gradients(
         names: Dataset names for error messages.
         trainable: Regular expressions over parameter paths; other leaves have no part in g_t.
         average: "example" or "token".
-        reduction: "stride" keeps every `stride`-th entry along the last axis of each leaf; "countsketch" hashes all
-            entries into `width` buckets.
+        reduction: "countsketch" hashes all entries into `width` buckets; "stride" keeps one entry in every `stride`.
         stride: s of the paper (5 keeps 20 %).
         width: Coordinates of the sketch.
         datasets_per_step: Datasets that are differentiated together, each with its own accumulator.
@@ -61,7 +61,7 @@ def dataset_gradients(
         ...     return params["w"][batch.tokens].sum(axis=1), batch.weights.sum(axis=1)
         >>> ids = np.array([[0, 1], [1, 1]], np.int32)
         >>> batch = Batch(tokens=ids, targets=ids, weights=np.ones((2, 2), np.float32), positions=ids, segments=ids)
-        >>> dataset_gradients(loss, {"w": np.zeros(2, np.float32)}, [[batch]], stride=1).tolist()
+        >>> dataset_gradients(loss, {"w": np.zeros(2, np.float32)}, [[batch]], reduction="stride", stride=1).tolist()
         [[0.25, 0.75]]
     """
     names = list(names) if names is not None else [str(index) for index in range(len(batches))]

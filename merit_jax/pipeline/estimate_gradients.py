@@ -9,18 +9,22 @@ import jax
 from merit_jax.core.progress import bar
 from merit_jax.core.types import Dataset
 from merit_jax.data.bucketing import calibration_examples
-from merit_jax.gradients.compression import Compressor, make_compressor
+from merit_jax.gradients.compression import make_compressor
+from merit_jax.gradients.compressor import Compressor
 from merit_jax.gradients.estimate import DatasetsPerStep, checked, fit_datasets_per_step, gradient_rows
 from merit_jax.gradients.store import GradientStore, NewRow
 from merit_jax.pipeline.calibration import batches_of, calibration_batches
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import GrowingStage
-from merit_jax.workdir.artifacts import plain
+from merit_jax.workdir.artifacts import plain, read_inputs
 
 log = logging.getLogger("merit_jax")
 
 SHARE = 4
 """The divisor of a device's memory that gives the budget for gradients of datasets side by side."""
+
+COORDINATES = "coordinates"
+"""Key, among the inputs of a store, of the definition of what is kept of a gradient."""
 
 
 def _estimate(run: Run, index: Mapping[str, Any] | None) -> Iterator[NewRow]:
@@ -68,17 +72,32 @@ def _inputs(run: Run) -> dict[str, Any]:
     """Everything that all rows of the store have in common."""
     cfg = run.config.gradients
     keys = ["examples", "average", "reduction", "stride" if cfg.reduction == "stride" else "width"]
+    kept = {COORDINATES: compressor(run).definition}
     return {
         "theta0": run.theta0_fingerprint,
         "text": run.text_inputs,
         "trainable": list(run.config.train.trainable),
-        "gradients": {key: cfg[key] for key in keys},
+        "gradients": {key: cfg[key] for key in keys} | kept,
     }
 
 
-estimate_gradients = GrowingStage(
-    _inputs, _estimate, lambda run: GradientStore(run.workdir.gradients), name="gradients"
-)
+def _store(run: Run) -> GradientStore:
+    """Returns the store.
+
+    Raises:
+        ValueError: It has coordinates of a former definition, and the run does not overwrite.
+    """
+    store = GradientStore(run.workdir.gradients)
+    if store.path.exists() and not run.overwrite and COORDINATES not in read_inputs(store.path).get("gradients", ()):
+        raise ValueError(
+            f"{store.path} has gradients of an earlier version, which kept whole columns of each kernel (stride) or hashed all "
+            "leaves alike (countsketch): their cosines are farther from those of whole gradients, and cannot be compared with "
+            "new ones. Take them again with --overwrite, or use another --workdir"
+        )
+    return store
+
+
+estimate_gradients = GrowingStage(_inputs, _estimate, _store, name="gradients")
 """Takes one gradient per dataset at theta0; datasets that are new in the mixture are added."""
 
 

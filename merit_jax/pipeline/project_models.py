@@ -8,7 +8,7 @@ import numpy as np
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.core.types import LeafReader
-from merit_jax.gradients.compression import Compressor
+from merit_jax.gradients.compressor import Compressor
 from merit_jax.gradients.store import GradientStore, StoredRow
 from merit_jax.pipeline.estimate_gradients import compressor
 from merit_jax.pipeline.run import Run

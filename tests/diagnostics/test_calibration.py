@@ -5,7 +5,7 @@ import pytest
 
 from merit_jax.diagnostics.bootstrap import bootstrap_cosines, examples_needed, gram, spearman_brown, split_half
 from merit_jax.diagnostics.calibration import Blocks, calibration
-from merit_jax.gradients.compression import Stride
+from merit_jax.gradients.stride import Stride
 from tests.support import toy
 
 RNG = np.random.default_rng(0)

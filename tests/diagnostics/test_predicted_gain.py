@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from merit_jax.diagnostics.predicted_gain import gradient_curvature, partition_gain, split_gain
-from merit_jax.gradients.compression import Stride
+from merit_jax.gradients.stride import Stride
 from tests.support import toy
 
 

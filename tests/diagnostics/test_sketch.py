@@ -6,7 +6,8 @@ from scipy import stats
 
 from merit_jax.core import tree
 from merit_jax.diagnostics.sketch import sketch
-from merit_jax.gradients.compression import CountSketch, Stride
+from merit_jax.gradients.count_sketch import CountSketch
+from merit_jax.gradients.stride import Stride
 from tests.support import toy
 
 NAMES = ["a", "b", "c", "d"]

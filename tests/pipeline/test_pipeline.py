@@ -69,7 +69,7 @@ def test_a_second_run_changes_nothing_and_loads_no_weights(finished, tmp_path, m
 @pytest.mark.parametrize(
     ("changes", "stages", "said"),
     [
-        ({"gradients.stride": 3}, ("gradients",), r"gradients/index\.json .*: gradients\.stride: 5 -> 3\."),
+        ({"gradients.width": 512}, ("gradients",), r"gradients/index\.json .*: gradients\.width: 262144 -> 512\."),
         ({"mixture.max_train": 4}, ("mixture",), r"mixture\.json .*: text\.max_train: 0 -> 4\."),
         ({"seed": 1}, ("partition",), r"text\.seed: 0 -> 1"),
         ({"train.learning_rate": 0.5}, ("train",), r"branches/0/\w+\.json .*: train\.learning_rate: 0\.001 -> 0\.5\."),
@@ -194,7 +194,7 @@ def test_fewer_datasets_than_branches_are_refused(finished, tmp_path):
         ("partition.method", "partition", "median_split, joint, random, kmeans, conflict_induced, replicate, examples"),
         ("merge.method", "merge", "token_weighted, uniform, interpolate"),
         ("train.optimizer", "train", "adamw, sgd"),
-        ("gradients.reduction", "gradients", "stride, countsketch"),
+        ("gradients.reduction", "gradients", "countsketch, stride"),
     ],
 )
 def test_an_unknown_name_lists_the_known_ones(finished, tmp_path, key, stage, known):

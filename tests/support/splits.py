@@ -9,8 +9,8 @@ from merit_jax import conflict
 from merit_jax.core import tree
 from merit_jax.diagnostics import hessian
 from merit_jax.diagnostics.predicted_gain import gradient_curvature, split_gain
-from merit_jax.gradients.compression import Stride
 from merit_jax.gradients.estimate import dataset_gradients
+from merit_jax.gradients.stride import Stride
 from merit_jax.partition import PARTITIONERS
 from tests.support import toy
 
