@@ -11,9 +11,9 @@ The sources are LVIS-Instruct4V, Vision-FLAN, The Cauldron, LLaVA-Human-Preferen
 VLGuard; a manifest names one dataset per source or task (docs/reference/manifest.md: `group_by` for Vision-FLAN, one parquet
 file per set of The Cauldron). llava_7b_stage1.py says how the base is composed.
 
-From the paper: model, sources, the decoder alone trained (all of it), r = 2, 200 calibration examples, stride 5, three seeds
-(--config.seed). Learning rate, batch, schedule and lengths we have not found stated: 1e-5 is LLaVA-OneVision's, 128 examples
-per step LLaVA-1.5's, the lengths are ours.
+From the paper: model, sources, the decoder alone trained (all of it), r = 2, 200 calibration examples, three seeds
+(--config.seed); its stride of 5 is --config.gradients.reduction=stride. Learning rate, batch, schedule
+and lengths we have not found stated: 1e-5 is LLaVA-OneVision's, 128 examples per step LLaVA-1.5's, the lengths are ours.
 """
 
 from configs import common

@@ -7,8 +7,8 @@ Command: python -m launch.run --config=configs/qwen2_5_3b_flan.py:merit2d --work
 Arg:     joint, merit1d, merit2d, random2, random4, conflict4, soup2, ...
 
 From the paper: the model, 66 tasks (one JSON Lines file each, FLAN's `inputs` and `targets`), r, 200 calibration examples,
-stride 5, AdamW, one epoch. The paper does not state learning rate, batch size, schedule or row length for this study; ours
-are the usual values for full fine-tuning of a 3B model.
+AdamW, one epoch; its stride of 5 is --config.gradients.reduction=stride. The paper does not state
+learning rate, batch size, schedule or row length for this study; ours are the usual values for full fine-tuning of a 3B model.
 """
 
 from configs import common

@@ -13,7 +13,8 @@ Before:  in the model's preprocessor_config.json set "max_pixels": 614656 (784x7
          "image_root": "images_191task_1k", "group_by": "task_name", "held_out": 0.05}}.
 
 From the paper: the model, 136 of the tasks (which it does not name: those with at least 50 examples, mixture.include lists
-yours), the decoder alone trained, images up to 784x784, AdamW, 200 calibration examples, stride 5, r = 1, 2, 3, one epoch.
+yours), the decoder alone trained, images up to 784x784, AdamW, 200 calibration examples, r = 1, 2, 3, one epoch;
+its stride of 5 is --config.gradients.reduction=stride.
 Learning rate, schedule, batch (it searches joint training's) and lengths we have not found stated: 1e-5 is LLaVA-OneVision's,
 128 examples per step LLaVA-1.5's, the lengths are ours.
 """

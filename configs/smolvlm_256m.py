@@ -12,7 +12,7 @@ The manifest is that of qwen2_5_vl_3b_vision_flan.py. The model's own image proc
 and cuts 512x512 tiles of 64 tokens: 13 tiles for most photographs, 17 at most. "size": {"longest_edge": 1024} in
 preprocessor_config.json makes that 5 and halves every length below.
 
-From the paper: model, tasks with at least 50 examples, calibration (200 here, 50 in that study), stride. Learning rate and
+From the paper: model, tasks with at least 50 examples, calibration (200 here, 50 in that study). Learning rate and
 batch are ours, the same as for the 3B model; lengths follow from the tiles.
 """
 

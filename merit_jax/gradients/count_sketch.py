@@ -104,9 +104,10 @@ class CountSketch(Compressor):
         block = min(rows, max(1, BLOCK // columns))
 
         def add(start: Any, total: jax.Array, count: int) -> jax.Array:
-            own = jax.lax.dynamic_slice(row_of, (start,), (count,))[:, None]
-            bucket, sign = self.places(path, own, (starts[-1] + jax.lax.iota(jnp.uint32, columns))[None])
-            return total.at[bucket].add(sign * jax.lax.dynamic_slice(matrix, (start, 0), (count, columns)))
+            place = jax.lax.dynamic_slice(row_of, (start,), (count,))[:, None]
+            bucket, sign = self.places(path, place, (starts[-1] + jax.lax.iota(jnp.uint32, columns))[None])
+            own = jax.lax.dynamic_slice(matrix, (start, 0), (count, columns)).astype(jnp.float32)
+            return total.at[bucket].add(sign * own)
 
         total = jax.lax.fori_loop(0, rows // block, lambda i, total: add(i * block, total, block), total)
         return add(rows - rows % block, total, rows % block) if rows % block else total

@@ -41,7 +41,7 @@ def test_gradients_are_means_over_examples_or_tokens(average, vmap):
 def test_how_examples_are_batched_does_not_matter():
     whole = toy.random_batch(5, rows=8)
     parts = [jax.tree.map(lambda x, i=i: x[i : i + 4], whole) for i in (0, 4)]
-    got = dataset_gradients(toy.loss, toy.params(), [[whole], parts], stride=1)
+    got = dataset_gradients(toy.loss, toy.params(), [[whole], parts], reduction="stride", stride=1)
     np.testing.assert_allclose(got[0], got[1], rtol=1e-5, atol=1e-6)
 
 

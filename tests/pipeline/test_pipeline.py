@@ -1,5 +1,6 @@
 """All of MERIT on a tiny checkpoint: what it leaves, what it does not do twice, and what merging gives."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from launch.wiring import open_run
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves, OverlayLeaves
 from merit_jax.pipeline.stages import run_stages
-from merit_jax.workdir.artifacts import read_arrays, read_json
+from merit_jax.workdir.artifacts import read_arrays, read_json, write_json
 from merit_jax.workdir.paths import Workdir
 from models import load_pretrained
 from tests.support import world
@@ -87,6 +88,17 @@ def test_a_changed_key_is_named_and_nothing_is_changed(finished, tmp_path, chang
     after = mtimes(run.workdir.root)
     assert {path: time for path, time in after.items() if path in before} == before
     assert all("/tokens/" in path for path in after.keys() - before.keys())
+
+
+def test_gradients_of_former_coordinates_are_refused_with_a_sentence(finished, tmp_path):
+    run = world.copied(finished, tmp_path)
+    index = read_json(run.workdir.gradient_index)
+    del index["inputs"]["gradients"]["coordinates"]
+    write_json(run.workdir.gradient_index, index)
+    with pytest.raises(ValueError, match=r"index\.json has gradients of an earlier version, .* --overwrite, or use another"):
+        run_stages(run, ["gradients"])
+    run_stages(dataclasses.replace(run, overwrite=True), ["gradients"])
+    assert "coordinates" in read_json(run.workdir.gradient_index)["inputs"]["gradients"]
 
 
 def test_overwrite_makes_what_changed_again(finished, tmp_path):

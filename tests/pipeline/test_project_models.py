@@ -5,6 +5,7 @@ import pytest
 
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.gradients.store import GradientStore
+from merit_jax.pipeline.estimate_gradients import compressor
 from merit_jax.pipeline.project_models import project_models
 from merit_jax.workdir.artifacts import read_json
 from tests.support import world
@@ -16,10 +17,8 @@ def gradients_of(run):
 
 def test_cosines_are_those_of_the_way_down_from_theta0_with_each_gradient(finished):
     theta0, merged = world.host(finished.theta0.leaves()), world.host(OrbaxLeaves(finished.workdir.merged_params))
-    stride = finished.config.gradients.stride
-    way = np.concatenate([(theta0[path] - merged[path])[..., ::stride].ravel() for path in sorted(theta0)]).astype(
-        float
-    )
+    kept = compressor(finished)
+    way = kept({path: theta0[path] - merged[path] for path in theta0}).astype(float)
     rows = [row.astype(float) for row in gradients_of(finished)]
     expected = [way @ row / np.linalg.norm(way) / np.linalg.norm(row) for row in rows]
     found = read_json(finished.workdir.projection)["cosines"]

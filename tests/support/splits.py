@@ -38,7 +38,9 @@ class Mixture(NamedTuple):
         """MERIT's split into two: dataset gradients, cosines, the first axis, the median."""
         batches = [[self.toy.batch([t])] for t in range(len(self.M))]
         params = tree.join(self.theta0, self.toy.frozen)
-        G = dataset_gradients(toy.quadratic_loss, params, batches, trainable=("head", "tail"), stride=1)
+        G = dataset_gradients(
+            toy.quadratic_loss, params, batches, trainable=("head", "tail"), reduction="stride", stride=1
+        )
         scores = conflict.principal_axes(conflict.cosine_similarity(G), 1).scores
         return PARTITIONERS["median_split"](scores, [1] * len(self.M))
 
