@@ -38,7 +38,7 @@ def run_result(
         mean=entry.get("suites_mean", entry.get("mean"))["accuracy"],
         retained=entry.get("retained"),
         skill=entry.get("skill"),
-        kept_skill=line["skill"] if line else None,
+        kept_skill=line["kept"]["skill"] if line else None,
         points=tuple(tuple(point) for point in line["points"]) if line else (),
         loss=entry["mean"]["loss"] if "mean" in entry else None,
         mixture_loss=entry.get("mixture_loss"),
