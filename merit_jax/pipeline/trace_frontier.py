@@ -95,7 +95,8 @@ def _trace(run: Run, models: dict[str, EvaluatedModel], known: dict[str, Any]) -
     if not wanted:
         return
     tracer = _Tracer(run, models, None if THETA0 in wanted else known[THETA0])
-    known = {THETA0: tracer.entry(THETA0, [tracer.theta0]), **known} if THETA0 in wanted else known
+    base = tracer.entry(THETA0, [tracer.theta0]) if THETA0 in wanted else known[THETA0]
+    known = {THETA0: base, **{name: entry for name, entry in known.items() if name != THETA0}}
     scaled = [name for name in wanted if name != THETA0]
     with bar(len(scaled), "frontier", "model") as progress:
         for name in scaled:
