@@ -26,7 +26,7 @@ def question_ids(records: Sequence[Record]) -> list[str]:
     Examples:
         >>> record = Record(({"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}), None, "a.jsonl:1")
         >>> question_ids([record, record._replace(facts=("4",)), record._replace(where="b.jsonl:7")])
-        ['3f0c7f7e9a52', '3f0c7f7e9a52', '3f0c7f7e9a52-2']
+        ['350217b1061c', '388600b6b3cf', '350217b1061c-2']
     """
     seen: Counter[str] = Counter()
     ids = []

@@ -1,4 +1,4 @@
-"""What a run's models are scored with: its suites, in the halves that choose scales and that are reported, and batch shapes."""
+"""Evaluators of a run's suites, in the halves that choose scales and that are reported, and the shapes of their batches."""
 
 from merit_jax.core.types import Params
 from merit_jax.evaluation.batch_shapes import BatchShapes
