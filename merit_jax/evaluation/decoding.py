@@ -17,7 +17,7 @@ from merit_jax.evaluation.not_finite import NotFiniteError
 CHECK_EVERY = 32
 """Tokens that are written between two checks for responses that have ended."""
 
-NO_TOKEN = -1
+NO_TOKEN = -2
 """Stands for a token whose logits are not finite, so that no token is the likeliest."""
 
 Ended = Callable[[list[np.ndarray]], np.ndarray]
