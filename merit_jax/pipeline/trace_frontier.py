@@ -136,7 +136,8 @@ class _Tracer:
             yield self._measure(name, scale, tree.axpy(scale, vector, theta0), recorded=False)
 
     def entry(self, name: str, found: Sequence[Scaled]) -> dict[str, Any]:
-        """Returns one model's entry, as JSON values."""
+        """Returns one model's entry, as JSON values, the smallest scale first."""
+        found = sorted(found, key=lambda one: one.choosing.scale)
         scale = choose_scale([one.choosing for one in found], self._run.config.frontier.retention)
         (kept,) = (one for one in found if one.choosing.scale == scale)
         return {
