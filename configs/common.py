@@ -192,15 +192,17 @@ def get_config() -> ConfigDict:
     c.evaluate.buckets = (64, 128, 256, 512, 1024, 2048)  # padded lengths in tokens
     c.evaluate.image_buckets = (0,)[:0]  # padded numbers of image tokens; empty: as many as the row has tokens
     c.evaluate.max_new_tokens = 32  # largest number of tokens of a generated response
-    c.evaluate.mixture_examples = 0  # training examples per dataset on which the loss is reported; 0: none
+    c.evaluate.mixture_examples = (
+        0  # as many examples of each dataset: their loss by tokens, not the mixture's; 0: none
+    )
     c.evaluate.suites = ""  # manifest or glob of record files that are no dataset of the mixture; empty: none
-    c.evaluate.max_suite_records = 0  # records per suite, drawn by seed; 0: all
+    c.evaluate.max_suite_records = 0  # records per suite (with frontier.scales of its reporting half), by seed; 0: all
     c.evaluate.retained = ("",)[:0]  # suites (names, patterns) of what theta0 could already do; others: skill
 
     c.frontier = ConfigDict()  # retained score and skill along each task vector
-    c.frontier.scales = (0.0,)[:0]  # multiples of each task vector that are evaluated on the suites; empty: no frontier
-    c.frontier.max_records = 0  # records per suite; 0: all
-    c.frontier.retention = 0.95  # skill is reported where this share of theta0's retained score is kept
+    c.frontier.scales = (0.0,)[:0]  # multiples of each task vector that are evaluated; empty: no frontier, whole suites
+    c.frontier.max_records = 0  # records of each suite's other half, on which a scale is chosen, drawn by seed; 0: all
+    c.frontier.retention = 0.95  # a scale is chosen among those that keep this share of theta0's retained score
 
     c.diagnostics = ConfigDict()  # measurements of launch.diagnose
     c.diagnostics.joint = ""  # workdir of a joint run to compare with; empty: baselines/joint of this run, if there

@@ -2,7 +2,8 @@
 
 python -m launch.evaluate --model=runs/quickstart-text/merged/hf --suite=paper_text --tasks=hellaswag,boolq --limit=100 --out=DIR
 
-A suite is a name from configs/suites/ or a YAML file like those. DIR gets `results.json` and, per task, `samples/TASK.jsonl`.
+A suite is a name from configs/suites/ or a YAML file like those. DIR gets `results.json` and, per task, `samples/TASK.jsonl`. The
+starting checkpoint of a merged model is evaluated too, so that the table has theta0's scores (--theta0).
 """
 
 import json
@@ -22,13 +23,17 @@ from launch.console import app
 from launch.wiring import open_run
 from merit_jax.core import sharding
 from merit_jax.evaluation.batch_shapes import BatchShapes, doubling_buckets
-from merit_jax.workdir.artifacts import write_json, write_text
+from merit_jax.workdir.artifacts import read_json, write_json, write_text
+from merit_jax.workdir.paths import THETA0, is_remote
 from models.processing.generation_config import read_generation
 from models.processing.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from merit_jax.evaluation.lm_eval_adapter import HarnessModel
-    from merit_jax.evaluation.lm_eval_suites import Report, Suite
+    from merit_jax.evaluation.lm_eval_suites import Report, Result, Suite
+
+MODEL = "model"
+"""The name of the evaluated model among the reports; the other is theta0."""
 
 SUITES = Path(configs.__file__).parent / "suites"
 log = logging.getLogger("merit_jax")
@@ -71,44 +76,101 @@ def open_harness_model(path: str, *, dtype: str, max_length: int | None, batch_s
     return HarnessModel(pretrained.model, params, tokenizer, layout, max_length=longest, stop=generation.stop)
 
 
-def as_json(report: "Report", suite: "Suite") -> dict[str, Any]:
-    """Returns the content of results.json: the scores, and all that they depend on."""
+def theta0_of(model: str, given: str | None) -> str | None:
+    """Finds the starting checkpoint of a model.
+
+    Args:
+        model: The model.
+        given: Of --theta0; None: the checkpoint that the model's `merit.json` names, if it is there; "": none.
+
+    Returns:
+        The checkpoint; None if there is none to evaluate.
+    """
+    if given is not None:
+        return given or None
+    record = epath.Path(model) / "merit.json"
+    path = read_json(record).get("config", {}).get("model", {}).get("path") if record.exists() else None
+    if not path:
+        return None
+    if not _is_here(path):
+        log.warning("the table has no theta0: %s, which %s names, is not here; give it by --theta0", path, record)
+        return None
+    return path
+
+
+def _is_here(path: str) -> bool:
+    """Returns whether a checkpoint can be opened: a local path, or a shipped model that is installed."""
+    try:
+        return not is_remote(path) and open_run.resolve(path).exists()
+    except ImportError:
+        return False
+
+
+def as_json(models: dict[str, str], reports: dict[str, "Report"], suite: "Suite") -> dict[str, Any]:
+    """Returns the content of results.json: the model's scores, all that they depend on, and theta0's scores.
+
+    Args:
+        models: "theta0", where it is evaluated, and "model" -> its path.
+        reports: The same -> its report.
+        suite: The suite.
+    """
+    report, theta0 = reports[MODEL], reports.get(THETA0)
     return {
-        "model": FLAGS.model,
+        "model": models[MODEL],
         "suite": str(suite.file),
         "limit": FLAGS.limit,
         "chat": FLAGS.chat,
         "lm_eval": report.harness,
         "mean": report.mean,
-        "results": {name: result._asdict() for name, result in report.results.items()},
+        "results": _results(report),
+        **({THETA0: {"model": models[THETA0], "mean": theta0.mean, "results": _results(theta0)}} if theta0 else {}),
     }
 
 
-def write(report: "Report", suite: "Suite", out: epath.Path) -> None:
-    """Writes the results and every task's samples."""
+def _results(report: "Report") -> dict[str, Any]:
+    return {name: result._asdict() for name, result in report.results.items()}
+
+
+def write(models: dict[str, str], reports: dict[str, "Report"], suite: "Suite", out: epath.Path) -> None:
+    """Writes the results and every task's samples, those of theta0 in a folder of their own; arguments as for `as_json`."""
     from lm_eval.utils import handle_non_serializable
 
-    for task, samples in report.samples.items():
-        lines = [json.dumps(sample, default=handle_non_serializable, ensure_ascii=False) + "\n" for sample in samples]
-        write_text(out / "samples" / f"{task}.jsonl", "".join(lines))
-    write_json(out / "results.json", as_json(report, suite))
+    for name, report in reports.items():
+        folder = out / "samples" if name == MODEL else out / "samples" / name
+        for task, samples in report.samples.items():
+            lines = [json.dumps(sample, default=handle_non_serializable, ensure_ascii=False) for sample in samples]
+            write_text(folder / f"{task}.jsonl", "".join(line + "\n" for line in lines))
+    write_json(out / "results.json", as_json(models, reports, suite))
 
 
-def print_report(report: "Report") -> None:
-    """Prints one line per benchmark, then their mean."""
-    table = Table("benchmark", "metric", "shots", "records", "score (%)", title_justify="left")
-    for name, result in report.results.items():
-        error = "" if result.stderr is None else f" ± {100 * result.stderr:.1f}"
+def print_report(reports: dict[str, "Report"]) -> None:
+    """Prints one line per benchmark, then their mean, with a column for theta0 and the model."""
+    table = Table("benchmark", "metric", "shots", "records", title_justify="left")
+    for name in reports:
+        table.add_column("score (%)" if name == MODEL else f"{name} (%)", justify="right")
+    for name, result in reports[MODEL].results.items():
         shots = "" if result.shots is None else str(result.shots)
-        table.add_row(escape(name), result.metric, shots, str(result.records), f"{100 * result.score:.1f}{error}")
+        scores = [_score(report.results[name]) for report in reports.values()]
+        table.add_row(escape(name), result.metric, shots, str(result.records), *scores)
     table.add_section()
-    table.add_row("mean", "", "", "", f"{100 * report.mean:.1f}", style="bold")
+    table.add_row("mean", "", "", "", *(f"{100 * report.mean:.1f}" for report in reports.values()), style="bold")
     Console().print(table)
+
+
+def _score(result: "Result") -> str:
+    error = "" if result.stderr is None else f" ± {100 * result.stderr:.1f}"
+    return f"{100 * result.score:.1f}{error}"
 
 
 def define_flags() -> None:
     """Defines the command's flags."""
     flags.DEFINE_string("model", None, "Hugging Face folder, .gguf file or name of a shipped model.", required=True)
+    flags.DEFINE_string(
+        "theta0",
+        None,
+        "Checkpoint that the model was trained from, whose scores are a column too; left out: the one that the model's "
+        "merit.json names, if it is there; empty: none.",
+    )
     flags.DEFINE_string("suite", None, "Name of a suite in configs/suites/, or a file like them.", required=True)
     flags.DEFINE_list("tasks", [], "Some of the suite's tasks; empty: all.")
     flags.DEFINE_integer("limit", None, "Records of each task, the first ones; left out: all.", lower_bound=1)
@@ -128,14 +190,20 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"{error.name} is not installed; pip install 'merit-jax[eval]'") from None
     suite = lm_eval_suites.read_suite(suite_file(FLAGS.suite), FLAGS.tasks)
     tasks = lm_eval_suites.load_tasks(suite, run_code=FLAGS.run_code)
-    model = open_harness_model(FLAGS.model, dtype=FLAGS.dtype, max_length=FLAGS.max_length, batch_size=FLAGS.batch_size)
-    report = lm_eval_suites.evaluate_suite(
-        model, suite, tasks, limit=FLAGS.limit, chat=FLAGS.chat, run_code=FLAGS.run_code
-    )
+    theta0 = theta0_of(FLAGS.model, FLAGS.theta0)
+    models = {**({THETA0: theta0} if theta0 else {}), MODEL: FLAGS.model}
+    reports = {}
+    for name, path in models.items():
+        log.info("evaluating %s, %s", name, path)
+        model = open_harness_model(path, dtype=FLAGS.dtype, max_length=FLAGS.max_length, batch_size=FLAGS.batch_size)
+        reports[name] = lm_eval_suites.evaluate_suite(
+            model, suite, tasks, limit=FLAGS.limit, chat=FLAGS.chat, run_code=FLAGS.run_code
+        )
+        del model  # frees its parameters before the next are read
     if app.is_first_process():
-        print_report(report)
+        print_report(reports)
         if FLAGS.out:
-            write(report, suite, epath.Path(FLAGS.out))
+            write(models, reports, suite, epath.Path(FLAGS.out))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ from rich.table import Table
 
 from launch.console.diagnostics_summary import summarise_diagnostics
 from merit_jax.comparison.statistics import standard_error
+from merit_jax.reporting.frontier import kept_scores
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir
+from merit_jax.workdir.scores import read_evaluation, read_frontier
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -31,11 +33,13 @@ def print_evaluation(workdir: Workdir) -> None:
     """Prints the scores of every model per dataset and per suite, if they have been evaluated."""
     if not workdir.evaluation.exists():
         return
-    models = read_json(workdir.evaluation)["models"]
+    content = read_evaluation(workdir)
+    models, half = content["models"], content["inputs"]["half"]
     if all("datasets" in model for model in models.values()):
         console.print(_scores(models, "datasets", "Held-out loss (nats/token) and accuracy (%)", _loss_and_accuracy))
     if all("suites" in model for model in models.values()):
-        console.print(_scores(models, "suites", "Held-out suites: accuracy (%)", _accuracy))
+        records = "" if half == "all" else f", {half} half"
+        console.print(_scores(models, "suites", f"Held-out suites{records}: accuracy (%)", _accuracy))
 
 
 def _scores(models: dict[str, Any], part: str, title: str, show: Callable[[dict[str, Any]], str]) -> Table:
@@ -78,23 +82,30 @@ def _accuracy(scores: dict[str, Any]) -> str:
 
 
 def print_frontier(workdir: Workdir) -> None:
-    """Prints retained score and skill of every model at every scale of its task vector, if the run has a frontier."""
+    """Prints retained score and skill of every model at every scale of its task vector, if the run has a frontier.
+
+    The last lines are the scores at the scale that is chosen for each model, on the half that does not choose.
+    """
     if not workdir.frontier.exists():
         return
-    content = read_json(workdir.frontier)
-    share = content["inputs"]["frontier"]["retention"]
-    title = "Frontier: retained, skill (%) of theta0 + λ · task vector"
+    content = read_frontier(workdir)
+    models, share = content["models"], content["inputs"]["frontier"]["retention"]
+    title = (
+        "Frontier: retained, skill (%) of theta0 + λ · task vector on the reporting half; λ is chosen on the other half"
+    )
     table = Table("λ", title=title, title_justify="left")
-    models = {name: model for name, model in content["models"].items() if len(model["points"]) > 1}
+    points = {name: {point[0]: point[1:] for point in model["points"]} for name, model in models.items()}
     for name in models:
         table.add_column(escape(name), justify="right")
-    for row in zip(*(model["points"] for model in models.values()), strict=True):
-        table.add_row(f"{row[0][0]:g}", *(f"{100 * retained:.1f} {100 * skill:5.1f}" for _, retained, skill in row))
+    for scale in sorted({scale for line in points.values() for scale in line}):
+        found = [line.get(scale) for line in points.values()]
+        table.add_row(
+            f"{scale:g}", *("" if one is None else f"{100 * one[0]:.1f} {100 * one[1]:5.1f}" for one in found)
+        )
     table.add_section()
-    skills = [model["skill"] for model in models.values()]
-    table.add_row(
-        f"skill at {share:.0%}", *("none" if skill is None else f"{100 * skill:.1f}" for skill in skills), style="bold"
-    )
+    kept = kept_scores(models).values()
+    table.add_row(f"skill at {share:.0%}", *map(str, kept), style="bold")
+    table.add_row("retained there", *(f"{one.retained:.1f} ({one.share:.0f} %)" for one in kept))
     console.print(table)
 
 

@@ -11,11 +11,12 @@ from configs.common import parse
 from launch.experiments.gains import Gain
 from merit_jax.comparison.results import MethodResult
 from merit_jax.reporting.figures import Axis, can_draw, png, scale, svg, tip
-from merit_jax.reporting.frontier import Point, frontier, scaled
+from merit_jax.reporting.frontier import HALVES, Point, frontier, scaled
 from merit_jax.reporting.labels import model_look
 from merit_jax.reporting.theme import COLOURS, GROUP_SHAPES, LIGHT, SHAPES, hex_of, look
-from merit_jax.workdir.artifacts import read_json, write_bytes
+from merit_jax.workdir.artifacts import write_bytes
 from merit_jax.workdir.paths import THETA0, Workdir
+from merit_jax.workdir.scores import read_evaluation, read_frontier
 
 RATE_SHAPES = [*(SHAPES[name] for name in GROUP_SHAPES), "triangle-down", "cross"]
 """Shapes of learning rates."""
@@ -29,10 +30,10 @@ def draw_frontier(workdir: Workdir) -> epath.Path | None:
     """
     if not workdir.frontier.exists() or not can_draw():
         return None
-    content = read_json(workdir.frontier)
+    content = read_frontier(workdir)
     lines = {name: model["points"] for name, model in content["models"].items()}
     (base,) = lines.pop(THETA0)
-    known = read_json(workdir.evaluation)["models"] if workdir.evaluation.exists() else content["models"]
+    known = read_evaluation(workdir)["models"] if workdir.evaluation.exists() else content["models"]
     chart = frontiers(base, lines, content["inputs"]["frontier"]["retention"], [*known, *content["models"]])
     return _write(chart, workdir.frontier)
 
@@ -73,16 +74,18 @@ def frontiers(
     """Returns a chart of several frontiers; of many, each has a panel of its own, with joint training's in grey.
 
     Args:
-        base: (0, retained, skill) of theta0.
+        base: (0, retained, skill) of theta0, on the reporting half as all points.
         lines: Label -> (scale, retained, skill) of each scale.
         retention: Share of theta0's retained score that counts as kept.
         known: All models of the run in order, which decides their looks; None: the lines.
     """
+    import altair as alt
+
     if len(lines) <= COLOURS:
         names = list(lines if known is None else known)
         series = [scaled(label, points, *model_look(label, names)) for label, points in lines.items()]
-        return frontier(base, series, retention)
-    import altair as alt
+        title = alt.TitleParams("What is retained against what is learnt", subtitle=[HALVES])
+        return frontier(base, series, retention).properties(title=title)
 
     _, xs, ys = zip(base, *(point for points in lines.values() for point in points), strict=True)
     axes = Axis("retained (%)", 0, 105 * max(xs)), Axis("skill (%)", 95 * min(ys), 105 * max(ys))
@@ -93,7 +96,8 @@ def frontiers(
         panel = frontier(base, series, retention, axes=axes, panel=True)
         panels.append(panel.properties(title=alt.TitleParams(label, fontSize=10.5)))
     about = f"Skill against what is retained, in per cent; grey: less than {100 * retention:g} % retained"
-    chart = alt.concat(*panels, columns=math.ceil(math.sqrt(len(panels))), title=about)
+    title = alt.TitleParams(about, subtitle=[HALVES])
+    chart = alt.concat(*panels, columns=math.ceil(math.sqrt(len(panels))), title=title)
     return chart.resolve_scale(color="independent", shape="independent", strokeDash="independent")
 
 

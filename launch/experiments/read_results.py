@@ -9,6 +9,7 @@ from merit_jax.partition import uses_gradients
 from merit_jax.pipeline.run import Run
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import THETA0, Workdir, absolute
+from merit_jax.workdir.scores import read_evaluation, read_frontier
 
 SHARED_STAGES = ("gradients", "conflict")
 """Stages that one method of a seed runs for all that use gradients."""
@@ -16,8 +17,8 @@ SHARED_STAGES = ("gradients", "conflict")
 
 def read_results(run: Run, comparison: Comparison) -> list[RunResult]:
     """Returns the scores of theta0 and of every method of one seed."""
-    models = read_json(run.workdir.evaluation)["models"]
-    lines = read_json(run.workdir.frontier)["models"] if run.workdir.frontier.exists() else {}
+    models = read_evaluation(run.workdir)["models"]
+    lines = read_frontier(run.workdir)["models"] if run.workdir.frontier.exists() else {}
     found = [run_result(run.config.seed, THETA0, models[THETA0], lines.get(THETA0), 0, 0.0)]
     for spec, task in comparison.merged.items():
         tokens = sum(read_json(Workdir(task.root, task.root).merge_record)["tokens"])
@@ -38,7 +39,7 @@ def run_result(
         mean=entry.get("suites_mean", entry.get("mean"))["accuracy"],
         retained=entry.get("retained"),
         skill=entry.get("skill"),
-        kept_skill=line["skill"] if line else None,
+        kept_skill=line["kept"]["skill"] if line else None,
         points=tuple(tuple(point) for point in line["points"]) if line else (),
         loss=entry["mean"]["loss"] if "mean" in entry else None,
         mixture_loss=entry.get("mixture_loss"),

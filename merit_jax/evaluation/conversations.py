@@ -8,6 +8,7 @@ from merit_jax.data.chat_template import encode
 from merit_jax.evaluation import scoring
 from merit_jax.evaluation.batch_shapes import BatchShapes
 from merit_jax.evaluation.decoding import Inference
+from merit_jax.evaluation.not_finite import names
 from merit_jax.evaluation.prompts import prompt
 
 
@@ -29,19 +30,25 @@ def likelihoods(
     """Computes the likelihood of every record, in order; `loss_fn` is compiled by the caller.
 
     Raises:
-        ValueError: A conversation has more than `max_length` tokens.
+        ValueError: A conversation has more than `max_length` tokens, or its likelihood is NaN or infinite; it is named.
     """
     examples = [_whole(tokenizer, record, max_length) for record in records]
-    found = scoring.likelihoods(loss_fn, params, examples, layout)
+    with names(lambda index: records[index].where):
+        found = scoring.likelihoods(loss_fn, params, examples, layout)
     return [Likelihood(-float(nll), int(tokens)) for nll, tokens in found]
 
 
 def responses(
     inference: Inference, params: Params, tokenizer: Any, records: Sequence[Record], layout: BatchShapes
 ) -> list[str]:
-    """Generates the greedy response to every record's prompt, in order."""
+    """Generates the greedy response to every record's prompt, in order.
+
+    Raises:
+        NotFiniteError: The logits of a response are NaN or infinite; its record is named.
+    """
     prompts = [prompt(tokenizer, record) for record in records]
-    written = scoring.completions(inference, params, prompts, layout)
+    with names(lambda index: records[index].where):
+        written = scoring.completions(inference, params, prompts, layout)
     return [tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
 
 

@@ -12,9 +12,13 @@ from jaxtyping import Bool, Float, Int32
 from merit_jax.core.loss import token_nll
 from merit_jax.core.sharding import to_host
 from merit_jax.core.types import Array, Batch, Cache, Model, Params
+from merit_jax.evaluation.not_finite import NotFiniteError
 
 CHECK_EVERY = 32
 """Tokens that are written between two checks for responses that have ended."""
+
+NO_TOKEN = -2
+"""Stands for a token whose logits are not finite, so that no token is the likeliest."""
 
 Ended = Callable[[list[np.ndarray]], np.ndarray]
 """Ids of every row's response until now -> bool[rows]: True for those that need no more."""
@@ -112,12 +116,20 @@ class Inference:
             read: The prompts.
             ended: Called after every `CHECK_EVERY` tokens, for ends that are no single token; a response keeps all tokens that
                 it was called with.
+
+        Raises:
+            NotFiniteError: The logits of a token are not finite; its index is the row's.
         """
         state, done = self._begin(params, read), np.zeros(len(read.lengths), bool)
         for count in (*range(CHECK_EVERY, self._new, CHECK_EVERY), self._new) if ended else (self._new,):
             state = self._write(params, read.lengths, state, done, np.int32(count))
             tokens, lengths, finished = map(to_host, (state.tokens, state.lengths, state.finished))
             responses = [row[:length] for row, length in zip(tokens, lengths, strict=True)]
+            for row, response in enumerate(responses):
+                if NO_TOKEN in response:
+                    raise NotFiniteError(
+                        row, f"the logit of token {response.tolist().index(NO_TOKEN) + 1} of its response"
+                    )
             done = finished | ended(responses) if ended else finished
             if done.all():
                 break
@@ -203,5 +215,7 @@ def _write(
 
 
 def _choose(model: Model, params: Params, hidden: Float[Array, "b d"]) -> Int32[Array, " b"]:
-    """The likeliest next tokens."""
-    return jnp.argmax(model.unembed(params, hidden), axis=-1).astype(jnp.int32)
+    """The likeliest next tokens; `NO_TOKEN` where the largest logit is NaN or infinite."""
+    logits = model.unembed(params, hidden)
+    finite = jnp.isfinite(logits.max(axis=-1))
+    return jnp.where(finite, jnp.argmax(logits, axis=-1), NO_TOKEN).astype(jnp.int32)

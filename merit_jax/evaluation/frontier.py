@@ -1,8 +1,10 @@
-"""Computes the trade-off between retained and new skills as a task vector is scaled."""
+"""Chooses the scale of a task vector by the trade-off between retained and new skills."""
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
+
+DIGITS = 9
+"""Decimals of a score that count; rounding errors must not decide between scales."""
 
 
 class Point(NamedTuple):
@@ -19,27 +21,24 @@ class Point(NamedTuple):
     skill: float
 
 
-def skill_at(points: Sequence[Point], floor: float) -> float | None:
-    """Returns the highest skill on the line through the points, in order of λ, where at least `floor` is retained.
+def choose_scale(points: Sequence[Point], retention: float) -> float:
+    """Returns the measured scale of most skill among those that retain enough; of equals, the smallest.
 
     Args:
-        points: At least one; between two, both scores are interpolated.
-        floor: Least retained score.
+        points: Scores on the choosing half of the suites, theta0's (λ = 0) among them.
+        retention: Share of theta0's retained score that is enough, 0 to 1; theta0 itself always has enough.
 
-    Returns:
-        The skill; None if no part of the line is high enough.
+    Raises:
+        ValueError: theta0 is not among the points.
 
     Examples:
-        >>> points = [Point(0.0, 0.8, 0.2), Point(1.0, 0.6, 0.6)]
-        >>> round(skill_at(points, floor=0.7), 6)
-        0.4
-        >>> skill_at(points, floor=0.9) is None
-        True
+        >>> points = [Point(0.0, 0.8, 0.2), Point(0.5, 0.77, 0.3), Point(1.0, 0.6, 0.6)]
+        >>> choose_scale(points, retention=0.95), choose_scale(points, retention=0.97)
+        (0.5, 0.0)
     """
-    points = sorted(points)
-    reached = [point.skill for point in points if point.retained >= floor]
-    for before, after in itertools.pairwise(points):
-        if (before.retained - floor) * (after.retained - floor) < 0:
-            share = (before.retained - floor) / (before.retained - after.retained)
-            reached.append(before.skill + share * (after.skill - before.skill))
-    return max(reached, default=None)
+    base = next((point for point in points if point.scale == 0), None)
+    if base is None:
+        raise ValueError("a frontier needs theta0's point, at scale 0")
+    floor = round(retention * base.retained, DIGITS)
+    enough = [point for point in points if round(point.retained, DIGITS) >= floor]
+    return min(enough, key=lambda point: (-round(point.skill, DIGITS), point.scale)).scale

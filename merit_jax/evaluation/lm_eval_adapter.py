@@ -7,6 +7,7 @@ short, the same stop sequences. Needs the extra `eval`.
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from merit_jax.core.sharding import to_host
 from merit_jax.core.types import Example, Model, Params
 from merit_jax.evaluation.batch_shapes import BatchShapes
 from merit_jax.evaluation.decoding import Inference
+from merit_jax.evaluation.not_finite import NotFiniteError, names
 from merit_jax.evaluation.prompts import open_example
 from merit_jax.evaluation.scoring import completions, continuation_scores, option_scores
 
@@ -162,7 +164,8 @@ class HarnessModel(TemplateLM):
         """Computes the likelihood of continuations; short ones of one context are scored together.
 
         Raises:
-            ValueError: A context or continuation has no tokens, or a continuation more than the model's context.
+            ValueError: A context or continuation has no tokens, or a continuation more than the model's context; or a likelihood
+                is NaN or infinite.
         """
         rows = [self._truncated(*request) for request in requests]
         contexts: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -183,16 +186,27 @@ class HarnessModel(TemplateLM):
         """Reads each group's context once."""
         prompts = [_open(rows[members[0]].context) for members in groups]
         options = [[rows[index].continuation for index in members] for members in groups]
-        for group, scored in option_scores(self._scorer, self._params, prompts, options, self._layout):
-            for index, log_likelihood, greedy in zip(groups[group], *scored, strict=True):
-                yield index, (float(log_likelihood), bool(greedy))
+        with names(lambda group: self._end_of(rows[groups[group][0]].context)):
+            for group, scored in option_scores(self._scorer, self._params, prompts, options, self._layout):
+                for index, log_likelihood, greedy in zip(groups[group], *scored, strict=True):
+                    yield index, (float(log_likelihood), bool(greedy))
 
     def _read_alone(self, rows: Sequence[ScoringRequest], members: Sequence[int]) -> Iterator[tuple[int, Answer]]:
         """Reads each continuation with its context in one pass."""
         for places, batch in self._layout.batches([_whole(rows[index]) for index in members]):
             for place, nll, misses in zip(places, *to_host(self._read(self._params, batch)), strict=True):
+                if place >= 0 and not np.isfinite(nll):
+                    text = self._end_of(rows[members[place]].context)
+                    raise NotFiniteError(members[place], f"{text}: the score of its continuation")
                 if place >= 0:
                     yield members[place], (-float(nll), not misses)
+
+    def _end_of_prompt(self, prompts: Sequence[Example], index: int) -> str:
+        return self._end_of(prompts[index].tokens[:-1].tolist())
+
+    def _end_of(self, context: Sequence[int]) -> str:
+        """Names a text in an error by its last words."""
+        return f"the text that ends in {self.tokenizer.decode(list(context[-20:]))!r}"
 
     def _truncated(self, texts: Any, context: list[int], continuation: list[int]) -> ScoringRequest:
         """Truncates a request from the left to the model's context; its last token is only predicted."""
@@ -251,7 +265,9 @@ class HarnessModel(TemplateLM):
         block = BLOCK * self._layout.batch_size
         for start in range(0, len(prompts), block):
             part = prompts[start : start + block]
-            for ids in completions(self._writers[shape], self._params, part, self._layout, ended):
+            with names(partial(self._end_of_prompt, part)):
+                written = completions(self._writers[shape], self._params, part, self._layout, ended)
+            for ids in written:
                 yield text(ids)[0]
 
 

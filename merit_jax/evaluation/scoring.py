@@ -12,6 +12,7 @@ from merit_jax.core.sharding import to_host
 from merit_jax.core.types import Array, Batch, Example, Model, Params
 from merit_jax.evaluation.batch_shapes import BatchShapes
 from merit_jax.evaluation.decoding import Ended, Inference, Scored
+from merit_jax.evaluation.not_finite import NotFiniteError, first_not_finite
 from merit_jax.evaluation.prompts import Question
 
 
@@ -21,10 +22,11 @@ class Scores(NamedTuple):
     Attributes:
         loss: Mean negative log-likelihood per supervised token, in nats; None if it was not computed.
         tokens: Supervised tokens the loss is a mean of.
-        accuracy: Mean score of the records, each in 0..1.
+        accuracy: Mean score of the records.
         records: Records behind the accuracy.
         metric: "options" (best option by mean log-likelihood per token), "exact_match" or "facts" (share of the facts that the
             response mentions), both by greedy decoding; several joined by "+".
+        correct: The score of each record, in 0..1, in the order of the records.
     """
 
     loss: float | None
@@ -32,6 +34,7 @@ class Scores(NamedTuple):
     accuracy: float
     records: int
     metric: str
+    correct: tuple[float, ...]
 
 
 def likelihoods(
@@ -45,6 +48,9 @@ def likelihoods(
         examples: Examples of any length up to the largest bucket.
         layout: Shapes of batches.
 
+    Raises:
+        NotFiniteError: The loss of an example is NaN or infinite.
+
     Examples:
         >>> def nll(params, batch):
         ...     tokens = jnp.asarray(batch.weights).sum(axis=1)
@@ -57,6 +63,8 @@ def likelihoods(
     for indices, batch in layout.batches(examples):
         rows = np.stack([to_host(part) for part in loss_fn(params, batch)], axis=1)
         found[indices[indices >= 0]] = rows[indices >= 0]
+    if (bad := first_not_finite(found[:, 0])) is not None:
+        raise NotFiniteError(bad, "the loss of its response")
     return found
 
 
@@ -86,7 +94,11 @@ def option_scores(
     options: Sequence[Sequence[np.ndarray]],
     layout: BatchShapes,
 ) -> Iterator[tuple[int, Scored]]:
-    """Yields (index of a prompt, scores of its options), for every prompt; a prompt is read once for all its options."""
+    """Yields (index of a prompt, scores of its options), for every prompt; a prompt is read once for all its options.
+
+    Raises:
+        NotFiniteError: The log-likelihood of an option is NaN or infinite.
+    """
     for indices, batch in layout.batches(prompts):
         read = inference.prefill(params, batch)
         pairs = [(row, option) for row, index in enumerate(indices) if index >= 0 for option in options[index]]
@@ -94,7 +106,10 @@ def option_scores(
         scored = inference.score(params, read, owner, [option for _, option in pairs])
         for row, index in enumerate(indices.tolist()):
             if index >= 0:
-                yield index, Scored(*(values[owner == row] for values in scored))
+                found = Scored(*(values[owner == row] for values in scored))
+                if (bad := first_not_finite(found.log_likelihood)) is not None:
+                    raise NotFiniteError(index, f"the score of option {bad + 1}")
+                yield index, found
 
 
 def option_choices(
@@ -111,10 +126,17 @@ def option_choices(
 def completions(
     inference: Inference, params: Params, prompts: Sequence[Example], layout: BatchShapes, ended: Ended | None = None
 ) -> list[np.ndarray]:
-    """Generates the greedy response to each prompt, as ids; `ended` as in `Inference.generate`."""
+    """Generates the greedy response to each prompt, as ids; `ended` as in `Inference.generate`.
+
+    Raises:
+        NotFiniteError: The logits of a response are NaN or infinite.
+    """
     responses: list[np.ndarray] = [np.zeros(0, np.int32)] * len(prompts)
     for indices, batch in layout.batches(prompts):
-        written = inference.generate(params, inference.prefill(params, batch), ended)
+        try:
+            written = inference.generate(params, inference.prefill(params, batch), ended)
+        except NotFiniteError as error:
+            raise NotFiniteError(int(indices[error.index]), error.what) from None
         for index, response in zip(indices, written, strict=True):
             if index >= 0:
                 responses[index] = response

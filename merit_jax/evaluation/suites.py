@@ -5,7 +5,7 @@ A *retained* suite tests skills that theta0 had already, a *skill* suite those t
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from merit_jax.core.seeds import fold
 from merit_jax.core.types import Record
 from merit_jax.data.manifest import read_manifest
 from merit_jax.data.mixture import entry_digest, read_entry, sample
+
+Half = Literal["all", "choosing", "reporting"]
+"""A part of a suite: scales are chosen on one half of its records and reported on the other."""
 
 
 class Kinds(NamedTuple):
@@ -27,21 +30,50 @@ class Kinds(NamedTuple):
     skill: float | None
 
 
-def load_suites(path: str, *, max_records: int = 0, seed: int) -> dict[str, list[Record]]:
-    """Reads the suites of a manifest or glob.
-
-    Args:
-        path: See `manifest.read_manifest`.
-        max_records: Records per suite, sampled by `seed` and the suite's name; 0 for all.
-        seed: The run's seed.
+def load_suites(path: str) -> dict[str, list[Record]]:
+    """Reads all records of the suites of a manifest or glob (see `manifest.read_manifest`).
 
     Raises:
         ValueError: The manifest or a record is bad.
     """
-    suites = {}
-    for entry in read_manifest(path):
-        suites[entry.name] = sample(read_entry(entry), max_records, fold(seed, "suite", entry.name))
-    return suites
+    return {entry.name: read_entry(entry) for entry in read_manifest(path)}
+
+
+def draw_records(
+    suites: Mapping[str, list[Record]], half: Half = "all", *, max_records: int = 0, seed: int
+) -> dict[str, list[Record]]:
+    """Samples the records of a half of every suite.
+
+    A suite is split by its name alone, so that its halves are the same for every seed, model and run. The reporting half is the
+    larger one where the number of records is odd.
+
+    Args:
+        suites: Name -> all records, as `load_suites` gives them.
+        half: "choosing" (where scales are chosen), "reporting" (where scores are reported) or "all".
+        max_records: Records per suite, sampled within the half by `seed` and the suite's name; 0 for all.
+        seed: The run's seed.
+
+    Raises:
+        ValueError: A suite is too small to be halved; it is named.
+    """
+    return {
+        name: sample(_half(name, records, half), max_records, fold(seed, "suite", name))
+        for name, records in suites.items()
+    }
+
+
+def _half(name: str, records: list[Record], half: Half) -> list[Record]:
+    """Returns the records of a half, in file order."""
+    if half == "all":
+        return records
+    if len(records) < 2:
+        raise ValueError(
+            f"suite {name!r} has {len(records)} record, and frontier.scales needs 2: one half of a suite chooses scales, the "
+            "other is reported; add records, or leave the suite out of evaluate.suites"
+        )
+    order = np.random.default_rng(fold(0, "half", name)).permutation(len(records))
+    count = len(records) // 2
+    return [records[i] for i in np.sort(order[:count] if half == "choosing" else order[count:])]
 
 
 def suite_digests(path: str) -> dict[str, str]:

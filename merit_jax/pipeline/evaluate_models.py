@@ -9,11 +9,13 @@ import jax
 from merit_jax.core.progress import bar
 from merit_jax.core.types import Params
 from merit_jax.data.bucketing import calibration_examples
-from merit_jax.evaluation.batch_shapes import BatchShapes
-from merit_jax.evaluation.evaluator import Evaluator, Suites
+from merit_jax.evaluation.evaluator import Suites
+from merit_jax.evaluation.not_finite import names
+from merit_jax.evaluation.questions import question_ids
 from merit_jax.evaluation.scoring import Scores, likelihoods
-from merit_jax.evaluation.suites import kinds, load_suites, suite_digests
+from merit_jax.evaluation.suites import kinds, suite_digests
 from merit_jax.pipeline.evaluated_models import EvaluatedModel, evaluated_models
+from merit_jax.pipeline.evaluators import batch_shapes, make_evaluator, reported_half, suite_scorer
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import GrowingStage
 from merit_jax.workdir.artifact_types import JsonArtifact
@@ -36,15 +38,19 @@ def evaluate_models(run: Run, merged: Mapping[str, Workdir] | None = None) -> bo
         ValueError: Scores of these models on other records are there already, or there is nothing to score on.
     """
     return GrowingStage(
-        _inputs,
+        evaluation_inputs,
         lambda run, known: _evaluate(run, evaluated_models(run, merged), known["models"] if known else {}),
         lambda run: JsonArtifact(run.workdir.evaluation),
         name="evaluate",
     )(run)
 
 
-def _inputs(run: Run) -> dict[str, Any]:
-    """Returns everything that decides the scores except the models."""
+def evaluation_inputs(run: Run) -> dict[str, Any]:
+    """Returns everything that decides the scores except the models.
+
+    Raises:
+        ValueError: There is nothing to score on.
+    """
     cfg = run.config.evaluate
     if not cfg.suites and not _held_out(run):
         raise ValueError(
@@ -58,6 +64,7 @@ def _inputs(run: Run) -> dict[str, Any]:
         "evaluate": {key: list(cfg[key]) if key == "retained" else cfg[key] for key in keys},
         "datasets": run.digests(),
         "suites": suite_digests(cfg.suites),
+        "half": reported_half(run),
     }
 
 
@@ -70,38 +77,15 @@ def _evaluate(run: Run, models: Mapping[str, EvaluatedModel], known: Mapping[str
     with bar(len(wanted), "evaluate", "model") as progress:
         for name, model in wanted.items():
             log.info("evaluating %s", name)
-            known = {**known, name: scorers.score(model)}
-            yield {"models": {other: known[other] for other in dict.fromkeys([*models, *known]) if other in known}}
+            with names(name):
+                known = {**known, name: scorers.score(model)}
+            order = dict.fromkeys([*models, *known])
+            yield {"questions": scorers.questions, "models": {other: known[other] for other in order if other in known}}
             progress.update()
 
 
 def _held_out(run: Run) -> Suites:
     return {dataset.name: dataset.held_out for dataset in run.datasets if dataset.held_out}
-
-
-def batch_shapes(run: Run) -> BatchShapes:
-    """Returns the shapes of `config.evaluate`."""
-    cfg = run.config.evaluate
-    return BatchShapes(tuple(cfg.buckets), cfg.batch_size, run.place_batch, run.reader, tuple(cfg.image_buckets))
-
-
-def make_evaluator(run: Run, records: Suites, *, losses: bool) -> Evaluator:
-    """Returns an evaluator in the shapes of `config.evaluate`."""
-    return Evaluator(
-        records,
-        run.model,
-        run.loss_fn,
-        run.tokenizer,
-        batch_shapes(run),
-        max_length=run.config.mixture.max_length,
-        max_new_tokens=run.config.evaluate.max_new_tokens,
-        losses=losses,
-    )
-
-
-def suites(run: Run, max_records: int) -> Suites:
-    """Reads the suites of `config.evaluate`."""
-    return load_suites(run.config.evaluate.suites, max_records=max_records, seed=run.config.seed)
 
 
 class _Scorers:
@@ -110,20 +94,25 @@ class _Scorers:
     def __init__(self, run: Run) -> None:
         self._run, self._cfg = run, run.config.evaluate
         self._loss_fn = jax.jit(run.loss_fn)
-        held_out = _held_out(run)
+        held_out, half = _held_out(run), reported_half(run)
         self._held_out = make_evaluator(run, held_out, losses=True) if held_out else None
-        chosen = suites(run, self._cfg.max_suite_records) if self._cfg.suites else None
-        self._suites = make_evaluator(run, chosen, losses=False) if chosen else None
+        self._suites = suite_scorer(run) if self._cfg.suites else None
+        self.questions = _questions(held_out, self._suites.records[half] if self._suites else {})
 
     def score(self, model: EvaluatedModel) -> dict[str, Any]:
-        """Returns one model's entry, as JSON values."""
+        """Returns one model's entry, as JSON values.
+
+        Raises:
+            NotFiniteError: A loss or score is NaN or infinite; the set and the record are named.
+        """
         params = model.params(self._run)
         entry: dict[str, Any] = {"inputs": dict(model.inputs), "displacement": model.displacement}
         if self._held_out:
             scores = self._held_out.evaluate(params)
             entry |= {"mean": _mean(list(scores.values())), "datasets": _plain(scores)}
         if self._suites:
-            scores = self._suites.evaluate(params)
+            half = reported_half(self._run)
+            scores = self._suites.score(params, half)[half]
             accuracies = {name: score.accuracy for name, score in scores.items()}
             entry |= {"suites": _plain(scores), "suites_mean": _mean(list(scores.values()))}
             entry |= kinds(accuracies, self._cfg.retained)._asdict()
@@ -132,11 +121,33 @@ class _Scorers:
         return entry
 
     def _mixture_loss(self, params: Params) -> float:
-        """Returns nats per supervised token on some training examples of every dataset."""
+        """Returns nats per supervised token on as many training examples of every dataset.
+
+        Datasets weigh by the tokens of these examples, not by their share of the mixture.
+        """
         run, count = self._run, self._cfg.mixture_examples
-        examples = [e for dataset in run.datasets for e in calibration_examples(dataset, count, run.config.seed)]
-        nll, tokens = likelihoods(self._loss_fn, params, examples, batch_shapes(run)).sum(axis=0)
+        found = [(d.name, e) for d in run.datasets for e in calibration_examples(d, count, run.config.seed)]
+        with names(lambda place: f"dataset {found[place][0]!r}, a training example"):
+            losses = likelihoods(self._loss_fn, params, [example for _, example in found], batch_shapes(run))
+        nll, tokens = losses.sum(axis=0)
         return float(nll / tokens)
+
+
+def _questions(held_out: Suites, suites: Suites) -> dict[str, list[str]]:
+    """Returns set -> ids of its questions.
+
+    Raises:
+        ValueError: A suite and a dataset with other held-out records have one name.
+    """
+    found = {name: question_ids(records) for name, records in suites.items()}
+    for name, records in held_out.items():
+        ids = question_ids(records)
+        if found.setdefault(name, ids) != ids:
+            raise ValueError(
+                f"evaluate.suites has a suite {name!r} with other records than the held-out ones of the dataset of that name; "
+                "rename the suite"
+            )
+    return found
 
 
 def _mean(scores: Sequence[Scores]) -> dict[str, float]:

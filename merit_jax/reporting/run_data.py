@@ -10,6 +10,7 @@ from merit_jax.reporting.figures import Number
 from merit_jax.training.metrics_log import read_metrics
 from merit_jax.workdir.artifacts import read_arrays, read_json
 from merit_jax.workdir.paths import DIAGNOSTICS, Workdir
+from merit_jax.workdir.scores import read_evaluation, read_frontier
 from merit_jax.workdir.version import refuse_older
 
 
@@ -64,6 +65,7 @@ class Artifacts(NamedTuple):
         joint: The log of joint training, if it is a baseline.
         merge: `merge.json`.
         models: Name -> scores, theta0 first.
+        half: The records of each suite that the scores are of: "all", or "reporting".
         retained: Patterns of the suites of old skills.
         frontier: `frontier.json`.
         times: Stage -> seconds.
@@ -85,6 +87,7 @@ class Artifacts(NamedTuple):
     joint: tuple[Mapping[str, Any], ...]
     merge: Mapping[str, Any] | None
     models: Mapping[str, Mapping[str, Any]]
+    half: str
     retained: Sequence[str]
     frontier: Mapping[str, Any] | None
     times: Mapping[str, Number]
@@ -132,7 +135,8 @@ def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:
     refuse_older(workdir)
     mixture = _json(workdir.mixture) or {}
     diagnostics = _diagnostics(workdir)
-    evaluation, partition = _json(workdir.evaluation) or {}, _json(workdir.partition) or {}
+    evaluation = read_evaluation(workdir) if workdir.evaluation.exists() else {}
+    partition = _json(workdir.partition) or {}
     card = _json(workdir.merged_hf / "merit.json") or {}
     return Artifacts(
         folder=folder,
@@ -148,8 +152,9 @@ def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:
         joint=tuple(read_metrics(Workdir(workdir.baselines / "joint", workdir.shared).branch_metrics(0))),
         merge=_json(workdir.merge_record),
         models=evaluation.get("models", {}),
+        half=evaluation.get("inputs", {}).get("half", "all"),
         retained=evaluation.get("inputs", {}).get("evaluate", {}).get("retained", ()),
-        frontier=_json(workdir.frontier),
+        frontier=read_frontier(workdir) if workdir.frontier.exists() else None,
         times=_json(workdir.times) or {},
         diagnosed={name: content["seconds"] for name, content in diagnostics.items()},
         projection=(_json(workdir.projection) or {}).get("cosines", {}),

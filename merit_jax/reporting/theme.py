@@ -97,7 +97,15 @@ STYLE: dict[str, Any] = {
         "titleFontSize": 10.5,
         "titleFontWeight": "normal",
     },
-    "title": {"anchor": "start", "color": LIGHT["ink"], "fontSize": 13, "fontWeight": 600, "offset": 10},
+    "title": {
+        "anchor": "start",
+        "color": LIGHT["ink"],
+        "fontSize": 13,
+        "fontWeight": 600,
+        "offset": 10,
+        "subtitleColor": LIGHT["text"],
+        "subtitleFontSize": 10.5,
+    },
 }
 """Vega-Lite's configuration of every figure."""
 

@@ -120,7 +120,7 @@ def shape(value, path=""):
         return set().union(*(shape(item, path) for item in value))
     if not isinstance(value, dict):
         return set()
-    own = {key: "*" if path.rsplit("/", 1)[-1] in ("datasets", "models") else key for key in value}
+    own = {key: "*" if path.rsplit("/", 1)[-1] in ("datasets", "models", "questions") else key for key in value}
     return {f"{path}/{key}" for key in own.values()}.union(*(shape(v, f"{path}/{own[k]}") for k, v in value.items()))
 
 

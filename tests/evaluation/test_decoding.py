@@ -11,6 +11,7 @@ from merit_jax.core.loss import next_token_loss
 from merit_jax.core.types import Batch, Example
 from merit_jax.evaluation.batch_shapes import BatchShapes
 from merit_jax.evaluation.decoding import Inference
+from merit_jax.evaluation.not_finite import NotFiniteError
 from merit_jax.evaluation.prompts import Question, exact_match, fact_recall
 from merit_jax.evaluation.scoring import completions, likelihoods, option_choices
 from models import DecoderConfig, build
@@ -148,6 +149,26 @@ def test_the_best_option_is_the_one_with_the_highest_mean_per_token(model, param
         [mean * len(o) for mean, o in zip(row, q.options, strict=True)] for row, q in zip(means, questions, strict=True)
     ]
     assert choices != [int(np.argmax(row)) for row in sums], "sums must choose otherwise for this test to mean anything"
+
+
+def test_scores_that_are_not_finite_name_their_example(model, params):
+    token = next(token for token in PROMPTS[3] if sum(token in prompt for prompt in PROMPTS) == 1)
+    embedding = params["embed"]["embedding"].at[token].set(jnp.nan)
+    broken, layout = {**params, "embed": {"embedding": embedding}}, BatchShapes((16,), 2)
+    inference, prompts = Inference(model, max_new_tokens=1, longest_option=1, stop=(STOP,)), list(map(asked, PROMPTS))
+    option = (np.array([STOP], np.int32),)
+    examples = [example._replace(supervised=np.arange(len(example.tokens)) > 0) for example in prompts]
+    measures = {
+        "the logit of token 1 of its response": lambda: completions(inference, broken, prompts, layout),
+        "the score of option 1": lambda: option_choices(
+            inference, broken, [Question(prompt, option, 0) for prompt in prompts], layout
+        ),
+        "the loss of its response": lambda: likelihoods(jax.jit(next_token_loss(model)), broken, examples, layout),
+    }
+    for what, measure in measures.items():
+        with pytest.raises(NotFiniteError, match=f"^{what} is NaN or infinite: the model's numbers overflow") as error:
+            measure()
+        assert error.value.index == 3
 
 
 def test_likelihoods_are_those_of_uncached_passes_over_supervised_tokens(model, params):

@@ -107,6 +107,45 @@ def test_records_score_together_as_each_does_alone(examinee, suites, scores):
         assert scores[name].loss == pytest.approx(nll / scores[name].tokens, rel=1e-4)
 
 
+def test_every_record_has_its_own_score(scores, suites):
+    assert scores["exact"].correct == (1.0, 0.0, 1.0)
+    assert scores["open"].correct == (pytest.approx(1 / 2), pytest.approx(1 / 3))
+    for name, score in scores.items():
+        assert len(score.correct) == len(suites[name])
+        assert score.accuracy == pytest.approx(np.mean(score.correct))
+
+
+def test_some_suites_score_as_all_do(examinee, suites, scores):
+    model, params, tokenizer = examinee
+    options = {"max_length": 96, "max_new_tokens": NEW}
+    evaluator = Evaluator(suites, model, next_token_loss(model), tokenizer, LAYOUT, **options)
+    found = evaluator.evaluate(params, {"mixed", "open"})
+    assert list(found) == ["open", "mixed"]
+    for name, score in found.items():
+        assert score._replace(loss=None) == scores[name]._replace(loss=None)
+        assert score.loss == pytest.approx(scores[name].loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("suite", "losses", "said"),
+    [
+        (
+            "choice",
+            False,
+            r"choice, test:1: the score of option 1 is NaN or infinite: the model's numbers overflow; train",
+        ),
+        ("exact", False, r"exact, test:1: the logit of token 1 of its response is NaN or infinite"),
+        ("exact", True, r"exact, test:1: the loss of its response is NaN or infinite"),
+    ],
+)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_not_finite_are_refused_by_suite_and_record(examinee, suites, suite, losses, said, value):
+    model, params, tokenizer = examinee
+    broken = jax.tree.map(lambda leaf: leaf * value, params)
+    with pytest.raises(ValueError, match=said):
+        evaluate((model, broken, tokenizer), {suite: suites[suite]}, losses=losses)
+
+
 def test_losses_are_computed_only_where_they_are_wanted(examinee, suites, scores):
     without = evaluate(examinee, suites, losses=False)
     assert {(score.loss, score.tokens) for score in without.values()} == {(None, 0)}

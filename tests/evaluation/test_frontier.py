@@ -1,41 +1,49 @@
-"""Skill where enough is retained, on lines drawn by hand."""
+"""The scale that is chosen, on points drawn by hand."""
 
 import itertools
 
 import pytest
 
-from merit_jax.evaluation.frontier import Point, skill_at
+from merit_jax.evaluation.frontier import Point, choose_scale
 
 FALLING = [Point(0, 0.8, 0.1), Point(1, 0.6, 0.5), Point(2, 0.2, 0.9)]
 
 
 @pytest.mark.parametrize(
-    ("floor", "skill"),
+    ("retention", "scale"),
     [
-        (0.8, 0.1),  # at theta0 itself
-        (0.7, 0.3),  # half-way from the first point to the second
-        (0.6, 0.5),  # at a point
-        (0.5, 0.6),  # a quarter from the second to the third
-        (0.1, 0.9),  # everywhere
-        (0.81, None),  # nowhere
+        (1.0, 0),  # theta0 itself
+        (0.76, 0),  # half-way from the first point to the second: only measured scales count
+        (0.75, 1),  # exactly enough
+        (0.3, 1),
+        (0.25, 2),
+        (0.0, 2),
     ],
 )
-def test_the_crossing_is_interpolated(floor, skill):
-    assert skill_at(FALLING, floor) == (skill and pytest.approx(skill))
+def test_the_measured_scale_of_most_skill_that_retains_enough_is_chosen(retention, scale):
+    assert choose_scale(FALLING, retention) == scale
 
 
-def test_the_order_of_the_points_is_that_of_their_scales():
-    found = {skill_at(order, 0.5) for order in itertools.permutations(FALLING)}
-    assert len(found) == 1
+def test_the_order_of_the_points_does_not_matter():
+    assert {choose_scale(order, 0.75) for order in itertools.permutations(FALLING)} == {1}
 
 
-def test_of_several_crossings_the_one_with_most_skill_counts():
-    points = [Point(0, 0.5, 0.1), Point(1, 0.3, 0.4), Point(2, 0.5, 0.2), Point(3, 0.1, 0.8)]
-    assert skill_at(points, 0.4) == pytest.approx(0.35)  # 0.25 down, 0.3 up, 0.35 down
-    back = [Point(0, 0.5, 0.1), Point(1, 0.3, 0.9), Point(2, 0.5, 0.2)]
-    assert skill_at(back, 0.4) == pytest.approx(0.55)  # 0.5 down, 0.55 up again
+def test_of_equal_skill_the_smallest_scale_is_chosen():
+    third = (0.1 + 0.2) / 0.9  # another last digit than 1 / 3
+    assert third != 1 / 3
+    points = [Point(0, 0.8, 0.1), Point(0.5, 0.9, 1 / 3), Point(1, 0.9, third), Point(2, 0.9, 0.1)]
+    assert choose_scale(points, 0.95) == choose_scale(points[::-1], 0.95) == 0.5
 
 
-def test_skill_where_too_little_is_retained_does_not_count():
-    points = [Point(0, 0.8, 0.3), Point(1, 0.9, 0.2), Point(2, 0.1, 0.7)]
-    assert skill_at(points, 0.85) == pytest.approx(0.25)
+def test_rounding_errors_do_not_decide_whether_enough_is_retained():
+    base = 0.1 + 0.2
+    assert choose_scale([Point(0, base, 0.1), Point(1, 0.3, 0.2)], 1.0) == 1
+
+
+def test_more_skill_where_too_little_is_retained_does_not_count():
+    assert choose_scale([Point(0, 0.8, 0.3), Point(1, 0.9, 0.2), Point(2, 0.1, 0.7)], 0.95) == 0
+
+
+def test_theta0_must_be_among_the_points():
+    with pytest.raises(ValueError, match="theta0's point, at scale 0"):
+        choose_scale(FALLING[1:], 0.9)

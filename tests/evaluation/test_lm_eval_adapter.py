@@ -180,6 +180,25 @@ def test_generation_that_is_not_greedy_or_does_not_fit_is_refused(ours, settings
         ours.generate_until(asked("generate_until", ("a", settings)))
 
 
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        ("loglikelihood", [("say ab", " yes"), ("say ab", " no")]),  # on one pass over the context
+        ("loglikelihood", [("say ab", " yes")]),  # each with its context
+        ("generate_until", [("say ab", {"until": ["."], "max_gen_toks": 8})]),
+    ],
+)
+def test_likelihoods_that_are_not_finite_are_refused(folder, kind, arguments):
+    model, params = load_pretrained(folder)
+    params = jax.device_put(jax.tree.map(lambda leaf: leaf * np.nan, params), jax.devices()[0])
+    layout = BatchShapes(doubling_buckets(CONTEXT), 4)
+    broken = HarnessModel(model, params, load_tokenizer(folder), layout, max_length=CONTEXT, stop=(2,))
+    with pytest.raises(
+        ValueError, match=r"the text that ends in '.*say ab': .* is NaN or infinite: the model's numbers"
+    ):
+        getattr(broken, kind)(asked(kind, *arguments))
+
+
 def test_a_continuation_longer_than_the_context_is_refused(ours):
     with pytest.raises(ValueError, match=f"at most {CONTEXT} of continuation"):
         ours.loglikelihood(asked("loglikelihood", ("a", "b" * (CONTEXT + 1))))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from merit_jax.evaluation.suites import Kinds, kinds, load_suites
+from merit_jax.evaluation.suites import Kinds, draw_records, kinds, load_suites
 from tests.support import world
 
 ACCURACIES = {"describe_a": 0.5, "count": 0.2, "describe_b": 0.7, "yesno": 0.6}
@@ -40,7 +40,7 @@ def files(tmp_path):
 
 
 def places(files, path="*.jsonl", **options):
-    suites = load_suites(str(files / path), **{"seed": 0, **options})
+    suites = draw_records(load_suites(str(files / path)), **{"seed": 0, **options})
     return {name: [int(record.messages[-1]["content"]) for record in records] for name, records in suites.items()}
 
 
@@ -58,6 +58,44 @@ def test_a_sample_is_of_the_suites_name_and_the_seed_and_keeps_the_order(files):
     assert places(files, max_records=10, seed=1)["one"] != sample["one"]
     assert places(files, max_records=50)["one"] == list(range(40))
     assert set(sample["one"]) < set(places(files, max_records=20)["one"])
+
+
+def test_the_halves_of_a_suite_are_the_same_for_every_seed_and_hold_every_record_once(files):
+    with (files / "two.jsonl").open("a") as file:
+        file.write('{"inputs": "two 40", "targets": "40"}\n')
+    choosing, reporting = (places(files, half=half) for half in ("choosing", "reporting"))
+    assert (choosing, reporting) == tuple(places(files, half=half, seed=7) for half in ("choosing", "reporting"))
+    for name, count in {"one": 40, "two": 41}.items():
+        assert len(choosing[name]) == 20
+        assert sorted(choosing[name] + reporting[name]) == list(range(count))
+        assert choosing[name] == sorted(choosing[name]) != list(range(20))
+    assert choosing["one"] != choosing["two"]
+
+
+def test_a_half_does_not_depend_on_the_other_suites_or_where_they_are(files, tmp_path):
+    before = places(files, half="choosing")["one"]
+    (files / "moved").mkdir()
+    (files / "one.jsonl").rename(files / "moved/one.jsonl")
+    assert places(files, "moved/*.jsonl", half="choosing") == {"one": before}
+
+
+@pytest.mark.parametrize("half", ["choosing", "reporting"])
+def test_a_sample_of_a_half_is_drawn_by_the_seed_within_it(files, half):
+    whole = places(files, half=half)
+    samples = [places(files, half=half, max_records=8, seed=seed) for seed in (0, 1)]
+    for name, records in whole.items():
+        assert [len(sample[name]) for sample in samples] == [8, 8]
+        assert all(set(sample[name]) < set(records) for sample in samples)
+        assert samples[0][name] != samples[1][name]
+    assert places(files, half=half, max_records=20) == whole
+
+
+@pytest.mark.parametrize("half", ["choosing", "reporting"])
+def test_a_suite_that_is_too_small_to_be_halved_is_named(files, half):
+    world.write_rows(files / "few.jsonl", [{"inputs": "?", "targets": "0"}])
+    with pytest.raises(ValueError, match=r"suite 'few' has 1 record, and frontier\.scales needs 2"):
+        places(files, half=half)
+    assert places(files)["few"] == [0]
 
 
 def test_a_bad_record_of_a_suite_is_named(files):

@@ -197,3 +197,33 @@ def test_evaluate_writes_scores_and_samples(finished, tmp_path):
         json.loads(line) for line in (tmp_path / "out" / "samples" / "hyperbaton.jsonl").read_text().splitlines()
     ]
     assert results["mean"] == sum(sample["acc"] for sample in samples) / 3
+    assert "theta0" not in results
+    assert "theta0" not in right[1]
+
+
+def test_evaluate_scores_the_theta0_of_a_merged_model_too(finished, tmp_path):
+    pytest.importorskip("lm_eval")
+    suite = REPOSITORY / "examples" / "bigbench" / "suite.yaml"
+    given = [f"--model={finished.workdir.merged_hf}", f"--suite={suite}", "--tasks=hyperbaton", "--limit=3"]
+    ((code, output, error),) = commands(tmp_path, "evaluate", [[*given, "--batch_size=2", "--out=out"]])
+    assert code == 0, error
+    assert "theta0 (%)" in output
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["theta0"]["model"] == finished.config.model.path
+    for scores, folder in ((results, "samples"), (results["theta0"], "samples/theta0")):
+        lines = (tmp_path / "out" / folder / "hyperbaton.jsonl").read_text().splitlines()
+        assert scores["mean"] == sum(json.loads(line)["acc"] for line in lines) / 3
+
+
+def test_the_theta0_of_a_model_is_the_one_given_or_the_one_that_its_record_names(finished, tmp_path, caplog):
+    from launch.evaluate import theta0_of
+
+    merged = str(finished.workdir.merged_hf)
+    assert theta0_of(merged, None) == finished.config.model.path
+    assert theta0_of(merged, "other") == "other"
+    assert theta0_of(merged, "") is None
+    assert theta0_of(str(tmp_path), None) is None
+    (tmp_path / "merit.json").write_text(json.dumps({"config": {"model": {"path": "gone"}}}))
+    assert theta0_of(str(tmp_path), None) is None
+    assert "the table has no theta0" in caplog.text
+    assert "--theta0" in caplog.text

@@ -14,9 +14,12 @@ from etils import epath
 
 from merit_jax.pipeline import run_diagnostics
 from merit_jax.reporting import page
+from merit_jax.reporting.blocks import Table, Tiles
+from merit_jax.reporting.figures import Figure
 from merit_jax.reporting.labels import means
 from merit_jax.reporting.page import write_report
 from merit_jax.reporting.run_data import read_artifacts
+from merit_jax.reporting.sections.evaluation import evaluation
 from merit_jax.reporting.sections.summary import summary, verdicts
 from merit_jax.reporting.theme import DARK, LIGHT
 from merit_jax.workdir.paths import DIAGNOSTICS, Workdir
@@ -171,6 +174,55 @@ def test_the_first_section_says_what_came_out(written):
     sentences = list(verdicts(artifacts))
     assert sentences[0].startswith("Mean of 3 suites: the merged model gets 50.0 %")
     assert "it is highest; next is random4 (seed=1) with 40.0 %" in sentences[0]
+    assert sentences[-1] == (
+        "Skill at 95 % retention, the number to compare methods by, in per cent: merged (merit2d) 35.0 at λ = 0.5 (99 % "
+        "retained), theta0 30.0 at λ = 0 (100 % retained), joint 30.0 at λ = 0 (100 % retained), random4 (seed=1) 30.0 at λ = 0 "
+        "(100 % retained). λ is chosen on one half of each suite, and the scores are those of the other half."
+    )
+    (tiles,) = (part.tiles for part in summary(artifacts).parts if isinstance(part, Tiles))
+    (tile,) = (tile for tile in tiles if tile.label == "skill at 95 % retention")
+    assert tile == ("35.0 %", tile.label, "at λ = 0.5, 99 % retained; theta0 30.0, joint 30.0 at λ = 0")
+
+
+def test_tables_of_scores_have_theta0_and_say_what_they_are_of(written):
+    kept, scores = (
+        part for part in evaluation(read_artifacts(workdir(written), "run")).parts if isinstance(part, Table)
+    )
+    assert list(scores.header) == ["suite (records)", "theta0", "joint", "random4 (seed=1)", "merged (merit2d)"]
+    assert "The records are the reporting half of each suite." in scores.caption
+    assert "weighs datasets by the tokens of an equal number of training examples of each" in scores.caption
+    (loss,) = (row[1:] for row in scores.rows if row[0] == "loss on the mixture")
+    assert loss == ["2.000", "1.900", "1.800", "1.700"]
+    assert kept.rows == [
+        ["theta0", "30.0 at λ = 0", "70.0", "100 %"],
+        ["joint", "30.0 at λ = 0", "70.0", "100 %"],
+        ["random4 (seed=1)", "30.0 at λ = 0", "70.0", "100 %"],
+        ["merged (merit2d)", "35.0 at λ = 0.5", "69.0", "99 %"],
+    ]
+    assert "on the choosing half of each suite" in kept.caption
+
+
+def test_the_frontiers_note_says_that_scales_are_chosen_on_the_other_half(written):
+    figures = {
+        part.name: part
+        for part in evaluation(read_artifacts(workdir(written), "run")).parts
+        if isinstance(part, Figure)
+    }
+    assert (
+        "Scores are of the reporting half of each suite; scales are chosen on the other half."
+        in figures["frontier"].note
+    )
+
+
+@pytest.mark.parametrize(("name", "key"), [("evaluation", "questions"), ("frontier", "kept")])
+def test_scores_of_an_earlier_version_are_refused(written, name, key):
+    path = written / f"{name}.json"
+    content = json.loads(path.read_text())
+    content.pop(key, None)
+    content["models"]["theta0"].pop(key, None)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"{name}\.json was written by an earlier version"):
+        write_report(workdir(written), "here")
 
 
 def test_errors_are_those_of_proportions(written):

@@ -54,11 +54,7 @@ def write(root: Path, *, diagnostics: bool = True) -> Path:
     _json(root / "projection.json", {"inputs": {}, "cosines": ways})
     _json(root / "theta0.json", {"inputs": {}, "fingerprint": "f" * 64})
     _json(root / "evaluation.json", evaluation())
-    points = {name: [[0.0, 0.7, 0.3]] for name in MODELS}
-    for i, name in enumerate(MODELS[1:], 1):
-        points[name] += [[1.0, 0.7 - 0.1 * i, 0.4 + 0.05 * i], [2.0, 0.3, 0.5]]
-    lines = {name: {"points": line, "skill": 0.3} for name, line in points.items()}
-    _json(root / "frontier.json", {"inputs": {"frontier": {"retention": 0.95}}, "models": lines})
+    _json(root / "frontier.json", frontier())
     _json(
         root / "times.json", {"gradients": 12.0, "train": 60.0, "baseline joint": 55.5, "evaluate": 30.0, "export": 0.1}
     )
@@ -72,9 +68,30 @@ def evaluation() -> dict[str, Any]:
     """Scores of suites, one of them of old skills."""
     models = {}
     for i, name in enumerate(MODELS):
-        suites = {s: {"accuracy": 0.2 + 0.1 * i, "records": n, "metric": "exact_match"} for s, n in SUITES.items()}
+        suites = {
+            s: {"accuracy": 0.2 + 0.1 * i, "records": n, "metric": "exact_match", "correct": [0.2 + 0.1 * i] * n}
+            for s, n in SUITES.items()
+        }
         models[name] = {"inputs": {}, "displacement": 1.3 * i, "suites": suites, "suites_mean": {"accuracy": 0.3}}
-    return {"inputs": {"evaluate": {"retained": ["desc*"]}}, "models": models}
+        models[name]["mixture_loss"] = 2.0 - 0.1 * i
+    questions = {name: [f"{i:012x}" for i in range(n)] for name, n in SUITES.items()}
+    return {
+        "inputs": {"half": "reporting", "evaluate": {"retained": ["desc*"]}},
+        "questions": questions,
+        "models": models,
+    }
+
+
+def frontier() -> dict[str, Any]:
+    """Frontiers of all models: the merged one is kept at λ = 0.5, the others at theta0."""
+    models = {}
+    for i, name in enumerate(MODELS):
+        points = [[0.0, 0.7, 0.3]]
+        points += [[0.5, 0.69, 0.35], [1.0, 0.7 - 0.1 * i, 0.4 + 0.05 * i], [2.0, 0.3, 0.5]] if i else []
+        scale, retained, skill = points[name == "merged"]
+        kept = {"scale": scale, "retained": retained, "skill": skill, "correct": {}}
+        models[name] = {"inputs": {}, "points": points, "choosing": points, "kept": kept}
+    return {"inputs": {"frontier": {"retention": 0.95}}, "models": models}
 
 
 def diagnosed(rng: np.random.Generator) -> dict[str, Any]:

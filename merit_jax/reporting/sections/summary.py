@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from merit_jax.reporting.blocks import Missing, Part, Section, Text, Tile, Tiles
 from merit_jax.reporting.figures import Number
+from merit_jax.reporting.frontier import Kept, kept_scores
 from merit_jax.reporting.labels import called, means
 from merit_jax.reporting.labels import text as written
 from merit_jax.reporting.run_data import Artifacts
@@ -44,11 +45,13 @@ def _tiles(artifacts: Artifacts) -> Iterator[Tile]:
         note = f"theta0 {scores[THETA0].value:.1f}" if name == MERGED and THETA0 in scores else ""
         note += f"{', ' * bool(note)}{called(artifacts, rival)} {scores[rival].value:.1f}" if rival else ""
         yield Tile(f"{scores[name].value:.1f} %", f"{called(artifacts, name)}, {title.partition(':')[0]}", note)
-    if MERGED in (kept := kept_skill(artifacts)):
+    if MERGED in (kept := kept_skills(artifacts)):
         others = [name for name in kept if name not in (THETA0, MERGED)]
-        rival = max(others, key=lambda name: kept[name], default=None)
-        note = f"{called(artifacts, rival)} {kept[rival]:.1f}" if rival else ""
-        yield Tile(f"{kept[MERGED]:.1f} %", f"skill at {retention(artifacts):g} % retention", note)
+        rival = max(others, key=lambda name: kept[name].skill, default=None)
+        mine = kept[MERGED]
+        note = f"at λ = {mine.scale:g}, {mine.share:.0f} % retained; theta0 {kept[THETA0].skill:.1f}"
+        note += f", {called(artifacts, rival)} {kept[rival]}" if rival else ""
+        yield Tile(f"{mine.skill:.1f} %", f"skill at {retention(artifacts):g} % retention", note)
     if artifacts.merge:
         distance = artifacts.merge["displacement"]["merged"]
         joint = artifacts.models.get("joint", {}).get("displacement")
@@ -60,10 +63,9 @@ def _tiles(artifacts: Artifacts) -> Iterator[Tile]:
         yield Tile(duration(sum(artifacts.times.values())), "in all stages", "baselines and evaluation included")
 
 
-def kept_skill(artifacts: Artifacts) -> dict[str, Number]:
-    """Returns model -> skill at retention in per cent, of the models of which a scale retains enough."""
-    found = artifacts.frontier["models"] if artifacts.frontier else {}
-    return {name: 100 * entry["skill"] for name, entry in found.items() if entry["skill"] is not None}
+def kept_skills(artifacts: Artifacts) -> dict[str, Kept]:
+    """Returns model -> its scores at the scale that is chosen for it; empty without a frontier."""
+    return kept_scores(artifacts.frontier["models"]) if artifacts.frontier else {}
 
 
 def retention(artifacts: Artifacts) -> Number:
@@ -96,8 +98,13 @@ def verdicts(artifacts: Artifacts) -> Iterator[str]:
             second = max((name for name in scores if name != MERGED), key=lambda name: scores[name].value)
             rest = f"it is highest; next is {called(artifacts, second)} with {scores[second].value:.1f} %"
         yield f"{head[:1].upper()}{head[1:]}: the merged model gets {mine.value:.1f} % (± {mine.error:.1f}); {rest}."
-    kept = kept_skill(artifacts)
+    kept = kept_skills(artifacts)
     if MERGED in kept and len(kept) > 1:
-        order = sorted(kept, key=lambda name: kept[name], reverse=True)
-        listed = ", ".join(f"{called(artifacts, name)} {kept[name]:.1f} %" for name in order)
-        yield f"Skill at {retention(artifacts):g} % retention, the number to compare methods by: {listed}."
+        order = sorted(kept, key=lambda name: kept[name].skill, reverse=True)
+        listed = ", ".join(
+            f"{called(artifacts, name)} {kept[name]} ({kept[name].share:.0f} % retained)" for name in order
+        )
+        yield (
+            f"Skill at {retention(artifacts):g} % retention, the number to compare methods by, in per cent: {listed}. λ is "
+            "chosen on one half of each suite, and the scores are those of the other half."
+        )

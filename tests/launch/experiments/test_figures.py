@@ -19,7 +19,8 @@ def workdir(tmp_path):
 
 
 def write(workdir):
-    models = {"theta0": {"points": [BASE]}} | {name: {"points": points} for name, points in LINES.items()}
+    other = {"choosing": [], "kept": {}}
+    models = {name: {"points": points, **other} for name, points in {"theta0": [BASE], **LINES}.items()}
     workdir.frontier.write_text(json.dumps({"inputs": {"frontier": {"retention": 0.95}}, "models": models}))
 
 
@@ -59,6 +60,13 @@ def test_a_line_a_method_with_a_large_dot_where_it_is_not_scaled():
         "high": pytest.approx(76),
         "label": "less than 95 % retained",
     }
+
+
+@pytest.mark.parametrize("methods", [2, 11])
+def test_the_picture_says_which_half_is_drawn_and_which_chooses(methods):
+    spec = specification(frontiers(BASE, {f"random{k}": LINES["merged"] for k in range(methods)}, retention=0.95))
+    said = ["Scores are of the reporting half of each suite; scales are chosen on the other half."]
+    assert spec["title"]["subtitle"] == said
 
 
 def test_of_many_methods_each_has_a_panel_beside_joint_training():

@@ -1,0 +1,83 @@
+"""Evaluators of a run's suites, in the halves that choose scales and that are reported, and the shapes of their batches."""
+
+from merit_jax.core.types import Params
+from merit_jax.evaluation.batch_shapes import BatchShapes
+from merit_jax.evaluation.evaluator import Evaluator, Suites
+from merit_jax.evaluation.scoring import Scores
+from merit_jax.evaluation.suites import Half, draw_records, load_suites, suite_digests
+from merit_jax.pipeline.run import Run
+
+
+def batch_shapes(run: Run) -> BatchShapes:
+    """Returns the shapes of `config.evaluate`."""
+    cfg = run.config.evaluate
+    return BatchShapes(tuple(cfg.buckets), cfg.batch_size, run.place_batch, run.reader, tuple(cfg.image_buckets))
+
+
+def make_evaluator(run: Run, records: Suites, *, losses: bool) -> Evaluator:
+    """Returns an evaluator in the shapes of `config.evaluate`."""
+    return Evaluator(
+        records,
+        run.model,
+        run.loss_fn,
+        run.tokenizer,
+        batch_shapes(run),
+        max_length=run.config.mixture.max_length,
+        max_new_tokens=run.config.evaluate.max_new_tokens,
+        losses=losses,
+    )
+
+
+def reported_half(run: Run) -> Half:
+    """Returns the part of each suite on which scores are reported: where scales are chosen, the half that does not choose."""
+    return "reporting" if run.config.frontier.scales else "all"
+
+
+class SuiteScorer:
+    """The suites of a run, and one compiled evaluator for all of their halves.
+
+    Attributes:
+        records: Half -> suite -> its records, for the reported half and, with a frontier, the choosing one.
+    """
+
+    def __init__(self, run: Run) -> None:
+        cfg = run.config
+        suites = load_suites(cfg.evaluate.suites)
+        limits: dict[Half, int] = {reported_half(run): cfg.evaluate.max_suite_records}
+        if cfg.frontier.scales:
+            limits["choosing"] = cfg.frontier.max_records
+        self.records: dict[Half, Suites] = {
+            half: draw_records(suites, half, max_records=limit, seed=cfg.seed) for half, limit in limits.items()
+        }
+        self._evaluator = make_evaluator(
+            run,
+            {_name(half, suite): records for half, found in self.records.items() for suite, records in found.items()},
+            losses=False,
+        )
+
+    def score(self, params: Params, *halves: Half) -> dict[Half, dict[str, Scores]]:
+        """Computes one model's scores: half -> suite -> scores; several halves share batches.
+
+        Raises:
+            NotFiniteError: A score is NaN or infinite; suite and record are named.
+        """
+        wanted = {half: {suite: _name(half, suite) for suite in self.records[half]} for half in halves}
+        found = self._evaluator.evaluate(params, {name for names in wanted.values() for name in names.values()})
+        return {half: {suite: found[name] for suite, name in names.items()} for half, names in wanted.items()}
+
+
+def _name(half: Half, suite: str) -> str:
+    """A half of a suite, also in messages."""
+    return f"suite {suite!r}" if half == "all" else f"suite {suite!r} ({half} half)"
+
+
+def suite_scorer(run: Run) -> SuiteScorer:
+    """Returns the scorer of a run's suites, compiled once for all stages."""
+    cfg = run.config
+    depends_on = {
+        **{section: cfg[section].to_dict() for section in ("evaluate", "frontier", "loss")},
+        "seed": cfg.seed,
+        "max_length": cfg.mixture.max_length,
+        "suites": suite_digests(cfg.evaluate.suites),
+    }
+    return run.shared.once("suite_scorer", depends_on, lambda: SuiteScorer(run), kept=1)

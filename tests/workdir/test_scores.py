@@ -1,0 +1,55 @@
+"""Scores are read as they were written; those of an earlier version are refused in one sentence."""
+
+import copy
+
+import pytest
+
+from merit_jax.workdir.artifacts import write_json
+from merit_jax.workdir.paths import Workdir
+from merit_jax.workdir.scores import read_evaluation, read_frontier
+from tests.support import example_workdir
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    return Workdir.at(tmp_path)
+
+
+def test_what_was_written_is_read(workdir):
+    write_json(workdir.evaluation, example_workdir.evaluation())
+    write_json(workdir.frontier, example_workdir.frontier())
+    assert read_evaluation(workdir) == example_workdir.evaluation()
+    assert read_frontier(workdir) == example_workdir.frontier()
+
+
+def without(content, *path):
+    """A copy without one key of it."""
+    content = copy.deepcopy(content)
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    del place[path[-1]]
+    return content
+
+
+@pytest.mark.parametrize("path", [("questions",), ("models", "merged", "suites", "ocr", "correct")])
+def test_an_evaluation_without_the_scores_of_questions_names_the_command(workdir, path):
+    write_json(workdir.evaluation, without(example_workdir.evaluation(), *path))
+    message = (
+        r"evaluation\.json was written by an earlier version, without the scores of every question; repeat the command that "
+        r"wrote it \(launch\.run or launch\.experiment\) with --overwrite to make it again"
+    )
+    with pytest.raises(ValueError, match=message):
+        read_evaluation(workdir)
+
+
+@pytest.mark.parametrize("key", ["choosing", "kept"])
+def test_a_frontier_without_halves_names_the_command(workdir, key):
+    write_json(workdir.frontier, without(example_workdir.frontier(), "models", "theta0", key))
+    with pytest.raises(ValueError, match=r"frontier\.json was written by an earlier version, .* with --overwrite"):
+        read_frontier(workdir)
+
+
+def test_a_missing_file_is_named(workdir):
+    with pytest.raises(ValueError, match=r"frontier\.json is missing"):
+        read_frontier(workdir)
