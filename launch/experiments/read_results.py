@@ -94,7 +94,10 @@ def run_result(
 
 def _answers(known: Known, correct: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
     """Returns suite -> question's id -> score."""
-    return {suite: dict(zip(known.questions[suite], scores, strict=True)) for suite, scores in correct.items()}
+    return {
+        suite: {question: float(score) for question, score in zip(known.questions[suite], scores, strict=True)}
+        for suite, scores in correct.items()
+    }
 
 
 def training_seconds(comparison: Comparison, spec: str) -> float:
