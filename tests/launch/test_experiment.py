@@ -170,7 +170,9 @@ def test_answers_give_the_scores_and_differences_have_intervals(done):
         for run in result.outcomes:
             assert run.scores == pytest.approx({suite: np.mean([*one.values()]) for suite, one in run.answers.items()})
             if run.kept_scale is not None:
-                assert np.mean([*run.kept_skill_answers()["new"].values()]) == pytest.approx(run.kept_skill)
+                kept = run.kept_skill_answers()
+                assert set(kept) == {"new_word", "new_letter"}
+                assert np.mean([np.mean([*one.values()]) for one in kept.values()]) == pytest.approx(run.kept_skill)
     test = results["merit1d"].tests["random"]
     assert test.interval.low <= test.difference <= test.interval.high
     assert read(root / "results.json")["tests"]["number"] == sum(len(result.tests) for result in results.values())
