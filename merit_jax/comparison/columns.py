@@ -103,9 +103,9 @@ def tested(found: Paired | None) -> str:
     """
     if found is None:
         return ""
-    interval = f" [{100 * found.interval.low:.1f}, {100 * found.interval.high:.1f}]" if found.interval else ""
+    interval = f" [{100 * found.interval.low:z.1f}, {100 * found.interval.high:z.1f}]" if found.interval else ""
     holm = f", Holm {found.holm:.3g}" if found.holm is not None else ""
-    return f"{100 * found.difference:+.1f}{interval}, p = {found.p:.3g}{holm} (n = {found.n})"
+    return f"{100 * found.difference:+z.1f}{interval}, p = {found.p:.3g}{holm} (n = {found.n})"
 
 
 def cells(results: Results, column: Column, style: Style) -> list[str]:

@@ -98,6 +98,8 @@ def about_main(results: Results, retention: float, titles: Sequence[str]) -> str
             "included, that has the highest skill on the choosing half among those that retain there at least "
             f"{100 * retention:g} % of theta0's score; in parentheses each chosen λ and in how many runs. Retained there: the "
             "retained score at that λ. Both are measured on the reporting half."
+            + " Empty for a model on another's line, as WiSE is on joint training's."
+            * _shares_a_line(results)
         )
     if number := number_of_tests(results):
         parts.append(_about_tests(results, number))
@@ -139,6 +141,10 @@ def _about_records(results: Results) -> str:
     if any(run.kept_scale is not None for result in results.values() for run in result.outcomes):
         return " All scores are of the same records, the reporting half of each suite; λ was chosen on the other."
     return " All scores are of the same records."
+
+
+def _shares_a_line(results: Results) -> bool:
+    return any(run.kept_scale is None for result in results.values() for run in result.outcomes)
 
 
 def _about_controls(results: Results) -> str:

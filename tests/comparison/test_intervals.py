@@ -59,14 +59,24 @@ def test_one_seed_is_the_bootstrap_over_questions_alone():
     assert found.seeds == 1
 
 
-def test_nineteen_in_twenty_hold_the_true_difference_where_questions_vary_most(monkeypatch):
+@pytest.mark.parametrize(
+    ("seeds", "deviations", "expected"),
+    [
+        (5, (0.02, 1.0, 0.3), (0.91, 0.99)),  # questions vary most: right
+        (5, (0.0, 0.0, 1.0), (0.98, 1.0)),  # runs vary on one question: too wide
+        (2, (1.0, 0.1, 0.1), (0.45, 0.63)),  # seeds vary most: too narrow, the fewer the more
+        (5, (1.0, 0.1, 0.1), (0.78, 0.9)),
+    ],
+)
+def test_how_often_it_holds_the_true_difference(monkeypatch, seeds, deviations, expected):
+    """The shares that the guide on experiments states."""
     monkeypatch.setattr(intervals, "RESAMPLES", 499)
     rng, hits = np.random.default_rng(1), 0
     for _ in range(200):
-        suites = [drawn(rng, 5, 40, by_seed=0.02, by_question=1.0, noise=0.3) for _ in range(3)]
+        suites = [drawn(rng, seeds, 40, *deviations)]
         found = bootstrap_interval(answers(*suites), zeros(*suites))
         hits += found.low <= 0 <= found.high
-    assert 0.91 <= hits / 200 <= 0.99
+    assert expected[0] <= hits / 200 <= expected[1]
 
 
 def test_every_suite_counts_once():

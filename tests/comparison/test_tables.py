@@ -69,6 +69,15 @@ def test_skill_at_retention_has_the_chosen_scales_and_what_is_retained_there():
     assert main["merit2d"]["retained there"] == "80.0 ± 0.0"
 
 
+def test_a_model_without_a_line_of_its_own_has_an_empty_cell_that_is_explained():
+    runs = [(name, run._replace(**WITHOUT_FRONTIER) if name == "merit2d" else run) for name, run in outcomes()]
+    text = tables(summarise(PLANS, runs), 0.95, MARKDOWN)
+    main, *_ = cells(text)
+    assert main["merit2d"]["skill at 95 % retention (λ)"] == main["merit2d"]["retained there"] == ""
+    assert "Empty for a model on another's line" in text
+    assert "Empty" not in tables(made_up(), 0.95, MARKDOWN)
+
+
 def test_theta0_is_in_every_table_with_its_tests(results):
     for table in cells(tables(results, 0.95, MARKDOWN)):
         assert next(iter(table)) == "theta0"

@@ -29,7 +29,7 @@ def config(root, **changes):
     given = {
         "mixture.max_held_out": 2,
         "evaluate.suites": str(root / "suites" / "*.jsonl"),
-        "evaluate.max_suite_records": 4,
+        "evaluate.max_suite_records": 10,
         "diagnostics.examples": 2,
         "evaluate.retained": ("old_*",),
         "frontier.scales": (1.0, 8.0),
