@@ -46,7 +46,7 @@ def _check(complete: bool, path: epath.Path) -> None:
 
 
 class Known(NamedTuple):
-    """What all models of a seed have in common.
+    """The context of all models of a seed.
 
     Attributes:
         seed: `config.seed`.
