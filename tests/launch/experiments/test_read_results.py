@@ -42,10 +42,12 @@ FRONTIER = {
     "models": {
         "theta0": {
             "points": [[0.0, 1.0, 0.0]],
+            "choosing": [[0.0, 1.0, 0.0]],
             "kept": {"scale": 0.0, "retained": 1.0, "skill": 0.0, "correct": {"old_a": [1, 1], "new": [0, 0, 0]}},
         },
         "joint": {
             "points": [[0.0, 1.0, 0.0], [0.5, 1.0, 1 / 3], [1.0, 0.25, 1.0]],
+            "choosing": [[0.0, 1.0, 0.0], [0.5, 1.0, 0.5], [1.0, 0.5, 1.0]],
             "kept": {"scale": 0.5, "retained": 1.0, "skill": 1 / 3, "correct": {"old_a": [1, 1], "new": [0, 1, 0]}},
         },
     }
@@ -112,8 +114,8 @@ def test_without_suites_the_answers_are_of_the_datasets(read):
 
 
 def test_artifacts_of_an_earlier_version_are_refused_with_the_way_out(read):
-    with pytest.raises(ValueError, match=r"evaluation\.json is of an earlier version.*--overwrite"):
+    with pytest.raises(ValueError, match=r"evaluation\.json .* an earlier version.*--overwrite"):
         read({key: value for key, value in EVALUATION.items() if key != "questions"}, FRONTIER)
     old = {"models": {name: {"points": line["points"], "skill": 0.5} for name, line in FRONTIER["models"].items()}}
-    with pytest.raises(ValueError, match=r"frontier\.json is of an earlier version.*--overwrite"):
+    with pytest.raises(ValueError, match=r"frontier\.json .* an earlier version.*--overwrite"):
         read(EVALUATION, old)
