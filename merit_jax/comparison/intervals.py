@@ -10,6 +10,8 @@ from scipy import stats
 
 Answers = Mapping[str, Mapping[str, float]]
 """Suite -> question's id -> score in 0..1, of one run."""
+Pair = tuple[Mapping[int, Sequence[Answers]], Mapping[int, Sequence[Answers]]]
+"""Ours and theirs: seed -> answers of each of its runs."""
 
 LEVEL = 0.95
 """Nominal coverage of an interval."""
@@ -35,34 +37,50 @@ class Interval(NamedTuple):
     questions: int
 
 
-def bootstrap_interval(
-    ours: Mapping[int, Sequence[Answers]], theirs: Mapping[int, Sequence[Answers]]
-) -> Interval | None:
-    """Returns the percentile bootstrap interval of the mean over suites of ours − theirs, paired by seed and question.
+def bootstrap_intervals(pairs: Sequence[Pair]) -> list[Interval | None]:
+    """Returns percentile bootstrap intervals of the mean over suites of ours − theirs, paired by seed and question.
 
     Seeds, and the questions of each suite, are drawn with replacement independently of each other (Owen 2007, "The pigeonhole
-    bootstrap"), and every suite counts once. The samples are the same in every call.
+    bootstrap"), and every suite counts once. The samples are the same in every call and for all pairs of the same size.
 
     Args:
-        ours: Seed -> answers of each of its runs, which are averaged.
-        theirs: The same of the other method.
+        pairs: (ours, theirs) of each comparison: seed -> answers of each of its runs, which are averaged.
 
     Returns:
-        The interval; None if there is no seed or suite in common, a suite has no question in common, or there are too few
-        questions to be resampled.
+        The interval of each pair; None if there is no seed or suite in common, a suite has no question in common, or there are
+        too few questions to be resampled.
     """
-    matrices = differences(ours, theirs)
-    if not matrices:
-        return None
-    sizes = [len(matrices[0]), *(matrix.shape[1] for matrix in matrices)]
+    matrices = [differences(*pair) for pair in pairs]
+    sizes = [_sizes(found) for found in matrices]
+    result: list[Interval | None] = [None] * len(pairs)
+    for size in set(sizes):
+        places = [place for place, other in enumerate(sizes) if other == size]
+        if max(size, default=1) > 1:
+            suites = [np.stack(of_suite) for of_suite in zip(*(matrices[place] for place in places), strict=True)]
+            for place, (low, high) in zip(places, _resample(suites, size), strict=True):
+                if np.isfinite([low, high]).all():
+                    result[place] = Interval(float(low), float(high), size[0], sum(size[1:]))
+    return result
+
+
+def _sizes(matrices: Sequence[np.ndarray]) -> tuple[int, ...]:
+    """Returns seeds, then the questions of each suite; empty without suites."""
+    return (len(matrices[0]), *(matrix.shape[1] for matrix in matrices)) if matrices else ()
+
+
+def _resample(suites: Sequence[np.ndarray], sizes: tuple[int, ...]) -> Float[np.ndarray, "pairs 2"]:
+    """Returns the ends of the interval of each pair.
+
+    Args:
+        suites: Differences `[pairs, seeds, questions]` of each suite, NaN where there is none.
+        sizes: Seeds, then the questions of each suite; a single one is not drawn.
+    """
     drawn = [axis for axis, size in enumerate(sizes) if size > 1]
-    if not drawn:
-        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of samples without any answer: no interval
         found = stats.bootstrap(
             [np.arange(sizes[axis]) for axis in drawn],
-            _statistic(matrices, sizes, drawn),
+            _statistic(suites, sizes, drawn),
             vectorized=True,
             confidence_level=LEVEL,
             n_resamples=RESAMPLES,
@@ -70,9 +88,7 @@ def bootstrap_interval(
             method="percentile",
             rng=np.random.default_rng(0),
         ).confidence_interval
-    if not np.isfinite(found).all():
-        return None
-    return Interval(float(found.low), float(found.high), sizes[0], sum(sizes[1:]))
+    return np.stack([found.low, found.high], axis=-1)
 
 
 def differences(
@@ -105,10 +121,12 @@ def _row(ours: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, floa
     return dict(zip(common, (ours_mean - theirs_mean).tolist(), strict=True))
 
 
-def _statistic(matrices: Sequence[np.ndarray], sizes: Sequence[int], drawn: Sequence[int]) -> Callable[..., np.ndarray]:
-    """Returns a function of drawn indices, one array per axis of `drawn`, each `[..., size]`: the mean over suites."""
-    filled = [np.nan_to_num(matrix) for matrix in matrices]
-    known = [np.isfinite(matrix).astype(float) for matrix in matrices]
+def _statistic(
+    suites: Sequence[np.ndarray], sizes: Sequence[int], drawn: Sequence[int]
+) -> Callable[..., Float[np.ndarray, "pairs *samples"]]:
+    """Returns a function of drawn indices, one array `[*samples, size]` per axis of `drawn`: each pair's mean over suites."""
+    filled = [np.nan_to_num(suite) for suite in suites]
+    known = [np.isfinite(suite).astype(float) for suite in suites]
 
     def mean_over_suites(*indices: np.ndarray, axis: int) -> np.ndarray:
         weights = [np.ones((1, size)) for size in sizes]
@@ -117,12 +135,19 @@ def _statistic(matrices: Sequence[np.ndarray], sizes: Sequence[int], drawn: Sequ
         seeds, *questions = weights
         with np.errstate(invalid="ignore"):
             means = [
-                (seeds * (count @ values.T)).sum(axis=1) / (seeds * (count @ there.T)).sum(axis=1)
+                _weighted(values, seeds, count) / _weighted(there, seeds, count)
                 for count, values, there in zip(questions, filled, known, strict=True)
             ]
-        return np.mean(means, axis=0).reshape(indices[0].shape[:-1])
+        return np.mean(means, axis=0).reshape(len(suites[0]), *indices[0].shape[:-1])
 
     return mean_over_suites
+
+
+def _weighted(
+    values: Float[np.ndarray, "pairs n q"], seeds: Float[np.ndarray, "_b n"], questions: Float[np.ndarray, "_b q"]
+) -> Float[np.ndarray, "pairs _b"]:
+    """Returns the sum of each pair's values, with the weights of each sample's seeds and questions."""
+    return ((values @ questions.T) * seeds.T).sum(axis=1)
 
 
 def _counts(indices: Int[np.ndarray, "b n"], size: int) -> Float[np.ndarray, "b n"]:

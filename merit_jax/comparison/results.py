@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from merit_jax.comparison.intervals import LEVEL, RESAMPLES, Answers, bootstrap_interval
+from merit_jax.comparison.intervals import LEVEL, RESAMPLES, Answers, bootstrap_intervals
 from merit_jax.comparison.statistics import Paired, Spread, holm, paired, spread
 
 T = TypeVar("T")
@@ -136,30 +136,28 @@ def summarise(plans: Mapping[str, MethodPlan], outcomes: Sequence[tuple[str, Run
         outcomes: (method, run), in any order.
     """
     runs = {name: tuple(run for method, run in outcomes if method == name) for name in plans}
-    found = {
-        (name, test): result
+    rivals = {
+        (name, test): runs.get(tested.rival(plan) or "", ())
         for name, plan in plans.items()
         for test, tested in TESTS.items()
-        if (rival := tested.rival(plan)) != name and (result := _compare(runs[name], runs.get(rival or "", ()), tested))
+        if tested.rival(plan) != name
     }
-    adjusted = dict(zip(found, holm([result.p for result in found.values()]), strict=True))
-    return {
-        name: MethodResult(
-            plan,
-            runs[name],
-            {test: found[name, test]._replace(holm=adjusted[name, test]) for test in TESTS if (name, test) in found},
-        )
-        for name, plan in plans.items()
-        if runs[name]
+    found = {
+        (name, test): result
+        for (name, test), rival in rivals.items()
+        if (result := paired(*(_seed_means(side, TESTS[test].value) for side in (runs[name], rival))))
     }
-
-
-def _compare(ours: Sequence[RunResult], theirs: Sequence[RunResult], tested: Tested) -> Paired | None:
-    """Compares two methods; None where they have no seed with the score in common."""
-    result = paired(*(_seed_means(runs, tested.value) for runs in (ours, theirs)))
-    if result is None:
-        return None
-    return result._replace(interval=bootstrap_interval(*(by_seed(runs, tested.answers) for runs in (ours, theirs))))
+    intervals = bootstrap_intervals(
+        [
+            (by_seed(runs[name], TESTS[test].answers), by_seed(rivals[name, test], TESTS[test].answers))
+            for name, test in found
+        ]
+    )
+    adjusted = holm([result.p for result in found.values()])
+    tests: dict[str, dict[str, Paired]] = {name: {} for name in plans}
+    for ((name, test), result), p, interval in zip(found.items(), adjusted, intervals, strict=True):
+        tests[name][test] = result._replace(holm=p, interval=interval)
+    return {name: MethodResult(plan, runs[name], tests[name]) for name, plan in plans.items() if runs[name]}
 
 
 def number_of_tests(results: Mapping[str, MethodResult]) -> int:

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from merit_jax.comparison import intervals
-from merit_jax.comparison.intervals import bootstrap_interval, differences
+from merit_jax.comparison.intervals import bootstrap_intervals, differences
 
 
 def answers(*matrices):
@@ -23,6 +23,11 @@ def answers(*matrices):
 
 def zeros(*matrices):
     return answers(*(np.where(np.isfinite(matrix), 0.0, np.nan) for matrix in matrices))
+
+
+def bootstrap_interval(ours, theirs):
+    (found,) = bootstrap_intervals([(ours, theirs)])
+    return found
 
 
 def drawn(rng, seeds, questions, by_seed, by_question, noise):
@@ -126,6 +131,13 @@ def test_without_anything_in_common_there_is_no_interval():
     assert bootstrap_interval(ours, ours) is None, "some draws have no answer at all"
 
 
-def test_it_is_the_same_each_time():
-    matrix = np.random.default_rng(0).random((3, 20))
-    assert bootstrap_interval(answers(matrix), zeros(matrix)) == bootstrap_interval(answers(matrix), zeros(matrix))
+def test_it_is_the_same_each_time_and_whatever_else_is_compared():
+    rng = np.random.default_rng(0)
+    matrices = [rng.random((3, 20)), rng.random((3, 20)), rng.random((2, 20)), rng.random((3, 7))]
+    pairs = [(answers(matrix), zeros(matrix)) for matrix in matrices]
+    pairs.insert(1, (answers(matrices[0]), {}))
+    found = bootstrap_intervals(pairs)
+    for together, pair in zip(found, pairs, strict=True):
+        assert together == bootstrap_interval(*pair) or together == pytest.approx(bootstrap_interval(*pair))
+    assert [interval and interval[2:] for interval in found] == [(3, 20), None, (3, 20), (2, 20), (3, 7)]
+    assert bootstrap_intervals([]) == []

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from merit_jax.comparison.intervals import bootstrap_interval
+from merit_jax.comparison.intervals import bootstrap_intervals
 from merit_jax.comparison.results import number_of_tests, summarise, to_json
 from merit_jax.comparison.statistics import holm
 from tests.support.results import PLANS, SCORES, WITHOUT_FRONTIER, outcome, outcomes, results
@@ -50,11 +50,11 @@ def test_intervals_are_of_the_scores_that_are_compared(found):
     }
 
     def sides(read):
-        return [{s: [read(run) for run in runs[name][s]] for s in runs[name]} for name in ("merit2d", "random4")]
+        return tuple({s: [read(run) for run in runs[name][s]] for s in runs[name]} for name in ("merit2d", "random4"))
 
     merit = found["merit2d"].tests
-    assert merit["random"].interval == bootstrap_interval(*sides(lambda run: run.answers))
-    skill = bootstrap_interval(*sides(lambda run: {"new": run.kept_answers["new"]}))
+    assert merit["random"].interval == bootstrap_intervals([sides(lambda run: run.answers)])[0]
+    skill = bootstrap_intervals([sides(lambda run: {"new": run.kept_answers["new"]})])[0]
     assert merit["kept_random"].interval == skill, "the retained suites are no part of the skill"
     assert merit["random"].interval.low < merit["random"].difference < merit["random"].interval.high
     assert merit["random"].interval.questions == 2 * 22, "three seeds of twenty questions, each shifted by one"
