@@ -17,8 +17,10 @@ from absl import flags
 
 from launch.console import app
 from launch.console.tables import print_text
+from launch.experiments.paper_values import read_paper_values
 from launch.experiments.runner import Experiment, parse_methods, repeat_random_splits, run_experiment
-from merit_jax.comparison.tables import MARKDOWN, tables
+from merit_jax.comparison.styles import MARKDOWN
+from merit_jax.comparison.tables import tables
 
 FLAGS = flags.FLAGS
 
@@ -44,6 +46,7 @@ def define_flags() -> None:
         [],
         "Diagnostics of every method (docs/guides/diagnostics.md); gain also draws a figure of all methods.",
     )
+    flags.DEFINE_string("paper", "", "JSON file, method -> the paper's value; shown in a column of the main table.")
     flags.DEFINE_bool("overwrite", False, "Make artifacts again whose inputs have changed, instead of refusing.")
 
 
@@ -53,10 +56,11 @@ def main(argv: Sequence[str]) -> None:
     given = parse_methods(FLAGS.methods) or [*config.baselines, config.method]
     controls = tuple(repeat_random_splits(parse_methods(FLAGS.controls), FLAGS.partitions))
     methods = tuple(repeat_random_splits(given, FLAGS.partitions))
-    experiment = Experiment((*methods, *controls), controls, _seeds(FLAGS.seeds), tuple(FLAGS.diagnose))
+    paper = read_paper_values(FLAGS.paper) if FLAGS.paper else {}
+    experiment = Experiment((*methods, *controls), controls, _seeds(FLAGS.seeds), tuple(FLAGS.diagnose), paper)
     results = run_experiment(config, FLAGS.root, experiment, overwrite=FLAGS.overwrite)
     if app.is_first_process():
-        print_text(tables(results, config.frontier.retention, MARKDOWN))
+        print_text(tables(results, config.frontier.retention, MARKDOWN, paper))
 
 
 if __name__ == "__main__":

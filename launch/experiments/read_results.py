@@ -1,10 +1,11 @@
 """Reads the results of a seed's methods from their artifacts."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from launch.experiments.methods import Comparison
 from merit_jax.comparison.results import RunResult
+from merit_jax.evaluation.suites import split_suites
 from merit_jax.partition import uses_gradients
 from merit_jax.pipeline.run import Run
 from merit_jax.workdir.artifacts import read_json
@@ -16,30 +17,60 @@ SHARED_STAGES = ("gradients", "conflict")
 
 
 def read_results(run: Run, comparison: Comparison) -> list[RunResult]:
-    """Returns the scores of theta0 and of every method of one seed."""
-    models = read_evaluation(run.workdir)["models"]
+    """Returns the scores of theta0 and of every method of one seed.
+
+    Raises:
+        ValueError: `evaluation.json` or `frontier.json` was written by a version that kept no scores of single questions.
+    """
+    evaluation = read_evaluation(run.workdir)
     lines = read_frontier(run.workdir)["models"] if run.workdir.frontier.exists() else {}
-    found = [run_result(run.config.seed, THETA0, models[THETA0], lines.get(THETA0), 0, 0.0)]
+    models = evaluation["models"]
+    known = Known(run.config.seed, evaluation["questions"], tuple(run.config.evaluate.retained))
+    found = [run_result(known, THETA0, models[THETA0], lines.get(THETA0), 0, 0.0)]
     for spec, task in comparison.merged.items():
         tokens = sum(read_json(Workdir(task.root, task.root).merge_record)["tokens"])
-        seconds = training_seconds(comparison, spec)
-        found.append(run_result(run.config.seed, spec, models[spec], lines.get(spec), tokens, seconds))
+        found.append(run_result(known, spec, models[spec], lines.get(spec), tokens, training_seconds(comparison, spec)))
     return found
 
 
+class Known(NamedTuple):
+    """The context of all models of a seed.
+
+    Attributes:
+        seed: `config.seed`.
+        questions: Suite (or dataset) -> ids of its questions, in the order of every model's scores.
+        retained: `evaluate.retained`.
+    """
+
+    seed: int
+    questions: Mapping[str, Sequence[str]]
+    retained: tuple[str, ...]
+
+
 def run_result(
-    seed: int, name: str, entry: Mapping[str, Any], line: Mapping[str, Any] | None, tokens: int, seconds: float
+    known: Known,
+    name: str,
+    entry: Mapping[str, Any],
+    line: Mapping[str, Any] | None,
+    tokens: int,
+    seconds: float,
 ) -> RunResult:
-    """Joins one model's entries of `evaluation.json` and `frontier.json`."""
-    scores = {suite: score["accuracy"] for suite, score in entry.get("suites", entry.get("datasets")).items()}
+    """Joins one model's entries of `evaluation.json` and `frontier.json`; `line` is None for a model without a frontier."""
+    sets = entry.get("suites", entry.get("datasets"))
+    kept = line["kept"] if line else None
     return RunResult(
-        seed=seed,
+        seed=known.seed,
         variant=name,
-        scores=scores,
+        scores={suite: score["accuracy"] for suite, score in sets.items()},
+        answers=_answers(known, {suite: score["correct"] for suite, score in sets.items()}),
         mean=entry.get("suites_mean", entry.get("mean"))["accuracy"],
         retained=entry.get("retained"),
         skill=entry.get("skill"),
-        kept_skill=line["kept"]["skill"] if line else None,
+        skill_suites=tuple(split_suites(list(sets), known.retained)[1]) if "suites" in entry else (),
+        kept_skill=kept["skill"] if kept else None,
+        kept_scale=kept["scale"] if kept else None,
+        kept_retained=kept["retained"] if kept else None,
+        kept_answers=_answers(known, kept["correct"]) if kept else {},
         points=tuple(tuple(point) for point in line["points"]) if line else (),
         loss=entry["mean"]["loss"] if "mean" in entry else None,
         mixture_loss=entry.get("mixture_loss"),
@@ -47,6 +78,14 @@ def run_result(
         tokens=tokens,
         seconds=seconds,
     )
+
+
+def _answers(known: Known, correct: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+    """Returns suite -> question's id -> score."""
+    return {
+        suite: {question: float(score) for question, score in zip(known.questions[suite], scores, strict=True)}
+        for suite, scores in correct.items()
+    }
 
 
 def training_seconds(comparison: Comparison, spec: str) -> float:

@@ -4,6 +4,7 @@ import copy
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from etils import epath
@@ -24,7 +25,8 @@ from launch.experiments.methods import (
 from launch.experiments.read_results import read_results
 from launch.wiring import basin, open_run
 from merit_jax.comparison.results import MethodPlan, MethodResult, summarise, to_json
-from merit_jax.comparison.tables import LATEX, MARKDOWN, tables
+from merit_jax.comparison.styles import LATEX, MARKDOWN
+from merit_jax.comparison.tables import tables
 from merit_jax.core.registry import lookup
 from merit_jax.pipeline.evaluate_models import evaluate_models
 from merit_jax.pipeline.partition_mixture import load_partition
@@ -45,12 +47,14 @@ class Experiment(NamedTuple):
         controls: The methods with another budget.
         seeds: Values of `config.seed`.
         diagnostics: Diagnostics of every method that has the artifacts for them.
+        paper: Method -> the paper's value, which the tables show in a column of its own.
     """
 
     methods: tuple[str, ...]
     controls: tuple[str, ...]
     seeds: tuple[int, ...]
     diagnostics: tuple[str, ...] = ()
+    paper: Mapping[str, str] = MappingProxyType({})
 
 
 def run_experiment(
@@ -81,7 +85,7 @@ def run_experiment(
         found += [(label(result.variant), result) for result in read_results(run, comparison)]
         gained += read_gains(seed, comparison)
         results = summarise(plans(comparison, experiment.controls), found)
-        _write(run, root, results, gained)
+        _write(run, root, results, gained, experiment.paper)
     return results
 
 
@@ -163,7 +167,9 @@ def _diagnose(run: Run, comparison: Comparison, workdirs: Mapping[str, Workdir],
         run_diagnostics(run.derive(task.config, workdirs[spec]), names, strict=False)
 
 
-def _write(run: Run, root: epath.Path, results: dict[str, MethodResult], gained: Sequence[Gain]) -> None:
+def _write(
+    run: Run, root: epath.Path, results: dict[str, MethodResult], gained: Sequence[Gain], paper: Mapping[str, str]
+) -> None:
     retention = run.config.frontier.retention
     seeds = sorted({outcome.seed for outcome in results[THETA0].outcomes})
     about = {"config": run.config.method, "seeds": seeds, "retention": retention}
@@ -171,8 +177,8 @@ def _write(run: Run, root: epath.Path, results: dict[str, MethodResult], gained:
     def write() -> None:
         write_text(root / "config.json", run.config.to_json_best_effort(indent=2) + "\n")
         write_json(root / "results.json", to_json(results, about))
-        write_text(root / "results.md", tables(results, retention, MARKDOWN) + "\n")
-        write_text(root / "results.tex", tables(results, retention, LATEX) + "\n")
+        write_text(root / "results.md", tables(results, retention, MARKDOWN, paper) + "\n")
+        write_text(root / "results.tex", tables(results, retention, LATEX, paper) + "\n")
         draw_mean_frontier(root / "frontier.png", results, retention)
         if gained:
             write_json(root / "gains.json", gains_to_json(gained))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merit_jax.comparison.statistics import paired, spread
+from merit_jax.comparison.statistics import holm, paired, spread
 
 
 def by_seed(values):
@@ -24,9 +24,18 @@ def enumerated(differences):
     return sum(total >= observed for total in sums) / len(sums)
 
 
-def test_a_spread_is_the_mean_and_the_sample_deviation():
-    assert spread([0.5, 0.7, 0.9]) == (pytest.approx(0.7), pytest.approx(0.2), 3)
-    assert spread([0.5]) == (0.5, None, 1)
+def test_a_spread_is_the_mean_and_the_sample_deviation_over_seeds():
+    assert spread({0: [0.5], 1: [0.7], 2: [0.9]}) == (pytest.approx(0.7), pytest.approx(0.2), 3, 3, None)
+    assert spread({3: [0.5]}) == (0.5, None, 1, 1, None)
+
+
+def test_several_runs_of_a_seed_are_not_independent_seeds():
+    """Two seeds of three partitions that differ within a seed alone: no deviation over seeds, and not one of six runs."""
+    found = spread({0: [0.1, 0.5, 0.9], 1: [0.5, 0.1, 0.9]})
+    assert (found.mean, found.std) == (pytest.approx(0.5), pytest.approx(0, abs=1e-12))
+    assert (found.n, found.runs, found.within) == (2, 6, pytest.approx(0.4))
+    assert spread({0: [0.0, 0.0, 0.0], 1: [1.0]}).mean == 0.5, "every seed counts once"
+    assert spread({0: [0.2, 0.4], 1: [0.9]}).within == pytest.approx(np.std([0.2, 0.4], ddof=1))
 
 
 def test_the_papers_five_seeds_give_its_p():
@@ -63,3 +72,23 @@ def test_rounding_errors_break_no_tie():
     assert paired(ours, theirs).p == pytest.approx(enumerated([1, 1, -1]))
     assert not math.isnan(paired(by_seed([0.1 + 0.2]), by_seed([0.3])).p)
     assert paired(by_seed([0.1 + 0.2]), by_seed([0.3])).p == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        # as R defines p.adjust(p, "holm"): pmin(1, cummax((n - i + 1) * p[o]))[ro]
+        ([0.01, 0.02, 0.03, 0.04, 0.05], [0.05, 0.08, 0.09, 0.09, 0.09]),
+        ([0.03125, 0.5, 0.03125, 1.0, 0.0625], [0.15625, 1.0, 0.15625, 1.0, 0.1875]),
+        ([0.2, 0.001, 0.04], [0.2, 0.003, 0.08]),
+        ([0.7], [0.7]),
+        ([], []),
+    ],
+)
+def test_holm_is_as_r_defines_it(given, expected):
+    assert holm(given) == pytest.approx(expected)
+
+
+def test_holm_keeps_the_chance_of_any_false_positive():
+    p_values = np.random.default_rng(0).random((2000, 12))
+    assert np.mean([min(holm(row)) <= 0.05 for row in p_values.tolist()]) == pytest.approx(0.05, abs=0.015)

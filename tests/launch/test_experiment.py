@@ -11,7 +11,7 @@ import pytest
 from launch.experiments import methods, runner
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves
-from merit_jax.comparison.tables import MARKDOWN
+from merit_jax.comparison.styles import MARKDOWN
 from merit_jax.core import sharding
 from merit_jax.pipeline import train_branches
 from tests.launch.test_commands import commands
@@ -29,7 +29,7 @@ def config(root, **changes):
     given = {
         "mixture.max_held_out": 2,
         "evaluate.suites": str(root / "suites" / "*.jsonl"),
-        "evaluate.max_suite_records": 4,
+        "evaluate.max_suite_records": 10,
         "diagnostics.examples": 2,
         "evaluate.retained": ("old_*",),
         "frontier.scales": (1.0, 8.0),
@@ -139,26 +139,44 @@ def test_results_are_what_the_evaluations_say(done):
         specs = [name, "random2:partition.seed=1"] if name == "random2" else [name]
         accuracies = np.array(
             [
-                [model[spec]["suites"][suite]["accuracy"] for suite in sorted(SUITES)]
+                [[model[spec]["suites"][suite]["accuracy"] for suite in sorted(SUITES)] for spec in specs]
                 for model in models
-                for spec in specs
             ]
-        )
+        ).mean(axis=1)
         for suite, values in zip(sorted(SUITES), accuracies.T, strict=True):
             assert found["scores"][suite]["mean"] == pytest.approx(values.mean())
             assert found["scores"][suite]["std"] == pytest.approx(values.std(ddof=1))
+            assert (found["scores"][suite]["n"], found["scores"][suite]["runs"]) == (2, 2 * len(specs))
         assert found["mean"]["mean"] == pytest.approx(accuracies.mean())
         old = [suite.startswith("old") for suite in sorted(SUITES)]
         assert found["retained"]["mean"] == pytest.approx(accuracies[:, old].mean())
-        skills = [line[spec]["kept"]["skill"] for line in lines for spec in specs if spec in line]
-        assert (found["kept_skill"] or {"mean": None})["mean"] == (pytest.approx(np.mean(skills)) if skills else None)
+        kept = [line[spec]["kept"] for line in lines for spec in specs if spec in line]
+        for key, part in {"kept_skill": "skill", "kept_retained": "retained"}.items():
+            expected = pytest.approx(np.mean([one[part] for one in kept])) if kept else None
+            assert (found[key] or {"mean": None})["mean"] == expected
+        assert found["kept_scales"] == [one["scale"] for one in kept]
     merit, random = ([m[s]["suites_mean"]["accuracy"] for m in models] for s in ("merit1d", "random2"))
     others = [m["random2:partition.seed=1"]["suites_mean"]["accuracy"] for m in models]
     expected = np.mean(merit) - np.mean([random, others])
-    assert content["methods"]["merit1d"]["wilcoxon"]["random"]["difference"] == pytest.approx(expected)
-    assert content["methods"]["merit1d"]["wilcoxon"]["random"]["n"] == 2
-    assert content["methods"]["soup2"]["wilcoxon"]["random"]["n"] == 2
+    assert content["methods"]["merit1d"]["tests"]["random"]["difference"] == pytest.approx(expected)
+    assert content["methods"]["merit1d"]["tests"]["random"]["n"] == 2
+    assert content["methods"]["soup2"]["tests"]["random"]["n"] == 2
     assert content["methods"]["wise"]["kept_skill"] is None
+
+
+def test_answers_give_the_scores_and_differences_have_intervals(done):
+    _, root, results = done
+    for result in results.values():
+        for run in result.outcomes:
+            assert run.scores == pytest.approx({suite: np.mean([*one.values()]) for suite, one in run.answers.items()})
+            if run.kept_scale is not None:
+                kept = run.kept_skill_answers()
+                assert set(kept) == {"new_word", "new_letter"}
+                assert np.mean([np.mean([*one.values()]) for one in kept.values()]) == pytest.approx(run.kept_skill)
+    test = results["merit1d"].tests["random"]
+    assert test.interval.low <= test.difference <= test.interval.high
+    assert read(root / "results.json")["tests"]["number"] == sum(len(result.tests) for result in results.values())
+    assert "the reporting half of each suite" in (root / "results.md").read_text()
 
 
 def test_times_are_those_of_branches_and_of_gradients_where_they_are_used(done):
