@@ -35,15 +35,24 @@ IN_MEMORY = 2**31
 
 
 def gain_task(run: Run) -> DiagnosticTask:
-    """Measures the gain of the merge over its branches, and the gain that the quadratic theory predicts."""
+    """Measures the gain of the merge over its branches, and the gain that the quadratic theory predicts.
+
+    Raises:
+        NotPossible: The merged model is no weighted mean of its branches, or something is not finished.
+    """
     cfg, found = run.config.diagnostics, trained(run, branches=2)
+    if (weights := found.weights) is None:
+        raise NotPossible(
+            f"the merging gain (Thm 3.1) is defined for a weighted mean of the branches, and {found.method} with these options "
+            "is none: merge by token_weighted or uniform"
+        )
     sample, models = Sample(run, cfg.examples), Models(run, {**found.branches, MERGED: found.merged})
     count = len(found.branches)
 
     def measure(tick: Tick) -> MergingGain:
         objective = Objective(run.loss_fn, models.frozen, sample.batches(tick))
         branches = (models.leaves(name) for name in found.branches)
-        return merging_gain(objective, models.leaves(MERGED), branches, found.weights)
+        return merging_gain(objective, models.leaves(MERGED), branches, weights)
 
     return DiagnosticTask(
         {**sample.inputs, **{key: found.inputs[key] for key in ("branches", "merged")}},
