@@ -213,6 +213,11 @@ class Run:
         return [dataset.report.tokens for dataset in self.datasets]
 
     @property
+    def all_tokens(self) -> list[int]:
+        """Tokens per dataset that an epoch of training reads: all but the last of each example, which is only a target."""
+        return [d.report.total_tokens - len(d.train) for d in self.datasets]
+
+    @property
     def theta0_fingerprint(self) -> str:
         """Fingerprint of theta0; kept in the workdir until its files change, so that a finished run does not load it."""
         return self.shared.once("theta0_fingerprint", None, self._fingerprint_theta0)

@@ -23,13 +23,13 @@ class StepMetrics(NamedTuple):
 
     Attributes:
         nll: Summed negative log-likelihood of the batch in nats, of its tokens or of its examples' means.
-        count: Number of them: the step minimises `nll / count`.
+        divisor: Number of them: the step minimises `nll / divisor`.
         tokens: Supervised tokens of the batch.
         gradient_norm: ‖g‖₂ of the mean's gradient, before clipping.
     """
 
     nll: Float[Array, ""]
-    count: Float[Array, ""]
+    divisor: Float[Array, ""]
     tokens: Float[Array, ""]
     gradient_norm: Float[Array, ""]
 

@@ -52,7 +52,7 @@ def after_two_steps(*sizes, average="token"):
     step, state, batch = ready(mesh_of(*sizes), average)
     for _ in range(2):
         state, metrics = step(state, {}, batch, RATE)
-    return float(metrics.nll / metrics.count), jax.device_get(state.leaves), bytes_on_first(state)
+    return float(metrics.nll / metrics.divisor), jax.device_get(state.leaves), bytes_on_first(state)
 
 
 def bytes_on_first(state):

@@ -53,7 +53,7 @@ def test_a_step_can_descend_the_mean_over_examples_that_share_rows(seed, parts):
     before, (state, metrics) = take(batch, parts, average="example")
     np.testing.assert_allclose(movement(before, state), RATE * expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(metrics.gradient_norm, np.linalg.norm(expected), rtol=1e-5)
-    assert float(metrics.count) == pytest.approx(examples, rel=1e-6)
+    assert float(metrics.divisor) == pytest.approx(examples, rel=1e-6)
     assert float(metrics.tokens) == batch.weights.sum()
     assert np.abs(expected - toy.gradient([batch], "token")).max() > 0.01
 

@@ -1,6 +1,6 @@
 """The branches: their datasets, samples, tokens and weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,7 +31,7 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
 
 def branch_table(artifacts: Artifacts) -> Table:
     """Returns a table with one row for each branch."""
-    weights = _known_weights(artifacts) or [None] * len(artifacts.branches)
+    weights: Sequence[float | None] = _known_weights(artifacts) or [None] * len(artifacts.branches)
     rows: list[list[str | Cell]] = []
     for index, (branch, weight) in enumerate(zip(artifacts.branches, weights, strict=True)):
         names = [name if parts == 1 else f"{name} ({part + 1} of {parts})" for name, part, parts in branch.shares]
