@@ -162,7 +162,8 @@ def get_config() -> ConfigDict:
     c.train.batch_size = 8  # rows per optimizer step
     c.train.row_length = 2048  # tokens of a row, into which examples are packed
     c.train.image_tokens = 0  # largest number of image tokens in a row; 0: row_length
-    c.train.micro_batches = 1  # parts that a batch is split into, to save memory; gradients are weighted by tokens
+    c.train.micro_batches = 1  # parts that a batch is split into, to save memory; the step is that of the whole batch
+    c.train.average = "token"  # the step's loss averages over supervised tokens, or "example": over examples
     c.train.optimizer = (
         "adamw"  # "adamw", "sgd", or another of optax or optax.contrib by name: "lion", "adafactor", "muon"
     )
@@ -181,6 +182,7 @@ def get_config() -> ConfigDict:
     c.merge = ConfigDict()  # how the branches become one model
     c.merge.method = "token_weighted"  # merge operator; see docs/concepts/merge_operators.md
     c.merge.options = "{}"  # the operator's options as JSON: '{"scale": 0.5}' for interpolate
+    c.merge.tokens = "supervised"  # N_k counts the "supervised" tokens of a branch, or "all" that it reads
     c.merge.branches = ""  # workdir whose finished branches are merged; empty: this one
     c.merge.match = ""  # workdir whose merged model interpolate moves as far from theta0 as (WiSE); empty: by options
 

@@ -25,7 +25,8 @@ def _displacement(result: Result) -> str:
         f"{name} {distance:.3g}" for name, distance in zip(result["names"], result["distances"], strict=True)
     )
     ratio = result["joint_over_merged"]
-    shrunk = f"contraction {result['parallel_axis']['contraction']:.2f}"
+    identity = result["parallel_axis"]
+    shrunk = f"contraction {identity['contraction']:.2f}" if identity else "no weighted mean, so no contraction (Eq. 2)"
     return f"from theta0: {distances}; {shrunk}{f'; joint / merged {ratio:.2f}' if ratio else ''}"
 
 

@@ -12,6 +12,7 @@ from configs.common import parse, variant
 from merit_jax.core.registry import lookup
 from merit_jax.merging import MERGERS
 from merit_jax.merging.options import resolve_options
+from merit_jax.pipeline.merge_inputs import TOKENS
 from merit_jax.pipeline.merge_options import given_options
 from merit_jax.pipeline.reuse_branches import reuse_branches
 from merit_jax.pipeline.run import Run
@@ -89,7 +90,8 @@ def plan_comparison(
 
 
 def _check_merge(cfg: ConfigDict) -> None:
-    """Raises ValueError if the operator is unknown, or its options are wrong; the scale of WiSE may come later."""
+    """Raises ValueError if the operator or the count of tokens is unknown, or options are wrong; WiSE's scale may come later."""
+    lookup(TOKENS, cfg.tokens, "merge.tokens")
     operator, options = lookup(MERGERS, cfg.method, "merge.method").leaf, given_options(cfg)
     if options or cfg.method != "interpolate":
         resolve_options(operator, options)

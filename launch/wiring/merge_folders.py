@@ -53,10 +53,13 @@ def merge_folders(
     check_free(Path(out))
     theta0, thetas = open_models(base, models)
     known = weights if weights is not None else [1 / len(models)] * len(models)
-    merge = merger.prepare(theta0, thetas, known, resolved, linear_maps=theta0.linear_map)
-    yaml = recipe(method, merge.options, base, models, merge.weights, theta0.dtypes)
+    merge = merger.prepare(
+        theta0, thetas, known, resolved, linear_maps=theta0.linear_map, stacked_axes=lambda path, spec: 0
+    )
+    used = merger.used_weights(merge.weights, merge.options)
+    yaml = recipe(method, merge.options, base, models, used.values, theta0.dtypes)
     extra = {
-        **folder_card(base, models, method, merge.weights, merge.options),
+        **folder_card(base, models, method, used, merge.options),
         **({} if yaml is None else {"mergekit.yaml": yaml}),
     }
     with bar(len(theta0.paths()), "merge", "tensor") as progress:

@@ -28,6 +28,29 @@ def next_token_loss(model: Model, chunk: int = 64) -> LossFn:
     return loss
 
 
+def per_example(batch: Batch) -> Batch:
+    """Divides the weights of each example by their sum, in rows of one or several examples.
+
+    A `LossFn` then sums the examples' mean losses, `Σ_i nll_i / tokens_i`, and counts the examples that have supervised tokens.
+
+    Args:
+        batch: Leaves [b, t]; examples of a row differ in their segment.
+
+    Examples:
+        >>> ids = jnp.zeros((1, 5), jnp.int32)
+        >>> segments = jnp.array([[1, 1, 1, 2, 0]], jnp.int32)
+        >>> row = Batch(ids, ids, jnp.array([[0.0, 1.0, 1.0, 1.0, 0.0]]), ids, segments)
+        >>> per_example(row).weights.tolist()
+        [[0.0, 0.5, 0.5, 1.0, 0.0]]
+    """
+
+    def totals(weights: Float[Array, " t"], segments: Int32[Array, " t"]) -> Float[Array, " t"]:
+        return jax.ops.segment_sum(weights, segments, num_segments=len(segments) + 1)[segments]
+
+    totals_of_rows = jax.vmap(totals)(jnp.asarray(batch.weights), jnp.asarray(batch.segments))
+    return batch._replace(weights=batch.weights / jnp.maximum(totals_of_rows, 1))
+
+
 def chunked_nll(
     unembed: Callable[[Array], Array],
     hidden: Float[Array, "b t d"],

@@ -20,12 +20,19 @@ class TrainingBatches:
     Attributes:
         steps: Number of batches.
         supervised: Supervised tokens of each batch, all rows counted.
-        tokens: Their sum: N_k of the merge weights (MERIT Alg. 1, step 5).
+        read: Tokens of each batch that the forward pass reads, all rows counted: prompts, responses and images, not padding.
+        tokens: The supervised ones in all: N_k of the merge weights (MERIT Alg. 1, step 5).
         examples: Example visits of all batches.
     """
 
-    def __init__(self, rows: PackedRows, supervised: Int64[np.ndarray, " steps"], examples: int):
-        self.steps, self.supervised = len(supervised), supervised
+    def __init__(
+        self,
+        rows: PackedRows,
+        supervised: Int64[np.ndarray, " steps"],
+        read: Int64[np.ndarray, " steps"],
+        examples: int,
+    ):
+        self.steps, self.supervised, self.read = len(supervised), supervised, read
         self.tokens, self.examples = int(supervised.sum()), examples
         self._rows, self._batch_size = rows, len(rows) // len(supervised)
 
@@ -67,7 +74,7 @@ def training_batches(
             None: all.
 
     Returns:
-        The batches, their number and their exact count of supervised tokens.
+        The batches, their number and their exact counts of tokens.
 
     Raises:
         ValueError: A share names an unknown dataset, an example does not fit a row, or nothing is left to train on.
@@ -89,6 +96,9 @@ def training_batches(
         )
     rows += [()] * (-len(rows) % batch_size)
     visits = np.concatenate(orders)
-    counts = np.array([examples.supervised_counts[list(row)].sum() for row in rows], np.int64)
+    supervised, read = (
+        np.array([counts[list(row)].sum() for row in rows], np.int64).reshape(-1, batch_size).sum(axis=1)
+        for counts in (examples.supervised_counts, examples.lengths - 1)
+    )
     mine = [row if own is None or place % batch_size in own else () for place, row in enumerate(rows)]
-    return TrainingBatches(PackedRows(examples, mine, space), counts.reshape(-1, batch_size).sum(axis=1), len(visits))
+    return TrainingBatches(PackedRows(examples, mine, space), supervised, read, len(visits))

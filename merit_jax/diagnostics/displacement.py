@@ -13,14 +13,14 @@ CHUNK = 2**22
 
 
 class ParallelAxis(NamedTuple):
-    """`Σ_k w_k ‖δ_k‖² = ‖δ̄‖² + Σ_k w_k ‖δ_k − δ̄‖²` with `δ = θ − θ0` and θ̄ the merged model (MERIT Eq. 11).
+    """`Σ_k w_k ‖δ_k‖² = ‖δ̄‖² + Σ_k w_k ‖δ_k − δ̄‖²` with `δ = θ − θ0` and `θ̄ = Σ_k w_k θ_k` merged (MERIT Eq. 11).
 
     Attributes:
         branches: Left side: mean squared distance of the branches from theta0.
         merged: ‖δ̄‖², that of the merged model.
         spread: Mean squared distance of the branches from the merged model.
-        residual: (left − right) / left: rounding where the merged model is the weighted mean, more for other operators.
-        contraction: ‖δ̄‖² over the left side, at most 1 for a weighted mean (MERIT Eq. 2).
+        residual: (left − right) / left: rounding.
+        contraction: ‖δ̄‖² over the left side, at most 1 (MERIT Eq. 2).
     """
 
     branches: float
@@ -53,7 +53,7 @@ class Displacement(NamedTuple):
         names: Of the models.
         distances: ‖δ‖₂ of each.
         cosines: Between each two task vectors; NaN where one is zero.
-        parallel_axis: Of the branches and the merged model.
+        parallel_axis: Of the branches and the merged model; None where that is not their weighted mean: Eq. 11 is not defined.
         joint_over_merged: Ratio of their distances; None without joint training.
         trajectories: Distance along training, of the models whose logs have it.
     """
@@ -61,7 +61,7 @@ class Displacement(NamedTuple):
     names: tuple[str, ...]
     distances: Float[np.ndarray, " m"]
     cosines: Float[np.ndarray, "m m"]
-    parallel_axis: ParallelAxis
+    parallel_axis: ParallelAxis | None
     joint_over_merged: float | None
     trajectories: tuple[Trajectory, ...] = ()
 
@@ -69,7 +69,7 @@ class Displacement(NamedTuple):
 def displacement(
     theta0: LeafReader,
     branches: Mapping[str, LeafReader],
-    weights: Sequence[float],
+    weights: Sequence[float] | None,
     merged: LeafReader,
     joint: LeafReader | None = None,
 ) -> Displacement:
@@ -78,7 +78,7 @@ def displacement(
     Args:
         theta0: The start of all models.
         branches: Name -> branch; its leaves are the trained ones.
-        weights: Merge weights, in the order of `branches`, summing to one.
+        weights: w_k of the merge, in the order of `branches`, summing to one; None where it is no weighted mean.
         merged: The merged model.
         joint: Joint training, if there is any.
     """
@@ -90,7 +90,8 @@ def displacement(
     with np.errstate(invalid="ignore", divide="ignore"):
         cosines = G / np.outer(distances, distances)
         ratio = float(distances[at["joint"]] / distances[at["merged"]]) if joint is not None else None
-    identity = parallel_axis(G[: len(branches) + 1, : len(branches) + 1], np.asarray(weights, np.float64))
+    own = G[: len(branches) + 1, : len(branches) + 1]
+    identity = None if weights is None else parallel_axis(own, np.asarray(weights, np.float64))
     return Displacement(tuple(models), distances, cosines, identity, ratio)
 
 

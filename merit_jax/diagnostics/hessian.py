@@ -25,7 +25,7 @@ class Objective(NamedTuple):
         frozen: The parameters that are not varied.
         batches: Gone through anew for each evaluation, so that one that counts its batches shows progress. Each shape is
             compiled once.
-        average: "token", `Σ nll / Σ tokens`, is the loss of training; "example", the mean over examples (one a row) of
+        average: "token", `Σ nll / Σ tokens`, is the loss of training by default; "example", the mean over examples (one a row) of
             `nll / tokens`, that of the dataset gradients.
         place: Puts a batch on the devices.
     """

@@ -88,6 +88,7 @@ def split_gain(
     splits: Int[Array, "s t"],
     sizes: Samples,
     *,
+    counts: Samples | None = None,
     weights: Sequence[float] | None = None,
     learning_rate: float = 1.0,
 ) -> SplitGain:
@@ -99,8 +100,9 @@ def split_gain(
     Args:
         M: g_iᵀ H g_j; with cosines in place of it, the gain of unit gradients in a bowl.
         splits: Group of each dataset, one split per row, no group empty.
-        sizes: n_t, samples or tokens per dataset.
-        weights: w_k of the merge; None: in proportion to the data of the groups, as the paper's.
+        sizes: n_t that weigh the datasets' gradients in a branch: tokens, or samples where training averages over examples.
+        counts: n_t that the merge weighs branches by; None: `sizes`.
+        weights: w_k of the merge; None: in proportion to the counts of the groups, as the paper's.
         learning_rate: η. Splits compare alike at any.
 
     Raises:
@@ -114,15 +116,16 @@ def split_gain(
         >>> found.gain.tolist(), found.branches.tolist(), found.merged.tolist()
         ([0.375], [0.5], [0.125])
     """
-    M, share = np.asarray(M, np.float64), np.asarray(sizes, np.float64) / np.sum(sizes)
-    count = int(np.max(splits)) + 1
-    mass = (np.asarray(splits)[:, None, :] == np.arange(count)[:, None]) * share
+    M, splits = np.asarray(M, np.float64), np.asarray(splits)
+    inside = splits[:, None, :] == np.arange(int(np.max(splits)) + 1)[:, None]
+    mass = inside * np.asarray(sizes, np.float64)
     totals = mass.sum(axis=2)
     if not totals.all():
-        raise ValueError(f"split {int(np.argmin(totals.min(axis=1)))} has an empty group among its {count}")
-    w = totals if weights is None else np.asarray(weights, np.float64)
-    if w.shape[-1] != count:
-        raise ValueError(f"got {w.shape[-1]} weights for {count} groups; expected one each")
+        raise ValueError(f"split {int(np.argmin(totals.min(axis=1)))} has an empty group among its {inside.shape[1]}")
+    own = inside @ np.asarray(sizes if counts is None else counts, np.float64)
+    w = own / own.sum(axis=1, keepdims=True) if weights is None else np.asarray(weights, np.float64)
+    if w.shape[-1] != inside.shape[1]:
+        raise ValueError(f"got {w.shape[-1]} weights for {inside.shape[1]} groups; expected one each")
     member = mass / totals[:, :, None]
     mean = (w[..., None] * member).sum(axis=1)
     each = np.einsum("skt,tu,sku->sk", member, M, member, optimize=True)
@@ -137,6 +140,7 @@ def partition_gain(
     sizes: Samples,
     samples: Samples,
     *,
+    counts: Samples | None = None,
     weights: Sequence[float] | None = None,
     learning_rate: float = 1.0,
     draws: int = 1000,
@@ -147,8 +151,9 @@ def partition_gain(
     Args:
         M: g_iᵀ H g_j.
         groups: Group of each dataset; a power of two of them.
-        sizes: n_t that weigh datasets in a branch and branches in the merge, see `split_gain`.
+        sizes: n_t that weigh datasets in a branch, see `split_gain`.
         samples: s_t that random splits balance.
+        counts: n_t that weigh branches in the merge, see `split_gain`.
         weights: w_k, see `split_gain`.
         learning_rate: η.
         draws: Random splits.
@@ -160,7 +165,7 @@ def partition_gain(
     count = int(np.max(groups)) + 1
     scores = np.zeros((len(M), 1))
     splits = np.stack([random(scores, samples, groups=count, seed=seed + draw) for draw in range(draws)])
-    gain = partial(split_gain, weights=weights, learning_rate=learning_rate)
+    gain = partial(split_gain, counts=counts, weights=weights, learning_rate=learning_rate)
     chosen, drawn = gain(M, np.asarray(groups)[None], sizes), gain(M, splits, sizes)
     best = int(np.argmax(drawn.gain))
     top = SplitGain(*(values[best : best + 1] for values in drawn))

@@ -20,7 +20,7 @@ from merit_jax.merging.operators import (
     ties,
     tsv,
 )
-from merit_jax.merging.operators.average import token_weights
+from merit_jax.merging.operators.average import equal_weights, given_weights, scale_weights, token_weights
 
 
 def _unweighted(options: Mapping[str, Any]) -> bool:
@@ -28,10 +28,10 @@ def _unweighted(options: Mapping[str, Any]) -> bool:
 
 
 MERGERS: dict[str, Merger] = {
-    "token_weighted": Merger(average.token_weighted),
-    "uniform": Merger(average.uniform, weighted=_unweighted),
-    "interpolate": Merger(average.interpolate, weighted=_unweighted),
-    "task_arithmetic": Merger(task_arithmetic.task_arithmetic, weighted=_unweighted),
+    "token_weighted": Merger(average.token_weighted, linear=given_weights),
+    "uniform": Merger(average.uniform, weighted=_unweighted, linear=equal_weights),
+    "interpolate": Merger(average.interpolate, weighted=_unweighted, linear=scale_weights),
+    "task_arithmetic": Merger(task_arithmetic.task_arithmetic, weighted=_unweighted, linear=scale_weights),
     "ties": Merger(ties.ties, survey=ties.thresholds, weighted=ties.weighted),
     "dare_linear": Merger(dare.dare_linear),
     "dare_ties": Merger(dare.dare_ties, weighted=ties.weighted),

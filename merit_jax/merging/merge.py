@@ -14,6 +14,9 @@ from merit_jax.merging.operators.task_vectors import KernelLayout, Parameter, ta
 LinearMaps = Callable[[str, jax.ShapeDtypeStruct], KernelLayout | None]
 """(path, shape and dtype) -> layout of a linear map, or of a stack of them along the leading axes; None for all else."""
 
+StackedAxes = Callable[[str, jax.ShapeDtypeStruct], int]
+"""(path, shape and dtype) -> number of leading axes along which the tensors of layers are stacked."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Merge:
@@ -28,6 +31,7 @@ class Merge:
         fishers: Fisher information of each branch, or nothing.
         trained: The parameters that the branches hold.
         linear_maps: Which of them are linear maps.
+        stacked_axes: Which of them are stacks of layers' tensors.
         survey: The result of the operator's first pass.
     """
 
@@ -39,6 +43,7 @@ class Merge:
     fishers: tuple[LeafReader, ...]
     trained: Mapping[str, jax.ShapeDtypeStruct]
     linear_maps: LinearMaps
+    stacked_axes: StackedAxes
     survey: Any = None
 
     def value(self, path: str) -> Array:
@@ -55,13 +60,15 @@ class Merge:
             return base
         if not jnp.issubdtype(base.dtype, jnp.inexact):
             return _constant(path, base, (branch.read(path) for branch in self.branches))
+        spec = self.trained[path]
         parameter = Parameter(
             path,
             base,
             (self._read(path, k) for k in range(len(self.branches))),
-            self.linear_maps(path, self.trained[path]),
-            self.survey,
-            (self._fisher(path, k) for k in range(len(self.fishers))),
+            matrix=self.linear_maps(path, spec),
+            stacked=self.stacked_axes(path, spec),
+            survey=self.survey,
+            fishers=(self._fisher(path, k) for k in range(len(self.fishers))),
         )
         merged = self.leaf(parameter, self.weights, **self.options)
         return (np.asarray(merged) if isinstance(base, np.ndarray) else merged).astype(base.dtype)

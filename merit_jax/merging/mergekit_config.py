@@ -1,7 +1,8 @@
 """Translation of a merge to a mergekit configuration, so that anyone can repeat it there (written for mergekit 0.1.5).
 
 mergekit's parameters differ from ours where it says so here: its `weight` enters TIES's election and mean alike, its `rescale`
-of DARE restores the L1 norm (the paper divides by 1 − p, which `lambda` does here), and its trim is by tensor.
+of DARE restores the L1 norm (the paper divides by 1 − p, which `lambda` does here), and its trim is by tensor. Statistics of
+stacked layers are those of each layer's tensor here, so a run's merge has the same configuration as one of folders.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -37,10 +38,9 @@ def recipe(
     options: Mapping[str, Any],
     base: str,
     models: Sequence[str],
-    weights: Sequence[float],
+    weights: Sequence[float] | None,
     dtypes: Collection[str] = (),
     *,
-    stacked: bool = False,
     comment: str = "",
 ) -> str | None:
     """Returns the text of a mergekit configuration.
@@ -50,19 +50,19 @@ def recipe(
         options: Every option of it.
         base: theta0, as mergekit will find it.
         models: The branches, likewise.
-        weights: One per branch.
+        weights: Those that the operator used, one per branch (`Merger.used_weights`); None where it used none.
         dtypes: The floating types that the result is stored in; one is passed on as `out_dtype`.
-        stacked: Whether our parameters stack the layers' tensors, so that statistics of a parameter are not those of a tensor.
         comment: For the file's head.
 
     Returns:
         None where mergekit cannot do the same.
     """
     make = RECIPES.get(method)
-    found = make(dict(options), tuple(weights), stacked) if make else None
+    given = (1.0,) * len(models) if weights is None else tuple(float(weight) for weight in weights)
+    found = make(dict(options), given) if make else None
     if found is None or (base in models and (found.needs_base or found.with_base is not None)):
         return None
-    own = [{} if found.weights is None else {"weight": float(weight)} for weight in found.weights or weights]
+    own = [{} if found.weights is None else {"weight": float(weight)} for weight in found.weights or given]
     rows = [{"model": model, **_parameters({**weight, **found.own})} for model, weight in zip(models, own, strict=True)]
     if found.with_base is not None:
         rows = [{"model": base, **_parameters({"weight": found.with_base})}, *rows]
@@ -82,46 +82,41 @@ def _parameters(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"parameters": dict(values)} if values else {}
 
 
-def _linear(options: Mapping[str, Any], weights: tuple[float, ...], stacked: bool) -> Recipe:
+def _linear(options: Mapping[str, Any], weights: tuple[float, ...]) -> Recipe:
     return Recipe("linear", {"normalize": False}, weights, needs_base=False)
 
 
-def _uniform(options: Mapping[str, Any], weights: tuple[float, ...], stacked: bool) -> Recipe:
-    return _linear(options, (1 / len(weights),) * len(weights), stacked)
+def _interpolate(options: Mapping[str, Any], weights: tuple[float, ...]) -> Recipe:
+    return _linear(options, weights)._replace(with_base=1 - sum(weights))
 
 
-def _interpolate(options: Mapping[str, Any], weights: tuple[float, ...], stacked: bool) -> Recipe:
-    scale = float(options["scale"])
-    return _linear(options, (scale,), stacked)._replace(with_base=1 - scale)
-
-
-def _task_arithmetic(options: Mapping[str, Any], weights: tuple[float, ...], stacked: bool) -> Recipe:
+def _task_arithmetic(options: Mapping[str, Any], weights: tuple[float, ...]) -> Recipe:
     shared = {"normalize": False, "lambda": float(options["scale"])}
     return Recipe("task_arithmetic", shared, (1.0,) * len(weights))
 
 
-def _ties(options: Mapping[str, Any], weights: tuple[float, ...], stacked: bool) -> Recipe | None:
+def _ties(options: Mapping[str, Any], weights: tuple[float, ...]) -> Recipe | None:
     votes = _votes(options, weights)
-    by_tensor = options["density"] == 1 or (options["trim_scope"] == "tensor" and not stacked)
+    by_tensor = options["density"] == 1 or options["trim_scope"] == "tensor"
     if votes is None or not by_tensor:
         return None
     shared = {"normalize": True, "lambda": float(options["scale"])}
     return Recipe("ties", shared, votes, {"density": float(options["density"])})
 
 
-def _dare_linear(options: Mapping[str, Any], weights: tuple[float, ...], stacked: bool) -> Recipe:
+def _dare_linear(options: Mapping[str, Any], weights: tuple[float, ...]) -> Recipe:
     return Recipe("dare_linear", _dare(options, normalize=False), weights, _kept(options), note=DRAWN)
 
 
-def _dare_ties(options: Mapping[str, Any], weights: tuple[float, ...], stacked: bool) -> Recipe | None:
+def _dare_ties(options: Mapping[str, Any], weights: tuple[float, ...]) -> Recipe | None:
     votes = _votes(options, weights)
     if votes is None:
         return None
     return Recipe("dare_ties", _dare(options, normalize=True), votes, _kept(options), note=DRAWN)
 
 
-def _model_stock(options: Mapping[str, Any], weights: tuple[float, ...], stacked: bool) -> Recipe | None:
-    return None if stacked else Recipe("model_stock", {"filter_wise": False}, None)
+def _model_stock(options: Mapping[str, Any], weights: tuple[float, ...]) -> Recipe:
+    return Recipe("model_stock", {"filter_wise": False}, None)
 
 
 DRAWN = "What is dropped is drawn at random, and differently there."
@@ -143,9 +138,9 @@ def _kept(options: Mapping[str, Any]) -> dict[str, float]:
     return {"density": float(1 - options["drop_rate"])}
 
 
-RECIPES: Mapping[str, Callable[[Mapping[str, Any], tuple[float, ...], bool], Recipe | None]] = {
+RECIPES: Mapping[str, Callable[[Mapping[str, Any], tuple[float, ...]], Recipe | None]] = {
     "token_weighted": _linear,
-    "uniform": _uniform,
+    "uniform": _linear,
     "interpolate": _interpolate,
     "task_arithmetic": _task_arithmetic,
     "ties": _ties,
@@ -153,4 +148,4 @@ RECIPES: Mapping[str, Callable[[Mapping[str, Any], tuple[float, ...], bool], Rec
     "dare_ties": _dare_ties,
     "model_stock": _model_stock,
 }
-"""Name of our operator -> `(options, weights, stacked) -> Recipe`, None where mergekit cannot do the same."""
+"""Name of our operator -> `(options, weights) -> Recipe`, None where mergekit cannot do the same."""

@@ -13,13 +13,30 @@ from merit_jax.checkpoints.compatibility import same_tree
 from merit_jax.checkpoints.writer import write_streamed
 from merit_jax.core import tree
 from merit_jax.core.types import Array, LeafReader, Params
-from merit_jax.merging.merge import LinearMaps, Merge
-from merit_jax.merging.operators.task_vectors import named_kernel
+from merit_jax.merging.merge import LinearMaps, Merge, StackedAxes
+from merit_jax.merging.operators.task_vectors import named_kernel, named_stack
 from merit_jax.merging.options import resolve_options
 from merit_jax.workdir.paths import absolute
 
 Weights = Sequence[float] | Float[Array, " k"]
 """One weight per branch."""
+
+ROUNDING = 1e-6
+"""Largest difference of a sum of weights from one."""
+
+
+class UsedWeights(NamedTuple):
+    """The weights that an operator used, for records and for diagnostics.
+
+    Attributes:
+        values: One per branch: of an operator that is linear, the factors c_k of `θ̄ = θ_0 + Σ_k c_k (θ_k − θ_0)`; of another, the
+            weights that enter its equations; None where none do.
+        mean: Whether the merged model is the weighted mean `Σ_k c_k θ_k`: linear, and the factors sum to one. MERIT's Eqs. 2 and
+            11 and Thm 3.1 hold for such a merge only.
+    """
+
+    values: tuple[float, ...] | None
+    mean: bool
 
 
 class Merger(NamedTuple):
@@ -32,6 +49,8 @@ class Merger(NamedTuple):
             need a statistic of whole task vectors. `vectors(k)` starts a pass over branch k's task vectors, one
             parameter at a time; `options` has every option of the operator.
         weighted: Of all its options: whether the weights make a difference.
+        linear: Of an operator that gives `θ_0 + Σ_k c_k (θ_k − θ_0)`: (weights, all its options) -> c_k. None for one that is
+            not linear, or whose factors differ between parameters.
         fisher: Whether the operator needs each branch's Fisher information.
         least: Fewest branches that the method is defined for.
     """
@@ -39,6 +58,7 @@ class Merger(NamedTuple):
     leaf: Callable[..., Array]
     survey: Callable[..., Any] | None = None
     weighted: Callable[[Mapping[str, Any]], bool] = lambda options: True
+    linear: Callable[[Sequence[float], Mapping[str, Any]], tuple[float, ...]] | None = None
     fisher: bool = False
     least: int = 1
 
@@ -81,6 +101,26 @@ class Merger(NamedTuple):
         merge = self.prepare(base, branches, weights, options, fishers=known)
         return tree.unflatten({path: merge.value(path) for path in base.paths()})
 
+    def used_weights(self, weights: Weights, options: Mapping[str, Any]) -> UsedWeights:
+        """Returns the weights that the operator uses where it is given some.
+
+        Args:
+            weights: As for a merge.
+            options: Every option of the operator.
+
+        Examples:
+            >>> from merit_jax.merging import MERGERS
+            >>> MERGERS["uniform"].used_weights([0.7, 0.3], {})
+            UsedWeights(values=(0.5, 0.5), mean=True)
+            >>> MERGERS["task_arithmetic"].used_weights([0.7, 0.3], {"scale": 0.4})
+            UsedWeights(values=(0.4, 0.4), mean=False)
+        """
+        given = tuple(float(weight) for weight in weights)
+        if self.linear is None:
+            return UsedWeights(given if self.weighted(options) else None, mean=False)
+        values = self.linear(given, options)
+        return UsedWeights(values, mean=abs(math.fsum(values) - 1) <= ROUNDING)
+
     def prepare(
         self,
         base: LeafReader,
@@ -90,6 +130,7 @@ class Merger(NamedTuple):
         *,
         fishers: Sequence[LeafReader] = (),
         linear_maps: LinearMaps = named_kernel,
+        stacked_axes: StackedAxes = named_stack,
     ) -> Merge:
         """Checks all that can be checked before a parameter is read, and makes the operator's first pass.
 
@@ -100,6 +141,7 @@ class Merger(NamedTuple):
             options: The operator's own.
             fishers: Diagonal Fisher information of each branch, for operators that need it.
             linear_maps: Which parameters methods on matrices work on.
+            stacked_axes: Which parameters stack the tensors of layers; statistics of a tensor are taken layer by layer.
 
         Raises:
             ValueError: Trees, shapes or dtypes differ, weights or options are wrong, there are too few branches, Fisher
@@ -117,7 +159,9 @@ class Merger(NamedTuple):
         same_tree(trained, held)
         if self.fisher:
             _check_fishers(trained, [fisher.paths() for fisher in fishers], len(branches))
-        merge = Merge(self.leaf, base, tuple(branches), values, settings, tuple(fishers), trained, linear_maps)
+        merge = Merge(
+            self.leaf, base, tuple(branches), values, settings, tuple(fishers), trained, linear_maps, stacked_axes
+        )
         found = self.survey(merge.vectors, len(branches), settings) if self.survey else None
         return dataclasses.replace(merge, survey=found)
 
@@ -176,7 +220,7 @@ def merge_streamed(
 
 
 def _checked_weights(given: Weights, branches: int) -> tuple[float, ...]:
-    """The weights as floats: one per branch, non-negative, summing to one within 1e-6."""
+    """The weights as floats: one per branch, non-negative, summing to one up to `ROUNDING`."""
     values = tuple(float(weight) for weight in given)
     if not branches:
         raise ValueError("got no branches to merge; expected at least one")
@@ -184,7 +228,7 @@ def _checked_weights(given: Weights, branches: int) -> tuple[float, ...]:
         raise ValueError(f"got {len(values)} weights for {branches} branches; expected one for each")
     if not all(math.isfinite(weight) and weight >= 0 for weight in values):
         raise ValueError(f"merge weights must be finite and not negative; got {values}")
-    if abs(math.fsum(values) - 1) > 1e-6:
+    if abs(math.fsum(values) - 1) > ROUNDING:
         raise ValueError(f"merge weights must sum to one; {values} sum to {math.fsum(values)}")
     return values
 

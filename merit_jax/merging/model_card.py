@@ -9,8 +9,16 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from merit_jax.merging.merger import UsedWeights
+
 FOLDER_PACKAGES = ("merit-jax", "jax", "numpy", "safetensors")
 RUN_PACKAGES = ("merit-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
+TOKEN_COLUMNS = {"supervised tokens": "tokens", "all tokens": "all_tokens"}
+"""Column of a merged model's card -> key of its record."""
+
+NO_MEAN = "The weights are those that the method uses; the model is not the weighted mean of its parts."
+"""Sentence below the weights of an operator that is no weighted mean."""
+
 PAPER = (
     "(Choi & Kim, *Decentralized Instruction Tuning: Conflict-Aware Splitting and Weight Merging*, ICML 2026, "
     "arXiv:2606.01717)"
@@ -18,15 +26,15 @@ PAPER = (
 
 
 def folder_card(
-    base: str, models: Sequence[str], method: str, weights: Sequence[float], options: Mapping[str, Any]
+    base: str, models: Sequence[str], method: str, used: UsedWeights, options: Mapping[str, Any]
 ) -> dict[str, str]:
     """Returns the card of folders merged by name.
 
     Args:
         base: theta0, as the user named it.
-        models: The models, in the order of `weights`.
+        models: The models.
         method: Name of the operator.
-        weights: One per model.
+        used: The weights that the operator used, in the order of `models`.
         options: Every option of the operator.
 
     Returns:
@@ -36,7 +44,8 @@ def folder_card(
     record = {
         "base": base,
         "models": names,
-        "weights": list(weights),
+        "weights": None if used.values is None else list(used.values),
+        "weighted_mean": used.mean,
         "merge": method,
         "options": dict(options),
         "versions": found,
@@ -45,9 +54,9 @@ def folder_card(
 Merged from models that descend from {escape(base)}, by `{method}` with the options `{json.dumps(dict(options))}`,
 in float32, by merit-jax. Config and tokenizer are the base's.
 
-{_table(("model", "weight"), [(escape(name), f"{weight:.6g}") for name, weight in zip(names, weights, strict=True)])}
+{_weighted_table(("model",), [(escape(name),) for name in names], used, ".6g")}
 
-Versions: {_listed(found)}. `merit.json` next to this file has the weights in full precision."""
+Versions: {_listed(found)}. `merit.json` next to this file has the options and any weights in full precision."""
     return _files(record, f"{len(names)} models merged", body, base_model=base)
 
 
@@ -55,21 +64,21 @@ def merged_card(record: Mapping[str, Any], datasets: Sequence[str]) -> dict[str,
     """Returns the card of a run's merged model, as `folder_card` does.
 
     Args:
-        record: Content of `merit.json`: the run's config, partition, weights, tokens and missing branches.
+        record: Content of `merit.json`: the run's config, partition, used weights, tokens, and merged and missing branches.
         datasets: Names of the mixture's datasets.
     """
-    merged, config = [k for k, weight in enumerate(record["weights"]) if weight], record["config"]
+    config, branches = record["config"], record["partition"]["branches"]
+    merged = [k for k in range(len(branches)) if k not in record["missing"]["branches"]]
     story = (
         f"{len(merged)} copies of `{_base(record)}` were fine-tuned apart from each other, each on its own part of\n"
-        f"{len(datasets)} instruction datasets, and averaged once"
+        f"{len(datasets)} instruction datasets, and {'averaged' if record['weighted_mean'] else 'merged'} once"
     )
     settings = f"Split: `{config['partition']['method']}`; merge: `{record['merge']}`; seed: {config['seed']}."
-    branches = record["partition"]["branches"]
-    rows = [
-        (str(k), f"{record['weights'][k]:.4f}", str(record["tokens"][k]), _shares(branches[k]["shares"]))
-        for k in merged
-    ]
-    table = _table(("branch", "weight", "supervised tokens", "datasets"), rows)
+    counts = {name: record[key] for name, key in TOKEN_COLUMNS.items() if key in record}
+    rows = [(str(k), *(str(count[k]) for count in counts.values()), _shares(branches[k]["shares"])) for k in merged]
+    values = record["weights"] and tuple(record["weights"][k] for k in merged)
+    used = UsedWeights(values, record["weighted_mean"])
+    table = _weighted_table(("branch", *counts, "datasets"), rows, used, ".4f")
     return _run_files(record, datasets, story, settings, _missing_note(record) + table)
 
 
@@ -153,6 +162,17 @@ def _missing_note(record: Mapping[str, Any]) -> str:
     numbers, total = ", ".join(map(str, absent)), len(record["partition"]["branches"])
     lost = f"Missing datasets: {_shares(shares)}." if shares else "No dataset is missing."
     return f"**Incomplete**: of {total} branches (numbered from 0), {numbers} had not finished. {lost}\n\n"
+
+
+def _weighted_table(columns: Sequence[str], rows: Sequence[Sequence[str]], used: UsedWeights, form: str) -> str:
+    """A table with the weights that were used as the second column, and a sentence where they are not those of a mean."""
+    if used.values is None:
+        return f"{_table(columns, rows)}\n\nThe method uses no weights."
+    weights = [format(weight, form) for weight in used.values]
+    head, *others = columns
+    body = [(row[0], weight, *row[1:]) for row, weight in zip(rows, weights, strict=True)]
+    table = _table((head, "weight", *others), body)
+    return table if used.mean else f"{table}\n\n{NO_MEAN}"
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -15,13 +15,15 @@ from merit_jax.merging.mergekit_config import recipe
 from merit_jax.merging.options import resolve_options
 from merit_jax.pipeline.estimate_fisher import estimate_fisher, fisher_leaves
 from merit_jax.pipeline.merge_inputs import (
+    TOKENS,
     Done,
     MergeInput,
+    branch_tokens,
     finished_branches,
     lacks_branches,
     late_merge_inputs,
     merge_inputs,
-    spread_weights,
+    with_missing,
 )
 from merit_jax.pipeline.merge_options import match_displacement, merge_options
 from merit_jax.pipeline.run import Run
@@ -39,11 +41,13 @@ python -m launch.export --branch=K --out=branches/K/hf; "theta0", where it is na
 
 def _inputs(run: Run) -> dict[str, Any]:
     merger = lookup(MERGERS, run.config.merge.method, "merge.method")
+    lookup(TOKENS, run.config.merge.tokens, "merge.tokens")
     finished = finished_branches(source_of_branches(run), allow_missing=run.allow_missing)
     return {
         "theta0": run.theta0_fingerprint,
         "method": run.config.merge.method,
         "options": merge_options(run),
+        "tokens": run.config.merge.tokens,
         "branches": [None if done is None else fingerprint(done["inputs"]) for done in finished],
         **({"fisher": {"examples": run.config.gradients.examples}} if merger.fisher else {}),
     }
@@ -73,22 +77,28 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
     present = [distances[k] for k, done in enumerate(finished) if done is not None]
     options = resolve_options(merger.leaf, match_displacement(merge_options(run), present))
     fishers = _fishers(source, [part.branch for part in parts]) if merger.fisher else []
-    tokens = [0 if done is None else done["tokens"] for done in finished]
+    counted = run.config.merge.tokens if merger.weighted(options) else "supervised"
+    tokens = {name: branch_tokens(source, finished, name) for name in dict.fromkeys(("supervised", counted))}
+    used = merger.used_weights(
+        token_weights([n for n, done in zip(tokens[counted], finished, strict=True) if done]), options
+    )
     result = {
         "method": run.config.merge.method,
         "options": options,
-        "tokens": tokens,
-        "weights": spread_weights(tokens),
+        **{TOKENS[name]: counts for name, counts in tokens.items()},
+        "weights": with_missing(used.values, finished),
+        "weighted_mean": used.mean,
         "displacement": {"branches": distances},
     }
 
     def fill(folder: epath.Path) -> dict[str, Any]:
         theta0, out = run.theta0.leaves(), folder / run.workdir.merged_params.name
-        readers, weights = [part.leaves for part in parts], token_weights([part.tokens for part in parts])
+        readers = [part.leaves for part in parts]
+        weights = token_weights([sum(tokens[counted][k] for k in part.holds) for part in parts])
         with bar(len(theta0.paths()), "merge", "parameter") as progress:
             merge_streamed(merger, theta0, readers, weights, out, lambda _: progress.update(), fishers, **options)
         result["displacement"]["merged"] = distance(OrbaxLeaves(out), theta0)
-        if (text := _for_mergekit(run, result["weights"], options)) is not None:
+        if (text := _for_mergekit(run, used.values, finished, options)) is not None:
             write_text(folder / "mergekit.yaml", text)
         write_json(folder / run.workdir.merged_sums.name, {"inputs": inputs, "files": file_checksums(out)})
         lease.check()
@@ -140,11 +150,12 @@ def _fishers(run: Run, branches: Sequence[int | None]) -> list[OrbaxLeaves]:
     return [fisher_leaves(run, k) for k in numbers]
 
 
-def _for_mergekit(run: Run, weights: Sequence[float], options: Mapping[str, Any]) -> str | None:
+def _for_mergekit(
+    run: Run, weights: Sequence[float] | None, finished: Sequence[Done | None], options: Mapping[str, Any]
+) -> str | None:
     """Returns the configuration of the same merge for mergekit; None where it has no such method."""
-    there = {f"branches/{k}/hf": weight for k, weight in enumerate(weights) if weight}
-    method = run.config.merge.method
-    return recipe(method, options, "theta0", list(there), list(there.values()), stacked=True, comment=FOR_MERGEKIT)
+    folders = [f"branches/{k}/hf" for k, done in enumerate(finished) if done is not None]
+    return recipe(run.config.merge.method, options, "theta0", folders, weights, comment=FOR_MERGEKIT)
 
 
 def source_of_branches(run: Run) -> Run:

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves, SomeLeaves
+from merit_jax.core.registry import lookup
 from merit_jax.core.types import LeafReader
-from merit_jax.merging.operators.average import token_weights
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.train_branches import branch_inputs
@@ -17,6 +17,9 @@ from merit_jax.workdir.paths import Workdir
 Done = Mapping[str, Any]
 """The `done.json` of a branch."""
 
+TOKENS = {"supervised": "tokens", "all": "all_tokens"}
+"""Value of `merge.tokens` -> key of `done.json` with the N_k that it counts."""
+
 
 class MergeInput(NamedTuple):
     """One of the models that are merged.
@@ -24,12 +27,12 @@ class MergeInput(NamedTuple):
     Attributes:
         branch: Its number; None for a merge of several.
         leaves: Its trained parameters.
-        tokens: Supervised tokens it was trained on.
+        holds: Numbers of the branches that it consists of; their tokens are its own.
     """
 
     branch: int | None
     leaves: LeafReader
-    tokens: int
+    holds: tuple[int, ...]
 
     @property
     def name(self) -> str:
@@ -63,6 +66,27 @@ def finished_branches(run: Run, *, allow_missing: bool = False) -> list[Done | N
     return found
 
 
+def branch_tokens(run: Run, finished: Sequence[Done | None], counted: str) -> list[int]:
+    """Returns N_k of every branch, exact; 0 of one that is missing.
+
+    Args:
+        run: The run that trained them.
+        finished: Every branch's `done.json`, or None.
+        counted: The tokens that count, as `merge.tokens` names them.
+
+    Raises:
+        ValueError: A branch was trained before these tokens were counted, or the name is unknown.
+    """
+    key = lookup(TOKENS, counted, "merge.tokens")
+    for index, done in enumerate(finished):
+        if done is not None and key not in done:
+            raise ValueError(
+                f"{run.workdir.branch_done(index)} has no {key}: an earlier version trained the branch, which counted "
+                "supervised tokens only; merge with merge.tokens=supervised, or delete its folder and train it again"
+            )
+    return [0 if done is None else done[key] for done in finished]
+
+
 def lacks_branches(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Returns whether a merge lacks some branches and was otherwise made from the same.
 
@@ -84,7 +108,7 @@ def lacks_branches(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 def merge_inputs(run: Run, finished: Sequence[Done | None]) -> list[MergeInput]:
     """Returns every finished branch."""
     return [
-        MergeInput(k, OrbaxLeaves(params_directory(run.workdir.branch(k) / "checkpoints")), done["tokens"])
+        MergeInput(k, OrbaxLeaves(params_directory(run.workdir.branch(k) / "checkpoints")), (k,))
         for k, done in enumerate(finished)
         if done is not None
     ]
@@ -93,7 +117,7 @@ def merge_inputs(run: Run, finished: Sequence[Done | None]) -> list[MergeInput]:
 def late_merge_inputs(
     run: Run, source: Run, finished: Sequence[Done | None], earlier: Mapping[str, Any]
 ) -> list[MergeInput]:
-    """Returns the run's earlier merge, as one model of all its tokens, and the branches that it lacks.
+    """Returns the run's earlier merge, as one model of all its branches, and the branches that it lacks.
 
     With `θ̄` the mean over `N` tokens and a late branch of `n`, `θ̄ + n / (N + n) (θ − θ̄)` is the mean over all: the branches
     that were merged before are not read again.
@@ -107,7 +131,7 @@ def late_merge_inputs(
     have = [key is not None for key in earlier["inputs"]["branches"]]
     late = merge_inputs(source, [None if known else done for done, known in zip(finished, have, strict=True)])
     merged = SomeLeaves(merged_leaves(run.workdir), late[0].leaves.paths())
-    return [MergeInput(None, merged, sum(earlier["tokens"])), *late]
+    return [MergeInput(None, merged, tuple(k for k, known in enumerate(have) if known)), *late]
 
 
 def merged_leaves(workdir: Workdir) -> OrbaxLeaves:
@@ -121,11 +145,29 @@ def merged_leaves(workdir: Workdir) -> OrbaxLeaves:
     return OrbaxLeaves(workdir.merged_params)
 
 
-def spread_weights(tokens: Sequence[int]) -> list[float]:
-    """Returns weights by tokens; that of a branch without any, which is missing, is 0.
+def read_merge(workdir: Workdir) -> dict[str, Any]:
+    """Reads the record of a merge.
 
-    Args:
-        tokens: Supervised tokens of each branch.
+    Raises:
+        ValueError: It is missing, or an earlier version wrote it, which did not record the weights that were used.
     """
-    given = iter(token_weights([count for count in tokens if count]).tolist())
-    return [next(given) if count else 0.0 for count in tokens]
+    record = read_json(workdir.merge_record)
+    if "weighted_mean" not in record:
+        raise ValueError(
+            f"{workdir.merge_record} does not say which weights were used: an earlier version wrote it; run "
+            "launch.run --stages=merge --overwrite"
+        )
+    return record
+
+
+def with_missing(weights: Sequence[float] | None, finished: Sequence[Done | None]) -> list[float] | None:
+    """Returns the weights of the merged branches with a 0 for each that is missing.
+
+    Examples:
+        >>> with_missing([0.75, 0.25], [{}, None, {}])
+        [0.75, 0.0, 0.25]
+    """
+    if weights is None:
+        return None
+    given = iter(weights)
+    return [0.0 if done is None else float(next(given)) for done in finished]

@@ -21,7 +21,7 @@ from merit_jax.workdir.paths import MERGED, THETA0
 
 def _applies(run: Run) -> bool:
     """Returns whether the run has similarities, and branches of its own."""
-    branches = range(len(read_json(run.workdir.merge_record)["weights"]))
+    branches = range(len(read_json(run.workdir.merge_record)["inputs"]["branches"]))
     return run.workdir.conflict.exists() and all(run.workdir.branch_done(k).exists() for k in branches)
 
 
@@ -36,7 +36,7 @@ def _project(run: Run) -> dict[str, Any]:
     A model that moved down dataset t's gradient alone has that dataset's row. theta0, which has not moved, has zeros. All are
     taken over the entries that the stored gradients keep.
     """
-    found, branches = run.workdir, range(len(read_json(run.workdir.merge_record)["weights"]))
+    found, branches = run.workdir, range(len(read_json(run.workdir.merge_record)["inputs"]["branches"]))
     trained = [OrbaxLeaves(params_directory(found.branch(k) / "checkpoints")) for k in branches]
     models: dict[str, LeafReader] = {MERGED: OrbaxLeaves(found.merged_params)}
     models |= {f"branch {k}": reader for k, reader in enumerate(trained)}

@@ -184,7 +184,7 @@ class Run:
     @property
     def train_step(self) -> TrainStep:
         """The step of every branch, compiled once."""
-        made_from = (self.loss_fn, self.optimizer)
+        made_from = (self.loss_fn, self.optimizer, self.config.train.average)
         return self.shared.once("train_step", made_from, lambda: make_step(*made_from))
 
     @property
@@ -211,6 +211,11 @@ class Run:
     def tokens(self) -> list[int]:
         """Supervised training tokens per dataset, n_t."""
         return [dataset.report.tokens for dataset in self.datasets]
+
+    @property
+    def all_tokens(self) -> list[int]:
+        """Tokens per dataset that an epoch of training reads: all but the last of each example, which is only a target."""
+        return [d.report.total_tokens - len(d.train) for d in self.datasets]
 
     @property
     def theta0_fingerprint(self) -> str:

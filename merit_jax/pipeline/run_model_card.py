@@ -7,6 +7,7 @@ from typing import Any
 from merit_jax.core.types import DatasetSlice
 from merit_jax.merging import model_card
 from merit_jax.partition import Partition
+from merit_jax.pipeline.merge_inputs import TOKENS, read_merge
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
 from merit_jax.workdir.artifacts import read_json
@@ -14,11 +15,12 @@ from merit_jax.workdir.artifacts import read_json
 
 def merged_card(run: Run) -> dict[str, str]:
     """Returns the text files next to a run's merged weights: file name -> content."""
-    merge, partition = read_json(run.workdir.merge_record), load_partition(run)
-    merged = [k for k, weight in enumerate(merge["weights"]) if weight]
+    merge, partition = read_merge(run.workdir), load_partition(run)
+    merged = [k for k, key in enumerate(merge["inputs"]["branches"]) if key is not None]
+    kept = ("inputs", *TOKENS.values(), "weights", "weighted_mean")
     record = {
         **_record(run, partition),
-        **{key: merge[key] for key in ("inputs", "tokens", "weights")},
+        **{key: merge[key] for key in kept if key in merge},
         "merge": merge["method"],
         "missing": {
             "branches": sorted(set(range(len(partition.branches))) - set(merged)),

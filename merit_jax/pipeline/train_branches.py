@@ -28,6 +28,9 @@ log = logging.getLogger("merit_jax")
 UNRECORDED = ("checkpoint_every", "log_every")
 """Keys of `config.train` that do not change what a branch learns."""
 
+ADDED = {"average": "token"}
+"""Keys of `config.train` that earlier versions lacked -> how those trained; recorded where it is another value."""
+
 
 def train_branches(run: Run) -> bool:
     """Trains the branches that are not finished, one after the other; returns whether there were any."""
@@ -70,7 +73,7 @@ def branch_inputs(run: Run, branch: Branch) -> dict[str, Any]:
         "datasets": run.digests(names),
         "shares": [list(part) for part in branch.shares],
         "order": branch.seed,
-        "train": {key: value for key, value in train.items() if key not in UNRECORDED},
+        "train": {k: v for k, v in train.items() if k not in UNRECORDED and (k not in ADDED or v != ADDED[k])},
     }
 
 

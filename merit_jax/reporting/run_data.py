@@ -103,6 +103,15 @@ class Artifacts(NamedTuple):
         return {name: k for k, b in enumerate(self.branches) for name, _, parts in b.shares if parts == 1}
 
     @property
+    def no_mean(self) -> str:
+        """The reason why Eqs. 2 and 11 and Thm 3.1, of weighted means, do not apply to the merge; "" where they do."""
+        if not self.merge or self.merge.get("weighted_mean"):
+            return ""
+        if "weighted_mean" in self.merge:
+            return f"{self.merge['method']} makes no weighted mean of the branches"
+        return f"an earlier version merged and did not record its weights ({self.run_command('merge')} --overwrite)"
+
+    @property
     def title(self) -> str:
         """The method and its starting point, in a few words."""
         if self.config is None:

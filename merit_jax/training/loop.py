@@ -36,6 +36,10 @@ class Loader(Protocol):
     def supervised(self) -> Sequence[int] | Int64[np.ndarray, " steps"]:
         """The supervised tokens of each batch."""
 
+    @property
+    def read(self) -> Sequence[int] | Int64[np.ndarray, " steps"]:
+        """The tokens of each batch that the forward pass reads, padding left out."""
+
     def iterator(self) -> Any:
         """Returns an iterator over host batches, leaves [rows, length], with `get_state` and `set_state`.
 
@@ -49,12 +53,14 @@ class Finished(NamedTuple):
     Attributes:
         steps: Optimizer steps taken.
         tokens: Supervised tokens trained on.
+        all_tokens: Tokens that the forward pass read in training: prompts, responses and images, not padding.
         fingerprint: Of the trained parameters, by `tree.fingerprint`.
         seconds: Wall time of this call (a resumed part only counts itself).
     """
 
     steps: int
     tokens: int
+    all_tokens: int
     fingerprint: str
     seconds: float
 
@@ -118,7 +124,7 @@ def fine_tune(
             progress.update()
         if start < loader.steps:
             at = _save_final(checkpoints, state, Progress(loader.steps, tokens, _get_state(iterator), inputs))
-    return Finished(loader.steps, tokens, at.fingerprint, time.monotonic() - began)
+    return Finished(loader.steps, tokens, int(sum(loader.read)), at.fingerprint, time.monotonic() - began)
 
 
 def _save(checkpoints: Checkpoints, log: MetricsLog, state: TrainState, progress: Progress) -> None:

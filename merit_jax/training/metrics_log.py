@@ -65,10 +65,10 @@ class MetricsLog:
             return
         host = jax.device_get(self._pending)
         now = time.monotonic()
-        tokens = float(sum(m.tokens for m in host))
+        tokens, divisor = (float(sum(getattr(m, name) for m in host)) for name in ("tokens", "divisor"))
         self.latest = {
             "step": step,
-            "loss": round(float(sum(m.nll for m in host)) / max(tokens, 1), 6),
+            "loss": round(float(sum(m.nll for m in host)) / max(divisor, 1), 6),
             "gradient_norm": round(float(host[-1].gradient_norm), 6),
             "displacement": round(float(_distance(leaves, self._theta0)), 6),
             "tokens": int(tokens),

@@ -1,6 +1,6 @@
 """One optimizer step on one batch, compiled once and shared by all branches of equal shapes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,19 +10,26 @@ import optax
 from jaxtyping import Float
 
 from merit_jax.core import tree
+from merit_jax.core.loss import per_example
+from merit_jax.core.registry import lookup
 from merit_jax.core.types import Array, Batch, Leaves, LossFn, TrainState
+
+AVERAGES: Mapping[str, Callable[[Batch], Batch]] = {"token": lambda batch: batch, "example": per_example}
+"""Value of `train.average` -> weights of a batch with which its loss is `Σ nll / Σ weights`."""
 
 
 class StepMetrics(NamedTuple):
     """Metrics of one step, before its update.
 
     Attributes:
-        nll: Summed negative log-likelihood of the batch in nats.
+        nll: Summed negative log-likelihood of the batch in nats, of its tokens or of its examples' means.
+        divisor: Number of them: the step minimises `nll / divisor`.
         tokens: Supervised tokens of the batch.
-        gradient_norm: ‖g‖₂ of the token-mean gradient, before clipping.
+        gradient_norm: ‖g‖₂ of the mean's gradient, before clipping.
     """
 
     nll: Float[Array, ""]
+    divisor: Float[Array, ""]
     tokens: Float[Array, ""]
     gradient_norm: Float[Array, ""]
 
@@ -30,16 +37,26 @@ class StepMetrics(NamedTuple):
 TrainStep = Callable[[TrainState, Leaves, Batch, Array], tuple[TrainState, StepMetrics]]
 
 
-def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> TrainStep:
-    """Makes a jitted `(state, frozen leaves, batch, learning rate) -> (state, metrics)` that minimises `Σ nll / Σ tokens`.
+def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation, average: str = "token") -> TrainStep:
+    """Makes a jitted `(state, frozen leaves, batch, learning rate) -> (state, metrics)` that minimises a batch's mean loss.
 
     The batch's leaves are [micro-batches, rows, length]: gradients are summed over micro-batches and divided once by all their
-    tokens, so the step does not depend on how the rows were divided. The state is donated.
+    tokens, or examples, so the step does not depend on how the rows were divided. The state is donated.
+
+    Args:
+        loss_fn: (params, batch) -> (nll f32[B], tokens f32[B]), linear in the batch's weights.
+        optimizer: Makes updates of gradients.
+        average: "token" minimises `Σ nll / Σ tokens`; "example" the mean over examples, however they are packed into rows, of
+            `nll_i / tokens_i`, as the datasets' gradients do.
+
+    Raises:
+        ValueError: There is no such average.
     """
+    weigh = lookup(AVERAGES, average, "train.average")
 
     def total(leaves: Leaves, frozen: Leaves, batch: Batch) -> tuple[Array, Array]:
-        nll, tokens = loss_fn(tree.join(leaves, frozen), batch)
-        return nll.sum(), tokens.sum()
+        nll, count = loss_fn(tree.join(leaves, frozen), weigh(batch))
+        return nll.sum(), count.sum()
 
     gradient = jax.value_and_grad(total, has_aux=True)
 
@@ -52,11 +69,11 @@ def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Train
         sums = gradient(state.leaves, frozen, first)
         if batch.tokens.shape[0] > 1:
             sums, _ = jax.lax.scan(add, sums, rest)
-        (nll, tokens), gradients = sums
-        gradients = jax.tree.map(lambda g: g / jnp.maximum(tokens, 1), gradients)
+        (nll, count), gradients = sums
+        gradients = jax.tree.map(lambda g: g / jnp.maximum(count, 1), gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.leaves)
         leaves = optax.apply_updates(state.leaves, jax.tree.map(lambda u: rate * u, updates))
-        metrics = StepMetrics(nll, tokens, tree.norm(gradients))
+        metrics = StepMetrics(nll, count, batch.weights.sum(), tree.norm(gradients))
         return TrainState(state.step + 1, leaves, optimizer_state), metrics
 
     return step

@@ -216,6 +216,12 @@ def test_a_process_reads_its_own_rows_only_and_they_are_those_of_the_whole_batch
     assert min(counts) > 0
 
 
+def test_the_tokens_that_each_batch_reads_are_its_places_without_padding():
+    for found in (batches(epochs=2.5), batches(packing=False, batch_size=5)):
+        assert found.read.tolist() == [(batch.segments > 0).sum() for batch in found.iterator()]
+        assert found.read.dtype == np.int64
+
+
 def test_the_supervised_tokens_of_each_batch_are_those_of_its_weights():
     found = batches(epochs=2)
     assert found.supervised.tolist() == [batch.weights.sum() for batch in found.iterator()]

@@ -26,10 +26,10 @@ def vector(leaves):
     return np.concatenate([np.ravel(leaves[n].astype(np.float64) - THETA0[n]) for n in SHAPES])
 
 
-def found(merged=MERGED, joint=JOINT):
+def found(merged=MERGED, joint=JOINT, weights=WEIGHTS):
     readers = {name: TreeLeaves(leaves) for name, leaves in BRANCHES.items()}
     return displacement(
-        TreeLeaves(THETA0), readers, WEIGHTS, TreeLeaves(merged), TreeLeaves(joint) if joint is not None else None
+        TreeLeaves(THETA0), readers, weights, TreeLeaves(merged), TreeLeaves(joint) if joint is not None else None
     )
 
 
@@ -57,6 +57,12 @@ def test_the_parallel_axis_identity_holds_for_the_weighted_mean():
 
 def test_the_identity_does_not_hold_for_another_merge():
     assert abs(found(merged={n: 2 * MERGED[n] - THETA0[n] for n in SHAPES}).parallel_axis.residual) > 0.01
+
+
+def test_without_weights_of_a_mean_the_identity_is_not_defined():
+    result = found(weights=None)
+    assert result.parallel_axis is None
+    np.testing.assert_array_equal(result.cosines, found().cosines)
 
 
 def test_without_joint_training_there_is_no_ratio():

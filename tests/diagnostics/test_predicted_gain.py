@@ -36,15 +36,22 @@ def test_a_missing_gradient_is_refused():
         gradient_curvature(lambda v: v, [toy.leaves(np.ones(3))], [np.ones(3), np.ones(3)], keep)
 
 
-@pytest.mark.parametrize("weights", [None, (0.2, 0.5, 0.3)])
-def test_the_gain_of_three_groups_is_that_of_their_mean_gradients(weights):
+@pytest.mark.parametrize(
+    ("weights", "counts", "expected"),
+    [
+        (None, None, np.array([14, 8, 6]) / 28),
+        ((0.2, 0.5, 0.3), None, np.array([0.2, 0.5, 0.3])),
+        (None, [10, 20, 30, 40, 50, 60], np.array([120, 20, 70]) / 210),
+    ],
+)
+def test_the_gain_of_three_groups_is_that_of_their_mean_gradients(weights, counts, expected):
     rng = np.random.default_rng(1)
     G, H = rng.normal(size=(6, 9)), toy.random_hessian(0, 9)
     groups, sizes = np.array([0, 1, 2, 2, 0, 0]), np.array([3, 8, 5, 1, 9, 2])
     means = np.array([np.average(G[groups == k], axis=0, weights=sizes[groups == k]) for k in range(3)])
-    w = np.array([14, 8, 6]) / 28 if weights is None else np.array(weights)
+    w = expected
     centre = w @ means
-    found = split_gain(G @ H @ G.T, groups[None], sizes, weights=weights, learning_rate=0.3)
+    found = split_gain(G @ H @ G.T, groups[None], sizes, counts=counts, weights=weights, learning_rate=0.3)
     half = 0.3**2 / 2
     np.testing.assert_allclose(found.branches, half * sum(p * m @ H @ m for p, m in zip(w, means, strict=True)))
     np.testing.assert_allclose(found.merged, half * centre @ H @ centre)

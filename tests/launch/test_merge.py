@@ -60,7 +60,7 @@ def test_a_merge_is_made_as_the_command_line_says(tmp_path):
     assert len(list((tmp_path / "b").glob("model-*.safetensors"))) > 1
     record = json.loads((tmp_path / "b" / "merit.json").read_text())
     assert (record["merge"], record["weights"], record["models"]) == ("ties", [0.25, 0.75], ["a", "b"])
-    assert (record["options"]["density"], record["options"]["trim_scope"]) == (0.5, "global")
+    assert (record["options"]["density"], record["options"]["trim_scope"]) == (0.5, "tensor")
     card = (tmp_path / "b" / "README.md").read_text()
     assert "base_model: base" in card
     assert "| b | 0.75 |" in card

@@ -2,7 +2,7 @@
 
 import json
 import os
-from pathlib import Path
+import shutil
 
 import numpy as np
 import pytest
@@ -13,16 +13,18 @@ from launch.wiring.merge_folders import merge_folders
 from merit_jax.merging import MERGERS
 from merit_jax.merging.mergekit_config import RECIPES, recipe
 from merit_jax.merging.options import resolve_options
+from models import open_pretrained
 from tests.merging.golden.cases import CASES, FOLDER
+from tests.support import world
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_mergekit_makes_the_same_of_the_configuration_that_a_merge_writes(tmp_path, monkeypatch, name):
-    monkeypatch.chdir(FOLDER)
-    case = CASES[name]
+    case, expected = CASES[name], FOLDER / "expected"
+    monkeypatch.chdir(case.folder)
     merge_folders("base", case.models, case.weights, case.method, case.options, str(tmp_path / "out"))
-    assert (tmp_path / "out" / "mergekit.yaml").read_text() == Path("expected", f"{name}.yaml").read_text()
-    ours, theirs = load_file(tmp_path / "out" / "model.safetensors"), load_file(f"expected/{name}.safetensors")
+    assert (tmp_path / "out" / "mergekit.yaml").read_text() == (expected / f"{name}.yaml").read_text()
+    ours, theirs = load_file(tmp_path / "out" / "model.safetensors"), load_file(expected / f"{name}.safetensors")
     assert ours.keys() == theirs.keys()
     moved = max(np.abs(theirs[key] - tensor).max() for key, tensor in load_file("base/model.safetensors").items())
     assert moved > 0.05
@@ -30,10 +32,23 @@ def test_mergekit_makes_the_same_of_the_configuration_that_a_merge_writes(tmp_pa
         np.testing.assert_allclose(ours[key], tensor, rtol=0, atol=1e-6, err_msg=key)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_the_stacked_layers_of_a_run_merge_as_mergekit_merges_their_tensors(tmp_path, name):
+    case = CASES[name]
+    base, *models = (open_pretrained(case.folder / model) for model in ("base", *case.models))
+    assert any(path.startswith("layers/") and leaf.shape[0] > 1 for path, leaf in base.paths().items())
+    weights = case.weights or [1 / len(models)] * len(models)
+    merge = MERGERS[case.method].prepare(base, models, weights, case.options)
+    shutil.copytree(case.folder / "base", tmp_path / "theirs")
+    shutil.copyfile(FOLDER / "expected" / f"{name}.safetensors", tmp_path / "theirs" / "model.safetensors")
+    for path, leaf in world.host(open_pretrained(tmp_path / "theirs")).items():
+        np.testing.assert_allclose(merge.value(path), leaf, rtol=0, atol=1e-6, err_msg=path)
+
+
 def content(method, weights=(0.25, 0.75), models=("a", "b"), **options):
-    settled = resolve_options(MERGERS[method].leaf, {key: value for key, value in options.items() if key != "stacked"})
-    extra = {"stacked": True} if options.get("stacked") else {}
-    text = recipe(method, settled, "base", models, weights, {"bfloat16"}, **extra)
+    settled = resolve_options(MERGERS[method].leaf, options)
+    used = MERGERS[method].used_weights(weights, settled).values
+    text = recipe(method, settled, "base", models, used, {"bfloat16"})
     return None if text is None else yaml.safe_load(text)
 
 
@@ -77,18 +92,17 @@ def test_dare_divides_by_what_is_kept_and_says_that_the_draw_differs():
 )
 def test_weights_enter_election_and_mean_alike_or_there_is_no_configuration(options, weights, votes):
     for found in (
-        content("ties", weights, trim_scope="tensor", **options),
+        content("ties", weights, **options),
         content("dare_ties", weights, **options),
     ):
         assert (found and own(found, "weight")) == votes
 
 
 def test_where_statistics_are_not_by_tensor_there_is_no_configuration():
-    assert content("ties") is None
-    assert content("ties", trim_scope="tensor", stacked=True) is None
-    assert content("ties", density=1, stacked=True)["merge_method"] == "ties"
+    assert content("ties")["merge_method"] == "ties"
+    assert content("ties", trim_scope="global") is None
+    assert content("ties", trim_scope="global", density=1)["merge_method"] == "ties"
     assert content("model_stock")["merge_method"] == "model_stock"
-    assert content("model_stock", stacked=True) is None
 
 
 def test_other_methods_and_a_base_among_the_models_have_none():

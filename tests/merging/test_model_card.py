@@ -5,6 +5,7 @@ import json
 import pytest
 from huggingface_hub import ModelCard
 
+from merit_jax.merging.merger import UsedWeights
 from merit_jax.merging.model_card import branch_card, escape, folder_card, merged_card
 
 NAMES = ["on", "1.0", "a: b", "- c", "d|e", "*f*", "[g](h)", "<i>", "'j\"", "---", "{k}", "null", "long " * 40]
@@ -25,7 +26,8 @@ def header(files):
 
 
 def test_a_merged_folder_names_its_models_weights_and_options():
-    files = folder_card("root/base/", [f"root/{name}" for name in NAMES], "ties", [0.1] * len(NAMES), {"density": 0.5})
+    used = UsedWeights((0.1,) * len(NAMES), mean=False)
+    files = folder_card("root/base/", [f"root/{name}" for name in NAMES], "ties", used, {"density": 0.5})
     assert header(files) == {"base_model": "base", "library_name": "transformers", "tags": ["merit", "merge"]}
     text, record = files["README.md"], json.loads(files["merit.json"])
     assert record["models"] == [name.rstrip("/").rsplit("/", 1)[-1] for name in NAMES]
@@ -34,13 +36,44 @@ def test_a_merged_folder_names_its_models_weights_and_options():
     for name in record["models"]:
         assert f"| {escape(name)} | 0.1 |" in text
     assert "| d\\|e | 0.1 |" in text
+    assert "not the weighted mean" in text
     assert all(package in text for package in record["versions"])
+
+
+def test_a_card_shows_no_weights_where_the_method_uses_none():
+    files = folder_card("base", ["a", "b"], "ties", UsedWeights(None, mean=False), {})
+    assert json.loads(files["merit.json"])["weights"] is None
+    assert "| model |\n| --- |\n| a |\n| b |\n\nThe method uses no weights." in files["README.md"]
+    mean = folder_card("base", ["a", "b"], "uniform", UsedWeights((0.5, 0.5), mean=True), {})["README.md"]
+    assert "| a | 0.5 |" in mean
+    assert "weighted mean" not in mean
+
+
+def test_a_merge_weighed_by_all_tokens_shows_them():
+    record = {
+        **RECORD,
+        "partition": {"branches": [{"shares": [["on", 0, 1]]}, {"shares": [["null", 0, 1]]}]},
+        "weights": [0.25, 0.75],
+        "weighted_mean": True,
+        "tokens": [5, 6],
+        "all_tokens": [100, 300],
+        "merge": "token_weighted",
+        "missing": {"branches": [], "shares": []},
+    }
+    text = merged_card(record, ["on", "null"])["README.md"]
+    assert "| branch | weight | supervised tokens | all tokens | datasets |" in text
+    assert "| 1 | 0.7500 | 6 | 300 | null |" in text
+    assert "and averaged once" in text
+    text = merged_card({**record, "weights": None, "weighted_mean": False}, ["on", "null"])["README.md"]
+    assert "| 1 | 6 | 300 | null |" in text
+    assert "and merged once" in text
 
 
 def test_a_runs_header_has_its_datasets_as_they_are_called():
     record = {
         **RECORD,
         "weights": [1 / len(NAMES)] * len(NAMES),
+        "weighted_mean": True,
         "tokens": list(range(len(NAMES))),
         "merge": "uniform",
         "missing": {"branches": [], "shares": []},
@@ -62,14 +95,17 @@ def test_a_runs_header_has_its_datasets_as_they_are_called():
 def test_an_incomplete_merge_names_what_it_lacks():
     record = {
         **RECORD,
-        "weights": [0.0, 1.0, *[0.0] * (len(NAMES) - 2)],
-        "tokens": [0] * len(NAMES),
+        "partition": {"branches": RECORD["partition"]["branches"][:5]},
+        "weights": [0.0, 0.2, 0.3, 0.5, 0.0],
+        "weighted_mean": True,
+        "tokens": [0] * 5,
         "merge": "uniform",
         "missing": {"branches": [0, 4], "shares": [["on", 0, 1], ["d|e", 1, 2]]},
     }
     text = merged_card(record, NAMES)["README.md"]
     assert "branches (numbered from 0), 0, 4 had not finished. Missing datasets: on, d\\|e (2 of 2)." in text
-    assert "1 copies of" in text
+    assert "3 copies of" in text
+    assert "\n| 2 | 0.3000 |" in text
     assert "\n| 0 |" not in text
 
 

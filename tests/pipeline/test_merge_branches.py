@@ -1,5 +1,7 @@
 """A merge of other branches or by other operators: what it gives, what it records, what it refuses."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,13 @@ import yaml
 
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves
+from merit_jax.data.loader import training_batches
+from merit_jax.pipeline.merge_inputs import read_merge
 from merit_jax.pipeline.merge_options import merge_options
+from merit_jax.pipeline.partition_mixture import load_partition
+from merit_jax.pipeline.run_diagnostics import run_diagnostics
 from merit_jax.pipeline.stages import run_stages
-from merit_jax.workdir.artifacts import read_json
+from merit_jax.workdir.artifacts import read_json, write_json
 from merit_jax.workdir.paths import Workdir
 from tests.support import world
 
@@ -55,10 +61,117 @@ def test_a_merge_says_how_mergekit_repeats_it(finished):
     assert weights == read_json(finished.workdir.merge_record)["weights"]
 
 
-def test_a_merge_that_mergekit_does_not_know_says_nothing(finished, tmp_path):
-    run = elsewhere(finished, tmp_path, **{"merge.method": "ties"})
+@pytest.mark.parametrize(("options", "known"), [('{"trim_scope": "global"}', False), ("{}", True)])
+def test_a_merge_that_mergekit_does_not_know_says_nothing(finished, tmp_path, options, known):
+    run = elsewhere(finished, tmp_path, **{"merge.method": "ties", "merge.options": options})
     assert run_stages(run, ("merge",))
-    assert not (run.workdir.merged / "mergekit.yaml").exists()
+    assert (run.workdir.merged / "mergekit.yaml").exists() == known
+
+
+def merged_by(finished, folder, method):
+    """A copy of a finished run, to be merged again by another operator."""
+    run = world.copied(finished, folder, overwrite=True, **{"diagnostics.examples": 2})
+    with run.config.unlocked():
+        run.config.merge.method = method
+    return run
+
+
+def diagnosed(run, name):
+    run_diagnostics(run, [name])
+    return read_json(run.workdir.diagnostic(name))["result"]
+
+
+def test_a_uniform_merge_records_its_weights_and_eq_11_holds_with_them(finished, tmp_path):
+    tokens = read_json(finished.workdir.merge_record)["tokens"]
+    assert len(set(tokens)) > 1
+    run = merged_by(finished, tmp_path, "uniform")
+    run_stages(run, ("merge", "export"))
+    record = read_json(run.workdir.merge_record)
+    assert (record["weights"], record["weighted_mean"], record["tokens"]) == ([0.25] * 4, True, tokens)
+    assert abs(diagnosed(run, "displacement")["parallel_axis"]["residual"]) < 1e-6
+    found = diagnosed(run, "gain")
+    assert found["weights"] == [0.25] * 4
+    assert found["mean_branch_loss"] == pytest.approx(np.mean(found["branch_losses"]))
+    card = (run.workdir.merged_hf / "README.md").read_text()
+    assert all(f"| {k} | 0.2500 | {count} |" in card for k, count in enumerate(tokens))
+
+
+@pytest.mark.parametrize(("method", "weights"), [("task_arithmetic", [0.4] * 4), ("ties", None)])
+def test_what_holds_for_a_weighted_mean_is_not_defined_for_another_merge(finished, tmp_path, method, weights):
+    run = merged_by(finished, tmp_path, method)
+    run_stages(run, ("merge", "export"))
+    record = read_json(run.workdir.merge_record)
+    assert (record["weights"], record["weighted_mean"]) == (weights, False)
+    assert diagnosed(run, "displacement")["parallel_axis"] is None
+    with pytest.raises(ValueError, match=rf"Thm 3\.1\) is defined for a weighted mean of the branches, and {method} "):
+        run_diagnostics(run, ["gain"])
+    card = (run.workdir.merged_hf / "README.md").read_text()
+    assert "averaged" not in card
+    assert ("uses no weights" in card) == (weights is None)
+    assert json.loads((run.workdir.merged_hf / "merit.json").read_text())["weights"] == weights
+
+
+def read_tokens(run):
+    """Tokens that each branch reads: places of its rows that are no padding, counted in the batches."""
+    cfg, plan = run.config.train, load_partition(run).branches
+    sizes = {"epochs": cfg.epochs, "row_length": cfg.row_length, "batch_size": cfg.batch_size, "seed": run.config.seed}
+    batches = [training_batches(run.datasets, branch, **sizes).iterator() for branch in plan]
+    return [sum(int((batch.segments > 0).sum()) for batch in rows) for rows in batches]
+
+
+def test_all_tokens_that_a_branch_reads_weigh_it_where_the_config_says_so(finished, tmp_path):
+    run = elsewhere(finished, tmp_path, **{"merge.tokens": "all"})
+    assert run_stages(run, ("merge",))
+    record, counts = read_json(run.workdir.merge_record), read_tokens(finished)
+    assert record["all_tokens"] == counts
+    assert record["tokens"] == read_json(finished.workdir.merge_record)["tokens"]
+    np.testing.assert_allclose(record["weights"], np.array(counts) / sum(counts), rtol=1e-15)
+    merged = world.host(OrbaxLeaves(run.workdir.merged_params))
+    for path, leaf in merged.items():
+        mean = sum(n * branch[path].astype(np.float64) for n, branch in zip(counts, branches(finished), strict=True))
+        np.testing.assert_allclose(leaf, mean / sum(counts), rtol=0, atol=1e-6 * np.abs(leaf).max())
+    assert "all_tokens" not in read_json(finished.workdir.merge_record)
+
+
+def test_another_count_of_tokens_is_another_merge(finished, tmp_path):
+    run = world.copied(finished, tmp_path, **{"merge.tokens": "all"})
+    with pytest.raises(ValueError, match=r'merge\.json was made from other inputs: tokens: "supervised" -> "all"'):
+        run_stages(run, ("merge",))
+    run = world.copied(finished, tmp_path, overwrite=True, **{"merge.tokens": "all"})
+    assert run_stages(run, ("merge",))
+
+
+def test_an_unknown_count_of_tokens_is_refused(finished, tmp_path):
+    run = elsewhere(finished, tmp_path, **{"merge.tokens": "some"})
+    with pytest.raises(ValueError, match=r"unknown merge\.tokens 'some'; known: all, supervised"):
+        run_stages(run, ("merge",))
+
+
+def test_a_branch_of_an_earlier_version_is_refused_only_where_all_its_tokens_are_needed(finished, tmp_path):
+    changes = {"merge.branches": str(tmp_path / finished.workdir.root.name)}
+    shutil.copytree(finished.workdir.root, tmp_path / finished.workdir.root.name)
+    path = Workdir.at(tmp_path / finished.workdir.root.name).branch_done(1)
+    done = read_json(path)
+    del done["all_tokens"]
+    write_json(path, done)
+    run_stages(elsewhere(finished, tmp_path / "a", **changes), ("merge",))
+    run_stages(
+        elsewhere(finished, tmp_path / "b", **changes, **{"merge.tokens": "all", "merge.method": "uniform"}), ("merge",)
+    )
+    run = elsewhere(finished, tmp_path / "c", **changes, **{"merge.tokens": "all"})
+    with pytest.raises(
+        ValueError, match=r"branches/1/done\.json has no all_tokens: .*merge with merge\.tokens=supervised, or"
+    ):
+        run_stages(run, ("merge",))
+
+
+def test_a_record_that_does_not_say_which_weights_were_used_is_refused(finished, tmp_path):
+    run = world.copied(finished, tmp_path)
+    record = read_json(run.workdir.merge_record)
+    del record["weighted_mean"]
+    write_json(run.workdir.merge_record, record)
+    with pytest.raises(ValueError, match=r"which weights were used: .* launch\.run --stages=merge --overwrite"):
+        read_merge(run.workdir)
 
 
 def test_another_runs_branches_are_merged_again_and_nothing_is_trained(finished, tmp_path):

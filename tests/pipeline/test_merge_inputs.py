@@ -13,7 +13,7 @@ from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.core.types import Branch, DatasetSlice
 from merit_jax.partition.branches import Partition
-from merit_jax.pipeline.merge_inputs import lacks_branches, spread_weights
+from merit_jax.pipeline.merge_inputs import lacks_branches, with_missing
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run_model_card import missing_shares
 from merit_jax.pipeline.stages import run_stages
@@ -130,6 +130,23 @@ def test_late_branches_are_added_exactly_and_the_others_are_not_read_again(finis
     assert not run_stages(run, ("merge", "export"))
 
 
+def test_late_branches_are_weighed_by_all_their_tokens_where_the_config_says_so(finished, tmp_path):
+    run = incomplete(finished, tmp_path, [1, 2])
+    with run.config.unlocked():
+        run.config.merge.tokens = "all"
+    counts = [read_json(finished.workdir.branch_done(k))["all_tokens"] for k in range(4)]
+    run_stages(run, ("merge",))
+    assert read_json(run.workdir.merge_record)["all_tokens"] == [counts[0], 0, 0, counts[3]]
+    close(merged(run), mean(finished, {k: counts[k] for k in (0, 3)}))
+    shutil.rmtree(run.workdir.branch(0) / "checkpoints")
+    arrive(run, tmp_path, 1, 2)
+    run_stages(run, ("merge",))
+    record = read_json(run.workdir.merge_record)
+    assert record["all_tokens"] == counts
+    np.testing.assert_allclose(record["weights"], np.array(counts) / sum(counts), rtol=1e-15)
+    close(merged(run), mean(finished, dict(enumerate(counts))))
+
+
 def test_an_operator_that_is_no_running_average_merges_all_again(finished, tmp_path):
     run = incomplete(finished, tmp_path, [1])
     with run.config.unlocked():
@@ -215,7 +232,8 @@ def test_only_a_record_that_lacks_branches_is_an_earlier_merge(old, new, grown):
 
 
 def test_weights_of_missing_branches_are_zero():
-    assert spread_weights([3, 0, 1]) == [0.75, 0.0, 0.25]
+    assert with_missing([0.75, 0.25], [{"tokens": 3}, None, {"tokens": 1}]) == [0.75, 0.0, 0.25]
+    assert with_missing(None, [{"tokens": 3}, None]) is None
 
 
 def test_what_every_branch_was_to_see_is_not_missing():

@@ -225,6 +225,31 @@ def test_sigmas_that_are_not_positive_are_refused_and_leave_nothing(diagnosed, t
     assert not run.workdir.diagnostic("perturbation").exists()
 
 
+def test_the_predicted_gain_weighs_branches_as_the_run_merges_them(diagnosed, tmp_path):
+    run = again(diagnosed, tmp_path)
+    found = {}
+    for method, options in (
+        ("token_weighted", "{}"),
+        ("uniform", "{}"),
+        ("task_arithmetic", '{"scale": 0.25}'),
+        ("ties", "{}"),
+    ):
+        with run.config.unlocked():
+            run.config.merge.method, run.config.merge.options = method, options
+        found[method] = DIAGNOSTICS["split_gain"](run).inputs["weights"]
+    quarters = [0.25] * 4
+    assert found == {
+        "token_weighted": "supervised",
+        "uniform": quarters,
+        "task_arithmetic": quarters,
+        "ties": "supervised",
+    }
+    assert [sum(run.all_tokens), run.tokens < run.all_tokens] == [
+        sum(len(example.tokens) - 1 for dataset in run.datasets for example in dataset.train),
+        True,
+    ]
+
+
 def test_one_branch_has_nothing_to_connect(diagnosed):
     joint = diagnosed.derive(
         world.config(Path(diagnosed.workdir.root).parent, "joint", **small()),

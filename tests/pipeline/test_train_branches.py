@@ -109,6 +109,20 @@ def test_a_branch_number_that_is_not_in_the_plan(run):
         train_branch(run, 4)
 
 
+def test_another_average_trains_other_branches_and_the_default_is_that_of_earlier_versions(finished, tmp_path):
+    done = read_json(finished.workdir.branch_done(0))
+    assert "average" not in done["inputs"]["train"]
+    refused(
+        world.copied(finished, tmp_path, **{"train.average": "example"}), "train", 'train.average: nothing -> "example"'
+    )
+    run = world.copied(finished, tmp_path, overwrite=True, **{"train.average": "example"})
+    assert train_branch(run, 0)
+    again = read_json(run.workdir.branch_done(0))
+    assert again["inputs"]["train"]["average"] == "example"
+    assert (again["tokens"], again["all_tokens"]) == (done["tokens"], done["all_tokens"])
+    assert again["fingerprint"] != done["fingerprint"]
+
+
 def test_a_merge_is_made_again_after_a_killed_one(finished, run):
     (run.workdir.merged / "params.orbax-checkpoint-tmp").mkdir(parents=True)
     run_stages(run, ("merge",))

@@ -20,6 +20,9 @@ from merit_jax.reporting.labels import means
 from merit_jax.reporting.page import write_report
 from merit_jax.reporting.run_data import read_artifacts
 from merit_jax.reporting.sections.evaluation import evaluation
+from merit_jax.reporting.sections.gain import gain
+from merit_jax.reporting.sections.landscape import landscape
+from merit_jax.reporting.sections.split import branch_table, split
 from merit_jax.reporting.sections.summary import summary, verdicts
 from merit_jax.reporting.theme import DARK, LIGHT
 from merit_jax.workdir.paths import DIAGNOSTICS, Workdir
@@ -230,6 +233,46 @@ def test_errors_are_those_of_proportions(written):
     assert scores["retained: describe"]["joint"] == pytest.approx((30, 100 * (0.3 * 0.7 / 50) ** 0.5))
     both = (0.3 * 0.7 / 80 + 0.3 * 0.7 / 40) ** 0.5 / 2
     assert scores["skill: short_answer, ocr"]["joint"] == pytest.approx((30, 100 * both))
+
+
+def merged_as(written, **changes):
+    """(words of the report on weights and on what holds for weighted means, weights in the table of branches)."""
+    path = written / "merged" / "merge.json"
+    record = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in record.items() if value != "absent"}))
+    artifacts = read_artifacts(workdir(written), "run")
+    parts = [part for section in (split, gain, landscape) for part in section(artifacts).parts]
+    words = (getattr(part, name, "") for part in parts for name in ("text", "note", "caption"))
+    return " ".join(words), [row[3] for row in branch_table(artifacts).rows]
+
+
+def test_the_weights_that_were_used_are_shown(written):
+    words, weights = merged_as(written, method="uniform", weights=[0.25] * 4)
+    assert weights == ["0.250"] * 4
+    assert "The merged model is the mean of the branches with these weights." in words
+    assert "share of all supervised tokens" not in words
+    assert "Eq. 11: mean squared distance" in words
+    assert "a gain of 0.2" in words
+    assert "share of all supervised tokens" in merged_as(written, method="token_weighted")[0]
+    assert "share of all tokens that the branches read" in merged_as(written, all_tokens=[1, 2, 3, 4])[0]
+
+
+@pytest.mark.parametrize(("method", "weights"), [("task_arithmetic", [0.4] * 4), ("ties", None)])
+def test_of_a_merge_that_is_no_weighted_mean_the_report_says_so(written, method, weights):
+    words, shown = merged_as(written, method=method, weights=weights, weighted_mean=False)
+    assert shown == ["0.400" if weights else ""] * 4
+    why = f"{method} makes no weighted mean of the branches."
+    assert f"The merging gain (Thm 3.1) is not defined: {why}" in words
+    assert f"Eqs. 2 and 11 are not defined: {why}" in words
+    assert ("uses no weights" in words) == (weights is None)
+    assert not re.search("Eq. 11: mean squared|a gain of|Averaging contracts|share of all supervised", words)
+
+
+def test_weights_of_an_earlier_versions_merge_are_not_shown(written):
+    words, weights = merged_as(written, weighted_mean="absent")
+    assert weights == [""] * 4
+    assert "The weights of the merge are not known: an earlier version merged" in words
+    assert "--stages=merge --overwrite" in words
 
 
 def test_what_is_missing_names_the_command_that_makes_it(tmp_path):

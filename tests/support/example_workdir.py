@@ -47,7 +47,8 @@ def write(root: Path, *, diagnostics: bool = True) -> Path:
         _branch(root / "branches" / str(k), k)
     _branch(root / "baselines" / "joint" / "branches" / "0", 4)
     distances = {"merged": 1.5, "branches": [2.0, 2.1, 2.2, 2.3]}
-    record = {"inputs": {}, "method": "token_weighted", "weights": [0.1, 0.2, 0.3, 0.4], "displacement": distances}
+    record = {"inputs": {}, "method": "token_weighted", "weights": [0.1, 0.2, 0.3, 0.4], "weighted_mean": True}
+    record["displacement"] = distances
     _json(root / "merged" / "merge.json", record)
     _json(root / "merged" / "hf" / "merit.json", {"inputs": {}, "versions": {"jax": "0.10.2"}})
     ways = {"theta0": [0.0] * 8, "merged": [0.2] * 8, "branch 0": [0.1 * i for i in range(8)]}

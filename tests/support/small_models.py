@@ -5,12 +5,14 @@ import numpy as np
 
 WEIGHTS = (0.5, 0.3, 0.2)
 LAYERS = 2
+STACKED = ("stack/kernel", "norm/scale", "layers/bias")
+"""Parameters that stack the tensors of `LAYERS` layers."""
 
 
 def theta0() -> dict:
     rng = np.random.default_rng(0)
     shapes = {"stack": {"kernel": (LAYERS, 8, 6)}, "head": {"kernel": (5, 9)}, "embed": {"embedding": (7, 4)}}
-    shapes |= {"norm": {"scale": (LAYERS, 6)}, "bias": {"bias": (6,)}}
+    shapes |= {"norm": {"scale": (LAYERS, 6)}, "layers": {"bias": (LAYERS, 5)}, "bias": {"bias": (6,)}}
     return jax.tree.map(lambda s: rng.normal(size=s).astype(np.float32), shapes, is_leaf=lambda s: isinstance(s, tuple))
 
 

@@ -29,8 +29,8 @@ def mesh_of(data, fsdp, tensor):
     return jax.make_mesh(sizes, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def ready(mesh):
-    """(step, state, placed batch) on a mesh."""
+def ready(mesh, average="token"):
+    """(step, state, placed batch of three examples a row) on a mesh."""
     model = build(CONFIG, constrain=partial(sharding.keep_rows, mesh=mesh))
     shardings = tree.flatten(sharding.of_params(mesh, model.logical_axes, model.abstract))
     params = tree.flatten(tiny.params(model, scale=0.05))
@@ -41,17 +41,18 @@ def ready(mesh):
     tokens, targets = ids[..., :-1], ids[..., 1:]
     weights = (rng.random(tokens.shape) < 0.5).astype(np.float32)
     positions = np.broadcast_to(np.arange(32, dtype=np.int32), tokens.shape)
-    batch = Batch(tokens, targets, weights, positions, np.ones_like(tokens))
-    return make_step(next_token_loss(model, 32), OPTIMIZER), state, sharding.place_batch(batch, mesh, leading=1)
+    batch = Batch(tokens, targets, weights, positions, 1 + (positions > 9) + (positions > 15))
+    step = make_step(next_token_loss(model, 32), OPTIMIZER, average)
+    return step, state, sharding.place_batch(batch, mesh, leading=1)
 
 
 @functools.cache
-def after_two_steps(*sizes):
+def after_two_steps(*sizes, average="token"):
     """(loss at the second step, leaves, bytes of parameters and optimizer on the first device)."""
-    step, state, batch = ready(mesh_of(*sizes))
+    step, state, batch = ready(mesh_of(*sizes), average)
     for _ in range(2):
         state, metrics = step(state, {}, batch, RATE)
-    return float(metrics.nll / metrics.tokens), jax.device_get(state.leaves), bytes_on_first(state)
+    return float(metrics.nll / metrics.divisor), jax.device_get(state.leaves), bytes_on_first(state)
 
 
 def bytes_on_first(state):
@@ -61,10 +62,13 @@ def bytes_on_first(state):
     return sum(s.data.nbytes for x in cut for s in x.addressable_shards if s.device == jax.devices()[0])
 
 
-@pytest.mark.parametrize("sizes", [(1, 2, 1), (1, 4, 1), (1, 8, 1), (2, 2, 2)])
-def test_devices_change_nothing_and_share_the_parameters_and_moments(sizes):
-    loss, leaves, whole = after_two_steps(1, 1, 1)
-    other_loss, others, part = after_two_steps(*sizes)
+SIZES_OF_MESHES = [((1, 2, 1), "token"), ((1, 4, 1), "token"), ((1, 8, 1), "token"), ((2, 2, 2), "token")]
+
+
+@pytest.mark.parametrize(("sizes", "average"), [*SIZES_OF_MESHES, ((1, 4, 1), "example"), ((2, 2, 2), "example")])
+def test_devices_change_nothing_and_share_the_parameters_and_moments(sizes, average):
+    loss, leaves, whole = after_two_steps(1, 1, 1, average=average)
+    other_loss, others, part = after_two_steps(*sizes, average=average)
     assert other_loss == pytest.approx(loss, rel=1e-5)
     for path, leaf in leaves.items():
         np.testing.assert_allclose(others[path], leaf, rtol=0, atol=1e-5 * np.abs(leaf).max(), err_msg=path)

@@ -1,4 +1,4 @@
-"""One step on the linear toy loss: token-weighted, whatever the micro-batches."""
+"""One step on the linear toy loss: the mean over tokens or examples, whatever the rows and micro-batches."""
 
 import jax
 import numpy as np
@@ -14,10 +14,59 @@ RATE = np.float32(0.5)
 SGD = make_optimizer("sgd", b1=0.0)
 
 
-def take(batch, parts=1, trainable=(".*",)):
+def take(batch, parts=1, trainable=(".*",), average="token"):
     leaves, frozen = tree.split(toy.params(), trainable)
-    step = make_step(toy.loss, SGD)
+    step = make_step(toy.loss, SGD, average)
     return leaves, step(init_state(leaves, SGD), frozen, in_micro_batches(batch, parts), RATE)
+
+
+def packed(seed, rows=8, length=12):
+    """(batch of rows of several examples, gradient of the mean of its examples' mean losses in float64, number of examples).
+
+    Examples have one to four places, some without a supervised one; rows end in padding, the last is nothing else.
+    """
+    rng = np.random.default_rng(seed)
+    targets, weights, segments = np.zeros((3, rows, length), np.int32)
+    means = []
+    for row in range(rows - 1):
+        start = 0
+        for number in range(1, rng.integers(2, 5)):
+            part = slice(start, start := start + int(rng.integers(1, 5)))
+            start = min(start, length)
+            targets[row, part] = rng.integers(0, toy.VOCAB, start - part.start)
+            weights[row, part] = rng.random(start - part.start) < 0.6
+            segments[row, part] = number
+            supervised = targets[row, part][weights[row, part] > 0]
+            means += [toy.FEATURES.astype(np.float64)[supervised].mean(axis=0)] if len(supervised) else []
+    batch = toy.batch(targets, weights)._replace(segments=segments)
+    return batch, np.mean(means, axis=0), len(means)
+
+
+def movement(before, state):
+    return np.concatenate([np.ravel(before[path] - state.leaves[path]) for path in sorted(before)])
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_step_can_descend_the_mean_over_examples_that_share_rows(seed, parts):
+    batch, expected, examples = packed(seed)
+    before, (state, metrics) = take(batch, parts, average="example")
+    np.testing.assert_allclose(movement(before, state), RATE * expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(metrics.gradient_norm, np.linalg.norm(expected), rtol=1e-5)
+    assert float(metrics.divisor) == pytest.approx(examples, rel=1e-6)
+    assert float(metrics.tokens) == batch.weights.sum()
+    assert np.abs(expected - toy.gradient([batch], "token")).max() > 0.01
+
+
+def test_with_one_example_a_row_the_mean_is_that_of_the_datasets_gradients():
+    batch = toy.random_batch(0, rows=8)
+    before, (state, _) = take(batch, average="example")
+    np.testing.assert_allclose(movement(before, state), RATE * toy.gradient([batch], "example"), rtol=1e-4, atol=1e-6)
+
+
+def test_an_unknown_average_is_refused():
+    with pytest.raises(ValueError, match=r"unknown train\.average 'row'; known: example, token"):
+        make_step(toy.loss, SGD, "row")
 
 
 def test_a_step_descends_the_mean_over_tokens():

@@ -1,6 +1,7 @@
 """Weight averaging (MERIT Alg. 1, step 5) and the move from theta0 towards one branch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -38,9 +39,19 @@ def token_weighted(parameter: Parameter, weights: Sequence[float]) -> Array:
     return total
 
 
+def given_weights(weights: Sequence[float], options: Mapping[str, Any]) -> tuple[float, ...]:
+    """Returns the weights of `token_weighted`: those it is given."""
+    return tuple(weights)
+
+
 def uniform(parameter: Parameter, weights: Sequence[float]) -> Array:
     """Averages `θ̄ = (1/K) Σ_k θ_k`, whatever the token counts: a uniform soup."""
-    return token_weighted(parameter, [1 / len(weights)] * len(weights))
+    return token_weighted(parameter, equal_weights(weights, {}))
+
+
+def equal_weights(weights: Sequence[float], options: Mapping[str, Any]) -> tuple[float, ...]:
+    """Returns the weights of `uniform`: 1/K each."""
+    return (1 / len(weights),) * len(weights)
 
 
 def interpolate(parameter: Parameter, weights: Sequence[float], *, scale: int | float) -> Array:
@@ -55,6 +66,11 @@ def interpolate(parameter: Parameter, weights: Sequence[float], *, scale: int | 
     if len(weights) != 1:
         raise ValueError(f"interpolate moves theta0 towards one branch; got {len(weights)} branches")
     return scaled_average(parameter, weights, scale)
+
+
+def scale_weights(weights: Sequence[float], options: Mapping[str, Any]) -> tuple[float, ...]:
+    """Returns the factor of each task vector in `interpolate` and in task arithmetic: λ."""
+    return (float(options["scale"]),) * len(weights)
 
 
 def scaled_average(parameter: Parameter, weights: Sequence[float], scale: int | float) -> Array:

@@ -15,16 +15,16 @@ from merit_jax.merging.operators.task_vectors import Parameter, moved, task_vect
 def model_stock(parameter: Parameter, weights: Sequence[float]) -> Array:
     """Merges to `θ_0 + t · (1/K) Σ_k τ_k`, `t = K c / (1 + (K − 1) c)`, c the mean cosine of two task vectors (Eq. 5).
 
-    Every matrix of a stack has a t of its own; any other parameter has one t, a stack of vectors included. The average is
-    uniform, as in the paper. c is clipped to 0..1, so that branches which disagree on average give theta0; the cosine with a task
-    vector of zero is 0. Defined for two branches and more.
+    Every layer's tensor has a t of its own, also where layers are stacked. The average is uniform, as in the paper. c is clipped
+    to 0..1, so that branches which disagree on average give theta0; the cosine with a task vector of zero is 0. Defined for
+    two branches and more.
     """
-    return moved(parameter.base, _stock(list(task_vectors(parameter)), bool(parameter.matrix)))
+    return moved(parameter.base, _stock(list(task_vectors(parameter)), parameter.stacked))
 
 
 @partial(jax.jit, static_argnums=1)
-def _stock(vectors: list[Array], matrix: bool) -> Array:
-    axes = (-2, -1) if matrix else None
+def _stock(vectors: list[Array], stacked: int) -> Array:
+    axes = tuple(range(stacked, vectors[0].ndim))
     norms = [jnp.sqrt(jnp.sum(vector * vector, axis=axes, keepdims=True)) for vector in vectors]
     pairs = combinations(zip(vectors, norms, strict=True), 2)
     cosines = [_cosine(jnp.sum(a * b, axis=axes, keepdims=True), norm_a * norm_b) for (a, norm_a), (b, norm_b) in pairs]

@@ -22,6 +22,8 @@ class Parameter(NamedTuple):
         leaves: Its value in each branch, in order, read as the iteration gets to it; can be gone through once.
         matrix: The layout of its last two axes if it is a linear map, or a stack of them along the leading axes; otherwise
             None, and methods on matrices take it as a vector.
+        stacked: Leading axes along which the tensors of several layers are stacked; a statistic of a tensor is one of each
+            layer's.
         survey: Result of the operator's first pass over all parameters, if it makes one.
         fishers: Its diagonal Fisher information in each branch, like `leaves`, if the operator needs it.
     """
@@ -30,6 +32,7 @@ class Parameter(NamedTuple):
     base: Array
     leaves: Iterable[Array]
     matrix: KernelLayout | None = None
+    stacked: int = 0
     survey: Any = None
     fishers: Iterable[Array] = ()
 
@@ -37,6 +40,23 @@ class Parameter(NamedTuple):
 def named_kernel(path: str, spec: jax.ShapeDtypeStruct) -> KernelLayout | None:
     """Returns the layout of our models' linear maps: leaves called "kernel", [in, out] or [layers, in, out]."""
     return "in_out" if path.rpartition("/")[2] == "kernel" and len(spec.shape) >= 2 else None
+
+
+OWN_AXES = {"kernel": 2, "scale": 1, "bias": 1}
+"""Name of a leaf of our models that may be stacked over layers -> axes of one layer's tensor."""
+
+
+def named_stack(path: str, spec: jax.ShapeDtypeStruct) -> int:
+    """Returns the number of leading axes along which a leaf of our models stacks the tensors of layers.
+
+    Examples:
+        >>> named_stack("layers/mlp_norm/scale", jax.ShapeDtypeStruct((30, 576), np.float32))
+        1
+        >>> named_stack("embed/embedding", jax.ShapeDtypeStruct((49152, 576), np.float32))
+        0
+    """
+    axes = len(spec.shape)
+    return max(axes - OWN_AXES.get(path.rpartition("/")[2], axes), 0)
 
 
 def task_vector(base: Array, leaf: Array) -> Array:

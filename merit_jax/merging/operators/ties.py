@@ -20,7 +20,7 @@ def ties(
     *,
     scale: int | float = 1.0,
     density: int | float = 0.2,
-    trim_scope: str = "global",
+    trim_scope: str = "tensor",
     weighted_election: bool = False,
     weighted_mean: bool = False,
 ) -> Array:
@@ -33,8 +33,8 @@ def ties(
     Args:
         scale: λ.
         density: Share of entries that are kept (paper: 20 %).
-        trim_scope: "global" ranks the entries of a branch's whole task vector (paper), "tensor" those of each parameter
-            by themselves (mergekit).
+        trim_scope: "tensor" ranks the entries of each layer's tensor by themselves, also where layers are stacked (mergekit),
+            "global" those of a branch's whole task vector (paper).
         weighted_election: Whether a_k = w_k.
         weighted_mean: Whether b_k = w_k.
     """
@@ -108,8 +108,15 @@ def _trimmed(vector: Array, threshold: Array) -> Array:
     return jnp.where(jnp.abs(vector) >= threshold, vector, 0)
 
 
-def _with_thresholds(parameter: Parameter, density: int | float) -> Iterator[tuple[Array, np.float32]]:
+def _with_thresholds(parameter: Parameter, density: int | float) -> Iterator[tuple[Array, Array]]:
     known = parameter.survey
     for k, vector in enumerate(task_vectors(parameter)):
-        threshold = magnitude_threshold(partial(list, [vector]), density) if known is None else known[k]
-        yield vector, np.float32(threshold)
+        own = _tensor_thresholds(vector, parameter.stacked, density) if known is None else np.asarray(known[k])
+        yield vector, own.astype(np.float32)
+
+
+def _tensor_thresholds(vector: Array, stacked: int, density: int | float) -> np.ndarray:
+    """The smallest magnitude that is kept of each layer's tensor, with `stacked` axes and one of length 1 for each other."""
+    layers, own = vector.shape[:stacked], vector.shape[stacked:]
+    found = [magnitude_threshold(partial(list, [layer]), density) for layer in vector.reshape(-1, *own)]
+    return np.reshape(found, (*layers, *(1 for _ in own)))

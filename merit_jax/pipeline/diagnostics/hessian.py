@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from merit_jax.core.registry import lookup
 from merit_jax.core.seeds import fold
 from merit_jax.core.types import Leaves
 from merit_jax.diagnostics import hessian
@@ -17,6 +18,8 @@ from merit_jax.diagnostics.merging_gain import MergingGain, merging_gain
 from merit_jax.diagnostics.offloaded_vectors import SpilledTrees
 from merit_jax.diagnostics.predicted_gain import PartitionGain, gradient_curvature, partition_gain
 from merit_jax.gradients.store import GradientStore
+from merit_jax.merging import MERGERS
+from merit_jax.merging.options import resolve_options
 from merit_jax.pipeline.calibration import calibration_batches
 from merit_jax.pipeline.diagnostics.distances import all_gradients
 from merit_jax.pipeline.diagnostics.models import Models, theta0, trained
@@ -24,6 +27,7 @@ from merit_jax.pipeline.diagnostics.samples import Placed, Sample
 from merit_jax.pipeline.diagnostics.task import Counted, DiagnosticTask, NotPossible, Tick, Work
 from merit_jax.pipeline.estimate_gradients import compressor
 from merit_jax.pipeline.measure_conflict import load_conflict
+from merit_jax.pipeline.merge_options import given_options
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
 from merit_jax.workdir.paths import MERGED, THETA0
@@ -35,15 +39,24 @@ IN_MEMORY = 2**31
 
 
 def gain_task(run: Run) -> DiagnosticTask:
-    """Measures the gain of the merge over its branches, and the gain that the quadratic theory predicts."""
+    """Measures the gain of the merge over its branches, and the gain that the quadratic theory predicts.
+
+    Raises:
+        NotPossible: The merged model is no weighted mean of its branches, or something is not finished.
+    """
     cfg, found = run.config.diagnostics, trained(run, branches=2)
+    if (weights := found.weights) is None:
+        raise NotPossible(
+            f"the merging gain (Thm 3.1) is defined for a weighted mean of the branches, and {found.method} with these options "
+            "is none: merge by token_weighted or uniform"
+        )
     sample, models = Sample(run, cfg.examples), Models(run, {**found.branches, MERGED: found.merged})
     count = len(found.branches)
 
     def measure(tick: Tick) -> MergingGain:
         objective = Objective(run.loss_fn, models.frozen, sample.batches(tick))
         branches = (models.leaves(name) for name in found.branches)
-        return merging_gain(objective, models.leaves(MERGED), branches, found.weights)
+        return merging_gain(objective, models.leaves(MERGED), branches, weights)
 
     return DiagnosticTask(
         {**sample.inputs, **{key: found.inputs[key] for key in ("branches", "merged")}},
@@ -53,8 +66,14 @@ def gain_task(run: Run) -> DiagnosticTask:
 
 
 def split_gain_task(run: Run) -> DiagnosticTask:
-    """Predicts the gain of the split by the quadratic theory before training, against random splits."""
+    """Predicts the gain of the split by the quadratic theory before training, against random splits.
+
+    Datasets weigh in a branch, and branches in the merge, as the run trains and merges; for an operator that is no weighted mean,
+    as in the average by tokens.
+    """
     cfg, groups = run.config.diagnostics, _groups(run)
+    weights, average = _fixed_weights(run, int(groups.max()) + 1), run.config.train.average
+    counts = run.all_tokens if run.config.merge.tokens == "all" else run.tokens
     index, sample = all_gradients(run), Sample(run, cfg.examples)
     own = Sample(run, run.config.gradients.examples)
 
@@ -72,8 +91,10 @@ def split_gain_task(run: Run) -> DiagnosticTask:
         return partition_gain(
             M,
             groups,
-            np.array(run.tokens),
+            np.array(run.samples if average == "example" else run.tokens),
             np.array(run.samples),
+            counts=np.array(counts),
+            weights=weights,
             learning_rate=run.config.train.learning_rate,
             draws=cfg.splits,
             seed=fold(run.config.seed, "splits"),
@@ -84,6 +105,8 @@ def split_gain_task(run: Run) -> DiagnosticTask:
             **sample.inputs,
             "gradients": index["inputs"],
             "groups": groups.tolist(),
+            "average": average,
+            "weights": run.config.merge.tokens if weights is None else weights,
             "learning_rate": run.config.train.learning_rate,
             "splits": cfg.splits,
         },
@@ -93,6 +116,14 @@ def split_gain_task(run: Run) -> DiagnosticTask:
         ),
         measure,
     )
+
+
+def _fixed_weights(run: Run, branches: int) -> list[float] | None:
+    """Returns the weights of a mean that weighs branches whatever their data; None for any other merge."""
+    merger = lookup(MERGERS, run.config.merge.method, "merge.method")
+    options = resolve_options(merger.leaf, given_options(run.config.merge))
+    used = merger.used_weights([1 / branches] * branches, options)
+    return list(used.values) if used.values and used.mean and not merger.weighted(options) else None
 
 
 def curvature_task(run: Run) -> DiagnosticTask:

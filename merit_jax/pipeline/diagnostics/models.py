@@ -10,7 +10,7 @@ from merit_jax.core import sharding, tree
 from merit_jax.core.types import LeafReader, Leaves, Params
 from merit_jax.pipeline.diagnostics.task import NotPossible
 from merit_jax.pipeline.merge_branches import source_of_branches
-from merit_jax.pipeline.merge_inputs import finished_branches
+from merit_jax.pipeline.merge_inputs import finished_branches, read_merge
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
 from merit_jax.workdir.artifacts import read_json
@@ -25,7 +25,8 @@ class Trained(NamedTuple):
 
     Attributes:
         branches: Name -> trained leaves of the branch.
-        weights: Merge weights.
+        method: Merge operator.
+        weights: w_k of the merge where it is the weighted mean `Σ_k w_k θ_k`; None where it is not.
         merged: The merged model.
         joint: Joint training from the same theta0, if there is any.
         homes: Name of a branch, or "joint" -> directory of its log.
@@ -33,7 +34,8 @@ class Trained(NamedTuple):
     """
 
     branches: dict[str, LeafReader]
-    weights: list[float]
+    method: str
+    weights: list[float] | None
     merged: LeafReader
     joint: LeafReader | None
     homes: dict[str, Any]
@@ -72,7 +74,7 @@ def trained(run: Run, *, branches: int = 1) -> Trained:
     made_from = [fingerprint(done["inputs"]) for done in finished_branches(source) if done is not None]
     if not run.workdir.merge_record.exists():
         raise NotPossible("the branches are not merged: run launch.run --stages=merge")
-    record = read_json(run.workdir.merge_record)
+    record = read_merge(run.workdir)
     if record["inputs"]["branches"] != made_from:
         raise ValueError(
             f"{run.workdir.merge_record} is a merge of other branches; run launch.run --stages=merge again"
@@ -82,7 +84,8 @@ def trained(run: Run, *, branches: int = 1) -> Trained:
     inputs = {"branches": made_from, "merged": fingerprint(record["inputs"])}
     return Trained(
         {name: OrbaxLeaves(params_directory(home / "checkpoints")) for name, home in homes.items()},
-        record["weights"],
+        record["method"],
+        record["weights"] if record["weighted_mean"] else None,
         OrbaxLeaves(run.workdir.merged_params),
         OrbaxLeaves(joint.merged_params) if joint else None,
         {**homes, **({JOINT: joint.branch(0)} if joint else {})},

@@ -20,7 +20,10 @@ def gain(artifacts: Artifacts) -> Section:
 
 def _parts(artifacts: Artifacts) -> Iterator[Part]:
     found = artifacts.diagnostics
-    if "gain" in found:
+    if artifacts.no_mean:
+        yield Text(f"The merging gain (Thm 3.1) is not defined: {artifacts.no_mean}.")
+        found = {name: result for name, result in found.items() if name != "gain"}
+    elif "gain" in found:
         yield Text(_in_words(found["gain"]))
         yield loss_figure(found["gain"])
     if "split_gain" in found:
@@ -30,6 +33,8 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
         "gain": "The merging gain, obtained and predicted, next to the merged loss",
         "split_gain": "The gain that this split promises before any training, next to random splits",
     }
+    if artifacts.no_mean:
+        del words["gain"]
     yield from (Missing(words[name], artifacts.diagnose_command(name)) for name in words if name not in found)
 
 

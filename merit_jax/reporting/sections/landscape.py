@@ -19,6 +19,11 @@ SHOWN = 12
 """Paths that get a colour and a place in the legend; further ones are grey."""
 
 
+CONTRACTS = (
+    "Averaging contracts: the merged model is nearer than its branches (Eq. 2), and far nearer than joint training."
+)
+
+
 def landscape(artifacts: Artifacts) -> Section:
     """Returns the section on the diagnostics of the trained models."""
     return Section("landscape", "Is theta0 merge-ready", tuple(_parts(artifacts)))
@@ -90,7 +95,7 @@ def displacement_figure(artifacts: Artifacts, recorded: Mapping[str, Any]) -> Fi
         "displacement",
         "Distance from theta0",
         partial(bars, entries, "‖θ − θ0‖₂", height=90 + 24 * len(entries)),
-        "Averaging contracts: the merged model is nearer than its branches (Eq. 2), and far nearer than joint training.",
+        "" if artifacts.no_mean else CONTRACTS,
     )
 
 
@@ -110,7 +115,9 @@ def cosine_table(artifacts: Artifacts, result: Mapping[str, Any]) -> Table:
     names, identity = result["names"], result["parallel_axis"]
     rows = [[name, *(text(value, 2) for value in row)] for name, row in zip(names, result["cosines"], strict=True)]
     caption = "Cosines between task vectors θ − θ0."
-    if identity:
+    if artifacts.no_mean:
+        caption += f" Eqs. 2 and 11 are not defined: {artifacts.no_mean}."
+    elif identity:
         caption += (
             f" Eq. 11: mean squared distance of the branches {identity['branches']:.3g} = merged {identity['merged']:.3g}"
             f" + spread {identity['spread']:.3g}, up to {abs(identity['residual']):.1g} of the whole; contraction (Eq. 2) "

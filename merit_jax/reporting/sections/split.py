@@ -1,13 +1,13 @@
 """The branches: their datasets, samples, tokens and weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from merit_jax.reporting.bars import Entry, bars
-from merit_jax.reporting.blocks import Cell, Missing, Part, Section, Table
+from merit_jax.reporting.blocks import Cell, Missing, Part, Section, Table, Text
 from merit_jax.reporting.figures import Figure
 from merit_jax.reporting.run_data import Artifacts
 from merit_jax.reporting.theme import look
@@ -22,11 +22,7 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
     if artifacts.branches:
         yield branch_table(artifacts)
         yield token_figure(artifacts)
-        yield (
-            weights_figure(artifacts.merge)
-            if artifacts.merge
-            else Missing("Weights of the merge", artifacts.run_command("merge"))
-        )
+        yield merge_weights(artifacts)
     else:
         yield Missing("The branches and their datasets", artifacts.run_command("partition"))
     if artifacts.datasets:
@@ -35,7 +31,7 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
 
 def branch_table(artifacts: Artifacts) -> Table:
     """Returns a table with one row for each branch."""
-    weights = artifacts.merge["weights"] if artifacts.merge else [None] * len(artifacts.branches)
+    weights: Sequence[float | None] = _known_weights(artifacts) or [None] * len(artifacts.branches)
     rows: list[list[str | Cell]] = []
     for index, (branch, weight) in enumerate(zip(artifacts.branches, weights, strict=True)):
         names = [name if parts == 1 else f"{name} ({part + 1} of {parts})" for name, part, parts in branch.shares]
@@ -50,11 +46,11 @@ def branch_table(artifacts: Artifacts) -> Table:
             ]
         )
     header = ["branch", "samples", "tokens", "weight", "datasets"]
-    return Table("Branches; the weight is theirs in the merge", header, rows, words=(4,))
+    return Table("Branches; the weight is the one that the merge used", header, rows, words=(4,))
 
 
 def token_figure(artifacts: Artifacts) -> Figure:
-    """Returns the supervised tokens of each branch, by which the merge weighs them."""
+    """Returns the supervised tokens of each branch."""
     entries = [
         Entry(f"branch {index}", branch.tokens, f"{branch.tokens:,}", look(index)[0])
         for index, branch in enumerate(artifacts.branches)
@@ -67,8 +63,26 @@ def token_figure(artifacts: Artifacts) -> Figure:
     )
 
 
+def _known_weights(artifacts: Artifacts) -> list[float] | None:
+    """The weights that the merge used; None where it used none, or its record, of an earlier version, does not say."""
+    merge = artifacts.merge
+    return merge["weights"] if merge and "weighted_mean" in merge else None
+
+
+def merge_weights(artifacts: Artifacts) -> Part:
+    """Returns the weights that the merge used, or a sentence where it used none."""
+    merge = artifacts.merge
+    if not merge:
+        return Missing("Weights of the merge", artifacts.run_command("merge"))
+    if "weighted_mean" not in merge:
+        return Text(f"The weights of the merge are not known: {artifacts.no_mean}.")
+    if merge["weights"] is None:
+        return Text(f"The merge operator, {merge['method']}, uses no weights.")
+    return weights_figure(merge)
+
+
 def weights_figure(merge: Mapping[str, Any]) -> Figure:
-    """Returns the weights w_k of the merge."""
+    """Returns the weights w_k that the merge used."""
     entries = [
         Entry(f"branch {index}", weight, f"{weight:.3f}", look(index)[0])
         for index, weight in enumerate(merge["weights"])
@@ -77,8 +91,18 @@ def weights_figure(merge: Mapping[str, Any]) -> Figure:
         "weights",
         "Weights of the merge",
         partial(bars, entries, "weight", height=90 + 30 * len(entries)),
-        f"Operator: {merge['method']}. Each weight is the branch's share of all supervised tokens trained on.",
+        f"Operator: {merge['method']}. {_meaning(merge)}",
     )
+
+
+def _meaning(merge: Mapping[str, Any]) -> str:
+    """The meaning of the weights in a sentence."""
+    if not merge["weighted_mean"]:
+        return "It uses these weights; the merged model is not the weighted mean of the branches."
+    if merge["method"] != "token_weighted":
+        return "The merged model is the mean of the branches with these weights."
+    kind = "tokens that the branches read" if "all_tokens" in merge else "supervised tokens trained on"
+    return f"Each weight is the branch's share of all {kind}."
 
 
 def dataset_table(artifacts: Artifacts) -> Table:

@@ -121,6 +121,16 @@ def test_an_operator_that_does_not_exist_is_refused(config):
         plan_comparison(config, ["merit2d:merge.method=tiess"], ROOT)
 
 
+def test_another_count_of_tokens_merges_the_same_branches_and_an_unknown_one_is_refused(config):
+    specs = ["merit2d", "merit2d:merge.tokens=all", "merit2d:merge.method=uniform"]
+    found = plan_comparison(config, specs, ROOT)
+    assert list(found.trained) == ["merit2d"]
+    assert [found.merged[spec].config.merge.tokens for spec in specs] == ["supervised", "all", "supervised"]
+    assert found.merged[specs[1]].config.merge.branches == str(found.trained["merit2d"].root)
+    with pytest.raises(ValueError, match=r"unknown merge\.tokens 'some'; known: all, supervised"):
+        plan_comparison(config, ["merit2d:merge.tokens=some"], ROOT)
+
+
 def test_wrong_options_of_an_operator_are_refused_before_anything_is_trained(config):
     with pytest.raises(ValueError, match="unknown \\['dense'\\]"):
         plan_comparison(config, ['merit2d:merge.method=ties,merge.options={"dense":0.2}'], ROOT)

@@ -1,4 +1,6 @@
-"""Makes the golden files: four fine-tuned Llamas small enough to be kept here, and what mergekit 0.1.5 merges them to.
+"""Makes the golden files: models small enough to be kept here, and what mergekit 0.1.5 merges them to.
+
+Four fine-tuned Llamas, and three random Qwen2 models, whose layers have biases.
 
     python -m venv mergekit && mergekit/bin/pip install mergekit==0.1.5
     python -m tests.merging.golden.make mergekit/bin/mergekit-yaml
@@ -25,7 +27,7 @@ from launch.wiring.merge_folders import merge_folders
 from merit_jax.core.loss import next_token_loss
 from models import export_hf, load_pretrained
 from models.pretrained.config_only import ConfigOnlyCheckpoint
-from tests.merging.golden.cases import CASES, FOLDER, MODELS
+from tests.merging.golden.cases import BIASED, CASES, FOLDER, MODELS
 from tests.support import world
 
 CONFIG = {
@@ -44,14 +46,25 @@ CONFIG = {
     "tie_word_embeddings": True,
     "torch_dtype": "float32",
 }
+BIASED_CONFIG = {
+    **CONFIG,
+    "model_type": "qwen2",
+    "architectures": ["Qwen2ForCausalLM"],
+    "vocab_size": 12,
+    "hidden_size": 8,
+    "num_hidden_layers": 3,
+    "intermediate_size": 10,
+    "use_sliding_window": False,
+}
 STEPS, ROW = 30, 32
+EXPECTED = FOLDER / "expected"
 
 
-def make_base(path: Path) -> None:
+def make_random(path: Path, config: dict = CONFIG, seed: int = 0) -> None:
     """A random model."""
-    path.mkdir()
-    (path / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
-    rng, blueprint = np.random.default_rng(0), ConfigOnlyCheckpoint(path)
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    rng, blueprint = np.random.default_rng(seed), ConfigOnlyCheckpoint(path)
     tensors = {key: rng.normal(0, 0.15, spec.shape).astype(np.float32) for key, spec in blueprint.specs.items()}
     tensors = {key: tensor + np.float32("norm" in key) for key, tensor in tensors.items()}
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
@@ -84,27 +97,29 @@ def fine_tune(base: Path, out: Path, task: int) -> None:
 
 def record(mergekit: Path) -> None:
     """Merges every case twice and keeps what mergekit made of it."""
-    shutil.rmtree("expected", ignore_errors=True)
-    Path("expected").mkdir()
+    shutil.rmtree(EXPECTED, ignore_errors=True)
+    EXPECTED.mkdir()
     for name, case in CASES.items():
         with tempfile.TemporaryDirectory() as scratch:
+            os.chdir(case.folder)
             merge_folders("base", case.models, case.weights, case.method, case.options, f"{scratch}/ours")
-            written = shutil.copyfile(f"{scratch}/ours/mergekit.yaml", f"expected/{name}.yaml")
+            written = shutil.copyfile(f"{scratch}/ours/mergekit.yaml", EXPECTED / f"{name}.yaml")
             options = ("--no-copy-tokenizer", "--no-write-model-card")  # there is none, and it would ask the network
             subprocess.run([mergekit, written, f"{scratch}/theirs", *options], check=True)
-            shutil.copyfile(f"{scratch}/theirs/model.safetensors", f"expected/{name}.safetensors")
+            shutil.copyfile(f"{scratch}/theirs/model.safetensors", EXPECTED / f"{name}.safetensors")
 
 
 def main(mergekit: str) -> None:
     """Replaces every golden file."""
     for name in ("base", *MODELS):
         shutil.rmtree(FOLDER / name, ignore_errors=True)
-    make_base(FOLDER / "base")
+    make_random(FOLDER / "base")
     for task, name in enumerate(MODELS):
         fine_tune(FOLDER / "base", FOLDER / name, task)
-    command = Path(mergekit).absolute()
-    os.chdir(FOLDER)
-    record(command)
+    shutil.rmtree(BIASED, ignore_errors=True)
+    for seed, name in enumerate(("base", *MODELS[:3])):
+        make_random(BIASED / name, BIASED_CONFIG, seed)
+    record(Path(mergekit).absolute())
 
 
 if __name__ == "__main__":

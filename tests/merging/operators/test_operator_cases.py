@@ -143,7 +143,8 @@ def test_on_devices_and_in_half_precision_types_are_kept(name):
 def test_frozen_parameters_do_not_enter_the_global_trim(tmp_path):
     theta0 = {"frozen": np.zeros(100, np.float32), "a": np.zeros(10, np.float32)}
     thetas = [TreeLeaves({"a": np.arange(10, dtype=np.float32)}) for _ in range(2)]
-    merge_streamed(MERGERS["ties"], TreeLeaves(theta0), thetas, [0.5, 0.5], tmp_path / "merged", density=0.3)
+    options = {"density": 0.3, "trim_scope": "global"}
+    merge_streamed(MERGERS["ties"], TreeLeaves(theta0), thetas, [0.5, 0.5], tmp_path / "merged", **options)
     np.testing.assert_array_equal(OrbaxLeaves(tmp_path / "merged").read("a"), [0, 0, 0, 0, 0, 0, 0, 7, 8, 9])
 
 
@@ -191,4 +192,4 @@ def test_a_diverged_branch_is_named_by_the_first_pass():
     thetas = small_models.branches()
     thetas[1]["bias"]["bias"][0] = np.nan
     with pytest.raises(ValueError, match="bias/bias: branch 1 holds values that are not finite"):
-        MERGERS["ties"](small_models.theta0(), thetas, small_models.WEIGHTS)
+        MERGERS["ties"](small_models.theta0(), thetas, small_models.WEIGHTS, trim_scope="global")

@@ -26,8 +26,9 @@ def merged(name: str, **options) -> dict[str, np.ndarray]:
     )
 
 
-def whole(taus: list[np.ndarray]) -> np.ndarray:
-    return sum(taus)
+def layers(path: str) -> list:
+    """Indices of the layers of a parameter; of one that is no stack, the whole."""
+    return list(range(small_models.LAYERS)) if path in small_models.STACKED else [...]
 
 
 ON_MATRICES = {
@@ -47,8 +48,7 @@ def test_matrix_methods_equal_the_paper_layer_by_layer(name):
     found = merged(name, **options)
     for path in ("stack/kernel", "head/kernel"):
         base, taus = vectors(path)
-        layers = [slice(None)] if base.ndim == 2 else range(small_models.LAYERS)
-        for layer in layers:
+        for layer in layers(path):
             expected = base[layer] + equation([tau[layer].T for tau in taus], **options).T
             np.testing.assert_allclose(found[path][layer], expected, atol=5e-6)
 
@@ -93,16 +93,18 @@ def test_task_arithmetic_adds_scaled_task_vectors():
 
 @pytest.mark.parametrize("election", [False, True])
 @pytest.mark.parametrize("mean", [False, True])
-def test_ties_per_tensor_equals_the_paper(election, mean):
+def test_ties_trims_each_layers_tensor_by_default_and_equals_the_paper(election, mean):
     options = {"scale": 0.8, "density": 0.4, "weighted_election": election, "weighted_mean": mean}
-    for path, leaf in merged("ties", trim_scope="tensor", **options).items():
+    for path, leaf in merged("ties", **options).items():
         base, taus = vectors(path)
-        voted = papers.consensus([papers.top(tau, 0.4) for tau in taus], W if election else ONES, W if mean else ONES)
-        np.testing.assert_allclose(leaf, base + 0.8 * voted, atol=1e-6)
+        for layer in layers(path):
+            trimmed = [papers.top(tau[layer], 0.4) for tau in taus]
+            voted = papers.consensus(trimmed, W if election else ONES, W if mean else ONES)
+            np.testing.assert_allclose(leaf[layer], base[layer] + 0.8 * voted, atol=1e-6, err_msg=path)
 
 
-def test_ties_trims_whole_task_vectors_by_default():
-    found, paths = merged("ties", density=0.3), sorted(tree.flatten(small_models.theta0()))
+def test_ties_trims_whole_task_vectors_where_asked():
+    found, paths = merged("ties", density=0.3, trim_scope="global"), sorted(tree.flatten(small_models.theta0()))
     bases, taus = zip(*[vectors(path) for path in paths], strict=True)
     flat = [papers.top(np.concatenate([tau[k].ravel() for tau in taus]), 0.3) for k in range(3)]
     expected = np.concatenate([base.ravel() for base in bases]) + papers.consensus(flat, ONES, ONES)
@@ -160,15 +162,12 @@ def test_dare_ties_votes_on_what_dare_keeps():
         np.testing.assert_allclose(leaf, base + 0.5 * papers.consensus(dropped, ONES, W), atol=2e-6)
 
 
-def test_model_stock_equals_the_paper_per_matrix_and_per_vector():
-    found = merged("model_stock")
-    for path, leaf in found.items():
+def test_model_stock_equals_the_paper_for_each_layers_tensor():
+    for path, leaf in merged("model_stock").items():
         base, taus = vectors(path)
-        if path == "stack/kernel":
-            expected = [base[i] + papers.model_stock([tau[i] for tau in taus]) for i in range(small_models.LAYERS)]
-        else:
-            expected = base + papers.model_stock(taus)
-        np.testing.assert_allclose(leaf, expected, atol=1e-6)
+        for layer in layers(path):
+            expected = base[layer] + papers.model_stock([tau[layer] for tau in taus])
+            np.testing.assert_allclose(leaf[layer], expected, atol=1e-6, err_msg=path)
 
 
 def test_model_stock_returns_to_theta0_where_branches_disagree():
