@@ -64,7 +64,13 @@ def quadrant_tasks(C: Float[Array, "t t"]) -> Int[np.ndarray, " n"]:
     Raises:
         ValueError: The similarity has fewer than two principal axes.
     """
-    scores = np.asarray(conflict.principal_axes(C, 2, "double").scores)
+    axes = conflict.principal_axes(C, 2, "double")
+    if not np.all(axes.explained):
+        raise ValueError(
+            f"the similarity of these {len(C)} datasets has {np.count_nonzero(axes.explained)} principal axes, and quadrants "
+            "need 2; give three datasets or more that differ"
+        )
+    scores = np.asarray(axes.scores)
     distance = np.linalg.norm(scores, axis=1)
     quadrant = 2 * (scores[:, 0] < 0) + (scores[:, 1] < 0)
     return np.array([np.argmax(np.where(quadrant == q, distance, -1)) for q in range(4) if (quadrant == q).any()])

@@ -141,11 +141,10 @@ def _quadrants(run: Run) -> list[str]:
             "the similarities were too many to keep: raise conflict.similarity_bytes, delete conflict.npz and run "
             "launch.run --stages=conflict"
         )
-    if len(similarity) < 3:
-        raise NotPossible(
-            f"the alignment needs two axes of conflict, so 3 datasets or more; this run has {len(similarity)}"
-        )
-    return [run.names[i] for i in quadrant_tasks(similarity)]
+    try:
+        return [run.names[i] for i in quadrant_tasks(similarity)]
+    except ValueError as error:
+        raise NotPossible(f"the alignment needs two axes of conflict: {error}") from None
 
 
 def _groups(run: Run) -> np.ndarray:
