@@ -30,6 +30,9 @@ from merit_jax.workdir.paths import MERGED, THETA0
 
 PRODUCTS = "Hessian-vector products"
 
+DRAWS = 10_000
+"""Sets of random directions of each null hypothesis of the alignment."""
+
 IN_MEMORY = 2**31
 """Bytes of Lanczos vectors that are kept on the devices; more go to disk."""
 
@@ -112,13 +115,14 @@ def curvature_task(run: Run) -> DiagnosticTask:
                 [hessian.gradient(own, leaves) for own in each],
                 iterations=cfg.iterations,
                 eigenvectors=cfg.eigenvectors,
+                draws=DRAWS,
                 seed=fold(run.config.seed, "lanczos"),
                 basis=basis,
             )
 
     settings = {key: cfg[key] for key in ("iterations", "eigenvectors")}
     return DiagnosticTask(
-        {**sample.inputs, **settings, "average": run.config.gradients.average},
+        {**sample.inputs, **settings, "average": run.config.gradients.average, "draws": DRAWS},
         (
             Work(cfg.iterations, PRODUCTS, sample.count),
             Work(1, f"gradient of each of {len(names)} datasets", sample.count),
