@@ -77,6 +77,8 @@ def _surface(result: Result) -> str:
 
 
 def _curvature(result: Result) -> str:
+    if "span" not in result["raw"]:
+        return "made by an earlier version; make it again with --only=curvature --overwrite"
     return "; ".join(f"{name}: {_alignment(result[name])}" for name in ("raw", "centred"))
 
 
