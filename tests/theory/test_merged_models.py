@@ -118,6 +118,23 @@ def test_more_steps_for_larger_groups_have_another_merged_model_at_first_order()
     np.testing.assert_allclose(apart[0] / apart[1], 2, rtol=1e-3)
 
 
+def test_steps_on_a_part_of_the_data_at_a_time_have_another_merged_model_at_second_order():
+    """One dataset a step, in order, equally many steps for every branch and one Hessian: the order of a group's data matters."""
+    mixture = toy.Quadratic(ONE, OPTIMA)
+
+    def visited(split: np.ndarray, eta: float) -> np.ndarray:
+        thetas = []
+        for group in splits.group_members(split):
+            theta = np.zeros(DIMENSION)
+            for dataset in group:
+                theta = toy.vector(mixture.trained(theta, [dataset], eta))
+            thetas.append(theta)
+        return np.mean(thetas, axis=0)
+
+    apart = [np.linalg.norm(visited(EQUAL[0], eta) - visited(EQUAL[1], eta)) for eta in (1e-3, 5e-4)]
+    np.testing.assert_allclose(apart[0] / apart[1], 4, rtol=0.01)
+
+
 @pytest.mark.parametrize("H", [ONE, EACH], ids=["one Hessian", "a Hessian each"])
 def test_one_step_of_adam_differs_between_splits_at_first_order(H):
     """Adam's first step is `−η sign(ḡ_k)`: with one Hessian these branches cancel each other in one split and not in another."""
