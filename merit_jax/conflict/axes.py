@@ -16,6 +16,9 @@ SIGN_TOLERANCE = 1e-4
 CENTRINGS = ("columns", "double")
 """Means that are subtracted before the principal axes are taken: of columns, or of columns and rows."""
 
+EPS = float(np.finfo(np.float32).eps)
+"""Distance from 1 to the next float32."""
+
 FEW = 2048
 """Datasets up to which all singular vectors are computed; of more, only the leading ones, by Lanczos iterations."""
 
@@ -90,8 +93,7 @@ def principal_axes(C: Float[Array, "t t"], rank: int, centring: str = "columns")
     if centring == "double":
         centred = centred - centred.mean(axis=1, keepdims=True)
     U, S, Vt = jnp.linalg.svd(centred, full_matrices=False)
-    # Entries of C are of order one, so rounding alone gives singular values of this size.
-    floor = jnp.maximum(S[0], 1) * len(C) * jnp.finfo(jnp.float32).eps
+    floor = max(float(S[0]), 1) * max(len(C) * EPS, _rounding(len(C)))
     lengths = _lengths(S, centring)
     exist = min(rank, int(jnp.sum(floor < S)))
     return _axes(U[:, :exist], lengths[:exist], Vt[:exist].T, jnp.sum(lengths**2), rank)
@@ -156,7 +158,7 @@ def _leading(M: _Centred, rank: int, centring: str) -> PrincipalAxes:
     def flat(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
         return lambda v: function(np.ravel(v).astype(np.float32)).astype(np.float64)
 
-    rounding = 8 * np.sqrt(M.size) * np.finfo(np.float32).eps
+    rounding = _rounding(M.size)
     count = min(rank, M.size - 1)
     if not count or (M.total if centring == "double" else np.sqrt(M.total)) <= rounding:
         none = jnp.zeros((M.size, 0))
@@ -190,6 +192,11 @@ def _signs(scores: Float[Array, "t r"]) -> Float[Array, " r"]:
     size = jnp.abs(scores)
     first = jnp.argmax(size >= (1 - SIGN_TOLERANCE) * size.max(axis=0), axis=0)
     return jnp.sign(jnp.take_along_axis(scores, first[None], axis=0)[0])
+
+
+def _rounding(datasets: int) -> float:
+    """Singular values that rounding alone gives: entries of C, of order one, are off by up to some 8 units in the last place."""
+    return float(8 * np.sqrt(datasets) * EPS)
 
 
 def _square(A: Float[np.ndarray, "*n"]) -> float:

@@ -154,6 +154,20 @@ def test_axes_that_do_not_exist_have_scores_and_shares_of_zero(case):
     np.testing.assert_allclose(axes.explained.sum(), min(exist, 1), atol=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("t", [2, 3, 6, 12])
+def test_copies_of_any_length_make_no_axis_by_the_rounding_of_their_cosines(t, seed):
+    """Gradients whose entries are of very different sizes: cosines of scaled copies are off by 5e-7."""
+    rng = np.random.default_rng(seed)
+    one, other = rng.standard_normal((2, 100)) * np.exp(3 * rng.standard_normal((2, 100)))
+    scales = np.exp(rng.standard_normal((2 * t, 1)))
+    copies = (scales[:t] * one).astype(np.float32)
+    assert not np.any(conflict.principal_axes(conflict.cosine_similarity(copies), 3).scores)
+    two = np.concatenate([copies, (scales[t:] * other).astype(np.float32)])
+    axes = conflict.principal_axes(conflict.cosine_similarity(two), 3)
+    assert np.any(axes.scores, axis=0).tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize("rank", [0, -1])
 def test_no_axes_are_refused(rank):
     with pytest.raises(ValueError, match=f"^{rank} principal axes requested; ask for 1 or more"):
