@@ -1,4 +1,4 @@
-"""Reads every record and image of a mixture: counts, token totals, and all that is bad as file:line with the reason.
+"""Reads every record and image of a mixture: counts, token totals, duplicates, and all that is bad as file:line with the reason.
 
 python -m launch.validate --mixture="examples/bigbench/*.train.jsonl" --tokenizer=HF_DIR_OR_GGUF
 """
@@ -17,6 +17,7 @@ from launch.wiring import open_run
 from merit_jax.core.progress import bar
 from merit_jax.core.types import Dataset, Image, ImageReader, Record
 from merit_jax.data.chat_template import images_of
+from merit_jax.data.duplicates import content_digest
 from merit_jax.data.manifest import read_manifest
 from merit_jax.data.mixture import Limits, read_dataset
 from models.pretrained.processor import load_processor
@@ -37,6 +38,7 @@ class Counts(NamedTuple):
         supervised: Supervised training tokens.
         tokens: Training tokens.
         truncated: Training rows truncated at the maximum length.
+        content: Digest of the training examples in any order, equal for duplicates.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Counts(NamedTuple):
     supervised: int
     tokens: int
     truncated: int
+    content: str
 
 
 class ImageCheck:
@@ -119,15 +122,23 @@ def count(dataset: Dataset) -> Counts:
     report = dataset.report
     images = sum(len(example.images) for example in dataset.train)
     sizes = (report.rows, len(dataset.held_out), images, report.tokens, report.total_tokens, report.truncated)
-    return Counts(dataset.name, *sizes)
+    return Counts(dataset.name, *sizes, content_digest(dataset.train))
+
+
+def duplicates(counts: Sequence[Counts]) -> list[tuple[Counts, ...]]:
+    """Lists the datasets that have the same training examples, in any order, by groups."""
+    groups: dict[str, list[Counts]] = {}
+    for each in counts:
+        groups.setdefault(each.content, []).append(each)
+    return [tuple(group) for group in groups.values() if len(group) > 1 and group[0].rows]
 
 
 def table(counts: Sequence[Counts]) -> Table:
     """Makes a table of the counts per dataset and in all."""
     result = Table(Column("dataset", overflow="fold"), *COLUMNS, show_footer=True)
-    for name, *row in counts:
+    for name, *row, _ in counts:
         result.add_row(escape(name), *(f"{number:,}" for number in row))
-    totals = [sum(column) for column in zip(*(row[1:] for row in counts), strict=True)] or [0] * len(COLUMNS)
+    totals = [sum(column) for column in zip(*(row[1:-1] for row in counts), strict=True)] or [0] * len(COLUMNS)
     footers = (f"{len(counts)} datasets", *(f"{total:,}" for total in totals))
     for column, footer in zip(result.columns, footers, strict=True):
         column.footer = footer
@@ -136,9 +147,13 @@ def table(counts: Sequence[Counts]) -> Table:
 
 
 def print_findings(counts: Sequence[Counts], errors: Sequence[ValueError], max_bad: int) -> None:
-    """Prints the table, then the first errors and their number."""
+    """Prints the table, duplicates, then the first errors and their number."""
     console = Console(soft_wrap=True)
     console.print(table(counts))
+    for group in duplicates(counts):
+        names = " and ".join(each.name for each in group)
+        said = f"{names} have the same {group[0].rows:,} training examples, which count once for each; leave all but one out"
+        console.print(f"{said} unless you mean that", style="yellow", markup=False, highlight=False)
     for error in errors[:max_bad]:
         console.print(str(error), style="red", markup=False, highlight=False)
     if errors:

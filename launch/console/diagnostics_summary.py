@@ -78,10 +78,15 @@ def _surface(result: Result) -> str:
 
 
 def _curvature(result: Result) -> str:
-    raw = result["raw"]
+    if "span" not in result["raw"]:
+        return "made by an earlier version; make it again with --only=curvature --overwrite"
+    return "; ".join(f"{name}: {_alignment(result[name])}" for name in ("raw", "centred"))
+
+
+def _alignment(found: Result) -> str:
     return (
-        f"max |cos| {raw['largest']:.3f}, mean top-1 {raw['mean_top']:.3f}, leading angle {raw['angles'][0]:.1f} degrees, "
-        f"z {raw['z_score']:.0f}"
+        f"max |cos| {found['largest']:.3f}, mean top-1 {found['mean_top']:.3f}, leading angle {found['angles'][0]:.1f} degrees, "
+        f"z {_number(found['gaussian']['z_score'])} (Gaussian directions) and {_number(found['span']['z_score'])} (in the span)"
     )
 
 

@@ -2,6 +2,7 @@
 
 from merit_jax.conflict.axes import CENTRINGS, PrincipalAxes, axes_of_rows, principal_axes
 from merit_jax.conflict.blocked_products import Row, Rows
+from merit_jax.conflict.duplicates import duplicates, duplicates_of_rows, repeated
 from merit_jax.conflict.similarity import (
     Cosines,
     UnitRows,
@@ -23,11 +24,14 @@ __all__ = [
     "axes_of_rows",
     "cosine_similarity",
     "cosines",
+    "duplicates",
+    "duplicates_of_rows",
     "extend_similarity",
     "extended",
     "forms_similarity",
     "gram",
     "principal_axes",
+    "repeated",
     "unit_rows",
 ]
 

@@ -16,6 +16,9 @@ SIGN_TOLERANCE = 1e-4
 CENTRINGS = ("columns", "double")
 """Means that are subtracted before the principal axes are taken: of columns, or of columns and rows."""
 
+EPS = float(np.finfo(np.float32).eps)
+"""Distance from 1 to the next float32."""
+
 FEW = 2048
 """Datasets up to which all singular vectors are computed; of more, only the leading ones, by Lanczos iterations."""
 
@@ -27,9 +30,9 @@ class PrincipalAxes(NamedTuple):
     """The leading principal components of a similarity matrix.
 
     Attributes:
-        scores: z_t, the place of dataset t along each axis.
-        explained: Fraction of the total variance along each axis.
-        components: The axes themselves, orthonormal columns.
+        scores: z_t, the place of dataset t along each axis; zero along an axis that does not exist.
+        explained: Fraction of the total variance along each axis; zero for one that does not exist.
+        components: The axes themselves, orthonormal columns; zero for one that does not exist.
     """
 
     scores: Float[Array, "t r"]
@@ -59,15 +62,18 @@ def principal_axes(C: Float[Array, "t t"], rank: int, centring: str = "columns")
     "columns", the paper's: `C − 1 c̄ᵀ = U S Vᵀ`, scores `z = U_r S_r`. "double" (MERIT App. F.3), with `J = I − 11ᵀ/T`:
     `J C J = U S Uᵀ`, scores `z = U_r S_r^½`, which are the principal components of the (unit) gradients that C compares.
     Each axis's sign makes its score of largest magnitude positive; of several such scores (equal to within 1e-4) the first
-    decides, so rounding cannot flip an axis.
+    decides, so rounding cannot flip an axis. Of axes of equal length, every rotation is as good: LAPACK's is taken.
+
+    T datasets have at most T − 1 axes, and fewer where gradients repeat or depend on each other (an axis exists if it is longer
+    than rounding makes it). Scores along the others are zero: there all datasets tie, and `median_split` says how it cuts ties.
 
     Args:
         C: Similarity matrix, its entries of order one.
-        rank: Number of axes, r.
+        rank: Number of axes, r, 1 or more.
         centring: "columns" or "double".
 
     Raises:
-        ValueError: The centred matrix has fewer than `rank` axes of non-zero length, or `centring` is unknown.
+        ValueError: `rank` is below 1, or `centring` is unknown.
 
     Examples:
         Two pairs of datasets, alike within a pair and opposed between pairs:
@@ -76,8 +82,10 @@ def principal_axes(C: Float[Array, "t t"], rank: int, centring: str = "columns")
         >>> axes = principal_axes(C, rank=1)
         >>> [round(float(z), 3) for z in axes.scores[:, 0]], round(float(axes.explained[0]), 3)
         ([2.0, 2.0, -2.0, -2.0], 1.0)
+        >>> principal_axes(C, rank=2).explained.round(3).tolist()
+        [1.0, 0.0]
     """
-    _check(centring)
+    _check(rank, centring)
     if len(C) > FEW:
         return _leading(_centred_matrix(np.asarray(C, np.float32), centring), rank, centring)
     C = jnp.asarray(C, jnp.float32)
@@ -85,11 +93,10 @@ def principal_axes(C: Float[Array, "t t"], rank: int, centring: str = "columns")
     if centring == "double":
         centred = centred - centred.mean(axis=1, keepdims=True)
     U, S, Vt = jnp.linalg.svd(centred, full_matrices=False)
-    # Entries of C are of order one, so rounding alone gives singular values of this size.
-    floor = jnp.maximum(S[0], 1) * len(C) * jnp.finfo(jnp.float32).eps
-    _refuse(rank, int(jnp.sum(floor < S)), len(C))
+    floor = max(float(S[0]), 1) * max(len(C) * EPS, _rounding(len(C)))
     lengths = _lengths(S, centring)
-    return _axes(U[:, :rank], lengths[:rank], Vt[:rank].T, jnp.sum(lengths**2))
+    exist = min(rank, int(jnp.sum(floor < S)))
+    return _axes(U[:, :exist], lengths[:exist], Vt[:exist].T, jnp.sum(lengths**2), rank)
 
 
 def axes_of_rows(X: Float[Array, "t d"], rank: int, centring: str = "columns") -> PrincipalAxes:
@@ -112,7 +119,7 @@ def axes_of_rows(X: Float[Array, "t d"], rank: int, centring: str = "columns") -
         >>> [round(float(z), 3) for z in axes_of_rows(X, rank=1).scores[:, 0]]
         [2.0, 2.0, -2.0, -2.0]
     """
-    _check(centring)
+    _check(rank, centring)
     return _leading(_centred_rows(np.asarray(X, np.float32), centring), rank, centring)
 
 
@@ -151,22 +158,28 @@ def _leading(M: _Centred, rank: int, centring: str) -> PrincipalAxes:
     def flat(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
         return lambda v: function(np.ravel(v).astype(np.float32)).astype(np.float64)
 
+    rounding = _rounding(M.size)
+    count = min(rank, M.size - 1)
+    if not count or (M.total if centring == "double" else np.sqrt(M.total)) <= rounding:
+        none = jnp.zeros((M.size, 0))
+        return _axes(none, none[0], none, jnp.float32(M.total), rank)
     operator = LinearOperator((M.size, M.size), flat(M.product), flat(M.transposed), dtype=np.float64)
     start = np.random.default_rng(0).standard_normal(M.size)
-    count = min(max(rank, 1), M.size - 1)
     U, S, Vt = svds(operator, count, tol=TOLERANCE, v0=start)
-    U, S, Vt = U[:, ::-1], S[::-1], Vt[::-1]
-    floor = max(S[0], 1) * 8 * np.sqrt(M.size) * np.finfo(np.float32).eps
-    _refuse(rank, int(np.sum(floor < S)), M.size)
-    U, S, V = (jnp.asarray(part, jnp.float32) for part in (U, S, Vt.T))
-    return _axes(U, _lengths(S, centring), V, jnp.float32(M.total))
+    exist = max(S.max(), 1) * rounding < S[::-1]
+    U, S, V = (jnp.asarray(part[..., ::-1][..., exist], jnp.float32) for part in (U, S, Vt.T))
+    return _axes(U, _lengths(S, centring), V, jnp.float32(M.total), rank)
 
 
-def _axes(U: Float[Array, "t r"], lengths: Float[Array, " r"], V: Float[Array, "t r"], total: Array) -> PrincipalAxes:
-    """Scores with their signs, and shares of the variance."""
+def _axes(
+    U: Float[Array, "t k"], lengths: Float[Array, " k"], V: Float[Array, "t k"], total: Array, rank: int
+) -> PrincipalAxes:
+    """Scores with their signs, and shares of the variance, of the k axes that exist; zeros for the rest of `rank`."""
     scores = U * lengths
     sign = _signs(scores)
-    return PrincipalAxes(scores * sign, lengths**2 / total, V * sign)
+    missing = rank - len(lengths)
+    scores, components = (jnp.pad(part * sign, ((0, 0), (0, missing))) for part in (scores, V))
+    return PrincipalAxes(scores, jnp.pad(lengths**2 / total, (0, missing)), components)
 
 
 def _lengths(S: Float[Array, " k"], centring: str) -> Float[Array, " k"]:
@@ -181,20 +194,18 @@ def _signs(scores: Float[Array, "t r"]) -> Float[Array, " r"]:
     return jnp.sign(jnp.take_along_axis(scores, first[None], axis=0)[0])
 
 
+def _rounding(datasets: int) -> float:
+    """Singular values that rounding alone gives: entries of C, of order one, are off by up to some 8 units in the last place."""
+    return float(8 * np.sqrt(datasets) * EPS)
+
+
 def _square(A: Float[np.ndarray, "*n"]) -> float:
     """‖A‖_F², summed in float64 over rows."""
     return float(np.sum(np.vecdot(A, A), dtype=np.float64))
 
 
-def _check(centring: str) -> None:
+def _check(rank: int, centring: str) -> None:
     if centring not in CENTRINGS:
         raise ValueError(f"unknown centring {centring!r}; known: {', '.join(CENTRINGS)}")
-
-
-def _refuse(rank: int, exist: int, datasets: int) -> None:
-    """Refuses a rank that does not exist."""
-    if not 1 <= rank <= exist:
-        raise ValueError(
-            f"rank {rank} requested, but the similarity of these {datasets} datasets has {exist} principal axes; "
-            f"choose a rank in 1..{exist} or give more, and more different, datasets"
-        )
+    if rank < 1:
+        raise ValueError(f"{rank} principal axes requested; ask for 1 or more")

@@ -12,6 +12,24 @@ from merit_jax.core.types import Array, Leaves
 from merit_jax.diagnostics.lanczos import Basis, Operator, gaussian, lanczos, overlaps, ritz
 
 
+class Chance(NamedTuple):
+    """The mean top-1 |cos| of random directions, and how far above it the one found is.
+
+    Attributes:
+        mean: Its mean over the draws.
+        std: Its standard deviation.
+        draws: Sets of random directions.
+        z_score: `(found − mean) / std`.
+        p_value: One-sided, `(1 + draws no smaller than found) / (1 + draws)`.
+    """
+
+    mean: float
+    std: float
+    draws: int
+    z_score: float
+    p_value: float
+
+
 class Alignment(NamedTuple):
     """Overlap of one subspace with another, next to that of random directions.
 
@@ -20,18 +38,18 @@ class Alignment(NamedTuple):
         angles: Principal angles between the two subspaces, degrees, smallest first.
         largest: The largest |cos|.
         mean_top: Mean over directions of each one's largest |cos|.
-        random_mean: Mean of `mean_top` for as many Gaussian directions.
-        random_std: Standard deviation of `mean_top` for them.
-        z_score: `(mean_top − random_mean) / random_std`.
+        gaussian: Against as many Gaussian directions in R^d, the paper's null hypothesis. Nearly everything in the span of
+            gradients beats it.
+        span: Against as many random orthonormal directions in the span of the same gradients: whether the directions of
+            conflict are sharper than others that the gradients have.
     """
 
     cosines: Float[np.ndarray, "r k"]
     angles: Float[np.ndarray, " a"]
     largest: float
     mean_top: float
-    random_mean: float
-    random_std: float
-    z_score: float
+    gaussian: Chance
+    span: Chance
 
 
 class HessianAlignment(NamedTuple):
@@ -64,7 +82,13 @@ def quadrant_tasks(C: Float[Array, "t t"]) -> Int[np.ndarray, " n"]:
     Raises:
         ValueError: The similarity has fewer than two principal axes.
     """
-    scores = np.asarray(conflict.principal_axes(C, 2, "double").scores)
+    axes = conflict.principal_axes(C, 2, "double")
+    if not np.all(axes.explained):
+        raise ValueError(
+            f"the similarity of these {len(C)} datasets has {np.count_nonzero(axes.explained)} principal axes, and quadrants "
+            "need 2; give three datasets or more that differ"
+        )
+    scores = np.asarray(axes.scores)
     distance = np.linalg.norm(scores, axis=1)
     quadrant = 2 * (scores[:, 0] < 0) + (scores[:, 1] < 0)
     return np.array([np.argmax(np.where(quadrant == q, distance, -1)) for q in range(4) if (quadrant == q).any()])
@@ -93,7 +117,7 @@ def hessian_alignment(
         gradients: One per task at the same θ, two or more; the paper's four, see `quadrant_tasks`.
         iterations: Of Lanczos.
         eigenvectors: Their number, counted from the largest eigenvalue.
-        draws: Gaussian sets of directions behind the z-score.
+        draws: Sets of random directions of each null hypothesis.
         seed: Of Lanczos' start vector and of those directions.
         basis: Keeps Lanczos' vectors, see `lanczos.Basis`.
 
@@ -107,8 +131,9 @@ def hessian_alignment(
     krylov = lanczos(product, gaussian(gradients[0], seed), iterations, basis)
     pairs = ritz(krylov, eigenvectors)
     products = pairs.weights.T @ overlaps(krylov.basis, list(gradients))
+    span = (products @ _orthonormal(K)[0]).T
     aligned = [
-        alignment((products @ conflict_directions(K, centred=centred)).T, dimension, draws=draws, seed=seed)
+        alignment((products @ conflict_directions(K, centred=centred)).T, span, dimension, draws=draws, seed=seed)
         for centred in (False, True)
     ]
     return HessianAlignment(pairs.values, pairs.residuals, dimension, *aligned)
@@ -128,35 +153,68 @@ def conflict_directions(K: Float[np.ndarray, "n n"], *, centred: bool, count: in
         ValueError: The gradients span fewer directions.
     """
     J = np.eye(len(K)) - 1 / len(K)
-    values, vectors = np.linalg.eigh(J @ K @ J if centred else K)
+    weights, values = _orthonormal(J @ K @ J if centred else K, np.trace(K))
     count = min(count, len(K) - 1)
-    values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
-    if values[-1] <= 1e-6 * np.trace(K):  # the squared rounding error of float32 gradients is far below
+    if len(values) < count:
         raise ValueError(
             f"the {len(K)} gradients span fewer than {count} directions (eigenvalues {values}); choose other tasks"
         )
-    return vectors / np.sqrt(values)
+    return weights[:, :count]
 
 
-def alignment(cosines: Float[np.ndarray, "r k"], dimension: int, *, draws: int = 10_000, seed: int = 0) -> Alignment:
-    """Computes principal angles and z-score from cosines between r orthonormal directions and k orthonormal eigenvectors.
+def _orthonormal(
+    K: Float[np.ndarray, "n n"], scale: float | None = None
+) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, " m"]]:
+    """Weights of the principal directions, m ≤ n of them, and their eigenvalues, largest first; those by rounding left out."""
+    values, vectors = np.linalg.eigh(K)
+    exist = values > 1e-6 * (np.trace(K) if scale is None else scale)  # squared rounding of float32 is far below
+    values, vectors = values[exist][::-1], vectors[:, exist][:, ::-1]
+    return vectors / np.sqrt(values), values
 
-    The null hypothesis is r independent Gaussian vectors in d dimensions. A Gaussian vector's cosines with k orthonormal
-    ones are `a / √(|a|² + χ²_{d−k})`, a ∈ R^k standard normal, so it is sampled without drawing a vector of d entries.
+
+def alignment(
+    cosines: Float[np.ndarray, "r k"],
+    span: Float[np.ndarray, "m k"],
+    dimension: int,
+    *,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> Alignment:
+    """Computes principal angles, and two tests against chance, from cosines with k orthonormal eigenvectors.
+
+    The paper's null hypothesis is r independent Gaussian vectors in d dimensions. A Gaussian vector's cosines with k
+    orthonormal ones are `a / √(|a|² + χ²_{d−k})`, a ∈ R^k standard normal, so it is sampled without drawing a vector of d
+    entries. The other is r orthonormal directions in the span of the gradients, `Qᵀ span` with Q ∈ R^{m×r} uniform (Haar).
+
+    Args:
+        cosines: Of r orthonormal directions.
+        span: Of an orthonormal basis of the gradients' span, in which those directions are; m ≥ r.
+        dimension: d.
+        draws: Sets of random directions of each null hypothesis.
+        seed: Of these.
 
     Examples:
-        >>> found = alignment(np.array([[1.0, 0.0], [0.0, 0.5]]), dimension=1000)
+        >>> span = np.array([[1.0, 0.0], [0.0, 0.5], [0.0, 0.0]])
+        >>> found = alignment(span[:2], span, dimension=1000)
         >>> [round(float(angle)) for angle in found.angles], found.mean_top
         ([0, 60], 0.75)
+        >>> found.gaussian.z_score > 10 > found.span.z_score > 0
+        True
     """
     size = np.abs(cosines)
     inside = np.clip(np.linalg.svd(cosines, compute_uv=False), 0, 1)
     directions, eigenvectors = cosines.shape
-    random = _random_top(draws, directions, eigenvectors, dimension, seed)
-    mean, std, found = float(random.mean()), float(random.std(ddof=1)), float(size.max(axis=1).mean())
-    return Alignment(
-        size, np.degrees(np.arccos(inside)), float(size.max()), found, mean, std, float((found - mean) / std)
-    )
+    top = float(size.max(axis=1).mean())
+    gaussian = _random_top(draws, directions, eigenvectors, dimension, seed)
+    inner = _random_top_in_span(draws, directions, span, seed)
+    angles = np.degrees(np.arccos(inside))
+    return Alignment(size, angles, float(size.max()), top, _chance(top, gaussian), _chance(top, inner))
+
+
+def _chance(found: float, random: Float[np.ndarray, " draws"]) -> Chance:
+    mean, std, draws = float(random.mean()), float(random.std(ddof=1)), len(random)
+    z_score = (found - mean) / std if std > 0 else float("nan")
+    return Chance(mean, std, draws, z_score, float(1 + np.sum(random >= found)) / (1 + draws))
 
 
 def _random_top(draws: int, r: int, k: int, dimension: int, seed: int) -> Float[np.ndarray, " draws"]:
@@ -166,3 +224,9 @@ def _random_top(draws: int, r: int, k: int, dimension: int, seed: int) -> Float[
     outside = 2 * rng.standard_gamma((dimension - k) / 2, (draws, r))
     squares = inside.max(axis=-1) / (inside.sum(axis=-1) + outside)
     return np.sqrt(squares).mean(axis=1)
+
+
+def _random_top_in_span(draws: int, r: int, span: Float[np.ndarray, "m k"], seed: int) -> Float[np.ndarray, " draws"]:
+    """`mean_top` of r random orthonormal directions in a span."""
+    Q = np.linalg.qr(np.random.default_rng(seed).standard_normal((draws, len(span), r)))[0]
+    return np.abs(Q.transpose(0, 2, 1) @ span).max(axis=2).mean(axis=1)

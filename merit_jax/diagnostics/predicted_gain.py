@@ -15,7 +15,7 @@ from merit_jax.partition.random import random
 
 
 class SplitGain(NamedTuple):
-    """Second-order terms of the losses after one step of each branch from theta0, nats; one entry per split.
+    """Second-order terms of the losses after one SGD step of each branch from theta0, nats; one entry per split.
 
     The first-order term, −η ⟨∇L, ḡ⟩, is the same for branches and merged.
 
@@ -23,8 +23,8 @@ class SplitGain(NamedTuple):
         gain: `branches − merged`: G(s).
         branches: `η²/2 Σ_k w_k ḡ_kᵀ H ḡ_k`: the mean cost of curvature to the branches.
         merged: `η²/2 ḡᵀ H ḡ`, `ḡ = Σ_k w_k ḡ_k`: its cost to the merged model. Where branches are weighted by their data,
-            ḡ is the mean gradient of the mixture whatever the split: to this order a larger gain is worse branches, and
-            no better merge.
+            ḡ is the mean gradient of the mixture whatever the split: after one SGD step a larger gain is worse branches,
+            and no better merge. Not so after several steps with Hessians that differ, nor with Adam (docs/concepts/theory.md).
     """
 
     gain: Float[np.ndarray, " s"]

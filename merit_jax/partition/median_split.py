@@ -11,8 +11,12 @@ def median_split(
 ) -> Groups:
     """Halves the datasets along axis 1, each half along axis 2, ..., at the sample-weighted median: K = 2^r groups.
 
-    Within a group the datasets are ordered by score, ties by index, and divided where the sample counts of the two sides
-    are as equal as possible, each side keeping enough datasets for the cuts still to come.
+    Within a group the datasets are ordered by score and divided where the sample counts of the two sides are as equal as
+    possible, each side keeping enough datasets for the cuts still to come. Of equally good cuts the first is taken.
+
+    Scores that differ by no more than rounding (1e-6 of the largest score on any axis) tie, and ties go by index: in a run the
+    datasets are sorted by name, so the split does not depend on the order of the mixture's files. Duplicates tie on every
+    axis, and along an axis that does not exist (see `conflict.principal_axes`) all datasets do; a cut may go between them.
 
     Raises:
         ValueError: Fewer than 2^r datasets, or `groups` is not 2^r.
@@ -23,6 +27,11 @@ def median_split(
         [1, 0, 3, 2]
         >>> median_split(scores[:, :1], samples=[10, 10, 10, 90]).tolist()
         [0, 0, 0, 1]
+
+        Without conflict, everything ties:
+
+        >>> median_split(np.zeros((4, 2)), samples=[10, 10, 10, 10]).tolist()
+        [0, 1, 2, 3]
     """
     scores, samples = checked(scores, samples)
     rank = scores.shape[1]

@@ -20,6 +20,9 @@ Similarity = Float[Array, "t t"] | None
 Groups = Int32[np.ndarray, " t"]
 """Group of each dataset, 0..K-1, every group in use."""
 
+TIE = 1e-6
+"""Difference of two scores on an axis, as a part of the largest score on any axis, up to which rounding may have made it."""
+
 
 class AssignGroups(Protocol):
     """A function that assigns each dataset to a group and leaves no group empty."""
@@ -64,7 +67,7 @@ class Partitioner(NamedTuple):
 
 
 def checked(scores: Scores, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """Returns host copies of one finite row of scores and one positive sample count per dataset."""
+    """Returns host copies of one finite row of scores, ties made equal, and one positive sample count per dataset."""
     scores, counts = np.asarray(scores), np.asarray(samples)
     if scores.ndim != 2:
         raise ValueError(f"got scores of shape {scores.shape}; expected [datasets, axes]")
@@ -78,7 +81,20 @@ def checked(scores: Scores, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"scores of datasets {rows} are not finite; look at their gradients")
     if (samples < 1).any():
         raise ValueError(f"datasets {np.flatnonzero(samples < 1).tolist()} have no samples; leave them out")
-    return scores, samples
+    return _with_ties(scores), samples
+
+
+def _with_ties(scores: np.ndarray) -> np.ndarray:
+    """Gives neighbours on an axis that differ by rounding alone one score, the lowest, so that it cannot order duplicates."""
+    if not scores.size:
+        return scores
+    order = np.argsort(scores, axis=0, kind="stable")
+    ordered = np.take_along_axis(scores, order, axis=0)
+    apart = np.diff(ordered, axis=0) > TIE * np.abs(scores).max()
+    start = np.maximum.accumulate(np.insert(apart * np.arange(1, len(scores))[:, None], 0, 0, axis=0), axis=0)
+    result = np.empty_like(scores)
+    np.put_along_axis(result, order, np.take_along_axis(ordered, start, axis=0), axis=0)
+    return result
 
 
 def enough(datasets: int, groups: int) -> None:

@@ -19,7 +19,12 @@ from merit_jax.workdir.artifacts import read_arrays
 log = logging.getLogger("merit_jax")
 
 AXES = 3
-"""Principal axes kept at least, if there are so many; the split uses the first log2 K of them."""
+"""Principal axes kept at least, for the report, if there are so many; the split uses the first log2 K of them."""
+
+SAME_GRADIENT = (
+    "datasets %s have the same gradient at theta0 (cosine 1 to 1e-6): they have the same examples, or nearly so. The split "
+    "cannot tell them apart and takes them in order of name; leave all but one out unless you mean to count their examples again"
+)
 
 
 def _inputs(run: Run) -> dict[str, Any]:
@@ -38,14 +43,19 @@ def _measure(run: Run, inputs: Mapping[str, Any], part: Mapping[str, np.ndarray]
     """
     names = list(inputs["datasets"])
     rows = GradientStore(run.workdir.gradients).rows(names)
-    rank = min(max(AXES, run.config.partition.groups.bit_length() - 1), len(rows) - 1)
+    rank = max(1, min(max(AXES, run.config.partition.groups.bit_length() - 1), len(rows) - 1))
     arrays: dict[str, Any] = {"names": np.array(names)}
     if conflict.forms_similarity(len(rows), len(rows[0]), run.config.conflict.similarity_bytes):
         arrays["similarity"] = _similarity(run, rows, part)
         axes = conflict.principal_axes(arrays["similarity"], rank)
+        arrays["same_as"] = conflict.duplicates(arrays["similarity"])
     else:
         log.info("C of %d datasets is not formed: %.1f GB of gradients are", len(rows), 4e-9 * len(rows) * len(rows[0]))
-        axes = conflict.axes_of_rows(unit_rows(run), rank)
+        unit = unit_rows(run)
+        axes = conflict.axes_of_rows(unit, rank)
+        arrays["same_as"] = conflict.duplicates_of_rows(unit)
+    for group in conflict.repeated(arrays["same_as"], names):
+        log.warning(SAME_GRADIENT, " and ".join(group))
     return {**arrays, **axes._asdict()}
 
 

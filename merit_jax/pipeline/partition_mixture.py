@@ -1,5 +1,6 @@
 """`partition.json`: the datasets of each branch (MERIT Alg. 1, step 3)."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from merit_jax.pipeline.stage import Stage
 from merit_jax.workdir.artifact_types import JsonArtifact
 from merit_jax.workdir.artifacts import read_inputs, read_json
 from merit_jax.workdir.checksums import fingerprint
+
+log = logging.getLogger("merit_jax")
 
 SIMILARITIES = ("cosine", "gram")
 """Values of `conflict.similarity`."""
@@ -82,6 +85,13 @@ def _branches(run: Run) -> tuple[Branch, ...]:
     similarity, scores = (
         _representation(run, axes) if needs_conflict(run) else (None, np.zeros((len(run.names), axes), np.float32))
     )
+    exist = int(np.any(scores[:, :axes], axis=0).sum())
+    if cfg.method == "median_split" and exist < axes <= np.log2(len(run.names)):
+        log.warning(
+            "the gradients of these %d datasets have %d conflict axes, and %d groups are cut along %d: along an axis that does "
+            "not exist all datasets tie, and are cut in order of name at the median of their samples",
+            *(len(run.names), exist, cfg.groups, axes),
+        )
     groups = PARTITIONERS[cfg.method](
         scores[:, :axes],
         np.array(run.samples),

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from merit_jax.conflict import repeated
 from merit_jax.reporting.figures import Number
 from merit_jax.training.metrics_log import read_metrics
 from merit_jax.workdir.artifacts import read_arrays, read_json
@@ -23,6 +24,7 @@ class Conflict(NamedTuple):
         scores: Place of every dataset along each axis, f32[T, r].
         explained: Share of the variance along each axis.
         components: The axes, f32[T, r].
+        repeated: Names of datasets whose gradients are the same, by groups; empty too where the file does not say.
     """
 
     names: tuple[str, ...]
@@ -30,6 +32,7 @@ class Conflict(NamedTuple):
     scores: np.ndarray
     explained: np.ndarray
     components: np.ndarray
+    repeated: Sequence[tuple[str, ...]] = ()
 
 
 class Branch(NamedTuple):
@@ -181,8 +184,10 @@ def _conflict(path: epath.Path) -> Conflict | None:
     if not path.exists():
         return None
     arrays = read_arrays(path)
-    axes = (arrays[name] for name in ("scores", "explained", "components"))
-    return Conflict(tuple(arrays["names"].tolist()), arrays.get("similarity"), *axes)
+    scores, explained, components = (arrays[name] for name in ("scores", "explained", "components"))
+    names = arrays["names"].tolist()
+    groups = repeated(arrays["same_as"], names) if "same_as" in arrays else ()
+    return Conflict(tuple(names), arrays.get("similarity"), scores, explained, components, groups)
 
 
 def _branch(workdir: Workdir, index: int, entry: Mapping[str, Any]) -> Branch:

@@ -41,12 +41,15 @@ def test_many_datasets_have_the_same_axes_as_few(monkeypatch, centring):
 
 
 @pytest.mark.parametrize("centring", conflict.CENTRINGS)
-def test_axes_that_do_not_exist_are_refused_here_too(centring):
-    X = np.repeat(clustered(3, 40), 4, axis=0)
-    conflict.axes_of_rows(X, 2, centring)
-    for rank in (3, 0):
-        with pytest.raises(ValueError, match=f"rank {rank} requested"):
-            conflict.axes_of_rows(X, rank, centring)
+@pytest.mark.parametrize(("rows", "exist"), [([0, 1, 2] * 4, 2), ([0, 1] * 6, 1), ([0] * 12, 0), ([0], 0), ([0, 1], 1)])
+def test_axes_that_do_not_exist_are_zero_here_too(rows, exist, centring):
+    X = clustered(3, 40, seed=1)[rows]
+    found = conflict.axes_of_rows(X, 3, centring)
+    assert np.any(found.scores, axis=0).tolist() == [True] * exist + [False] * (3 - exist)
+    np.testing.assert_allclose(found.explained.sum(), min(exist, 1), atol=1e-5)
+    np.testing.assert_allclose(found.scores, conflict.principal_axes(X @ X.T, 3, centring).scores, atol=1e-4)
+    with pytest.raises(ValueError, match="0 principal axes requested; ask for 1 or more"):
+        conflict.axes_of_rows(X, 0, centring)
 
 
 def test_the_matrix_is_formed_where_it_is_small_or_no_larger_than_the_gradients():

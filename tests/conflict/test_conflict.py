@@ -130,14 +130,52 @@ def test_permuting_the_datasets_permutes_the_scores(order):
     np.testing.assert_allclose(permuted.scores, np.asarray(axes.scores)[list(order)], atol=1e-4)
 
 
-@pytest.mark.parametrize(("t", "rank", "exist"), [(4, 4, 3), (4, 0, 3), (1, 1, 0)])
-def test_a_rank_that_does_not_exist_is_refused(t, rank, exist):
-    with pytest.raises(ValueError, match=f"rank {rank} requested.*has {exist} principal axes"):
-        conflict.principal_axes(cosines(gradients(t, 30)).astype(np.float32), rank)
+CASES = {
+    "one dataset": ([[1, 0]], 0),
+    "two datasets": ([[1, 0], [0, 1]], 1),
+    "all alike": ([[1, 2]] * 5, 0),
+    "two alike": ([[1, 2], [1, 2], [0, 1]], 1),
+    "opposed": ([[1, 2], [-1, -2], [3, 6], [-2, -4]], 1),
+    "in a plane": ([[1, 0, 0], [0, 1, 0], [1, 1, 0], [1, -1, 0], [1, 3, 0]], 2),
+}
 
 
-def test_duplicate_datasets_span_only_the_axes_of_their_distinct_gradients():
-    C = conflict.cosine_similarity(np.repeat(gradients(3, 40), 4, axis=0))
-    conflict.principal_axes(C, 2)
-    with pytest.raises(ValueError, match="has 2 principal axes"):
-        conflict.principal_axes(C, 3)
+@pytest.mark.parametrize("case", CASES)
+def test_axes_that_do_not_exist_have_scores_and_shares_of_zero(case):
+    """Also with the rounding that sums of many coordinates bring along."""
+    rows, exist = CASES[case]
+    spread = np.linalg.qr(gradients(300, len(rows[0]), 7).astype(np.float64))[0]
+    G = (np.array(rows, np.float64) @ spread.T).astype(np.float32)
+    axes = conflict.principal_axes(conflict.cosine_similarity(G), 3)
+    assert axes.scores.shape == axes.components.shape == (len(rows), 3)
+    for part in axes:
+        assert np.isfinite(part).all()
+        assert np.any(np.reshape(part, (-1, 3)), axis=0).tolist() == [True] * exist + [False] * (3 - exist)
+    np.testing.assert_allclose(axes.explained.sum(), min(exist, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("t", [2, 3, 6, 12])
+def test_copies_of_any_length_make_no_axis_by_the_rounding_of_their_cosines(t, seed):
+    """Gradients whose entries are of very different sizes: cosines of scaled copies are off by 5e-7."""
+    rng = np.random.default_rng(seed)
+    one, other = rng.standard_normal((2, 100)) * np.exp(3 * rng.standard_normal((2, 100)))
+    scales = np.exp(rng.standard_normal((2 * t, 1)))
+    copies = (scales[:t] * one).astype(np.float32)
+    assert not np.any(conflict.principal_axes(conflict.cosine_similarity(copies), 3).scores)
+    two = np.concatenate([copies, (scales[t:] * other).astype(np.float32)])
+    axes = conflict.principal_axes(conflict.cosine_similarity(two), 3)
+    assert np.any(axes.scores, axis=0).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("rank", [0, -1])
+def test_no_axes_are_refused(rank):
+    with pytest.raises(ValueError, match=f"^{rank} principal axes requested; ask for 1 or more"):
+        conflict.principal_axes(np.eye(4, dtype=np.float32), rank)
+
+
+def test_duplicates_change_neither_the_number_of_axes_nor_the_order_along_them():
+    G = gradients(3, 40)
+    axes = conflict.principal_axes(conflict.cosine_similarity(np.repeat(G, 4, axis=0)), 3)
+    assert np.any(axes.scores, axis=0).tolist() == [True, True, False]
+    np.testing.assert_allclose(axes.scores, np.repeat(axes.scores[::4], 4, axis=0), atol=1e-6)

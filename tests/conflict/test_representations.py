@@ -70,8 +70,7 @@ def test_one_huge_gradient_rules_the_raw_axes_and_not_the_cosine_ones():
 
 def test_duplicate_gradients_span_only_their_distinct_axes_here_too():
     C = conflict.cosine_similarity(np.repeat(gradients(3), 4, axis=0))
-    with pytest.raises(ValueError, match="has 2 principal axes"):
-        conflict.principal_axes(C, 3, "double")
+    assert np.any(conflict.principal_axes(C, 3, "double").scores, axis=0).tolist() == [True, True, False]
 
 
 def test_an_unknown_centring_lists_the_known_ones():

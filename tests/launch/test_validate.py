@@ -102,3 +102,41 @@ def test_a_text_model_refuses_images_by_line(tmp_path):
         f"{tmp_path}/a.json[0]: 1 images in the conversation, and the model reads text alone; leave the record out, or take a "
         "vision-language model"
     ]
+
+
+def test_datasets_with_the_same_rows_are_named_whatever_their_files_and_formats(tmp_path, capsys):
+    rows = [{"inputs": f"q{i}", "targets": "yes"} for i in range(3)]
+    alpaca = [{"instruction": row["inputs"], "input": "", "output": row["targets"]} for row in rows]
+    files = {
+        "first": rows,
+        "shuffled": [*rows[1:], rows[0]],
+        "alpaca": alpaca,
+        "longer": [*rows, rows[0]],
+        "other": [*rows[:2], {"inputs": "q2", "targets": "no"}],
+    }
+    for name, lines in files.items():
+        (tmp_path / f"{name}.train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = validate.validate(f"{tmp_path}/*.train.jsonl", tiny_tokenizer(), include=(), max_length=200, seed=0)
+    assert [[each.name for each in group] for group in validate.duplicates(found[0])] == [
+        ["alpaca", "first", "shuffled"]
+    ]
+    assert not found[1]
+    validate.print_findings(*found, 5)
+    said = capsys.readouterr().out
+    assert (
+        "alpaca and first and shuffled have the same 3 training examples, which count once for each; leave all" in said
+    )
+
+
+def test_the_same_images_in_other_files_are_duplicates_and_other_images_are_not(tmp_path):
+    processor = load_processor(tiny_vision.folder(tmp_path / "model"))
+    good = tiny_vision.picture(tmp_path / "good.png", 16, 24)
+    (tmp_path / "copy.png").write_bytes(good.read_bytes())
+    tiny_vision.picture(tmp_path / "tall.png", 24, 16)
+    for name, image in (("a", "good.png"), ("b", "copy.png"), ("c", "tall.png")):
+        (tmp_path / f"{name}.json").write_text(json.dumps([tiny_vision.llava(image)]))
+    counts, errors = validate.validate(
+        f"{tmp_path}/*.json", processor.tokenizer, include=(), max_length=400, seed=0, reader=processor.images
+    )
+    assert not errors
+    assert [[each.name for each in group] for group in validate.duplicates(counts)] == [["a", "b"]]

@@ -46,13 +46,23 @@ def test_each_cut_is_the_most_balanced_that_leaves_enough_datasets(mixture):
     check_cut(scores, samples, PARTITIONERS["median_split"](scores, samples), range(len(samples)), 0)
 
 
+def levels(axis, largest):
+    """The place of each score among the distinct ones; a score within 1e-6 of the largest to the one below it is not distinct."""
+    result, level, below = {}, 0, -np.inf
+    for t in np.argsort(axis).tolist():
+        level += bool(axis[t] - below > 1e-6 * largest)
+        result[t], below = level, axis[t]
+    return result
+
+
 def check_cut(scores, samples, groups, members, depth):
     """Brute force over the allowed cuts; the heaviest dataset bounds the imbalance where the allowed cuts are all."""
     rank = scores.shape[1]
     if depth == rank:
         return
     bit, keep = rank - depth - 1, 2 ** (rank - depth - 1)
-    ordered = sorted(members, key=lambda t: (scores[t, depth], t))
+    level = levels(scores[:, depth], np.abs(scores).max())
+    ordered = sorted(members, key=lambda t: (level[t], t))
     lower = [t for t in ordered if not groups[t] >> bit & 1]
     assert ordered[: len(lower)] == lower
 
@@ -107,10 +117,42 @@ def test_the_split_does_not_depend_on_gradient_norms(norms):
     np.testing.assert_array_equal(*split)
 
 
-def test_duplicate_datasets_can_still_be_split():
-    G = np.repeat(np.eye(2, 8, dtype=np.float32), 3, axis=0)
-    axes = conflict.principal_axes(conflict.cosine_similarity(G), 1)
-    assert np.bincount(PARTITIONERS["median_split"](axes.scores, [1] * 6)).tolist() == [3, 3]
+def split_of(G, samples, rank=2):
+    axes = conflict.principal_axes(conflict.cosine_similarity(np.asarray(G, np.float32)), rank)
+    return PARTITIONERS["median_split"](axes.scores, samples).tolist()
+
+
+def test_where_one_axis_exists_the_second_cut_is_at_the_median_of_samples_in_order_of_the_datasets():
+    """Two kinds of gradients, so one axis; the halves along it are the kinds."""
+    same = [[1, 0, 0]] * 4 + [[0, 1, 0]] * 4
+    assert split_of(same, [1] * 8) == [2, 2, 3, 3, 0, 0, 1, 1]
+    assert split_of(same, [3, 1, 1, 1, 1, 1, 1, 3]) == [2, 3, 3, 3, 0, 0, 0, 1]
+
+
+def test_datasets_without_any_conflict_are_split_at_the_median_of_samples_in_their_order():
+    assert split_of([[1, 2, 3]] * 6, [5, 1, 1, 1, 1, 1]) == [0, 1, 2, 2, 3, 3]
+    assert split_of([[1, 2, 3]] * 4, [1] * 4) == [0, 1, 2, 3]
+
+
+def test_two_identical_datasets_do_not_stop_the_split_of_few():
+    found = split_of([[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]], [10, 10, 10, 10])
+    assert sorted(found) == [0, 1, 2, 3]
+
+
+def test_collinear_gradients_are_split_by_their_sign():
+    found = split_of([[1, 2], [-1, -2], [3, 6], [-2, -4]], [1] * 4, rank=1)
+    assert found[0] == found[2] != found[1] == found[3]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_scores_that_differ_by_rounding_alone_tie(seed):
+    exact = np.array([[2.0], [2.0], [-1.0], [-1.0], [-1.0], [-1.0]])
+    noise = 1e-7 * np.random.default_rng(seed).permutation(6)[:, None]
+    samples = [1, 1, 1, 1, 1, 1]
+    assert PARTITIONERS["median_split"](exact + noise, samples).tolist() == [1, 1, 0, 0, 0, 1]
+    assert PARTITIONERS["kmeans"](exact + noise, samples, groups=2).tolist() == [0, 0, 1, 1, 1, 1]
+    with pytest.raises(ValueError, match="3 clusters of 2 distinct points"):
+        PARTITIONERS["kmeans"](exact + noise, samples, groups=3)
 
 
 @pytest.mark.parametrize("method", ["median_split", "random", "kmeans", "conflict_induced"])

@@ -1,5 +1,7 @@
 """The conflict stage with a matrix and without one, and what reads it afterwards."""
 
+import logging
+
 import numpy as np
 import pytest
 from etils import epath
@@ -56,3 +58,69 @@ def test_the_report_shows_the_axes_alone(without_matrix):
     parts = section(read_artifacts(Workdir(root, root), "run")).parts
     assert "too many to keep" in parts[0].text
     assert [part.name for part in parts[1:]] == ["axes12", "axes13"]
+
+
+@pytest.fixture
+def of_rows(tmp_path, monkeypatch):
+    """Makes the conflict and partition of datasets whose gradients are some numbers, with C or without it."""
+    names = ("copy", "first", "last", "length", "upper", "vowel")
+
+    def make(method, kinds, *, formed=True):
+        root = tmp_path / f"{method}-{formed}"
+        root.mkdir()
+        world.mixture(root / "data", names[: len(kinds)])
+        directions = np.random.default_rng(0).standard_normal((8, 40)).astype(np.float32)
+        if not formed:
+            monkeypatch.setattr(conflict, "forms_similarity", lambda *_: False)
+        monkeypatch.setattr(
+            "merit_jax.pipeline.estimate_gradients.gradient_rows", lambda *_, **__: (directions[kind] for kind in kinds)
+        )
+        run = world.run(root, "run", method)
+        run_stages(run, ("mixture", "gradients", "conflict", "partition"))
+        return run
+
+    return make
+
+
+def groups(run):
+    """The datasets of each branch."""
+    return [[share.dataset for share in branch.shares] for branch in load_partition(run).branches]
+
+
+@pytest.mark.parametrize("formed", [True, False])
+def test_datasets_that_are_all_alike_are_split_in_order_of_name_with_a_warning(of_rows, formed, caplog):
+    with caplog.at_level(logging.WARNING, "merit_jax"):
+        run = of_rows("merit2d", [0, 0, 0, 0], formed=formed)
+    assert groups(run) == [["copy"], ["first"], ["last"], ["length"]]
+    assert "datasets copy and first and last and length have the same gradient" in caplog.text
+    assert "these 4 datasets have 0 conflict axes, and 4 groups are cut along 2" in caplog.text
+
+
+@pytest.mark.parametrize("formed", [True, False])
+def test_two_identical_datasets_of_four_do_not_stop_the_split(of_rows, formed, caplog):
+    with caplog.at_level(logging.WARNING, "merit_jax"):
+        run = of_rows("merit2d", [0, 1, 1, 2], formed=formed)
+    assert sorted(groups(run)) == [["copy"], ["first"], ["last"], ["length"]]
+    assert "datasets first and last have the same gradient" in caplog.text
+    assert "conflict axes" not in caplog.text
+    assert read_arrays(run.workdir.conflict)["same_as"].tolist() == [0, 1, 1, 3]
+
+
+def test_datasets_that_differ_warn_of_nothing(of_rows, caplog):
+    with caplog.at_level(logging.WARNING, "merit_jax"):
+        of_rows("merit2d", [0, 1, 2, 3])
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("kinds", [[0, 1], [0, 0], [0]])
+def test_fewer_datasets_than_groups_are_refused_as_such(of_rows, kinds):
+    with pytest.raises(ValueError, match=f"cannot make 4 non-empty groups of {len(kinds)} datasets; ask for 1 to"):
+        of_rows("merit2d", kinds)
+
+
+@pytest.mark.parametrize(("kinds", "parts"), [([0] * 5, ["conflict"]), ([0, 0, 1, 1, 1], ["conflict", "spectrum"])])
+def test_the_report_names_duplicates_and_draws_the_axes_that_exist(of_rows, kinds, parts):
+    root = epath.Path(of_rows("merit2d", kinds).workdir.root)
+    found = section(read_artifacts(Workdir(root, root), "run")).parts
+    assert [part.name for part in found[2:]] == parts
+    assert "so probably the same examples: copy and first" in found[1].text

@@ -109,8 +109,9 @@ def diagnosed(rng: np.random.Generator) -> dict[str, Any]:
     split = {"gain": [0.028], "branches": [0.058], "merged": [0.03]}
     draws = rng.uniform(0.01, 0.03, 40)
     identity = {"branches": 4.0, "merged": 2.0, "spread": 2.0, "residual": 1e-9, "contraction": 0.5}
-    alignment = {"cosines": [[0.3]], "angles": [69.5], "largest": 0.3, "mean_top": 0.14, "random_mean": 1e-4}
-    alignment |= {"random_std": 1e-5, "z_score": 15386.0}
+    alignment = {"cosines": [[0.3]], "angles": [69.5], "largest": 0.3, "mean_top": 0.14}
+    chance = {"mean": 1e-4, "std": 1e-5, "draws": 10000, "z_score": 15386.0, "p_value": 1e-4}
+    alignment |= {"gaussian": chance, "span": {**chance, "mean": 0.13, "std": 0.01, "z_score": None, "p_value": 0.2}}
     dataset = {"examples": 60, "cosines": [0.6, 0.8, None], "reliability_std": 0.1, "expected": [0.5, 0.7, 0.8]}
     return {
         "connectivity": {"alphas": alphas.tolist(), "paths": paths, "barrier": 0.0},

@@ -3,7 +3,7 @@
 A linear one: nll(token) = <theta, feature(token)>, so a dataset's gradient is the mean of the features of its targets.
 
 A quadratic one, that of the paper's theory: every token of dataset t costs ½ (theta − theta*_t)ᵀ H (theta − theta*_t), with H and
-the optima as chosen.
+the optima as chosen; H may differ between datasets.
 
 And one small network whose Hessian can be written out.
 """
@@ -61,10 +61,10 @@ def gradient(batches: list[Batch], average: str) -> np.ndarray:
 
 
 class Quadratic(NamedTuple):
-    """Datasets that share a Hessian and differ in their optima.
+    """Datasets that differ in their optima, and in their Hessians if so chosen.
 
     Attributes:
-        H: Hessian of every dataset's loss, [d, d].
+        H: Hessian of every dataset's loss, [d, d], or one for each, [T, d, d].
         optima: theta*_t, [T, d].
     """
 
@@ -86,26 +86,40 @@ class Quadratic(NamedTuple):
         chosen = range(len(self.optima)) if datasets is None else datasets
         return Objective(quadratic_loss, self.frozen, [self.batch(chosen)])
 
-    def trained(self, theta: np.ndarray, datasets: Sequence[int], rate: float) -> dict:
-        """The leaves after one step of the project's SGD on these datasets."""
-        optimizer, step = sgd_step()
+    def trained(
+        self,
+        theta: np.ndarray,
+        datasets: Sequence[int],
+        rate: float,
+        *,
+        steps: int = 1,
+        optimizer: str = "sgd",
+        **settings,
+    ) -> dict:
+        """The leaves after some steps of one of the project's optimizers, plain SGD by default, each on all these datasets."""
+        update, step = step_of(optimizer, **{"b1": 0.0, **settings})
         rows = jax.tree.map(lambda x: x[None], self.batch(datasets))
-        return step(init_state(leaves(theta), optimizer), self.frozen, rows, rate)[0].leaves
+        state = init_state(leaves(theta), update)
+        for _ in range(steps):
+            state, _ = step(state, self.frozen, rows, rate)
+        return state.leaves
 
 
 def quadratic_loss(params: dict, batch: Batch) -> tuple:
     """The `LossFn` of a `Quadratic`, for rows whose targets are their dataset's number."""
     theta = jnp.concatenate([params["head"], params["tail"]])
     offset = theta - params["fixed"]["optima"].astype(theta.dtype)[batch.targets[:, 0]]
-    each = jnp.einsum("bi,ij,bj->b", offset, params["fixed"]["H"].astype(theta.dtype), offset) / 2
+    H = params["fixed"]["H"].astype(theta.dtype)
+    H = H[batch.targets[:, 0]] if H.ndim == 3 else jnp.broadcast_to(H, (len(offset), *H.shape))
+    each = jnp.einsum("bi,bij,bj->b", offset, H, offset) / 2
     tokens = batch.weights.sum(axis=-1)
     return each * tokens, tokens
 
 
 @cache
-def sgd_step() -> tuple:
-    """Plain SGD on quadratic mixtures."""
-    optimizer = make_optimizer("sgd", b1=0.0)
+def step_of(name: str, **settings) -> tuple:
+    """An optimizer and its step on quadratic mixtures."""
+    optimizer = make_optimizer(name, **settings)
     return optimizer, make_step(quadratic_loss, optimizer)
 
 

@@ -34,6 +34,9 @@ from merit_jax.workdir.paths import MERGED, THETA0
 
 PRODUCTS = "Hessian-vector products"
 
+DRAWS = 10_000
+"""Sets of random directions of each null hypothesis of the alignment."""
+
 IN_MEMORY = 2**31
 """Bytes of Lanczos vectors that are kept on the devices; more go to disk."""
 
@@ -143,13 +146,14 @@ def curvature_task(run: Run) -> DiagnosticTask:
                 [hessian.gradient(own, leaves) for own in each],
                 iterations=cfg.iterations,
                 eigenvectors=cfg.eigenvectors,
+                draws=DRAWS,
                 seed=fold(run.config.seed, "lanczos"),
                 basis=basis,
             )
 
     settings = {key: cfg[key] for key in ("iterations", "eigenvectors")}
     return DiagnosticTask(
-        {**sample.inputs, **settings, "average": run.config.gradients.average},
+        {**sample.inputs, **settings, "average": run.config.gradients.average, "draws": DRAWS},
         (
             Work(cfg.iterations, PRODUCTS, sample.count),
             Work(1, f"gradient of each of {len(names)} datasets", sample.count),
@@ -172,11 +176,10 @@ def _quadrants(run: Run) -> list[str]:
             "the similarities were too many to keep: raise conflict.similarity_bytes, delete conflict.npz and run "
             "launch.run --stages=conflict"
         )
-    if len(similarity) < 3:
-        raise NotPossible(
-            f"the alignment needs two axes of conflict, so 3 datasets or more; this run has {len(similarity)}"
-        )
-    return [run.names[i] for i in quadrant_tasks(similarity)]
+    try:
+        return [run.names[i] for i in quadrant_tasks(similarity)]
+    except ValueError as error:
+        raise NotPossible(f"the alignment needs two axes of conflict: {error}") from None
 
 
 def _groups(run: Run) -> np.ndarray:

@@ -34,24 +34,33 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
         )
         return
     yield Text(_in_words(found))
+    if found.repeated:
+        yield Text(_repeated(found))
     if found.similarity is not None:
         yield similarity_figure(artifacts, found, found.similarity)
+    axes = np.flatnonzero(found.explained).tolist()
     for first, second in ((0, 1), (0, 2)):
-        if found.scores.shape[1] > second:
+        if second in axes:
             yield axes_figure(artifacts, found, first, second)
     if found.similarity is None:
         return
-    if len(found.names) >= FEWEST and found.scores.shape[1] >= 2:
+    if len(found.names) >= FEWEST and len(axes) > 1:
         yield tsne_figure(artifacts, found, found.similarity)
-    yield spectrum_figure(found.similarity)
+    if axes:
+        yield spectrum_figure(found.similarity)
 
 
 def _in_words(found: Conflict) -> str:
-    held = 100 * found.explained.sum()
+    held, exist = 100 * found.explained.sum(), int(np.count_nonzero(found.explained))
+    axes = (
+        f"The first {exist} conflict axes hold {held:.0f} % of the variance."
+        if exist
+        else "They have no conflict axis."
+    )
     if found.similarity is None:
         return (
             f"The cosines of the {len(found.names)} datasets' gradients at theta0 were too many to keep "
-            f"(conflict.similarity_bytes). The first {len(found.explained)} conflict axes hold {held:.0f} % of their variance."
+            f"(conflict.similarity_bytes). {axes}"
         )
     off = found.similarity[~np.eye(len(found.names), dtype=bool)]
     at = np.unravel_index(np.argmin(found.similarity), found.similarity.shape)
@@ -59,9 +68,13 @@ def _in_words(found: Conflict) -> str:
     negative = 100 * np.mean(off < 0)
     return (
         f"Cosines of the {len(found.names)} datasets' gradients at theta0: mean {off.mean():.2f}, {negative:.0f} % of the pairs "
-        f"negative; furthest apart are {one} and {other} ({found.similarity[at]:.2f}). The first {len(found.explained)} conflict "
-        f"axes hold {held:.0f} % of the variance."
+        f"negative; furthest apart are {one} and {other} ({found.similarity[at]:.2f}). {axes}"
     )
+
+
+def _repeated(found: Conflict) -> str:
+    groups = "; ".join(" and ".join(group) for group in found.repeated)
+    return f"The same gradient (cosine 1 to within 1e-6), so probably the same examples: {groups}."
 
 
 def similarity_figure(artifacts: Artifacts, found: Conflict, similarity: np.ndarray) -> Figure:

@@ -75,8 +75,8 @@ def split_figure(result: Mapping[str, Any]) -> Figure:
         "splits",
         "Predicted gain of splits, before any training",
         partial(plot, series, *axes, height=340),
-        "After one step of each branch from theta0. The gain is the distance between branches and merged model: where the merged "
-        "model's loss does not fall, more gain is only worse branches.",
+        "After one SGD step of each branch from theta0. The gain is the distance between branches and merged model: where the "
+        "merged model's loss does not fall, more gain is only worse branches.",
     )
 
 
