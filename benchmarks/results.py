@@ -98,14 +98,20 @@ STUDIES: Mapping[str, Study] = {
         minutes=30,
     ),
     "methods": Study(
-        (SHAPES, f"{COMPARISON} --methods={METHODS} --controls={CONTROLS} --tables=methods"),
+        (
+            SHAPES,
+            f"{COMPARISON} --methods={METHODS} --controls={CONTROLS} --tables=methods --paper=docs/results/paper_3b.json",
+        ),
         minutes=270,
-        table=ROOT / "comparison/methods.md",
+        table=ROOT / "comparison/methods/results.md",
     ),
     "operators": Study(
-        (SHAPES, f"{COMPARISON} --methods=random4,{OPERATORS} --tables=operators"),
+        (
+            SHAPES,
+            f"{COMPARISON} --methods=random4,{OPERATORS} --tables=operators --paper=docs/results/paper_7b_operators.json",
+        ),
         minutes=75,
-        table=ROOT / "comparison/operators.md",
+        table=ROOT / "comparison/operators/results.md",
     ),
 }
 """The studies in order; later ones use what earlier ones trained."""

@@ -31,6 +31,14 @@ def _seeds(texts: Sequence[str]) -> tuple[int, ...]:
     return tuple(map(int, texts))
 
 
+def _tables(folder: str) -> str:
+    if folder.startswith("seed-") or not re.fullmatch(r"[\w-]*", folder):
+        raise ValueError(
+            f"--tables={folder}: expected one name of letters, digits, _ and -, which no seed's folder has"
+        )
+    return folder
+
+
 def define_flags() -> None:
     """Defines the command's flags."""
     app.define_config()
@@ -47,6 +55,11 @@ def define_flags() -> None:
         "Diagnostics of every method (docs/guides/diagnostics.md); gain also draws a figure of all methods.",
     )
     flags.DEFINE_string("paper", "", "JSON file, method -> the paper's value; shown in a column of the main table.")
+    flags.DEFINE_string(
+        "tables",
+        "",
+        "Folder of the results inside the root, for several comparisons of the same branches; empty: the root.",
+    )
     flags.DEFINE_bool("overwrite", False, "Make artifacts again whose inputs have changed, instead of refusing.")
 
 
@@ -57,7 +70,9 @@ def main(argv: Sequence[str]) -> None:
     controls = tuple(repeat_random_splits(parse_methods(FLAGS.controls), FLAGS.partitions))
     methods = tuple(repeat_random_splits(given, FLAGS.partitions))
     paper = read_paper_values(FLAGS.paper) if FLAGS.paper else {}
-    experiment = Experiment((*methods, *controls), controls, _seeds(FLAGS.seeds), tuple(FLAGS.diagnose), paper)
+    experiment = Experiment(
+        (*methods, *controls), controls, _seeds(FLAGS.seeds), tuple(FLAGS.diagnose), paper, _tables(FLAGS.tables)
+    )
     results = run_experiment(config, FLAGS.root, experiment, overwrite=FLAGS.overwrite)
     if app.is_first_process():
         print_text(tables(results, config.frontier.retention, MARKDOWN, paper))

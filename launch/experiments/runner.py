@@ -48,6 +48,7 @@ class Experiment(NamedTuple):
         seeds: Values of `config.seed`.
         diagnostics: Diagnostics of every method that has the artifacts for them.
         paper: Method -> the paper's value, which the tables show in a column of its own.
+        tables: Folder of the results, inside the root; "" is the root itself.
     """
 
     methods: tuple[str, ...]
@@ -55,6 +56,7 @@ class Experiment(NamedTuple):
     seeds: tuple[int, ...]
     diagnostics: tuple[str, ...] = ()
     paper: Mapping[str, str] = MappingProxyType({})
+    tables: str = ""
 
 
 def run_experiment(
@@ -85,7 +87,7 @@ def run_experiment(
         found += [(label(result.variant), result) for result in read_results(run, comparison)]
         gained += read_gains(seed, comparison)
         results = summarise(plans(comparison, experiment.controls), found)
-        _write(run, root, results, gained, experiment.paper)
+        _write(run, root / experiment.tables if experiment.tables else root, results, gained, experiment.paper)
     return results
 
 

@@ -212,6 +212,16 @@ def test_a_finished_experiment_trains_loads_and_asks_nothing(done, monkeypatch, 
     assert {path: path.stat().st_mtime_ns for path in root.glob("seed-*/**/*") if path.is_file()} == before
 
 
+def test_another_comparison_of_the_same_branches_has_its_results_in_a_folder(done, monkeypatch):
+    folder, root, _ = done
+    before = (root / "results.md").read_text()
+    monkeypatch.setattr(train_branches, "fine_tune", None)
+    few = EXPERIMENT._replace(methods=("merit1d", "joint"), controls=(), diagnostics=(), tables="few")
+    runner.run_experiment(config(folder), root, few, overwrite=False)
+    assert list(read(root / "few" / "results.json")["methods"]) == ["theta0", "merit1d", "joint"]
+    assert (root / "results.md").read_text() == before
+
+
 class StoppedError(Exception):
     pass
 
@@ -272,6 +282,7 @@ def test_a_mistake_is_one_line_that_names_it(finished, tmp_path):
     mistakes = {
         "--seeds=0,x: expected different whole numbers": ["--seeds=0,x"],
         "--seeds=1,1: expected": ["--seeds=1,1"],
+        "--tables=seed-1: expected one name": ["--tables=seed-1"],
         "unknown method 'nonsense'": ["--methods=joint,nonsense"],
         "1 for joint; 2 for random2:train.epochs=2": ["--methods=joint,random2:train.epochs=2"],
         "cannot override 'model.path'": ["--methods=joint", "--controls=random2:model.path=x"],
