@@ -62,7 +62,7 @@ OPERATORS = ",".join(
 
 COMPARISON = (
     f"python -m launch.experiment --config=configs/quickstart.py --root={ROOT}/comparison --seeds=0,1,2,3,4 --partitions=3 "
-    "--config.evaluate.max_suite_records=200 --config.evaluate.mixture_examples=10 "
+    "--config.evaluate.max_suite_records=200 --config.evaluate.mixture_examples=10 --config.frontier.max_records=100 "
     "--config.frontier.scales='(0.25,0.5,0.75,1.0,1.5,2.0)'"
 )
 """The comparison on the quickstart, but for its methods; branches and gradients of a seed are trained once for all tables."""
