@@ -194,9 +194,7 @@ def get_config() -> ConfigDict:
     c.evaluate.buckets = (64, 128, 256, 512, 1024, 2048)  # padded lengths in tokens
     c.evaluate.image_buckets = (0,)[:0]  # padded numbers of image tokens; empty: as many as the row has tokens
     c.evaluate.max_new_tokens = 32  # largest number of tokens of a generated response
-    c.evaluate.mixture_examples = (
-        0  # as many examples of each dataset: their loss by tokens, not the mixture's; 0: none
-    )
+    c.evaluate.mixture_examples = 0  # as many examples per dataset: their loss by tokens, not the mixture's; 0: none
     c.evaluate.suites = ""  # manifest or glob of record files that are no dataset of the mixture; empty: none
     c.evaluate.max_suite_records = 0  # records per suite (with frontier.scales of its reporting half), by seed; 0: all
     c.evaluate.retained = ("",)[:0]  # suites (names, patterns) of what theta0 could already do; others: skill

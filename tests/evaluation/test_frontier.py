@@ -6,7 +6,7 @@ import pytest
 
 from merit_jax.evaluation.frontier import Point, choose_scale
 
-FALLING = [Point(0, 0.8, 0.1), Point(1, 0.6, 0.5), Point(2, 0.2, 0.9)]
+FALLING = [Point(0.0, 0.8, 0.1), Point(1.0, 0.6, 0.5), Point(2.0, 0.2, 0.9)]
 
 
 @pytest.mark.parametrize(
@@ -31,17 +31,17 @@ def test_the_order_of_the_points_does_not_matter():
 def test_of_equal_skill_the_smallest_scale_is_chosen():
     third = (0.1 + 0.2) / 0.9  # another last digit than 1 / 3
     assert third != 1 / 3
-    points = [Point(0, 0.8, 0.1), Point(0.5, 0.9, 1 / 3), Point(1, 0.9, third), Point(2, 0.9, 0.1)]
+    points = [Point(0.0, 0.8, 0.1), Point(0.5, 0.9, 1 / 3), Point(1.0, 0.9, third), Point(2.0, 0.9, 0.1)]
     assert choose_scale(points, 0.95) == choose_scale(points[::-1], 0.95) == 0.5
 
 
 def test_rounding_errors_do_not_decide_whether_enough_is_retained():
     base = 0.1 + 0.2
-    assert choose_scale([Point(0, base, 0.1), Point(1, 0.3, 0.2)], 1.0) == 1
+    assert choose_scale([Point(0.0, base, 0.1), Point(1.0, 0.3, 0.2)], 1.0) == 1
 
 
 def test_more_skill_where_too_little_is_retained_does_not_count():
-    assert choose_scale([Point(0, 0.8, 0.3), Point(1, 0.9, 0.2), Point(2, 0.1, 0.7)], 0.95) == 0
+    assert choose_scale([Point(0.0, 0.8, 0.3), Point(1.0, 0.9, 0.2), Point(2.0, 0.1, 0.7)], 0.95) == 0
 
 
 def test_theta0_must_be_among_the_points():
