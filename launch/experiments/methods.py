@@ -18,6 +18,7 @@ from merit_jax.pipeline.reuse_branches import reuse_branches
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import timed
 from merit_jax.pipeline.stages import run_stages
+from merit_jax.training.step import AVERAGES
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import Workdir, absolute
 
@@ -71,7 +72,7 @@ def plan_comparison(
     methods, trained, merged, trainers = list(dict.fromkeys(methods)), {}, {}, {}
     for spec in methods:
         task = variant(config, spec)
-        _check_merge(task.merge)
+        check_choices(task)
         if not task.merge.branches:
             name = trainers[spec] = training_of(spec, methods)
             training = variant(config, name)
@@ -89,8 +90,14 @@ def plan_comparison(
     return Comparison(trained, merged, trainers)
 
 
-def _check_merge(cfg: ConfigDict) -> None:
-    """Raises ValueError if the operator or the count of tokens is unknown, or options are wrong; WiSE's scale may come later."""
+def check_choices(config: ConfigDict) -> None:
+    """Checks the choices of training and merge that are used late, before anything is computed; WiSE's scale may come later.
+
+    Raises:
+        ValueError: The operator, the count of tokens or the average is unknown, or options of the operator are wrong.
+    """
+    cfg = config.merge
+    lookup(AVERAGES, config.train.average, "train.average")
     lookup(TOKENS, cfg.tokens, "merge.tokens")
     operator, options = lookup(MERGERS, cfg.method, "merge.method").leaf, given_options(cfg)
     if options or cfg.method != "interpolate":

@@ -62,6 +62,11 @@ def rows_of(batches):
     return sorted(int(row.max()) for batch in batches for row in batch.segments)
 
 
+def test_the_tokens_that_a_branch_reads_have_those_of_images_among_them():
+    found = plan([example(1, 3, images=20), example(2, 4), example(3, 2, images=1)], Reader())
+    assert (int(found.read.sum()), found.tokens) == ((2 + 20) + 3 + (1 + 1), 2 + 3 + 1)
+
+
 def test_the_fake_is_a_reader():
     assert isinstance(Reader(), ImageReader)
 

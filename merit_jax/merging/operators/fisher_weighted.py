@@ -18,13 +18,15 @@ def fisher(parameter: Parameter, weights: Sequence[float], *, floor: int | float
     branch comes back.
 
     Args:
-        floor: Smallest F_k, in units of the mean of all F_k of this parameter, so that it does not depend on the loss's scale.
+        floor: Smallest F_k, in units of the mean of all F_k of a layer's tensor, so that it does not depend on the loss's scale.
     """
     known = list(parameter.fishers)
-    mean = float(np.mean([float(information.mean()) for information in known])) or 1.0
+    own = tuple(range(parameter.stacked, parameter.base.ndim))
+    mean = np.mean([np.asarray(information, np.float32).mean(axis=own, keepdims=True) for information in known], axis=0)
+    mean = np.where(mean > 0, mean, np.float32(1))
     least = np.float32(max(floor, LEAST))
     vector, total = np.zeros((), np.float32), np.zeros((), np.float32)
     for weight, leaf, information in zip(weights, task_vectors(parameter), known, strict=True):
-        strength = np.float32(weight) * (information.astype(np.float32) / np.float32(mean)).clip(least)
+        strength = np.float32(weight) * (information.astype(np.float32) / mean).clip(least)
         vector, total = vector + strength * leaf, total + strength
     return moved(parameter.base, vector / total)

@@ -129,6 +129,8 @@ def test_another_count_of_tokens_merges_the_same_branches_and_an_unknown_one_is_
     assert found.merged[specs[1]].config.merge.branches == str(found.trained["merit2d"].root)
     with pytest.raises(ValueError, match=r"unknown merge\.tokens 'some'; known: all, supervised"):
         plan_comparison(config, ["merit2d:merge.tokens=some"], ROOT)
+    with pytest.raises(ValueError, match=r"unknown train\.average 'row'; known: example, token"):
+        plan_comparison(config, ["merit2d:train.average=row"], ROOT)
 
 
 def test_wrong_options_of_an_operator_are_refused_before_anything_is_trained(config):

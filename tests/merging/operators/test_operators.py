@@ -195,6 +195,17 @@ def test_fisher_without_information_is_the_average(floor):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, average)
 
 
+def test_fishers_floor_is_relative_to_the_mean_of_each_layers_tensor():
+    information = [
+        small_models.kernel([[[3.0, 0.0]], [[300.0, 0.0]]]),
+        small_models.kernel([[[0.0, 1.0]], [[0.0, 100.0]]]),
+    ]
+    thetas = [small_models.kernel(np.ones((2, 1, 2))), small_models.kernel(np.zeros((2, 1, 2)))]
+    base = small_models.kernel(np.zeros((2, 1, 2)))
+    found = MERGERS["fisher"](base, thetas, [0.5, 0.5], fishers=information, floor=0.5)["a"]["kernel"]
+    np.testing.assert_allclose(found, [[[3 / 3.5, 0.5 / 1.5]]] * 2, rtol=1e-6)
+
+
 def test_fishers_floor_is_relative_to_the_parameters_mean():
     information = [small_models.kernel([[3.0, 0.0]]), small_models.kernel([[0.0, 1.0]])]
     thetas = [small_models.kernel([[1.0, 1.0]]), small_models.kernel([[0.0, 0.0]])]
