@@ -26,7 +26,7 @@ PAGES = Path("docs/results")
 SHAPES = "python -m examples.shapes.make --out=runs/shapes --parts mixture suites"
 """Renders the quickstart's world, which is the same each time."""
 
-METHODS = "joint,wise,examples4,random2,random4,random8,soup2,conflict4,kmeans4,merit1d,merit2d,merit3d,raw2d"
+METHODS = "joint,wise,examples4,random2,random4,random8,merit1d,merit2d,merit3d,raw2d"
 """Methods of the comparison, at one budget."""
 
 CONTROLS = "examples4:train.epochs=4,merit2d:train.epochs=4"
