@@ -13,7 +13,7 @@ from merit_jax.comparison.statistics import standard_error
 from merit_jax.reporting.frontier import kept_scores
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir
-from merit_jax.workdir.scores import read_evaluation, read_frontier
+from merit_jax.workdir.scores import current_frontier, read_evaluation
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -86,9 +86,9 @@ def print_frontier(workdir: Workdir) -> None:
 
     The last lines are the scores at the scale that is chosen for each model, on the half that does not choose.
     """
-    if not workdir.frontier.exists():
+    content = current_frontier(workdir)
+    if content is None:
         return
-    content = read_frontier(workdir)
     models, share = content["models"], content["inputs"]["frontier"]["retention"]
     title = (
         "Frontier: retained, skill (%) of theta0 + λ · task vector on the reporting half; λ is chosen on the other half"
