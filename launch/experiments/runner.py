@@ -94,10 +94,11 @@ def run_experiment(
 def plans(comparison: Comparison, controls: Sequence[str]) -> dict[str, MethodPlan]:
     """Returns branches, budget and random control of every method and of theta0, by label."""
     found = {THETA0: MethodPlan(branches=0, passes=0.0, control=False, random=None)}
+    labels = set(map(label, comparison.merged))
     for spec, (config, _) in comparison.merged.items():
         trained = comparison.trained[comparison.trainer[spec]].config if spec in comparison.trainer else config
         branches = trained.partition.groups
-        random = f"random{branches}" if f"random{branches}" in comparison.merged else None
+        random = f"random{branches}" if f"random{branches}" in labels else None
         name = label(spec)
         found[name] = MethodPlan(branches, budget(trained), spec in controls, random if random != name else None)
     return found

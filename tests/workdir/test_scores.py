@@ -1,6 +1,7 @@
 """Scores are read as they were written; those of an earlier version are refused in one sentence."""
 
 import copy
+import json
 
 import pytest
 
@@ -48,6 +49,16 @@ def test_a_frontier_without_halves_names_the_command(workdir, key):
     write_json(workdir.frontier, without(example_workdir.frontier(), "models", "theta0", key))
     with pytest.raises(ValueError, match=r"frontier\.json was written by an earlier version, .* with --overwrite"):
         read_frontier(workdir)
+
+
+@pytest.mark.parametrize("content", [{}, [], None, {"models": []}, {"models": {"theta0": 1}}])
+def test_a_file_without_models_is_named(workdir, content):
+    for path, read in ((workdir.evaluation, read_evaluation), (workdir.frontier, read_frontier)):
+        path.write_text(json.dumps(content))
+        with pytest.raises(
+            ValueError, match=rf"{path.name} has no scores of models; delete it and run its stage again"
+        ):
+            read(workdir)
 
 
 def test_a_missing_file_is_named(workdir):

@@ -52,6 +52,12 @@ def test_a_method_that_is_listed_twice_is_one(config):
     assert list(plan_comparison(config, ["joint", "random2", "joint"], ROOT).merged) == ["joint", "random2"]
 
 
+def test_a_method_is_compared_with_any_partition_of_the_random_split_into_as_many_branches(config):
+    found = runner.plans(plan_comparison(config, ["merit2d", "merit1d", "random4:partition.seed=3"], ROOT), ())
+    assert list(found) == ["theta0", "merit2d", "merit1d", "random4"]
+    assert [plan.random for plan in found.values()] == [None, "random4", None, None]
+
+
 @pytest.mark.parametrize(
     ("spec", "methods", "training"),
     [
