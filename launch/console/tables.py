@@ -57,7 +57,7 @@ def _scores(models: dict[str, Any], part: str, title: str, show: Callable[[dict[
     table.add_row("standard error", "", *(f"± {100 * error:.1f}" for error in errors))
     for key, label, scale in EXTRAS if part == "suites" or "suites" not in next(iter(models.values())) else ():
         values = [model.get(key) for model in models.values()]
-        if any(values):
+        if any(value is not None for value in values):
             table.add_row(
                 label, "", *("" if value is None else f"{scale * value:.{1 if scale > 1 else 3}f}" for value in values)
             )
