@@ -134,7 +134,7 @@ def run(name: str, study: Study, root: Path) -> str:
     """Runs a study's commands and returns its table, which is also kept as `NAME.md`.
 
     Raises:
-        RuntimeError: A command fails; the command is named.
+        RuntimeError: A command fails, or leaves no table; the command is named.
     """
     printed = ""
     for command in study.commands:
@@ -144,7 +144,9 @@ def run(name: str, study: Study, root: Path) -> str:
         if done.returncode:
             raise RuntimeError(f"study {name} stopped at: {command}\nIt goes on there when this is run again.")
         printed = done.stdout
-    table = study.table.read_text() if study.table else "\n".join(_table_lines(printed))
+    table = _left(study.table) if study.table else "\n".join(_table_lines(printed))
+    if not _table_lines(table):
+        raise RuntimeError(f"study {name} has no table: {study.commands[-1]} finished and left none.")
     root.mkdir(parents=True, exist_ok=True)
     (root / f"{name}.md").write_text(table.strip() + "\n")
     return table
@@ -165,6 +167,10 @@ def parts(tables: Mapping[str, str]) -> dict[str, str]:
         if blocks[2:]:
             found[f"{name}_more"] = "\n\n".join(blocks[2:])
     return found
+
+
+def _left(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def _table_lines(text: str) -> list[str]:
@@ -203,7 +209,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     chosen = {name: STUDIES[name] for name in options.only}
     print(announce(chosen, ROOT), flush=True)
-    tables = {name: run(name, study, ROOT) for name, study in chosen.items()}
+    try:
+        tables = {name: run(name, study, ROOT) for name, study in chosen.items()}
+    except RuntimeError as error:
+        raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; what is finished is kept, and the rest goes on when this is run again") from None
     for page in PAGES.glob("*.md") if options.docs else ():
         page.write_text(place(page.read_text(), parts(tables)))
     print(f"tables: {', '.join(str(ROOT / f'{name}.md') for name in tables)}")

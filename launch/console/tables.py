@@ -13,7 +13,7 @@ from merit_jax.comparison.statistics import standard_error
 from merit_jax.reporting.frontier import kept_scores
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir
-from merit_jax.workdir.scores import read_evaluation, read_frontier
+from merit_jax.workdir.scores import current_frontier, read_evaluation
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -57,7 +57,7 @@ def _scores(models: dict[str, Any], part: str, title: str, show: Callable[[dict[
     table.add_row("standard error", "", *(f"± {100 * error:.1f}" for error in errors))
     for key, label, scale in EXTRAS if part == "suites" or "suites" not in next(iter(models.values())) else ():
         values = [model.get(key) for model in models.values()]
-        if any(values):
+        if any(value is not None for value in values):
             table.add_row(
                 label, "", *("" if value is None else f"{scale * value:.{1 if scale > 1 else 3}f}" for value in values)
             )
@@ -86,9 +86,9 @@ def print_frontier(workdir: Workdir) -> None:
 
     The last lines are the scores at the scale that is chosen for each model, on the half that does not choose.
     """
-    if not workdir.frontier.exists():
+    content = current_frontier(workdir)
+    if content is None:
         return
-    content = read_frontier(workdir)
     models, share = content["models"], content["inputs"]["frontier"]["retention"]
     title = (
         "Frontier: retained, skill (%) of theta0 + λ · task vector on the reporting half; λ is chosen on the other half"

@@ -16,7 +16,7 @@ from merit_jax.reporting.labels import model_look
 from merit_jax.reporting.theme import COLOURS, GROUP_SHAPES, LIGHT, SHAPES, hex_of, look
 from merit_jax.workdir.artifacts import write_bytes
 from merit_jax.workdir.paths import THETA0, Workdir
-from merit_jax.workdir.scores import read_evaluation, read_frontier
+from merit_jax.workdir.scores import current_frontier, read_evaluation
 
 RATE_SHAPES = [*(SHAPES[name] for name in GROUP_SHAPES), "triangle-down", "cross"]
 """Shapes of learning rates."""
@@ -28,9 +28,9 @@ def draw_frontier(workdir: Workdir) -> epath.Path | None:
     Returns:
         The picture's path; None if there is no frontier, or nothing to draw it with.
     """
-    if not workdir.frontier.exists() or not can_draw():
+    content = current_frontier(workdir)
+    if content is None or not can_draw():
         return None
-    content = read_frontier(workdir)
     lines = {name: model["points"] for name, model in content["models"].items()}
     (base,) = lines.pop(THETA0)
     known = read_evaluation(workdir)["models"] if workdir.evaluation.exists() else content["models"]

@@ -10,7 +10,7 @@ from merit_jax.partition import uses_gradients
 from merit_jax.pipeline.run import Run
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import THETA0, Workdir, absolute
-from merit_jax.workdir.scores import read_evaluation, read_frontier
+from merit_jax.workdir.scores import current_frontier, read_evaluation
 
 SHARED_STAGES = ("gradients", "conflict")
 """Stages that one method of a seed runs for all that use gradients."""
@@ -23,7 +23,8 @@ def read_results(run: Run, comparison: Comparison) -> list[RunResult]:
         ValueError: `evaluation.json` or `frontier.json` was written by a version that kept no scores of single questions.
     """
     evaluation = read_evaluation(run.workdir)
-    lines = read_frontier(run.workdir)["models"] if run.workdir.frontier.exists() else {}
+    frontier = current_frontier(run.workdir)
+    lines = frontier["models"] if frontier else {}
     models = evaluation["models"]
     known = Known(run.config.seed, evaluation["questions"], tuple(run.config.evaluate.retained))
     found = [run_result(known, THETA0, models[THETA0], lines.get(THETA0), 0, 0.0)]

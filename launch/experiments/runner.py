@@ -3,7 +3,7 @@
 import copy
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -94,13 +94,30 @@ def run_experiment(
 def plans(comparison: Comparison, controls: Sequence[str]) -> dict[str, MethodPlan]:
     """Returns branches, budget and random control of every method and of theta0, by label."""
     found = {THETA0: MethodPlan(branches=0, passes=0.0, control=False, random=None)}
+    labels = set(map(label, comparison.merged))
     for spec, (config, _) in comparison.merged.items():
         trained = comparison.trained[comparison.trainer[spec]].config if spec in comparison.trainer else config
         branches = trained.partition.groups
-        random = f"random{branches}" if f"random{branches}" in comparison.merged else None
-        name = label(spec)
+        name, random = label(spec), _random_split(spec, branches, labels)
         found[name] = MethodPlan(branches, budget(trained), spec in controls, random if random != name else None)
     return found
+
+
+def _random_split(spec: str, branches: int, labels: Collection[str]) -> str | None:
+    """Returns the random split into as many branches that a method is compared with; None if none is among the methods.
+
+    If there is one with the method's own training, and merge, it is that, so that the split alone differs.
+
+    Examples:
+        >>> _random_split("merit2d:train.epochs=4,merge.method=ties", 4, {"random4", "random4:train.epochs=4"})
+        'random4:train.epochs=4'
+    """
+    overrides = parse(spec)[1]
+    for sections in (("train", "merge"), ("train",), ()):
+        kept = {key: text for key, text in overrides.items() if key.partition(".")[0] in sections}
+        if (name := format_method(f"random{branches}", kept)) in labels:
+            return name
+    return None
 
 
 def label(spec: str) -> str:

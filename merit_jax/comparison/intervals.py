@@ -17,6 +17,8 @@ LEVEL = 0.95
 """Nominal coverage of an interval."""
 RESAMPLES = 9999
 """Bootstrap samples of each interval."""
+WITHOUT = 0.01
+"""Most samples without an answer to one of the suites, as a share; they occur where seeds have few questions in common."""
 BATCH = 250
 """Bootstrap samples that are in memory together."""
 
@@ -48,7 +50,8 @@ def bootstrap_intervals(pairs: Sequence[Pair]) -> list[Interval | None]:
 
     Returns:
         The interval of each pair; None if there is no seed or suite in common, a suite has no question in common, or there are
-        too few questions to be resampled.
+        too few questions to be resampled: more than `WITHOUT` of the samples have a suite without any answer. Others are those of
+        the samples that have answers.
     """
     matrices = [differences(*pair) for pair in pairs]
     sizes = [_sizes(found) for found in matrices]
@@ -77,18 +80,20 @@ def _resample(suites: Sequence[np.ndarray], sizes: tuple[int, ...]) -> Float[np.
     """
     drawn = [axis for axis, size in enumerate(sizes) if size > 1]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of samples without any answer: no interval
-        found = stats.bootstrap(
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of samples without an answer, see `WITHOUT`
+        warnings.simplefilter("ignore", RuntimeWarning)  # of pairs without any
+        samples = stats.bootstrap(
             [np.arange(sizes[axis]) for axis in drawn],
             _statistic(suites, sizes, drawn),
             vectorized=True,
-            confidence_level=LEVEL,
             n_resamples=RESAMPLES,
             batch=BATCH,
             method="percentile",
             rng=np.random.default_rng(0),
-        ).confidence_interval
-    return np.stack([found.low, found.high], axis=-1)
+        ).bootstrap_distribution
+        tail = 50 * (1 - LEVEL)
+        ends = np.nanpercentile(samples, [tail, 100 - tail], axis=-1).T
+    return np.where(np.isnan(samples).mean(axis=-1, keepdims=True) > WITHOUT, np.nan, ends)
 
 
 def differences(

@@ -70,7 +70,7 @@ class MethodPlan(NamedTuple):
         branches: K.
         passes: Its budget: passes over the mixture, of all branches together.
         control: It is meant to have another budget than the others, and is not ranked among them.
-        random: The random split into as many branches; None if there is none, or it is one.
+        random: The random split into as many branches that it is compared with; None if there is none, or it is one.
     """
 
     branches: int

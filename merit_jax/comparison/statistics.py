@@ -75,8 +75,8 @@ def spread(values: Mapping[int, Sequence[int | float]]) -> Spread:
 def paired(ours: Mapping[int, int | float], theirs: Mapping[int, int | float]) -> Paired | None:
     """Compares two methods on the seeds that both have; None if there is none.
 
-    The p-value is exact for up to 50 pairs without ties in the differences and up to 13 with; equal scores are left out of
-    the ranks (Wilcoxon's own rule), and where all are equal p is 1.
+    Equal scores are left out of the ranks (Wilcoxon's own rule), and where all are equal p is 1. The p-value is exact for up to
+    50 other pairs whose differences do not tie, and up to 13 where they do.
 
     Args:
         ours: Seed -> score, higher is better.
@@ -90,11 +90,11 @@ def paired(ours: Mapping[int, int | float], theirs: Mapping[int, int | float]) -
     if not seeds:
         return None
     differences = np.round([ours[seed] - theirs[seed] for seed in seeds], DIGITS)
-    p = 1.0
-    if differences.any():
+    p, ranked = 1.0, differences[differences != 0]
+    if ranked.size:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of small samples, where its p-value is exact
-            p = float(stats.wilcoxon(differences, alternative="greater").pvalue)
+            p = float(stats.wilcoxon(ranked, alternative="greater").pvalue)
     return Paired(float(np.mean(differences)), len(seeds), p)
 
 

@@ -124,7 +124,8 @@ def _about_tests(results: Results, number: int) -> str:
     return (
         f"Differences are in points, paired by seed{bracket * bool(intervals)}. p: one-sided Wilcoxon signed-rank test that the "
         f"method is better, over n seeds; it is at least 2^-n. Holm: p corrected for the {number} tests of this table. Random: "
-        "the random split into as many branches, its partitions averaged in each seed."
+        "the random split into as many branches, with the method's own training and merge where it is among the methods; its "
+        "partitions are averaged in each seed."
     )
 
 

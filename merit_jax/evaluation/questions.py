@@ -31,20 +31,51 @@ def question_ids(records: Sequence[Record]) -> list[str]:
     seen: Counter[str] = Counter()
     ids = []
     for record in records:
-        content = [[_plain(message, record.where) for message in record.messages], record.options, record.facts]
-        digest = fingerprint(content)[:DIGITS]
+        digest = fingerprint(_content(record))[:DIGITS]
         seen[digest] += 1
         ids.append(digest if seen[digest] == 1 else f"{digest}-{seen[digest]}")
     return ids
 
 
-def _plain(value: Any, where: str) -> Any:
-    """Returns a part of a message as JSON values, with an image's digest in its place."""
+def repeats(records: Sequence[Record]) -> list[list[int]]:
+    """Returns the places of every different question, in the order in which they first occur.
+
+    Images are read only where the words of records are the same.
+
+    Raises:
+        ValueError: Such an image cannot be read.
+
+    Examples:
+        >>> record = Record(({"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}), None, "a.jsonl:1")
+        >>> repeats([record, record._replace(facts=("4",)), record._replace(where="b.jsonl:7")])
+        [[0, 2], [1]]
+    """
+    found = []
+    for places in _grouped(records, range(len(records)), images=False):
+        found += _grouped(records, places, images=True) if len(places) > 1 else [places]
+    return sorted(found)
+
+
+def _grouped(records: Sequence[Record], places: Sequence[int], *, images: bool) -> list[list[int]]:
+    found: dict[str, list[int]] = {}
+    for place in places:
+        found.setdefault(fingerprint(_content(records[place], images=images)), []).append(place)
+    return list(found.values())
+
+
+def _content(record: Record, *, images: bool = True) -> list[Any]:
+    """Returns all of a question as JSON values."""
+    messages = [_plain(message, record.where, images=images) for message in record.messages]
+    return [messages, record.options, record.facts]
+
+
+def _plain(value: Any, where: str, *, images: bool) -> Any:
+    """Returns a part of a message as JSON values, with an image's digest in its place, or nothing."""
     if isinstance(value, Mapping):
         if value.get("type") == "image" and value.keys() & {"path", "bytes"}:
-            return {"type": "image", "sha256": hashlib.sha256(_image(value, where)).hexdigest()}
-        return {key: _plain(part, where) for key, part in value.items()}
-    return [_plain(part, where) for part in value] if isinstance(value, list | tuple) else value
+            return {"type": "image", "sha256": hashlib.sha256(_image(value, where)).hexdigest() if images else ""}
+        return {key: _plain(part, where, images=images) for key, part in value.items()}
+    return [_plain(part, where, images=images) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _image(part: Mapping[str, Any], where: str) -> bytes:

@@ -13,6 +13,7 @@ from merit_jax.core.seeds import fold
 from merit_jax.core.types import Record
 from merit_jax.data.manifest import read_manifest
 from merit_jax.data.mixture import entry_digest, read_entry, sample
+from merit_jax.evaluation.questions import repeats
 
 Half = Literal["all", "choosing", "reporting"]
 """A part of a suite: scales are chosen on one half of its records and reported on the other."""
@@ -44,8 +45,9 @@ def draw_records(
 ) -> dict[str, list[Record]]:
     """Samples the records of a half of every suite.
 
-    A suite is split by its name alone, so that its halves are the same for every seed, model and run. The reporting half is the
-    larger one where the number of records is odd.
+    A suite is split by its name alone, so that its halves are the same for every seed, model and run. Records of one question
+    are in one half, so that no scale is chosen on a question that is reported. The reporting half is the larger one where the
+    number of records is odd, or repeated questions leave no other way.
 
     Args:
         suites: Name -> all records, as `load_suites` gives them.
@@ -66,14 +68,18 @@ def _half(name: str, records: list[Record], half: Half) -> list[Record]:
     """Returns the records of a half, in file order."""
     if half == "all":
         return records
-    if len(records) < 2:
+    questions = repeats(records)
+    if len(questions) < 2:
+        same = ", all of one question" * (len(records) > 1)
         raise ValueError(
-            f"suite {name!r} has {len(records)} record, and frontier.scales needs 2: one half of a suite chooses scales, the "
-            "other is reported; add records, or leave the suite out of evaluate.suites"
+            f"suite {name!r} has {len(records)} record{'s' * (len(records) > 1)}{same}, and frontier.scales needs 2 questions: "
+            "one half of a suite chooses scales, the other is reported; add records, or leave the suite out of evaluate.suites"
         )
-    order = np.random.default_rng(fold(0, "half", name)).permutation(len(records))
-    count = len(records) // 2
-    return [records[i] for i in np.sort(order[:count] if half == "choosing" else order[count:])]
+    choosing: set[int] = set()
+    for place in np.random.default_rng(fold(0, "half", name)).permutation(len(questions)):
+        if len(choosing) + len(questions[place]) <= len(records) // 2:
+            choosing.update(questions[place])
+    return [record for place, record in enumerate(records) if (place in choosing) == (half == "choosing")]
 
 
 def suite_digests(path: str) -> dict[str, str]:

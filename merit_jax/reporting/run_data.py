@@ -11,7 +11,7 @@ from merit_jax.reporting.figures import Number
 from merit_jax.training.metrics_log import read_metrics
 from merit_jax.workdir.artifacts import read_arrays, read_json
 from merit_jax.workdir.paths import DIAGNOSTICS, Workdir
-from merit_jax.workdir.scores import read_evaluation, read_frontier
+from merit_jax.workdir.scores import current_frontier, read_evaluation
 from merit_jax.workdir.version import refuse_older
 
 
@@ -70,7 +70,7 @@ class Artifacts(NamedTuple):
         models: Name -> scores, theta0 first.
         half: The records of each suite that the scores are of: "all", or "reporting".
         retained: Patterns of the suites of old skills.
-        frontier: `frontier.json`.
+        frontier: `frontier.json`, as far as it is of the same records and models as `models`.
         times: Stage -> seconds.
         diagnosed: Diagnostic -> seconds.
         projection: Model -> cosines of its way from theta0 with every dataset's descent direction.
@@ -166,7 +166,7 @@ def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:
         models=evaluation.get("models", {}),
         half=evaluation.get("inputs", {}).get("half", "all"),
         retained=evaluation.get("inputs", {}).get("evaluate", {}).get("retained", ()),
-        frontier=read_frontier(workdir) if workdir.frontier.exists() else None,
+        frontier=current_frontier(workdir),
         times=_json(workdir.times) or {},
         diagnosed={name: content["seconds"] for name, content in diagnostics.items()},
         projection=(_json(workdir.projection) or {}).get("cosines", {}),

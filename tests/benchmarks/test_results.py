@@ -9,9 +9,11 @@ import pytest
 from benchmarks import results
 from benchmarks.results import END, Study
 
+PRINTS = ("python -c \"print('| a |')\"",)
+
 
 def test_the_time_is_told_before_anything_starts(tmp_path):
-    studies = {"short": Study(("python -c pass",), minutes=5), "long": Study(("python -c pass",), minutes=60)}
+    studies = {"short": Study(PRINTS, minutes=5), "long": Study(PRINTS, minutes=60)}
     assert results.announce(studies, tmp_path).splitlines()[0] == "2 of 2 studies to do, about 65 min on two CPU cores:"
     results.run("long", studies["long"], tmp_path)
     said = results.announce(studies, tmp_path)
@@ -31,6 +33,27 @@ def test_a_command_that_fails_is_named_and_leaves_no_table(tmp_path):
     with pytest.raises(RuntimeError, match="study broken stopped at: python -c 'raise SystemExit"):
         results.run("broken", Study(("python -c 'raise SystemExit(3)'",), 1), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("left", [None, "missing.md", "empty.md"])
+def test_a_study_without_a_table_is_not_finished(tmp_path, left):
+    (tmp_path / "empty.md").write_text("nothing\n")
+    study = Study(("python -c \"print('nothing')\"",), 1, left and tmp_path / left)
+    with pytest.raises(RuntimeError, match="study without has no table: python -c"):
+        results.run("without", study, tmp_path)
+    assert "without: about 1 min" in results.announce({"without": study}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(RuntimeError("study a stopped"), "study a stopped"), (KeyboardInterrupt, "goes on")]
+)
+def test_a_stop_is_told_in_a_sentence(monkeypatch, error, said):
+    def stop(*_):
+        raise error
+
+    monkeypatch.setattr(results, "run", stop)
+    with pytest.raises(SystemExit, match=said):
+        results.main(["--only", "fidelity"])
 
 
 def test_tables_are_placed_between_their_markers_alone():

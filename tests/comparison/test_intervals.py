@@ -131,6 +131,19 @@ def test_without_anything_in_common_there_is_no_interval():
     assert bootstrap_interval(ours, ours) is None, "some draws have no answer at all"
 
 
+def test_rare_samples_without_an_answer_do_not_cost_the_interval():
+    """Two seeds of one suite with 5 of 8 questions each, 2 in common: some draws have none of the questions of their seed."""
+    matrix = np.random.default_rng(0).random((2, 8))
+    matrix[0, 5:] = matrix[1, :3] = np.nan
+    weights = [np.random.default_rng(1).multinomial(size, np.full(size, 1 / size), 200_000) for size in matrix.shape]
+    known = np.isfinite(matrix)
+    there = np.einsum("bn,nq,bq->b", weights[0], known, weights[1])
+    means = np.einsum("bn,nq,bq->b", weights[0], np.nan_to_num(matrix), weights[1])[there > 0] / there[there > 0]
+    assert 0 < np.mean(there == 0) < intervals.WITHOUT
+    found = bootstrap_interval(answers(matrix), zeros(matrix))
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])), abs=0.01)
+
+
 def test_it_is_the_same_each_time_and_whatever_else_is_compared():
     rng = np.random.default_rng(0)
     matrices = [rng.random((3, 20)), rng.random((3, 20)), rng.random((2, 20)), rng.random((3, 7))]

@@ -52,6 +52,12 @@ def test_p_is_exact_with_ties_and_equal_scores(differences):
     assert paired(by_seed(ours), by_seed(theirs)).p == pytest.approx(enumerated(differences))
 
 
+@pytest.mark.parametrize("zeros", [1, 6])
+def test_p_is_exact_with_many_seeds_of_which_some_are_equal(zeros):
+    differences = [0.0] * zeros + [0.01 * (i + 1) * (-1) ** (i % 3 == 0) for i in range(14)]
+    assert paired(by_seed(differences), by_seed([0.0] * len(differences))).p == pytest.approx(enumerated(differences))
+
+
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_the_least_p_is_two_to_the_minus_n_and_that_of_no_difference_one(n):
     ours = by_seed(0.5 + 0.01 * i for i in range(n))

@@ -103,3 +103,22 @@ def test_a_bad_record_of_a_suite_is_named(files):
         file.write('{"inputs": "?"}\n')
     with pytest.raises(ValueError, match=r"two\.jsonl:41: "):
         places(files)
+
+
+def test_a_question_that_occurs_again_is_in_one_half(files):
+    """Of 40 records, 20 are of one question and 5 of another; the others are the same as they were without them."""
+    again = [("same", 0)] * 20 + [("twice", 1)] * 5 + [(f"own {i}", i) for i in range(2, 17)]
+    for name in "abcdefgh":
+        rows = [{"inputs": text, "targets": str(place)} for text, place in again]
+        world.write_rows(files / f"{name}.jsonl", rows)
+        choosing, reporting = (places(files, f"{name}.jsonl", half=half)[name] for half in ("choosing", "reporting"))
+        assert not set(choosing) & set(reporting)
+        assert sorted(choosing + reporting) == sorted(place for _, place in again)
+        assert 15 <= len(choosing) <= 20 <= len(reporting)
+
+
+def test_a_suite_of_one_question_cannot_be_halved(files):
+    world.write_rows(files / "few.jsonl", [{"inputs": "?", "targets": "0"}] * 4)
+    expected = r"suite 'few' has 4 records, all of one question, and frontier\.scales needs 2 questions"
+    with pytest.raises(ValueError, match=expected):
+        places(files, half="choosing")

@@ -1,12 +1,13 @@
 """Scores are read as they were written; those of an earlier version are refused in one sentence."""
 
 import copy
+import json
 
 import pytest
 
 from merit_jax.workdir.artifacts import write_json
 from merit_jax.workdir.paths import Workdir
-from merit_jax.workdir.scores import read_evaluation, read_frontier
+from merit_jax.workdir.scores import current_frontier, read_evaluation, read_frontier
 from tests.support import example_workdir
 
 
@@ -50,6 +51,62 @@ def test_a_frontier_without_halves_names_the_command(workdir, key):
         read_frontier(workdir)
 
 
+@pytest.mark.parametrize("content", [{}, [], None, {"models": []}, {"models": {"theta0": 1}}])
+def test_a_file_without_models_is_named(workdir, content):
+    for path, read in ((workdir.evaluation, read_evaluation), (workdir.frontier, read_frontier)):
+        path.write_text(json.dumps(content))
+        with pytest.raises(
+            ValueError, match=rf"{path.name} has no scores of models; delete it and run its stage again"
+        ):
+            read(workdir)
+
+
 def test_a_missing_file_is_named(workdir):
     with pytest.raises(ValueError, match=r"frontier\.json is missing"):
         read_frontier(workdir)
+
+
+SETTINGS = {"text": {"seed": 0}, "suites": {"ocr": "abc"}}
+
+
+@pytest.fixture
+def scored(workdir):
+    """Writes both files with changes to the evaluation, and reads the frontier that goes with it."""
+
+    def read(inputs=(), settings=(), merged=()):
+        evaluation, frontier = example_workdir.evaluation(), example_workdir.frontier()
+        evaluation["inputs"] |= {**SETTINGS, **dict(inputs)}
+        evaluation["inputs"]["evaluate"] |= {"max_suite_records": 60, **dict(settings)}
+        evaluation["models"]["merged"] |= dict(merged)
+        frontier["inputs"] |= {**SETTINGS, "retained": ["desc*"], "max_suite_records": 60}
+        write_json(workdir.evaluation, evaluation)
+        write_json(workdir.frontier, frontier)
+        return current_frontier(workdir)
+
+    return read
+
+
+def test_a_frontier_goes_with_the_evaluation_of_its_records(scored, workdir):
+    assert scored()["models"] == example_workdir.frontier()["models"]
+    workdir.evaluation.unlink()
+    assert current_frontier(workdir)["models"] == example_workdir.frontier()["models"]
+    workdir.frontier.unlink()
+    assert current_frontier(workdir) is None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "settings"),
+    [
+        ({"half": "all"}, {}),
+        ({"text": {"seed": 1}}, {}),
+        ({"suites": {"ocr": "abd"}}, {}),
+        ({}, {"max_suite_records": 50}),
+        ({}, {"retained": ["ocr"]}),
+    ],
+)
+def test_a_frontier_that_was_left_behind_by_scores_on_other_records_is_not_shown(scored, inputs, settings):
+    assert scored(inputs, settings) is None
+
+
+def test_a_model_that_has_been_merged_anew_since_has_no_frontier(scored):
+    assert scored(merged={"inputs": {"method": "ties"}})["models"].keys() == {*example_workdir.MODELS} - {"merged"}

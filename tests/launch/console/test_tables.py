@@ -61,6 +61,12 @@ def test_suites_are_lines_and_models_columns(workdir):
     }
 
 
+def test_scores_of_nought_are_shown(workdir):
+    write_json(workdir.evaluation, evaluation({"theta0": entry((0.8, 0.0), 0.0, retained=0.8, skill=0.0)}))
+    found = cells(shown(tables.print_evaluation, workdir))
+    assert (found["skill suites"], found["distance from theta0"]) == (["", "0.0"], ["", "0.000"])
+
+
 def test_the_half_that_is_reported_is_named(workdir):
     write_json(workdir.evaluation, evaluation({"theta0": entry((0.8, 0.2), 0.0)}, "reporting"))
     printed = " ".join(shown(tables.print_evaluation, workdir).split())

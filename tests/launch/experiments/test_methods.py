@@ -52,6 +52,22 @@ def test_a_method_that_is_listed_twice_is_one(config):
     assert list(plan_comparison(config, ["joint", "random2", "joint"], ROOT).merged) == ["joint", "random2"]
 
 
+def test_a_method_is_compared_with_any_partition_of_the_random_split_into_as_many_branches(config):
+    found = runner.plans(plan_comparison(config, ["merit2d", "merit1d", "random4:partition.seed=3"], ROOT), ())
+    assert list(found) == ["theta0", "merit2d", "merit1d", "random4"]
+    assert [plan.random for plan in found.values()] == [None, "random4", None, None]
+
+
+def test_a_method_is_compared_with_the_random_split_of_its_own_training_and_merge(config):
+    long, ties = "merit2d:train.epochs=4", "merit2d:merge.method=ties"
+    listed = ["merit2d", long, ties, "random4", "random4:train.epochs=4", "random4:partition.seed=1,train.epochs=4"]
+    found = runner.plans(plan_comparison(config, listed, ROOT), listed[1:2])
+    rivals = [found[name].random for name in ("merit2d", long, ties, "random4", "random4:train.epochs=4")]
+    assert rivals == ["random4", "random4:train.epochs=4", "random4", None, None]
+    found = runner.plans(plan_comparison(config, [*listed, "random4:merge.method=ties"], ROOT), ())
+    assert found[ties].random == "random4:merge.method=ties"
+
+
 @pytest.mark.parametrize(
     ("spec", "methods", "training"),
     [

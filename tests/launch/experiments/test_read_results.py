@@ -103,6 +103,12 @@ def test_a_run_has_the_chosen_scale_and_its_scores_there(read):
     )
 
 
+def test_a_frontier_of_other_records_than_the_scores_is_left_out(read):
+    found = read({**EVALUATION, "inputs": {"half": "all"}}, FRONTIER)
+    assert [run.kept_skill for run in found.values()] == [None] * 3
+    assert found["joint"].mean == 0.625
+
+
 def test_without_suites_the_answers_are_of_the_datasets(read):
     models = {
         name: {"datasets": scored(new=[1.0, 0.0, 0.0]), "mean": {"accuracy": 1 / 3, "loss": 2.0}, "displacement": 1.0}
