@@ -16,8 +16,8 @@ from launch.console import app
 from launch.wiring import open_run
 from merit_jax.core.progress import bar
 from merit_jax.core.types import Dataset, Image, ImageReader, Record
-from merit_jax.data.chat_template import images_of
-from merit_jax.data.duplicates import content_digest
+from merit_jax.data.chat_template import encode, images_of
+from merit_jax.data.duplicates import content_digest, files_mark, first_with_a_mark
 from merit_jax.data.manifest import read_manifest
 from merit_jax.data.mixture import Limits, read_dataset
 from models.pretrained.processor import load_processor
@@ -39,6 +39,8 @@ class Counts(NamedTuple):
         tokens: Training tokens.
         truncated: Training rows truncated at the maximum length.
         content: Digest of the training examples in any order, equal for duplicates.
+        marks: That digest, and those of the files, and of training and held-out examples together: copies of the same data, which
+            hold out or draw others of their examples, have one in common.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Counts(NamedTuple):
     tokens: int
     truncated: int
     content: str
+    marks: tuple[str, ...]
 
 
 class ImageCheck:
@@ -110,35 +113,49 @@ def validate(
         for entry in entries:
             try:
                 found = read_dataset(entry, tokenizer, Limits(max_length), seed=seed, on_error=errors.append, keep=keep)
-                counts.append(count(found))
+                counts.append(count(found, tokenizer, max_length))
             except ValueError as error:
                 errors.append(error)
             progress.update()
     return sorted(counts), errors
 
 
-def count(dataset: Dataset) -> Counts:
-    """Counts the rows, images and tokens of a dataset."""
+def count(dataset: Dataset, tokenizer: Any, max_length: int) -> Counts:
+    """Counts the rows, images and tokens of a dataset, whose held-out records are encoded once more."""
     report = dataset.report
     images = sum(len(example.images) for example in dataset.train)
     sizes = (report.rows, len(dataset.held_out), images, report.tokens, report.total_tokens, report.truncated)
-    return Counts(dataset.name, *sizes, content_digest(dataset.train))
+    held_out = [encode(tokenizer, r.messages, max_length, where=r.where)[0] for r in dataset.held_out]
+    content = content_digest(dataset.train)
+    marks = (content, *files_mark(dataset), content_digest([*dataset.train, *held_out]))
+    return Counts(dataset.name, *sizes, content, marks)
 
 
 def duplicates(counts: Sequence[Counts]) -> list[tuple[Counts, ...]]:
-    """Lists the datasets that have the same training examples, in any order, by groups."""
-    groups: dict[str, list[Counts]] = {}
-    for each in counts:
-        groups.setdefault(each.content, []).append(each)
-    return [tuple(group) for group in groups.values() if len(group) > 1 and group[0].rows]
+    """Lists the datasets that have the same training examples, in any order, or are copies of the same data, by groups."""
+    present = [each for each in counts if each.rows]
+    groups: dict[int, list[Counts]] = {}
+    for each, first in zip(present, first_with_a_mark([each.marks for each in present]), strict=True):
+        groups.setdefault(first, []).append(each)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def duplicate_note(group: Sequence[Counts]) -> str:
+    """Returns the sentence on a group of `duplicates`."""
+    names = " and ".join(each.name for each in group)
+    if len({each.content for each in group}) == 1:
+        said = f"{names} have the same {group[0].rows:,} training examples, which count once for each"
+    else:
+        said = f"{names} are copies of the same data, each with training examples of its own: one may train on what another tests"
+    return f"{said}; leave all but one out unless you mean that"
 
 
 def table(counts: Sequence[Counts]) -> Table:
     """Makes a table of the counts per dataset and in all."""
     result = Table(Column("dataset", overflow="fold"), *COLUMNS, show_footer=True)
-    for name, *row, _ in counts:
+    for name, *row, _, _ in counts:
         result.add_row(escape(name), *(f"{number:,}" for number in row))
-    totals = [sum(column) for column in zip(*(row[1:-1] for row in counts), strict=True)] or [0] * len(COLUMNS)
+    totals = [sum(column) for column in zip(*(row[1:-2] for row in counts), strict=True)] or [0] * len(COLUMNS)
     footers = (f"{len(counts)} datasets", *(f"{total:,}" for total in totals))
     for column, footer in zip(result.columns, footers, strict=True):
         column.footer = footer
@@ -151,9 +168,7 @@ def print_findings(counts: Sequence[Counts], errors: Sequence[ValueError], max_b
     console = Console(soft_wrap=True)
     console.print(table(counts))
     for group in duplicates(counts):
-        names = " and ".join(each.name for each in group)
-        said = f"{names} have the same {group[0].rows:,} training examples, which count once for each; leave all but one out"
-        console.print(f"{said} unless you mean that", style="yellow", markup=False, highlight=False)
+        console.print(duplicate_note(group), style="yellow", markup=False, highlight=False)
     for error in errors[:max_bad]:
         console.print(str(error), style="red", markup=False, highlight=False)
     if errors:

@@ -84,6 +84,7 @@ class PlanInputs:
             self._loss,
             row,
             tuple(REMAT),
+            train.average,
         )
 
     def _loss(self, remat: str, mesh: Mesh | None) -> LossFn:

@@ -1,12 +1,14 @@
 """Datasets with the same examples, whatever their files are called, in whichever order or format they have them."""
 
 import hashlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from etils import epath
 
-from merit_jax.core.types import Example, Image
+from merit_jax.core.types import Dataset, Example, Image
+from merit_jax.data.token_cache import as_table
 from merit_jax.workdir.checksums import file_checksum
 
 
@@ -29,6 +31,44 @@ def content_digest(examples: Iterable[Example]) -> str:
     """
     rows = sorted(_row_digest(example) for example in examples)
     return hashlib.sha256(b"".join(rows)).hexdigest()
+
+
+def content_marks(datasets: Sequence[Dataset]) -> list[tuple[str, ...]]:
+    """Returns marks of each dataset, of which duplicates have one in common, for `first_with_a_mark`.
+
+    One is the digest of its files, which copies of a file share even where each is sampled, or split from held-out rows, in its
+    own way; not where there are images, which may be others of the same names. The other is that of its training examples, taken
+    where another dataset has as many examples and tokens.
+    """
+    sizes = [dataset.report[2:] for dataset in datasets]
+    number = Counter(sizes)
+    return [
+        (*files_mark(dataset), *([content_digest(dataset.train)] if number[size] > 1 else []))
+        for dataset, size in zip(datasets, sizes, strict=True)
+    ]
+
+
+def files_mark(dataset: Dataset) -> tuple[str, ...]:
+    """Returns the digest of a dataset's files; nothing where they name images."""
+    return () if as_table(dataset.train).images else (dataset.report.digest,)
+
+
+def first_with_a_mark(marks: Sequence[Iterable[str]]) -> list[int]:
+    """Returns, for each of several things, the first one that has a mark in common with it, directly or through others.
+
+    Examples:
+        >>> first_with_a_mark([("a",), ("b",), ("c", "a"), ("b", "d"), ("e",)])
+        [0, 1, 0, 1, 4]
+        >>> first_with_a_mark([("a",), ("b",), ("a", "b")])
+        [0, 0, 0]
+    """
+    first, owner = list(range(len(marks))), dict[str, int]()
+    for index, own in enumerate(marks):
+        joined = {index, *(first[owner[mark]] for mark in own if mark in owner)}
+        if len(joined) > 1:
+            first = [min(joined) if known in joined else known for known in first]
+        owner |= {mark: index for mark in own if mark not in owner}
+    return first
 
 
 def _row_digest(example: Example) -> bytes:

@@ -9,17 +9,23 @@ import numpy as np
 from jax.sharding import Mesh
 
 from merit_jax import conflict
+from merit_jax.data.duplicates import content_marks, first_with_a_mark
 from merit_jax.gradients.store import GradientStore, StoredRow
 from merit_jax.pipeline.estimate_gradients import stored_gradients
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import ExtendableStage
 from merit_jax.workdir.artifact_types import ArrayArtifact
-from merit_jax.workdir.artifacts import read_arrays
+from merit_jax.workdir.artifacts import differences, plain, read_arrays, read_inputs
 
 log = logging.getLogger("merit_jax")
 
 AXES = 3
 """Principal axes kept at least, for the report, if there are so many; the split uses the first log2 K of them."""
+
+COPIES = (
+    "datasets %s are copies of the same data (the same files, or the same training examples). Their gradients, each of examples "
+    "of its own, differ a little; leave all but one out unless you mean to count their examples again"
+)
 
 SAME_GRADIENT = (
     "datasets %s have the same gradient at theta0 (cosine 1 to 1e-6): they have the same examples, or nearly so. The split "
@@ -54,8 +60,11 @@ def _measure(run: Run, inputs: Mapping[str, Any], part: Mapping[str, np.ndarray]
         unit = unit_rows(run)
         axes = conflict.axes_of_rows(unit, rank)
         arrays["same_as"] = conflict.duplicates_of_rows(unit)
+    alike = conflict.repeated(arrays["same_as"], names)
+    marks = [(f"gradient {i}", *marks) for i, marks in zip(arrays["same_as"], content_marks(run.datasets), strict=True)]
+    arrays["same_as"] = np.array(first_with_a_mark(marks), np.int32)
     for group in conflict.repeated(arrays["same_as"], names):
-        log.warning(SAME_GRADIENT, " and ".join(group))
+        log.warning(SAME_GRADIENT if group in alike else COPIES, " and ".join(group))
     return {**arrays, **axes._asdict()}
 
 
@@ -65,15 +74,29 @@ measure_conflict = ExtendableStage(
 """Measures the similarities of the datasets' gradients and their principal axes."""
 
 
+def conflict_inputs(run: Run) -> Mapping[str, Any]:
+    """Reads what `conflict.npz` was made from.
+
+    Raises:
+        ValueError: The file is missing or damaged, or was made from other gradients or datasets than the run's.
+    """
+    recorded, inputs = read_inputs(run.workdir.conflict), plain(_inputs(run))
+    if recorded != inputs:
+        changes = "; ".join(differences(recorded, inputs))
+        raise ValueError(
+            f"{run.workdir.conflict} was made from other inputs: {changes}; run --stages=gradients,conflict first"
+        )
+    return recorded
+
+
 def load_conflict(run: Run) -> tuple[np.ndarray | None, np.ndarray]:
     """Reads (similarity f32[T, T] or None where it was too large, scores f32[T, axes]) of the mixture.
 
     Raises:
-        ValueError: The file is missing or is about other datasets.
+        ValueError: The file is missing, or was made from other gradients or datasets than the run's.
     """
+    conflict_inputs(run)
     arrays = read_arrays(run.workdir.conflict)
-    if arrays["names"].tolist() != run.names:
-        raise ValueError(f"{run.workdir.conflict} is about other datasets; run --stages=gradients,conflict first")
     return arrays.get("similarity"), arrays["scores"]
 
 

@@ -10,11 +10,11 @@ from merit_jax.core.seeds import fold
 from merit_jax.core.types import Branch
 from merit_jax.gradients.store import GradientStore
 from merit_jax.partition import ASSIGNMENTS, PARTITIONERS, Partition, from_groups, make_partition, uses_gradients
-from merit_jax.pipeline.measure_conflict import load_conflict, unit_rows
+from merit_jax.pipeline.measure_conflict import conflict_inputs, load_conflict, unit_rows
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import Stage
 from merit_jax.workdir.artifact_types import JsonArtifact
-from merit_jax.workdir.artifacts import read_inputs, read_json
+from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.checksums import fingerprint
 
 log = logging.getLogger("merit_jax")
@@ -42,7 +42,7 @@ def _inputs(run: Run) -> dict[str, Any]:
         **({"representation": representation} if by_conflict and representation != PAPER else {}),
         "text": run.text_inputs,
         "datasets": run.digests(),
-        "conflict": fingerprint(read_inputs(run.workdir.conflict)) if by_conflict else None,
+        "conflict": fingerprint(conflict_inputs(run)) if by_conflict else None,
     }
 
 

@@ -11,10 +11,11 @@ from merit_jax.core.types import LeafReader
 from merit_jax.gradients.compressor import Compressor
 from merit_jax.gradients.store import GradientStore, StoredRow
 from merit_jax.pipeline.estimate_gradients import compressor
+from merit_jax.pipeline.measure_conflict import conflict_inputs
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import Stage
 from merit_jax.workdir.artifact_types import JsonArtifact
-from merit_jax.workdir.artifacts import read_inputs, read_json
+from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import MERGED, THETA0
 
@@ -26,8 +27,7 @@ def _applies(run: Run) -> bool:
 
 
 def _inputs(run: Run) -> dict[str, Any]:
-    found = run.workdir
-    return {"merge": read_json(found.merge_record)["inputs"], "conflict": fingerprint(read_inputs(found.conflict))}
+    return {"merge": read_json(run.workdir.merge_record)["inputs"], "conflict": fingerprint(conflict_inputs(run))}
 
 
 def _project(run: Run) -> dict[str, Any]:

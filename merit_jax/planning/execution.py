@@ -64,8 +64,9 @@ class TrainingTask(NamedTuple):
         trainable: Regular expressions over parameter paths.
         optimizer: The optimizer.
         loss: (remat, mesh, or None where there are no devices) -> the loss.
-        policies: Values of `model.remat`, from nothing recomputed to most.
         row: Shapes and types of one row of a batch.
+        policies: Values of `model.remat`, from nothing recomputed to most.
+        average: What the loss of a step averages over, as `train.average` names it.
     """
 
     abstract: Any
@@ -75,6 +76,7 @@ class TrainingTask(NamedTuple):
     loss: Callable[[str, Mesh | None], LossFn]
     row: Batch
     policies: tuple[str, ...]
+    average: str = "token"
 
 
 def text_row(length: int, images: Any = None) -> Batch:

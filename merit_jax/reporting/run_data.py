@@ -24,7 +24,7 @@ class Conflict(NamedTuple):
         scores: Place of every dataset along each axis, f32[T, r].
         explained: Share of the variance along each axis.
         components: The axes, f32[T, r].
-        repeated: Names of datasets whose gradients are the same, by groups; empty too where the file does not say.
+        repeated: Names of datasets that are duplicates, by groups; empty too where the file does not say.
     """
 
     names: tuple[str, ...]

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from merit_jax.gradients.compression import make_compressor
 from merit_jax.gradients.compressor import Concatenated, leaf_shardings
 from merit_jax.gradients.count_sketch import CountSketch
 from merit_jax.gradients.estimate import _reducer, _stacked
@@ -29,3 +30,15 @@ def test_several_are_taken_one_after_the_other():
     np.testing.assert_allclose(row, np.concatenate([part(leaves) for part in parts]), rtol=1e-5, atol=1e-6)
     assert Concatenated(parts).size(leaf_shardings(leaves)) == len(row)
     assert Concatenated(parts).definition.count(";") == 2
+
+
+@pytest.mark.parametrize(("name", "key"), [("stride", "gradients.stride"), ("countsketch", "gradients.width")])
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_setting_below_one_is_refused_with_its_key(name, key, value):
+    with pytest.raises(ValueError, match=f"{key} = {value}; expected 1 or more"):
+        make_compressor(name, stride=value, width=value)
+
+
+def test_the_setting_of_the_other_compressor_does_not_matter():
+    assert make_compressor("stride", stride=2, width=0) == Stride(2)
+    assert make_compressor("countsketch", stride=0, width=8) == CountSketch(8)

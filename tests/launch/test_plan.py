@@ -70,6 +70,13 @@ def world_config(path):
     return config
 
 
+@pytest.mark.parametrize("average", ["token", "example"])
+def test_the_average_of_training_is_planned(average):
+    config = world_config("SmolLM2-135M-Instruct")
+    config.train.average = average
+    assert PlanInputs(config, "bfloat16").task().average == average
+
+
 def test_a_model_without_a_config_is_refused_and_the_shipped_ones_are_named():
     with pytest.raises(ValueError, match=r"there is no nothing/config.json.*Qwen2.5-VL-3B-Instruct"):
         open_config("nothing")
@@ -84,7 +91,7 @@ def test_a_plan_of_a_published_model_adds_up():
     assert joint.tokens == 1000 * 24 * 256
     decoder = 3_085_938_688
     assert joint.storage == 4 * decoder
-    assert work["gradients"].storage == pytest.approx(136 * 4 * decoder / 5, rel=0.01)
+    assert work["gradients"].storage == 136 * 4 * 2**18
     assert joint.flops > 6 * (decoder - 151936 * 2048) * joint.tokens
     assert result.between.merit == 4 * joint.storage
     assert result.between.joint == 1000 * 2 * 3 * joint.storage
@@ -96,6 +103,11 @@ def test_a_plan_of_a_published_model_adds_up():
     held = result.configured.resident
     assert held.trainable + held.frozen == pytest.approx(4 * 3_754_622_976 / 8, rel=0.01)
     assert held.optimizer == pytest.approx(2 * held.trainable, rel=0.01)
+
+
+def test_the_papers_stride_stores_a_fifth_of_each_gradient():
+    work = {stage.name: stage for stage in planned(**{"gradients.reduction": "stride"}).stages}
+    assert work["gradients"].storage == pytest.approx(136 * 4 * 3_085_938_688 / 5, rel=0.01)
 
 
 def test_an_impossible_execution_leads_to_the_nearest_possible_one():

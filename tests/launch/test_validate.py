@@ -128,6 +128,47 @@ def test_datasets_with_the_same_rows_are_named_whatever_their_files_and_formats(
     )
 
 
+@pytest.mark.parametrize("option", [{"held_out": 0.25}, {"num_samples": 6}])
+def test_copies_that_hold_out_or_draw_others_of_their_examples_are_named(tmp_path, capsys, option):
+    rows = [{"inputs": f"q{i}", "targets": "yes"} for i in range(12)]
+    lines = [json.dumps(row) + "\n" for row in rows]
+    others = [line.replace("yes", "no") for line in lines]
+    for name, content in {"a": lines, "b": lines, "c": others}.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(content))
+    manifest = {name: {"file_name": f"{name}.jsonl", **option} for name in "abc"}
+    (tmp_path / "mixture.json").write_text(json.dumps(manifest))
+    found = validate.validate(f"{tmp_path}/mixture.json", tiny_tokenizer(), include=(), max_length=200, seed=0)
+    validate.print_findings(*found, 5)
+    said = capsys.readouterr().out
+    assert "a and b are copies of the same data, each with training examples of its own" in said
+    assert said.count("leave all but one out") == 1
+
+
+def test_a_copy_in_another_order_with_its_own_held_out_rows_is_named(tmp_path):
+    rows = [{"inputs": f"q{i}", "targets": "yes"} for i in range(12)]
+    for name, content in {"a": rows, "b": rows[::-1]}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    manifest = {name: {"file_name": f"{name}.json", "held_out": 3} for name in "ab"}
+    (tmp_path / "mixture.json").write_text(json.dumps(manifest))
+    counts, _ = validate.validate(f"{tmp_path}/mixture.json", tiny_tokenizer(), include=(), max_length=200, seed=0)
+    assert [[each.name for each in group] for group in validate.duplicates(counts)] == [["a", "b"]]
+    assert counts[0].content != counts[1].content
+
+
+def test_the_same_text_with_other_images_of_the_same_names_is_no_copy(tmp_path):
+    processor = load_processor(tiny_vision.folder(tmp_path / "model"))
+    for name, size in (("a", (16, 24)), ("b", (24, 16))):
+        (tmp_path / name).mkdir()
+        tiny_vision.picture(tmp_path / name / "x.png", *size)
+        (tmp_path / name / f"{name}.json").write_text(json.dumps([tiny_vision.llava("x.png")]))
+    counts, errors = validate.validate(
+        f"{tmp_path}/[ab]/*.json", processor.tokenizer, include=(), max_length=400, seed=0, reader=processor.images
+    )
+    assert not errors
+    assert len(counts) == 2
+    assert not validate.duplicates(counts)
+
+
 def test_the_same_images_in_other_files_are_duplicates_and_other_images_are_not(tmp_path):
     processor = load_processor(tiny_vision.folder(tmp_path / "model"))
     good = tiny_vision.picture(tmp_path / "good.png", 16, 24)

@@ -106,6 +106,23 @@ def test_two_identical_datasets_of_four_do_not_stop_the_split(of_rows, formed, c
     assert read_arrays(run.workdir.conflict)["same_as"].tolist() == [0, 1, 1, 3]
 
 
+@pytest.mark.parametrize("reordered", [False, True])
+def test_copies_whose_calibration_examples_differ_are_named(tmp_path, caplog, reordered):
+    world.mixture(tmp_path / "data", ("copy", "first", "last"), rows=20)
+    for part in ("train", "test"):
+        lines = (tmp_path / "data" / f"copy.{part}.jsonl").read_text().splitlines()
+        content = "\n".join(lines[:: -1 if reordered else 1]) + "\n"
+        (tmp_path / "data" / f"other.{part}.jsonl").write_text(content)
+    run = world.run(tmp_path, "run")
+    with caplog.at_level(logging.WARNING, "merit_jax"):
+        run_stages(run, ("gradients", "conflict"))
+    assert "datasets copy and other are copies of the same data" in caplog.text
+    arrays = read_arrays(run.workdir.conflict)
+    assert arrays["names"].tolist() == ["copy", "first", "last", "other"]
+    assert arrays["similarity"][0, 3] < 1 - 1e-3
+    assert arrays["same_as"].tolist() == [0, 1, 2, 0]
+
+
 def test_datasets_that_differ_warn_of_nothing(of_rows, caplog):
     with caplog.at_level(logging.WARNING, "merit_jax"):
         of_rows("merit2d", [0, 1, 2, 3])
@@ -123,4 +140,7 @@ def test_the_report_names_duplicates_and_draws_the_axes_that_exist(of_rows, kind
     root = epath.Path(of_rows("merit2d", kinds).workdir.root)
     found = section(read_artifacts(Workdir(root, root), "run")).parts
     assert [part.name for part in found[2:]] == parts
-    assert "so probably the same examples: copy and first" in found[1].text
+    assert (
+        "Duplicates, which have the same gradient (cosine 1 to within 1e-6), files or training examples: copy and first"
+        in found[1].text
+    )

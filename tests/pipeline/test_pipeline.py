@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from launch.wiring import open_run
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves, OverlayLeaves
 from merit_jax.pipeline.stages import run_stages
-from merit_jax.workdir.artifacts import read_arrays, read_json, write_json
+from merit_jax.workdir.artifacts import read_arrays, read_json, write_arrays, write_json
 from merit_jax.workdir.paths import Workdir
 from models import load_pretrained
 from tests.support import world
@@ -101,6 +102,34 @@ def test_gradients_of_former_coordinates_are_refused_with_a_sentence(finished, t
         run_stages(run, ["gradients"])
     run_stages(dataclasses.replace(run, overwrite=True), ["gradients"])
     assert "coordinates" in read_json(run.workdir.gradient_index)["inputs"]["gradients"]
+
+
+@pytest.mark.parametrize("stage", ["partition", "project"])
+def test_similarities_of_other_gradients_are_refused_by_those_that_read_them(finished, tmp_path, stage):
+    run = world.copied(finished, tmp_path, **{"gradients.examples": 4})
+    shutil.rmtree(run.workdir.gradients)
+    with pytest.raises(
+        ValueError,
+        match=r"conflict\.npz was made from other inputs: .*examples: 8 -> 4; run --stages=gradients,conflict",
+    ):
+        run_stages(run, [stage])
+
+
+def test_similarities_of_former_coordinates_are_refused_by_the_split(finished, tmp_path):
+    run = world.copied(finished, tmp_path)
+    index, arrays = read_json(run.workdir.gradient_index), read_arrays(run.workdir.conflict)
+    inputs = json.loads(str(arrays.pop("inputs")))
+    for gradients in (index["inputs"]["gradients"], inputs["gradients"]["gradients"]):
+        del gradients["coordinates"]
+    write_json(run.workdir.gradient_index, index)
+    write_arrays(run.workdir.conflict, inputs, **arrays)
+    run.workdir.partition.unlink()
+    with pytest.raises(ValueError, match=r"index\.json has gradients of an earlier version"):
+        run_stages(run, ["partition"])
+    overwrite = dataclasses.replace(run, overwrite=True)
+    with pytest.raises(ValueError, match=r"coordinates: nothing -> .*; run --stages=gradients,conflict first"):
+        run_stages(overwrite, ["partition"])
+    run_stages(overwrite, ["gradients", "conflict", "partition"])
 
 
 def test_overwrite_makes_what_changed_again(finished, tmp_path):

@@ -207,6 +207,17 @@ def test_an_unknown_name_lists_the_known_ones(diagnosed):
         run_diagnostics(diagnosed, ["gain", "nonsense"])
 
 
+@pytest.mark.parametrize("name", ["sketch", "calibration"])
+def test_a_result_of_former_coordinates_is_refused(diagnosed, tmp_path, name):
+    run = again(diagnosed, tmp_path)
+    path = run.workdir.root / "diagnostics" / f"{name}.json"
+    content = read_json(path)
+    del content["inputs"]["coordinates"]
+    write_json(path, content)
+    with pytest.raises(ValueError, match=rf"{name}\.json was made from other inputs: coordinates: nothing -> "):
+        run_diagnostics(run, [name])
+
+
 def test_a_changed_key_is_named_and_overwrite_measures_again(diagnosed, tmp_path):
     with pytest.raises(
         ValueError, match=r"perturbation\.json was made from other inputs: sigmas: \[0\.01\] -> \[0\.02\]"

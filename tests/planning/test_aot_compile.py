@@ -1,11 +1,12 @@
 """Compiling for TPUs that are not there; needs libtpu (extra `tpu`)."""
 
+import jax
 import pytest
 
-from merit_jax.planning.aot_compile import compile_step, devices_of
+from merit_jax.planning.aot_compile import compile_step, devices_of, lower_step
 from merit_jax.planning.execution import ExecutionConfig
 from merit_jax.planning.topology import parse_topology
-from tests.support import small_plan
+from tests.support import small_plan, world
 
 
 def test_devices_without_a_compiler_are_refused():
@@ -25,7 +26,16 @@ def test_a_small_step_compiles_for_a_tpu_slice():
     assert found.temporaries > 0
 
 
-def _leaves():
-    import jax
+def test_the_step_is_that_of_the_configured_average():
+    execution, task, mesh = ExecutionConfig(1, 1, 1, 8, 1, "full"), small_plan.task(), world.one_device_mesh()
 
+    def scatters(average):
+        return lower_step(task._replace(average=average), execution, mesh).as_text().count("stablehlo.scatter")
+
+    assert scatters("example") == scatters("token") + 1
+    with pytest.raises(ValueError, match=r"unknown train\.average 'x'; known: example, token"):
+        scatters("x")
+
+
+def _leaves():
     return jax.tree.leaves(small_plan.model().abstract)

@@ -8,11 +8,13 @@ from merit_jax.core.seeds import fold
 from merit_jax.core.types import Batch
 from merit_jax.diagnostics.calibration import Blocks, Calibration, calibration
 from merit_jax.diagnostics.sketch import Sketch, sketch
+from merit_jax.gradients.count_sketch import CountSketch
+from merit_jax.gradients.stride import Stride
 from merit_jax.pipeline.calibration import calibration_batches
 from merit_jax.pipeline.diagnostics.models import theta0
 from merit_jax.pipeline.diagnostics.samples import Sample, block_batches, blocks_of
 from merit_jax.pipeline.diagnostics.task import Counted, DiagnosticTask, NotPossible, Tick, Work
-from merit_jax.pipeline.estimate_gradients import compressor
+from merit_jax.pipeline.estimate_gradients import COORDINATES, compressor
 from merit_jax.pipeline.run import Run
 from merit_jax.workdir.paths import THETA0
 
@@ -80,7 +82,12 @@ def sketch_task(run: Run) -> DiagnosticTask:
             place=lambda batch: _stacked(run, batch),
         )
 
-    settings = {"strides": list(cfg.strides), "widths": list(cfg.widths), "average": options.average}
+    settings = {
+        "strides": list(cfg.strides),
+        "widths": list(cfg.widths),
+        "average": options.average,
+        COORDINATES: [Stride.definition, CountSketch.definition],
+    }
     return DiagnosticTask(
         {**sample.inputs, **settings},
         (Work(1, f"gradient of each of {len(chosen)} datasets", sample.count),),
@@ -96,7 +103,8 @@ def _chosen(run: Run, most: int) -> list[str]:
 
 def _reduction(run: Run) -> dict:
     cfg = run.config.gradients
-    return {key: cfg[key] for key in ("average", "reduction", "stride" if cfg.reduction == "stride" else "width")}
+    keys = ("average", "reduction", "stride" if cfg.reduction == "stride" else "width")
+    return {**{key: cfg[key] for key in keys}, COORDINATES: compressor(run).definition}
 
 
 def _stacked(run: Run, batch: Batch) -> Batch:

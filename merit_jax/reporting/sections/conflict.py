@@ -74,7 +74,7 @@ def _in_words(found: Conflict) -> str:
 
 def _repeated(found: Conflict) -> str:
     groups = "; ".join(" and ".join(group) for group in found.repeated)
-    return f"The same gradient (cosine 1 to within 1e-6), so probably the same examples: {groups}."
+    return f"Duplicates, which have the same gradient (cosine 1 to within 1e-6), files or training examples: {groups}."
 
 
 def similarity_figure(artifacts: Artifacts, found: Conflict, similarity: np.ndarray) -> Figure:
