@@ -89,8 +89,8 @@ STUDIES: Mapping[str, Study] = {
     ),
     "fidelity_smollm2": Study(
         (
-            "python -m benchmarks.study_fidelity --config=configs/smollm2_bigbench.py --config.gradients.examples=8 --seeds=0,1,2 "
-            f"--root={ROOT}/fidelity-smollm2",
+            "python -m benchmarks.study_fidelity --config=configs/smollm2_bigbench.py --config.gradients.examples=8 "
+            f"--seeds=0,1,2 --root={ROOT}/fidelity-smollm2",
         ),
         minutes=30,
     ),
@@ -99,7 +99,7 @@ STUDIES: Mapping[str, Study] = {
             SHAPES,
             f"{COMPARISON} --methods={METHODS} --controls={CONTROLS} --tables=methods --paper=docs/results/paper_3b.json",
         ),
-        minutes=270,
+        minutes=110,
         table=ROOT / "comparison/methods/results.md",
     ),
     "operators": Study(
@@ -107,7 +107,7 @@ STUDIES: Mapping[str, Study] = {
             SHAPES,
             f"{COMPARISON} --methods=joint,random4,{OPERATORS} --tables=operators --paper=docs/results/paper_7b_operators.json",
         ),
-        minutes=75,
+        minutes=50,
         table=ROOT / "comparison/operators/results.md",
     ),
 }
