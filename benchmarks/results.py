@@ -89,7 +89,7 @@ STUDIES: Mapping[str, Study] = {
     ),
     "fidelity_smollm2": Study(
         (
-            "python -m benchmarks.study_fidelity --config=configs/smollm2_bigbench.py --config.gradients.examples=8 "
+            "python -m benchmarks.study_fidelity --config=configs/quickstart_text.py --config.gradients.examples=8 "
             f"--seeds=0,1,2 --root={ROOT}/fidelity-smollm2",
         ),
         minutes=30,
