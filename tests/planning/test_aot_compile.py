@@ -32,7 +32,7 @@ def test_the_step_is_that_of_the_configured_average():
     def scatters(average):
         return lower_step(task._replace(average=average), execution, mesh).as_text().count("stablehlo.scatter")
 
-    assert scatters("example") == scatters("token") + 1
+    assert scatters("example") > scatters("token")
     with pytest.raises(ValueError, match=r"unknown train\.average 'x'; known: example, token"):
         scatters("x")
 
