@@ -64,8 +64,8 @@ def test_a_mistake_is_one_line_that_names_it(finished, tmp_path):
         f"Not a directory: '{tmp_path}/file/run'": [given, f"--workdir={tmp_path}/file/run"],
         "absent: expected a Hugging Face folder": [given, workdir, "--config.model.path=absent"],
         "basin.stages is empty": [given, workdir, "--config.basin.rebuild=True"],
-        "gradients.stride: 5 -> 3": [
-            *(given, f"--workdir={finished.workdir.root}", "--stages=gradients", "--config.gradients.stride=3")
+        "gradients.width: 262144 -> 512": [
+            *(given, f"--workdir={finished.workdir.root}", "--stages=gradients", "--config.gradients.width=512")
         ],
         "mesh data=3": [given, workdir, "--stages=gradients", "--config.mesh.data=3"],
     }
