@@ -25,6 +25,7 @@ from tabulate import tabulate
 from launch.console import app
 from launch.wiring import open_run
 from merit_jax.conflict import principal_axes
+from merit_jax.conflict.blocked_products import inner_products
 from merit_jax.core import tree
 from merit_jax.core.types import Array, Leaves
 from merit_jax.data.bucketing import calibration_examples
@@ -41,9 +42,6 @@ from merit_jax.workdir.artifacts import is_current, read_json, write_json
 from merit_jax.workdir.paths import absolute
 
 FLAGS = flags.FLAGS
-
-BLOCK = 2**20
-"""Coordinates whose products are summed at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +109,7 @@ def _products(run: Run, halves: Sequence[Sequence[Any]]) -> Iterator[Float[np.nd
     every = Concatenated(tuple(COMPRESSORS.values()))
     layout = leaf_shardings(tree.split(run.params, run.config.train.trainable)[0])
     sizes = [part.size(layout) for part in every.parts]
+    labels = [f"{name}, half {half}" for name in run.names for half in (1, 2)]
     rows = gradient_rows(
         run.loss_fn,
         run.params,
@@ -124,14 +123,10 @@ def _products(run: Run, halves: Sequence[Sequence[Any]]) -> Iterator[Float[np.nd
         shape = (len(halves), sum(sizes))
         matrix = np.lib.format.open_memmap(f"{folder}/rows.npy", "w+", np.float32, shape)
         for index, row in enumerate(rows):
-            matrix[index] = checked(row, run.names[index // 2])
+            matrix[index] = checked(row, labels[index])
         ends = np.cumsum([0, *sizes])
         for start, end in itertools.pairwise(ends):
-            total = np.zeros((len(halves), len(halves)))
-            for at in range(start, end, BLOCK):
-                block = matrix[:, at : min(at + BLOCK, end)].astype(np.float64)
-                total += block @ block.T
-            yield total
+            yield inner_products(matrix[:, start:end], np.ones(len(halves))).inner
 
 
 def _cosines(products: Float[np.ndarray, "t t"]) -> Float[np.ndarray, "t t"]:
