@@ -125,7 +125,7 @@ def count(dataset: Dataset, tokenizer: Any, max_length: int) -> Counts:
     report = dataset.report
     images = sum(len(example.images) for example in dataset.train)
     sizes = (report.rows, len(dataset.held_out), images, report.tokens, report.total_tokens, report.truncated)
-    held_out = [encode(tokenizer, r.messages, max_length, where=r.where)[0] for r in dataset.held_out]
+    held_out = [encode(tokenizer, r.messages, max_length, tools=r.tools, where=r.where)[0] for r in dataset.held_out]
     content = content_digest(dataset.train)
     marks = (content, *files_mark(dataset), content_digest([*dataset.train, *held_out]))
     return Counts(dataset.name, *sizes, content, marks)

@@ -30,6 +30,9 @@ class LeafReader(Protocol):
 Image = Mapping[str, Any]
 """One image of a conversation: a content part {"type": "image", "path": ...} or {"type": "image", "bytes": ...}."""
 
+Tools = tuple[Mapping[str, Any], ...]
+"""JSON schemas of functions, as chat templates of `transformers` take them."""
+
 Cache = Any
 """A model's key-value cache: a pytree whose leaves have the sequences on axis 1, behind the layers."""
 
@@ -87,16 +90,19 @@ class Record(NamedTuple):
 
     Attributes:
         messages: OpenAI messages ({"role": ..., "content": ...}); the last one is the assistant's response. Content is text, or,
-            with images, a list of parts: {"type": "text", "text": ...} and `Image`s.
+            with images, a list of parts: {"type": "text", "text": ...} and `Image`s. An assistant's message with "train": False
+            is context, not supervised.
         options: Answer options of a multiple-choice row, else None.
         where: "FILE:LINE" (or "FILE[INDEX]"), for error messages.
         facts: What an open-ended answer should mention, else None.
+        tools: JSON schemas of the functions that the chat template announces, else None.
     """
 
     messages: tuple[Mapping[str, Any], ...]
     options: tuple[str, ...] | None
     where: str
     facts: tuple[str, ...] | None = None
+    tools: Tools | None = None
 
 
 class Example(NamedTuple):

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from merit_jax.core.types import Example, Image
+from merit_jax.core.types import Example, Image, Tools
 from merit_jax.data.template_sandbox import render
 
 Messages = Sequence[Mapping[str, Any]]
@@ -44,13 +44,16 @@ class Tokenizer(Protocol):
         """Renders the messages."""
 
 
-def encode(tokenizer: Any, messages: Messages, max_length: int, *, where: str = "conversation") -> tuple[Example, bool]:
+def encode(
+    tokenizer: Any, messages: Messages, max_length: int, *, tools: Tools | None = None, where: str = "conversation"
+) -> tuple[Example, bool]:
     """Tokenises a conversation and marks the tokens that the assistant produces.
 
     Args:
         tokenizer: A `Tokenizer`.
         messages: OpenAI messages, the last one the assistant's.
         max_length: Tokens to keep; the rest is truncated from the right.
+        tools: Functions that the template announces; None for none.
         where: Name of the record in error messages.
 
     Returns:
@@ -60,8 +63,9 @@ def encode(tokenizer: Any, messages: Messages, max_length: int, *, where: str = 
         ValueError: The template fails, a prompt is no prefix of the conversation, an image's size cannot be read, there are
             images and the tokenizer is a text model's, or no supervised token is left.
     """
-    text, spans = _render_spans(tokenizer, messages, where)
-    tokens, supervised = _tokenize(tokenizer, text[: spans[-1][1]], spans)
+    text, spans = _render_spans(tokenizer, messages, tools, where)
+    trained = [message.get("train", True) for message in messages if message["role"] == "assistant"]
+    tokens, supervised = _tokenize(tokenizer, text[: spans[-1][1]], spans, trained)
     example = Example(tokens[:max_length], supervised[:max_length], images_of(messages))
     example.supervised[:1] = False
     if not example.supervised.any():
@@ -72,25 +76,28 @@ def encode(tokenizer: Any, messages: Messages, max_length: int, *, where: str = 
     return example, len(tokens) > max_length
 
 
-def encode_prompt(tokenizer: Any, messages: Messages, *, where: str = "conversation") -> Int32[np.ndarray, " n"]:
+def encode_prompt(
+    tokenizer: Any, messages: Messages, *, tools: Tools | None = None, where: str = "conversation"
+) -> Int32[np.ndarray, " n"]:
     """Tokenises the prompt of generation: the messages before the response, and the template's generation prompt.
 
     Args:
         tokenizer: A `Tokenizer`.
         messages: OpenAI messages, the last one the user's.
+        tools: Functions that the template announces; None for none.
         where: Name of the record in error messages.
 
     Returns:
         Token ids.
     """
-    text = _render(tokenizer, messages, where, add_generation_prompt=True)
+    text = _render(tokenizer, messages, where, tools=tools, add_generation_prompt=True)
     earlier = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-    spans = _render_spans(tokenizer, messages[: earlier[-1] + 1], where)[1] if earlier else []
+    spans = _render_spans(tokenizer, messages[: earlier[-1] + 1], tools, where)[1] if earlier else []
     return _tokenize(tokenizer, text, spans)[0]
 
 
 def encode_response(
-    tokenizer: Any, messages: Messages, text: str, *, where: str = "conversation"
+    tokenizer: Any, messages: Messages, text: str, *, tools: Tools | None = None, where: str = "conversation"
 ) -> Int32[np.ndarray, " m"]:
     """Tokenises `text` as the assistant's answer to `messages`, the end-of-turn token included.
 
@@ -98,12 +105,13 @@ def encode_response(
         tokenizer: A `Tokenizer`.
         messages: OpenAI messages, the last one the user's.
         text: The response.
+        tools: Functions that the template announces; None for none.
         where: Name of the record in error messages.
 
     Returns:
         Token ids; appended to those of `encode_prompt` they are the ids of `encode`.
     """
-    whole, spans = _render_spans(tokenizer, (*messages, {"role": "assistant", "content": text}), where)
+    whole, spans = _render_spans(tokenizer, (*messages, {"role": "assistant", "content": text}), tools, where)
     start, end = spans[-1]
     return np.asarray(_ids(tokenizer, whole[start:end], inside=True), np.int32)
 
@@ -123,16 +131,18 @@ def tokenizer_digest(tokenizer: Any) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _render_spans(tokenizer: Any, messages: Messages, where: str) -> tuple[str, list[Span]]:
+def _render_spans(tokenizer: Any, messages: Messages, tools: Tools | None, where: str) -> tuple[str, list[Span]]:
     """Renders the conversation and finds the characters of every response."""
     if not messages or messages[-1]["role"] != "assistant":
         raise ValueError(f"{where}: the last message must be the assistant's; got {[m['role'] for m in messages]}")
     marked = _mark_generation(_template(tokenizer, where))
     responses = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-    prompts = [_render(tokenizer, messages[:index], where, add_generation_prompt=True) for index in responses]
+    prompts = [
+        _render(tokenizer, messages[:index], where, tools=tools, add_generation_prompt=True) for index in responses
+    ]
     if marked is None:
-        return _prefix_spans(lambda n: _render(tokenizer, messages[:n], where), responses, prompts, where)
-    return _block_spans(_render(tokenizer, messages, where, chat_template=marked), prompts, where)
+        return _prefix_spans(lambda n: _render(tokenizer, messages[:n], where, tools=tools), responses, prompts, where)
+    return _block_spans(_render(tokenizer, messages, where, tools=tools, chat_template=marked), prompts, where)
 
 
 def _prefix_spans(
@@ -186,7 +196,7 @@ def _template(tokenizer: Any, where: str) -> str:
         raise ValueError(f"{where}: the tokenizer has no chat template; set `tokenizer.chat_template`") from error
 
 
-def _render(tokenizer: Any, messages: Messages, where: str, **options: Any) -> str:
+def _render(tokenizer: Any, messages: Messages, where: str, *, tools: Tools | None, **options: Any) -> str:
     """Renders the conversation within limits; refuses images where the model reads none."""
     images = images_of(messages)
     if images and not hasattr(tokenizer, "placeholder"):
@@ -196,7 +206,8 @@ def _render(tokenizer: Any, messages: Messages, where: str, **options: Any) -> s
         )
     template = _template(tokenizer, where)
     source = _mark_generation(template) or template
-    return render(tokenizer, messages, where, source=source, images=len(images), **options)
+    messages = [{key: part for key, part in message.items() if key != "train"} for message in messages]
+    return render(tokenizer, messages, where, source=source, images=len(images), **_with_tools(tools), **options)
 
 
 @functools.lru_cache(maxsize=16)
@@ -214,16 +225,22 @@ def _mark_generation(template: str) -> str | None:
     return template
 
 
+def _with_tools(tools: Tools | None) -> dict[str, Any]:
+    """The options that announce tools; none without, as a tokenizer may take none."""
+    return {} if tools is None else {"tools": [dict(tool) for tool in tools]}
+
+
 def _tokenize(
-    tokenizer: Any, text: str, spans: Sequence[Span]
+    tokenizer: Any, text: str, spans: Sequence[Span], trained: Sequence[bool] = ()
 ) -> tuple[Int32[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Tokenises the pieces of `text` between the spans' ends apart; marks those inside a span."""
+    """Tokenises the pieces of `text` between the spans' ends apart; marks those inside a span that is trained."""
     ends = [0, *(end for span in spans for end in span), len(text)]
     ids, marks = [], []
     for index, (start, end) in enumerate(itertools.pairwise(ends)):
         piece = _ids(tokenizer, text[start:end], inside=index > 0)
         ids += piece
-        marks += [index % 2 == 1] * len(piece)
+        is_response = index % 2 == 1
+        marks += [is_response and (not trained or trained[index // 2])] * len(piece)
     return np.asarray(ids, np.int32), np.asarray(marks, bool)
 
 

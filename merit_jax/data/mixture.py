@@ -204,7 +204,7 @@ def _encoded(
     """Yields each record that encodes, its example, and whether that was truncated."""
     for record in records:
         try:
-            example, truncated = encode(tokenizer, record.messages, max_length, where=record.where)
+            example, truncated = encode(tokenizer, record.messages, max_length, tools=record.tools, where=record.where)
         except ValueError as error:
             on_error(error)
             continue

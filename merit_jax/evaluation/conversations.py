@@ -53,7 +53,7 @@ def responses(
 
 
 def _whole(tokenizer: Any, record: Record, max_length: int) -> Example:
-    example, truncated = encode(tokenizer, record.messages, max_length, where=record.where)
+    example, truncated = encode(tokenizer, record.messages, max_length, tools=record.tools, where=record.where)
     if truncated:
         raise ValueError(f"{record.where}: longer than {max_length} tokens; raise --max_length")
     return example

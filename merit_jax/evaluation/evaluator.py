@@ -52,7 +52,9 @@ class Evaluator:
         self._suites = tuple(suites)
         self._layout, self._tokenizer = layout, tokenizer
         self._wholes = [
-            encode(tokenizer, record.messages, max_length, where=record.where)[0] for record in self._records if losses
+            encode(tokenizer, record.messages, max_length, tools=record.tools, where=record.where)[0]
+            for record in self._records
+            if losses
         ]
         self._questions = {
             i: multiple_choice(tokenizer, record) for i, record in enumerate(self._records) if record.options

@@ -28,7 +28,7 @@ class Question(NamedTuple):
 def prompt(tokenizer: Any, record: Record) -> Example:
     """Returns the prompt of a record as an example whose last token, 0, is still to be generated."""
     messages = record.messages[:-1]
-    return open_example(encode_prompt(tokenizer, messages, where=record.where), images_of(messages))
+    return open_example(encode_prompt(tokenizer, messages, tools=record.tools, where=record.where), images_of(messages))
 
 
 def open_example(context: Int32[np.ndarray, " n"], images: tuple[Image, ...] = ()) -> Example:
@@ -47,7 +47,10 @@ def multiple_choice(tokenizer: Any, record: Record) -> Question:
     """Encodes a multiple-choice record."""
     assert record.options is not None
     messages, answer = record.messages[:-1], record.messages[-1]["content"]
-    options = tuple(encode_response(tokenizer, messages, option, where=record.where) for option in record.options)
+    options = tuple(
+        encode_response(tokenizer, messages, option, tools=record.tools, where=record.where)
+        for option in record.options
+    )
     return Question(prompt(tokenizer, record), options, record.options.index(answer))
 
 
