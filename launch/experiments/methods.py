@@ -9,16 +9,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs.common import parse, variant
-from merit_jax.core.registry import lookup
-from merit_jax.merging import MERGERS
-from merit_jax.merging.options import resolve_options
-from merit_jax.pipeline.merge_inputs import TOKENS
-from merit_jax.pipeline.merge_options import given_options
+from configs.schema.check import check_keys
 from merit_jax.pipeline.reuse_branches import reuse_branches
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import timed
 from merit_jax.pipeline.stages import run_stages
-from merit_jax.training.step import AVERAGES
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import Workdir, absolute
 
@@ -72,7 +67,7 @@ def plan_comparison(
     methods, trained, merged, trainers = list(dict.fromkeys(methods)), {}, {}, {}
     for spec in methods:
         task = variant(config, spec)
-        check_choices(task)
+        check_keys(task)
         if not task.merge.branches:
             name = trainers[spec] = training_of(spec, methods)
             training = variant(config, name)
@@ -88,20 +83,6 @@ def plan_comparison(
             with task.unlocked():
                 task.merge.match = str(_matched(spec, config, merged, own))
     return Comparison(trained, merged, trainers)
-
-
-def check_choices(config: ConfigDict) -> None:
-    """Checks the choices of training and merge that are used late, before anything is computed; WiSE's scale may come later.
-
-    Raises:
-        ValueError: The operator, the count of tokens or the average is unknown, or options of the operator are wrong.
-    """
-    cfg = config.merge
-    lookup(AVERAGES, config.train.average, "train.average")
-    lookup(TOKENS, cfg.tokens, "merge.tokens")
-    operator, options = lookup(MERGERS, cfg.method, "merge.method").leaf, given_options(cfg)
-    if options or cfg.method != "interpolate":
-        resolve_options(operator, options)
 
 
 def training_of(spec: str, methods: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from launch.experiments.methods import Comparison, check_choices, plan_comparison, train_and_merge
+from launch.experiments.methods import Comparison, plan_comparison, train_and_merge
 from launch.wiring import basin, open_run
 from merit_jax.pipeline.evaluate_models import evaluate_models
 from merit_jax.pipeline.run import Run
@@ -47,10 +47,8 @@ def plan_baselines(run: Run) -> Comparison:
     """Plans the baselines of the config.
 
     Raises:
-        ValueError: A baseline is unknown, the WiSE control comes without a joint run that it interpolates to, or a choice of the
-            config's own training or merge is wrong.
+        ValueError: A baseline is unknown, or the WiSE control comes without a joint run that it interpolates to.
     """
-    check_choices(run.config)
     return plan_comparison(run.config, run.config.baselines, run.workdir.baselines, own=run.workdir.root)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from configs.schema.check import check
 from merit_jax.core import sharding
 from merit_jax.core.types import LeafReader
 from merit_jax.pipeline.run import Run, Shared
@@ -79,8 +80,10 @@ def open_run(
     """Returns the run of a config in a workdir.
 
     Raises:
-        ValueError: There is no such checkpoint, or the workdir was begun by an earlier version.
+        ValueError: A value of the config is out of its range, there is no such checkpoint, or the workdir was begun by an earlier
+            version.
     """
+    check(config)
     root = absolute(workdir)
     refuse_older(Workdir(root, root))
     theta0 = open_model(**config.model, constrain=lambda x: sharding.keep_rows(x, sharding.make_mesh(**config.mesh)))

@@ -8,6 +8,7 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from configs import common
+from configs.schema.check import check
 from launch.console import app
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir, absolute
@@ -37,7 +38,7 @@ def read(workdir: epath.PathLike, changes: Mapping[str, Any] | None = None) -> C
         changes: Key, as "diagnostics.points", -> value.
 
     Raises:
-        ValueError: There is none, one of an earlier version, or one with unknown keys or values of another type.
+        ValueError: There is none, one of an earlier version, or one with unknown keys or values of another type or range.
     """
     root = absolute(workdir)
     home = Workdir(root, root)
@@ -51,4 +52,4 @@ def read(workdir: epath.PathLike, changes: Mapping[str, Any] | None = None) -> C
         config.update_from_flattened_dict(changes or {})
     except (KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{path}: {error.args[0]}; give the run's --config") from None
-    return config
+    return check(config)

@@ -7,6 +7,12 @@ from merit_jax.gradients.compressor import Compressor
 from merit_jax.gradients.count_sketch import CountSketch
 from merit_jax.gradients.stride import Stride
 
+COMPRESSORS: dict[str, Callable[[int, int], Compressor]] = {
+    "countsketch": lambda stride, width: CountSketch(_at_least_one("gradients.width", width)),
+    "stride": lambda stride, width: Stride(_at_least_one("gradients.stride", stride)),
+}
+"""Value of `gradients.reduction` -> (stride, width) -> the compressor."""
+
 
 def make_compressor(name: str, *, stride: int, width: int) -> Compressor:
     """Makes the compressor that config key `gradients.reduction` names, with its own of the two settings.
@@ -18,11 +24,7 @@ def make_compressor(name: str, *, stride: int, width: int) -> Compressor:
         >>> make_compressor("stride", stride=5, width=64)
         Stride(stride=5)
     """
-    makers: dict[str, Callable[[], Compressor]] = {
-        "countsketch": lambda: CountSketch(_at_least_one("gradients.width", width)),
-        "stride": lambda: Stride(_at_least_one("gradients.stride", stride)),
-    }
-    return lookup(makers, name, "gradients.reduction")()
+    return lookup(COMPRESSORS, name, "gradients.reduction")(stride, width)
 
 
 def _at_least_one(key: str, value: int) -> int:

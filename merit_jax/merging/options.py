@@ -1,42 +1,22 @@
 """Options of merge operators and their ranges."""
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-
-class Range(NamedTuple):
-    """The values that an option takes.
-
-    Attributes:
-        words: Their description, for error messages.
-        holds: Whether a value is one of them.
-    """
-
-    words: str
-    holds: Callable[[Any], bool]
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-_SCALE = Range("a finite number", _number)
-_SWITCH = Range("true or false", lambda value: isinstance(value, bool))
-_SCOPES = ("global", "tensor")
+from merit_jax.core.ranges import SWITCH, Range, number, one_of, whole
 
 RANGES: Mapping[str, Range] = {
-    "scale": _SCALE,
-    "density": Range("a number above 0 and at most 1", lambda value: _number(value) and 0 < value <= 1),
-    "drop_rate": Range("a number from 0 to below 1", lambda value: _number(value) and 0 <= value < 1),
-    "eta": Range("a number above 0 and at most 1", lambda value: _number(value) and 0 < value <= 1),
-    "common_fraction": Range("a number from 0 to 1", lambda value: _number(value) and 0 <= value <= 1),
-    "floor": Range("a number from 0", lambda value: _number(value) and value >= 0),
-    "seed": Range("an integer", lambda value: isinstance(value, int) and not isinstance(value, bool)),
-    "trim_scope": Range(f"one of {', '.join(_SCOPES)}", lambda value: value in _SCOPES),
-    "weighted_election": _SWITCH,
-    "weighted_mean": _SWITCH,
+    "scale": number(),
+    "density": number(above=0, most=1),
+    "drop_rate": number(least=0, below=1),
+    "eta": number(above=0, most=1),
+    "common_fraction": number(least=0, most=1),
+    "floor": number(least=0),
+    "seed": whole(),
+    "trim_scope": one_of(("global", "tensor")),
+    "weighted_election": SWITCH,
+    "weighted_mean": SWITCH,
 }
 """Name of an option -> its range; an option means the same thing in every operator that takes it."""
 

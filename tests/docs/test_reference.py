@@ -36,7 +36,7 @@ def test_every_configuration_key_has_its_default_and_a_meaning():
         for key, value in (inner.items() if hasattr(inner, "items") else [("", inner)])
     }
     for name, value in flat.items():
-        row = re.search(rf"^\| `{re.escape(name)}` \| `(.*)` \| (.+) \|$", page, re.MULTILINE)
+        row = re.search(rf"^\| `{re.escape(name)}` \| `([^|]*)` \| (.+) \| (.+) \|$", page, re.MULTILINE)
         assert row, f"{name} is not in the reference, or has no comment in configs/common.py"
         assert row[1] == repr(value)
     assert page.count("\n| `") == len(flat) + len(common.METHODS)

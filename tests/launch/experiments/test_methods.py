@@ -104,7 +104,7 @@ def test_a_wise_control_that_lacks_something_is_refused(config, specs, said):
 
 
 def test_methods_have_folders_of_their_own(config):
-    specs = [f"merit2d:merge.match=a{mark}b" for mark in "!?*/"]
+    specs = [f"merit2d:merge.branches=a{mark}b" for mark in "!?*/"]
     specs += ["random4:partition.seed=1", "merit2d:" + ",".join(f"train.eps=1e-{i}" for i in range(40))]
     names = [task.root.name for task in plan_comparison(config, specs, ROOT).merged.values()]
     assert len(set(names)) == len(names)
@@ -133,7 +133,7 @@ def test_partitions_that_cover_different_tokens_are_refused_by_name():
 
 
 def test_an_operator_that_does_not_exist_is_refused(config):
-    with pytest.raises(ValueError, match=r"unknown merge\.method 'tiess'; known: "):
+    with pytest.raises(ValueError, match=r"merge\.method = 'tiess'; expected one of "):
         plan_comparison(config, ["merit2d:merge.method=tiess"], ROOT)
 
 
@@ -143,9 +143,9 @@ def test_another_count_of_tokens_merges_the_same_branches_and_an_unknown_one_is_
     assert list(found.trained) == ["merit2d"]
     assert [found.merged[spec].config.merge.tokens for spec in specs] == ["supervised", "all", "supervised"]
     assert found.merged[specs[1]].config.merge.branches == str(found.trained["merit2d"].root)
-    with pytest.raises(ValueError, match=r"unknown merge\.tokens 'some'; known: all, supervised"):
+    with pytest.raises(ValueError, match=r"merge\.tokens = 'some'; expected one of supervised, all"):
         plan_comparison(config, ["merit2d:merge.tokens=some"], ROOT)
-    with pytest.raises(ValueError, match=r"unknown train\.average 'row'; known: example, token"):
+    with pytest.raises(ValueError, match=r"train\.average = 'row'; expected one of token, example"):
         plan_comparison(config, ["merit2d:train.average=row"], ROOT)
 
 

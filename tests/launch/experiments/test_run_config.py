@@ -9,8 +9,8 @@ from tests.support import world
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"merge.tokens": "some"}, r"unknown merge\.tokens 'some'; known: all, supervised"),
-        ({"train.average": "row"}, r"unknown train\.average 'row'; known: example, token"),
+        ({"merge.tokens": "some"}, r"merge\.tokens = 'some'; expected one of supervised, all"),
+        ({"train.average": "row"}, r"train\.average = 'row'; expected one of token, example"),
         ({"merge.options": '{"depth": 1}'}, r"unknown \['depth'\]"),
     ],
 )

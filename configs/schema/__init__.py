@@ -1,0 +1,1 @@
+"""How configuration keys are declared and checked, and the methods that set some of them."""

@@ -1,0 +1,106 @@
+"""Checks a config before anything is read: every value by its range, and keys that go together."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs.common import declared, variant
+from configs.schema.keys import ranges
+from merit_jax.core.registry import lookup
+from merit_jax.merging import MERGERS
+from merit_jax.merging.options import declared_options, resolve_options
+from merit_jax.pipeline.merge_options import given_options
+
+
+def check(config: ConfigDict) -> ConfigDict:
+    """Returns the config.
+
+    Raises:
+        ValueError: A value is out of its key's range, or does not go together with another, here or in a baseline; the key is
+            named.
+    """
+    check_keys(config)
+    for spec in config.baselines:
+        try:
+            check_keys(variant(config, spec))
+        except ValueError as error:
+            raise ValueError(f"baselines: {spec!r}: {error}") from None
+    return config
+
+
+def check_keys(config: ConfigDict) -> None:
+    """Checks the values of a config, but not its baselines.
+
+    Raises:
+        ValueError: As for `check`.
+    """
+    for name, allowed in ranges(declared()).items():
+        if not allowed.holds(value := _value(config, name)):
+            raise ValueError(f"{name} = {value!r}; expected {allowed.words}")
+    for rule in RULES:
+        for problem in rule(config):
+            raise ValueError(problem)
+
+
+def _value(config: ConfigDict, name: str) -> Any:
+    section, _, key = name.rpartition(".")
+    return config[section][key] if section else config[key]
+
+
+def _micro_batches(config: ConfigDict) -> Iterator[str]:
+    cfg = config.train
+    if cfg.batch_size % cfg.micro_batches:
+        yield (
+            f"train.batch_size = {cfg.batch_size} cannot be split into train.micro_batches = {cfg.micro_batches} equal parts; "
+            "change one of the two"
+        )
+
+
+def _halvings(config: ConfigDict) -> Iterator[str]:
+    cfg = config.partition
+    if cfg.method in ("median_split", "random") and cfg.groups & (cfg.groups - 1):
+        yield f"partition.groups = {cfg.groups}; {cfg.method} halves the mixture: expected a power of two"
+
+
+def _merge_options(config: ConfigDict) -> Iterator[str]:
+    cfg = config.merge
+    given, operator = given_options(cfg), lookup(MERGERS, cfg.method, "merge.method").leaf
+    if cfg.match and "scale" not in declared_options(operator):
+        yield f"merge.match = {cfg.match!r} decides a scale, and {cfg.method} takes none; leave it empty"
+    if given or cfg.method != "interpolate":  # whose scale an experiment finds
+        resolve_options(operator, given)
+
+
+def _calibration(config: ConfigDict) -> Iterator[str]:
+    cfg = config.diagnostics
+    if any(size % cfg.calibration_block for size in cfg.calibration_sizes):
+        yield (
+            f"diagnostics.calibration_sizes = {tuple(cfg.calibration_sizes)}; expected multiples of "
+            f"diagnostics.calibration_block = {cfg.calibration_block}"
+        )
+
+
+def _eigenvectors(config: ConfigDict) -> Iterator[str]:
+    cfg = config.diagnostics
+    if cfg.eigenvectors > cfg.iterations:
+        yield (
+            f"diagnostics.eigenvectors = {cfg.eigenvectors}; expected at most diagnostics.iterations = {cfg.iterations}, which "
+            "find one each"
+        )
+
+
+def _basin(config: ConfigDict) -> Iterator[str]:
+    if config.basin.rebuild and not config.basin.stages:
+        yield "basin.rebuild is set, but basin.stages is empty; list the config files of its stages"
+
+
+RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
+    _micro_batches,
+    _halvings,
+    _merge_options,
+    _calibration,
+    _eigenvectors,
+    _basin,
+)
+"""Each yields a sentence for what does not go together."""
