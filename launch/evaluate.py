@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from etils import epath
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 import configs
 from launch.console import app
+from launch.console.terminal import Terminal
 from launch.wiring import open_run
 from merit_jax.core import sharding
 from merit_jax.evaluation.batch_shapes import BatchShapes, doubling_buckets
@@ -154,7 +154,7 @@ def print_report(reports: dict[str, "Report"]) -> None:
         table.add_row(escape(name), result.metric, shots, str(result.records), *scores)
     table.add_section()
     table.add_row("mean", "", "", "", *(f"{100 * report.mean:.1f}" for report in reports.values()), style="bold")
-    Console().print(table)
+    Terminal().print(table)
 
 
 def _score(result: "Result") -> str:

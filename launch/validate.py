@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from launch.console import app
+from launch.console.terminal import Terminal
 from launch.wiring import open_run
 from merit_jax.core.progress import bar
 from merit_jax.core.types import Dataset, Image, ImageReader, Record
@@ -165,7 +165,7 @@ def table(counts: Sequence[Counts]) -> Table:
 
 def print_findings(counts: Sequence[Counts], errors: Sequence[ValueError], max_bad: int) -> None:
     """Prints the table, duplicates, then the first errors and their number."""
-    console = Console(soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     console.print(table(counts))
     for group in duplicates(counts):
         console.print(duplicate_note(group), style="yellow", markup=False, highlight=False)

@@ -12,11 +12,11 @@ import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
-from rich.console import Console
 from rich.logging import RichHandler
 
 from configs.schema.check import check
 from launch.console.exit_codes import MISTAKE, UNFINISHED
+from launch.console.terminal import Terminal, terminal
 from merit_jax.core.errors import UnfinishedError
 
 FLAGS = flags.FLAGS
@@ -144,7 +144,7 @@ def _fail(message: str) -> None:
 
 
 def _say(message: str, style: str) -> None:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(message, markup=False, style=style)
+    Terminal(stderr=True, soft_wrap=True, highlight=False).print(message, markup=False, style=style)
 
 
 def _set_up() -> None:
@@ -160,7 +160,7 @@ def _set_up() -> None:
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(absl_logging.WARNING)
     log = logging.getLogger("merit_jax")
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
+    console = terminal(stderr=True)
     log.handlers, log.propagate = [RichHandler(console=console, show_path=False, show_level=False)], False
     log.setLevel(logging.INFO if is_first_process() else logging.WARNING)
 

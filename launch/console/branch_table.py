@@ -1,15 +1,14 @@
 """Shows the branches of a run as a table that follows them."""
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
 from launch.console.branch_status import BranchStatus
+from launch.console.terminal import terminal
 
 COLUMNS = ("branch", "state", "step", "loss", "tokens/s", "host", "restarts", "time left")
 
@@ -22,7 +21,7 @@ def live_table(read: Callable[[], Sequence[BranchStatus]], failed: Mapping[int, 
         read: Returns the present status of every branch.
         failed: Branch -> reason why it is not started any more.
     """
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = terminal()
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             yield lambda: live.update(branch_table(read(), failed), refresh=True)

@@ -1,21 +1,20 @@
 """Prints the artifacts of a run as tables."""
 
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from launch.console.diagnostics_summary import summarise_diagnostics
+from launch.console.terminal import terminal
 from merit_jax.comparison.statistics import standard_error
 from merit_jax.reporting.frontier import kept_scores
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir
 from merit_jax.workdir.scores import current_frontier, read_evaluation
 
-console = Console(width=None if sys.stdout.isatty() else 140)
+console = terminal()
 
 
 def print_partition(workdir: Workdir) -> None:
@@ -125,7 +124,7 @@ def print_times(workdir: Workdir) -> None:
         times = read_json(workdir.times)
         parts = [f"{name} {seconds:.0f} s" for name, seconds in times.items() if seconds >= 1]
         console.print(f"Time: {', '.join(parts)}; {sum(times.values()):.0f} s in all.")
-    console.print(f"Artifacts: {workdir.root}", soft_wrap=True)
+    print_text(f"Artifacts: {workdir.root}")
 
 
 def print_text(text: str) -> None:

@@ -84,7 +84,7 @@ def script_of(job: Job, options: Options, context: JobContext) -> str:
         "branches.sbatch",
         name=context.name,
         folder=str(context.folder),
-        logs=str(job.log.parent),
+        logs=str(job.log.parent).replace("%", "%%"),
         hosts=job.hosts,
         options=options,
         sbatch=shlex.split(options.sbatch),

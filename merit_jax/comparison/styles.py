@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from tabulate import LATEX_ESCAPE_RULES, DataRow, Line, TableFormat, tabulate
 
+from merit_jax.core.text import visible
+
 
 class Style(NamedTuple):
     """A format of tables.
@@ -55,12 +57,12 @@ LATEX_SYMBOLS = {"±": r"$\pm$", "×": r"$\times$", "−": r"$-$", "λ": r"$\lam
 
 
 def _escape_markdown(text: str) -> str:
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in text)
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in visible(text))
 
 
 def _escape_latex(text: str) -> str:
     rules = {**LATEX_ESCAPE_RULES, **LATEX_SYMBOLS}
-    return "".join(rules.get(c, c) for c in text)
+    return "".join(rules.get(c, c) for c in visible(text))
 
 
 MARKDOWN = Style(

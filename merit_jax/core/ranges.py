@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from merit_jax.core.text import has_control
+
 Bound = float | int | None
 """A bound of numbers; None for none."""
 
@@ -97,7 +99,7 @@ def each(values: Range, least: int = 0, *, rising: bool = False) -> Range:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value.isprintable()
+    return isinstance(value, str) and not has_control(value)
 
 
 def _is_pattern(value: Any) -> bool:

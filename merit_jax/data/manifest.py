@@ -2,13 +2,13 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from etils import epath
 
 from merit_jax.core.registry import lookup
+from merit_jax.core.text import matches
 from merit_jax.data.formats import FORMATS, ColumnMap
 from merit_jax.data.group_by import read_groups
 from merit_jax.data.manifest_parser import load_manifest
@@ -86,9 +86,9 @@ def read_manifest(path: str, include: Sequence[str] = (), on_error: OnError = fa
 
 def select(names: Sequence[str], include: Sequence[str], where: str) -> tuple[str, ...]:
     """Keeps the names that a pattern of `include` matches (all if it is empty); every pattern must match one."""
-    if unknown := [pattern for pattern in include if not any(fnmatchcase(name, pattern) for name in names)]:
+    if unknown := [pattern for pattern in include if not any(matches(name, pattern) for name in names)]:
         raise ValueError(f"{where}: no dataset matches {unknown}; known: {', '.join(names)}")
-    return tuple(name for name in names if not include or any(fnmatchcase(name, pattern) for pattern in include))
+    return tuple(name for name in names if not include or any(matches(name, pattern) for pattern in include))
 
 
 def _glob(pattern: str) -> list[Entry]:

@@ -4,12 +4,12 @@ A *retained* suite tests skills that theta0 had already, a *skill* suite those t
 """
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from merit_jax.core.seeds import fold
+from merit_jax.core.text import matches
 from merit_jax.core.types import Record
 from merit_jax.data.manifest import read_manifest
 from merit_jax.data.mixture import entry_digest, read_entry, sample
@@ -98,7 +98,7 @@ def kinds(accuracies: Mapping[str, float], retained: Sequence[str]) -> Kinds:
         Kinds(retained=0.25, skill=0.75)
     """
     for pattern in retained:
-        if not any(fnmatchcase(name, pattern) for name in accuracies):
+        if not any(matches(name, pattern) for name in accuracies):
             raise ValueError(f"evaluate.retained: no suite matches {pattern!r}; known: {', '.join(accuracies)}")
     parts = split_suites(list(accuracies), retained)
     return Kinds(*(mean_accuracy([accuracies[name] for name in part]) if part else None for part in parts))
@@ -111,7 +111,7 @@ def split_suites(names: Sequence[str], retained: Sequence[str]) -> tuple[list[st
         >>> split_suites(["old_a", "new", "old_b"], ["old_*"])
         (['old_a', 'old_b'], ['new'])
     """
-    old = [name for name in names if any(fnmatchcase(name, pattern) for pattern in retained)]
+    old = [name for name in names if any(matches(name, pattern) for pattern in retained)]
     return old, [name for name in names if name not in old]
 
 

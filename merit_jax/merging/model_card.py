@@ -9,6 +9,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from merit_jax.core.text import visible
 from merit_jax.merging.merger import UsedWeights
 
 FOLDER_PACKAGES = ("merit-jax", "jax", "numpy", "safetensors")
@@ -110,7 +111,7 @@ def escape(text: str) -> str:
         >>> escape("a|b *c*")
         'a\\|b \\*c\\*'
     """
-    return re.sub(r"([\\`*<>\[\]|])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*<>\[\]|])", r"\\\1", visible(" ".join(text.split())))
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+from merit_jax.core.text import visible
 from merit_jax.reporting.theme import STYLE
 
 with contextlib.suppress(ModuleNotFoundError):  # without the `figures` extra, the report consists of words and tables
@@ -115,7 +116,16 @@ def specification(chart: Any, title: str = "") -> dict[str, Any]:
     """
     spec = chart.properties(**({"title": title} if title else {})).configure(**STYLE).to_dict()
     alone = "layer" in spec and spec.get("name") != MATRIX
-    return spec | ({"autosize": {"type": "fit", "contains": "padding"}} if alone else {})
+    return _visible(spec | ({"autosize": {"type": "fit", "contains": "padding"}} if alone else {}))
+
+
+def _visible(part: Any) -> Any:
+    """A part of a specification, with the control characters of names written out: an SVG file cannot hold them."""
+    if isinstance(part, dict):
+        return {key: _visible(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_visible(value) for value in part]
+    return visible(part) if isinstance(part, str) else part
 
 
 def svg(chart: Any, title: str = "") -> str:

@@ -9,6 +9,7 @@ from etils import epath
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from merit_jax.core.text import visible
 from merit_jax.reporting.blocks import Missing, Section
 from merit_jax.reporting.figures import Figure, can_draw, png, specification, svg
 from merit_jax.reporting.run_data import read_artifacts
@@ -60,7 +61,13 @@ def without_figures(sections: Sequence[Section]) -> list[Section]:
 def page(title: str, sections: Sequence[Section]) -> str:
     """Returns the page as HTML; it loads nothing, and everything that comes from data is escaped."""
     environment = Environment(
-        loader=PackageLoader("merit_jax.reporting", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("merit_jax.reporting", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=lambda part: (
+            visible(part, keep="\n") if isinstance(part, str) and not isinstance(part, Markup) else part
+        ),
     )
     environment.filters |= {"kind": lambda part: type(part).__name__, "spec": _spec}
     styles = Markup(css() + "\n" + _asset("page.css"))

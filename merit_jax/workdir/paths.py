@@ -4,6 +4,8 @@ import dataclasses
 
 from etils import epath
 
+from merit_jax.core.text import has_control, visible
+
 THETA0, MERGED = "theta0", "merged"
 """Names of the starting checkpoint and of the run's own merge, in every artifact that has models by name."""
 
@@ -184,7 +186,13 @@ class Workdir:
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """Returns a local path as an absolute one, as Orbax requires; a bucket's as it is."""
+    """Returns a local path as an absolute one, as Orbax requires; a bucket's as it is.
+
+    Raises:
+        ValueError: It has a control character, as a line break, which commands and scripts that name it would carry out.
+    """
+    if has_control(str(path)):
+        raise ValueError(f"the path '{visible(str(path))}' has a control character; rename the folder")
     expanded = epath.Path(path).expanduser()
     return expanded if is_remote(expanded) else expanded.resolve()
 

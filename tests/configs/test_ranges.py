@@ -112,7 +112,11 @@ def test_values_outside_a_range_are_not_held_by_it():
             r"diagnostics\.eigenvectors = 51; expected at most diagnostics\.iterations = 50",
         ),
         ("basin.rebuild", True, r"basin\.rebuild is set, but basin\.stages is empty"),
-        ("baselines", ("joint:train.epochs=-1",), r"baselines: 'joint:train\.epochs=-1': train\.epochs = -1\.0; expected"),
+        (
+            "baselines",
+            ("joint:train.epochs=-1",),
+            r"baselines: 'joint:train\.epochs=-1': train\.epochs = -1\.0; expected",
+        ),
         ("baselines", ("mystery",), r"baselines: 'mystery': unknown method 'mystery'"),
     ],
 )

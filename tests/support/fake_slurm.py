@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -68,7 +69,8 @@ def save(number, index, **state):
 
 
 def option(script, name):
-    return re.search(rf"^#SBATCH --{name}=(.*)$", script.read_text(), re.MULTILINE)[1]
+    (word,) = shlex.split(re.search(rf"^#SBATCH (--{name}=.*)$", script.read_text(), re.MULTILINE)[1])
+    return word.partition("=")[2].replace("%%", "%")
 
 
 if __name__ == "__main__":

@@ -191,3 +191,49 @@ def test_gcloud_reaches_all_machines_of_each_slice_and_tries_again(site, tmp_pat
 def test_what_has_no_default_is_required(name, missing, site):
     with pytest.raises(ValueError, match=f"--option={missing}=... is missing"):
         open_launcher(name, [], site)
+
+
+EMOJI = "--workdir=/runs/ü 🦊: #1 - {x} 'y' \"z\" $(w)"
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("jobset", ["image=i 🦊: x"]),
+        ("skypilot", ["infra=a: b"]),
+        ("xpk", ["cluster=c", "image=i"]),
+        ("gcloud", ["zone=z"]),
+    ],
+)
+def test_words_with_the_signs_of_yaml_and_shell_and_emoji_arrive_as_they_are(site, name, given):
+    launcher = open_launcher(name, given, site)
+    launcher.start([job()._replace(words=("-m", "launch.branch", EMOJI, "--branch=0"))])
+    made = {path.name: path.read_text() for path in site.files.iterdir()}
+    if name == "jobset":
+        (task,) = [found for found in yaml.safe_load_all(made["jobset.yaml"]) if found]
+        pod = task["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+        assert pod["containers"][0]["image"] == "i 🦊: x"
+        words = [word.replace("$$(", "$(") for word in pod["containers"][0]["command"]]  # as Kubernetes does
+    elif name == "skypilot":
+        words = shlex.split(yaml.safe_load(made["skypilot.yaml"])["run"])
+    else:
+        (script,) = made.values()
+        joined = script.replace("\\\n", " ")
+        (line,) = [line for line in joined.splitlines() if "--command=" in line]
+        command = next(
+            word for word in shlex.split(line.partition("; do")[0].rstrip(";")) if word.startswith("--command=")
+        )
+        words = shlex.split(command.partition("=")[2])
+    assert EMOJI in words
+
+
+@pytest.mark.parametrize("name", ["jobset", "skypilot", "xpk", "gcloud", "slurm"])
+@pytest.mark.parametrize("evil", ["--workdir=a\nrm -rf /", "--workdir=a\x1b[2J", "--workdir=a\u2028b"])
+def test_a_word_that_would_end_its_line_is_refused_and_nothing_is_written(site, name, evil):
+    given = {"jobset": ["image=i"], "xpk": ["cluster=c", "image=i"], "gcloud": ["zone=z"]}.get(name, [])
+    launcher = open_launcher(name, given, site)
+    with pytest.raises(
+        ValueError, match=r"'--workdir=a\\.* has a control character; take it out of the path or option"
+    ):
+        launcher.start([job()._replace(words=("-m", "launch.branch", evil, "--branch=0"))])
+    assert not site.files.exists()

@@ -104,4 +104,8 @@ def test_the_script_has_the_sites_words(tmp_path):
     assert "module load x" in script.splitlines()
     assert '--branch="$SLURM_ARRAY_TASK_ID" --distributed=auto\n' in script
     assert "--distributed" not in script_of(jobs[0]._replace(hosts=1), Options(), site)
+    odd = jobs[0]._replace(log=Path('/a b/100%/"x"/branch-0.log'))
+    lines = script_of(odd, Options(sbatch="--comment='two words'"), site).splitlines()
+    assert r'#SBATCH "--output=/a b/100%%/\"x\"/branch-%a.log"' in lines
+    assert '#SBATCH "--comment=two words"' in lines
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
