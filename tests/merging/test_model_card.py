@@ -117,6 +117,8 @@ def test_a_branchs_card_lists_its_shares():
     assert json.loads(files["merit.json"]) == record
 
 
-@pytest.mark.parametrize(("name", "shown"), [("a_b", "a_b"), ("a\nb", "a b"), ("`x`|\\", "\\`x\\`\\|\\\\")])
+@pytest.mark.parametrize(
+    ("name", "shown"), [("a_b", "a_b"), ("a\nb", "a b"), ("`x`|\\", "\\`x\\`\\|\\\\"), ("a\x1b[2J", r"a\\x1b\[2J")]
+)
 def test_names_are_escaped(name, shown):
     assert escape(name) == shown

@@ -247,3 +247,11 @@ def test_files_are_drawn_from_the_same_description_and_have_the_title():
         assert root.find(f"{SVG}rect").get("fill") == LIGHT["paper"]
         with Image.open(io.BytesIO(png(drawing))) as picture:
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+
+
+def test_control_characters_of_names_are_written_out_in_the_drawing():
+    names = ["a\x00b", "a\x1b[31m"]
+    drawing = svg(plot([Series("x\x07", [1.0, 2.0], [1.0, 2.0], names, 1)], X, Y))
+    assert ElementTree.fromstring(drawing) is not None
+    assert not re.search("[\x00-\x08\x0b-\x1f]", drawing)
+    assert all(shown in drawing for shown in (r"a\x00b", r"a\x1b[31m"))

@@ -14,7 +14,9 @@ EVIL = "birds\x1b[2J[red]"
 
 def printed(*parts, **options):
     stream = io.StringIO()
-    Terminal(file=stream, force_terminal=True, color_system="truecolor", width=60, highlight=False).print(*parts, **options)
+    Terminal(file=stream, force_terminal=True, color_system="truecolor", width=60, highlight=False).print(
+        *parts, **options
+    )
     return stream.getvalue()
 
 
