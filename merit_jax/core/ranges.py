@@ -118,7 +118,7 @@ SWITCH = Range("true or false", lambda value: isinstance(value, bool))
 def _bounds(**given: Bound) -> str:
     """Bounds in words, with a space in front; "" without any."""
     words = {"least": "of at least", "above": "above", "most": "at most", "below": "below"}
-    said = " and ".join(f"{words[name]} {bound:g}" for name, bound in given.items() if bound is not None)
+    said = " and ".join(f"{words[name]} {bound}" for name, bound in given.items() if bound is not None)
     return f" {said}" if said else ""
 
 
