@@ -13,11 +13,13 @@ Message = Mapping[str, Any]
 
 FLAGS = ("weight", "loss", "loss_weight", "loss_mask", "loss_scale", "train", "training", "trainable", "train_on_turn")
 """Names under which datasets say whether a turn is trained; 0 or false is not."""
-REASONING = ("reasoning_content", "thinking")
-"""Names under which chat templates take an assistant's reasoning."""
+REASONING = "reasoning_content"
+"""The field of an assistant's reasoning; `transformers` shows it to chat templates as `thinking` too."""
+REASONINGS = (REASONING, "thinking", "reasoning")
+"""Names of that field in datasets."""
 UNUSED = ("id", "source")
 """Fields of a turn that say where it is from."""
-FIELDS = {"assistant": (*REASONING, "tool_calls", "function_call"), "tool": ("name", "tool_call_id")}
+FIELDS = {"assistant": (*REASONINGS, "tool_calls", "function_call"), "tool": ("name", "tool_call_id")}
 """Role -> fields of its messages besides the content and flags."""
 
 CALL = "function_call"
@@ -36,11 +38,10 @@ ROLES = {
 
 SWITCHES = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 REMEDIES = {
-    "reasoning": f"name it as your chat template does: {' or '.join(REASONING)}",
     "name": "write it into the text",
     "tool_calls": "calls belong into the assistant's turns",
     "function_call": "calls belong into the assistant's turns",
-    **dict.fromkeys(REASONING, "reasoning belongs into the assistant's turns"),
+    **dict.fromkeys(REASONINGS, "reasoning belongs into the assistant's turns"),
 }
 
 
@@ -113,7 +114,9 @@ def turn_fields(turn: Row, role: str, read: Collection[str], where: str) -> dict
         if key in ("tool_calls", "function_call"):
             fields["tool_calls"] = [*fields.get("tool_calls", ()), *read_calls(value, where, key)]
         else:
-            fields[key] = text_field(rest, key, where)
+            name, text = REASONING if key in REASONINGS else key, text_field(rest, key, where)
+            if fields.setdefault(name, text) != text:
+                raise ValueError(f"{where}: a turn has two fields of reasoning that differ; keep one of {REASONINGS}")
     trained = is_trained(flags, where)
     if trained and flags and role != "assistant":
         raise ValueError(

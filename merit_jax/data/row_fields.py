@@ -15,7 +15,7 @@ REFUSED = {
     "chosen": PREFERENCE,
     "rejected": PREFERENCE,
     "chat_template_kwargs": "options of the chat template are not set row by row; remove it, or write them into the template",
-    **dict.fromkeys((*REASONING, "tool_calls", "function_call"), IN_TURN),
+    **dict.fromkeys((REASONING, "thinking", "tool_calls", "function_call"), IN_TURN),
 }
 """Field of a row that changes training -> what to do about it."""
 

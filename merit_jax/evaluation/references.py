@@ -41,7 +41,7 @@ def reference(tokenizer: Any, record: Record) -> Reference:
         ValueError: The chat template fails.
     """
     *before, last = record.messages
-    reasoning = next((last[key] for key in REASONING if key in last), "")
+    reasoning = last.get(REASONING, "")
     if not (reasoning or last.get("tool_calls")):
         return Reference(last["content"])
     prompt = encode_prompt(tokenizer, before, tools=record.tools, where=record.where)
