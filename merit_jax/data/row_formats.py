@@ -1,6 +1,6 @@
 """Reads the conversation of a row, one function for each format."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from merit_jax.core.types import Image
 from merit_jax.data.column_map import ALPACA_COLUMNS, SHAREGPT_TAGS, TAGGED_ROLES, ColumnMap, image_column
@@ -9,6 +9,7 @@ from merit_jax.data.messages import ROLES, Message, read_message, turn_fields
 from merit_jax.data.readers import Row, field, text_field
 from merit_jax.data.tool_calls import is_blank
 
+OPENAI_KEYS = ("role", "content")
 PART_KEYS = {"type", "text", "detail", *IMAGE_KEYS}
 """Keys of a part of a content; `detail` is for OpenAI's models."""
 
@@ -20,7 +21,10 @@ def flan(row: Row, where: str, layout: ColumnMap) -> Sequence[Message]:
 
 
 def alpaca(row: Row, where: str, layout: ColumnMap) -> Sequence[Message]:
-    """Reads Alpaca: `instruction`, optional `input` (on a new line), `output`; optional `history` pairs."""
+    """Reads Alpaca: `instruction`, optional `input` (on a new line), `output`; optional `history` pairs.
+
+    Instruction and output may also be lists of messages, as TRL's prompt and completion; those of the instruction are context.
+    """
     name = {part: layout.columns.get(part, default) for part, default in ALPACA_COLUMNS.items()}
     messages: list[Message] = []
     history = [] if is_blank(row.get(name["history"])) else row[name["history"]]
@@ -30,11 +34,7 @@ def alpaca(row: Row, where: str, layout: ColumnMap) -> Sequence[Message]:
                 f"{where}: {name['history']!r} must be a list of [prompt, response] pairs, got {history!r:.80}"
             )
         messages += [_user(pair[0]), _assistant(pair[1])]
-    parts = [text_field(row, name["prompt"], where)]
-    if not is_blank(row.get(name["query"])):
-        parts.append(text_field(row, name["query"], where))
-    messages += [_user("\n".join(filter(None, parts))), _assistant(text_field(row, name["response"], where))]
-    return _placed(row, messages, where, layout)
+    return _placed(row, [*messages, *_asked(row, name, where), *_answered(row, name, where)], where, layout)
 
 
 def sharegpt(row: Row, where: str, layout: ColumnMap) -> Sequence[Message]:
@@ -82,7 +82,7 @@ def openai(row: Row, where: str, layout: ColumnMap) -> Sequence[Message]:
         return content_parts(content, rest, layout.image_root, where)
 
     turns = _turns(row, layout.columns.get("messages", "messages"), where)
-    messages = [read_message(turn, ("role", "content"), ROLES, where, parts) for turn in turns]
+    messages = [read_message(turn, OPENAI_KEYS, ROLES, where, parts) for turn in turns]
     if left := len(list(rest)):
         raise ValueError(
             f"{where}: column {column!r} holds {len(spare)} images, the content has parts for {len(spare) - left}; add a part "
@@ -97,6 +97,23 @@ def _user(text: str) -> Message:
 
 def _assistant(text: str) -> Message:
     return {"role": "assistant", "content": text}
+
+
+def _asked(row: Row, name: Mapping[str, str], where: str) -> list[Message]:
+    """The messages of Alpaca's instruction and input; responses among them are not trained."""
+    if isinstance(row.get(name["prompt"]), list) and is_blank(row.get(name["query"])):
+        said = [read_message(turn, OPENAI_KEYS, ROLES, where) for turn in _turns(row, name["prompt"], where)]
+        return [{**message, "train": False} if message["role"] == "assistant" else message for message in said]
+    parts = [text_field(row, name["prompt"], where)]
+    if not is_blank(row.get(name["query"])):
+        parts.append(text_field(row, name["query"], where))
+    return [_user("\n".join(filter(None, parts)))]
+
+
+def _answered(row: Row, name: Mapping[str, str], where: str) -> list[Message]:
+    if isinstance(row.get(name["response"]), list):
+        return [read_message(turn, OPENAI_KEYS, ROLES, where) for turn in _turns(row, name["response"], where)]
+    return [_assistant(text_field(row, name["response"], where))]
 
 
 def _tagged(row: Row, where: str, layout: ColumnMap) -> list[Message]:

@@ -205,6 +205,17 @@ def test_fields_of_a_tools_message_are_kept():
     assert messages[2] == {**RESULT, "name": "weather", "tool_call_id": "c1"}
 
 
+def test_completions_of_trl_are_trained_and_prompts_are_context():
+    layout = ColumnMap({"prompt": "prompt", "response": "completion"})
+    row = {"prompt": [ASK, {"role": "assistant", "content": "BAD"}, ASK], "completion": [YES], "tools": [TOOL]}
+    whole, trained = texts(row, layout)
+    assert trained == ["Yes.<|im_end|>"]
+    assert "BAD" in whole
+    called = {"role": "assistant", "tool_calls": [CALL]}
+    assert texts({"prompt": [ASK], "completion": [called, RESULT, YES]}, layout)[1] == [CALLED, "Yes.<|im_end|>"]
+    assert texts({"prompt": "Rain?", "completion": "Yes."}, layout)[1] == ["Yes.<|im_end|>"]
+
+
 @pytest.mark.parametrize(
     "row",
     [
