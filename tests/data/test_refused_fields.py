@@ -3,6 +3,8 @@
 import pytest
 
 from merit_jax.data.formats import ColumnMap, detect, to_record
+from merit_jax.data.messages import FLAGS
+from tests.fuzz import corpus, mutators
 
 ASK, YES = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 CALL = {"name": "weather", "arguments": {"town": "Bergen"}}
@@ -111,6 +113,39 @@ def test_a_field_that_would_be_lost_is_refused_by_name(case):
 def test_a_field_that_is_mapped_is_read_as_what_it_is_mapped_to():
     row = {"instruction": "Q", "chosen": "A"}
     assert to_record("alpaca", row, "f:1", ColumnMap({"response": "chosen"})).messages[-1] == YES
+
+
+def objects(value, path=()):
+    """Paths of the objects of a conversation, without references to images."""
+    found = [path] if isinstance(value, dict) else []
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return found + [deep for key, part in pairs if key != "image_url" for deep in objects(part, (*path, key))]
+
+
+def added(value, path, key):
+    """A copy of a value with one field more, or replaced, in an object of it."""
+    if not path:
+        return {**value, key: "SENTINEL"}
+    inner = added(value[path[0]], path[1:], key)
+    return {**value, path[0]: inner} if isinstance(value, dict) else [*value[: path[0]], inner, *value[path[0] + 1 :]]
+
+
+@pytest.mark.parametrize("name", ["sharegpt", "llava", "cauldron", "openai"])
+def test_no_field_of_a_turn_is_lost_in_silence(name):
+    cases, lost = 0, []
+    for row in corpus.ROWS[name]:
+        column = next(key for key in ("conversations", "texts", "messages") if key in row)
+        for path in objects(row[column]):
+            for key in (*mutators.FIELDS, *FLAGS, "surprise"):
+                cases += 1
+                try:
+                    record = to_record(name, added(row, (column, *path), key), "f:1", ColumnMap(image_root="/data"))
+                except ValueError:
+                    continue
+                if "SENTINEL" not in repr(record):
+                    lost.append((*path, key))
+    assert cases >= 28
+    assert lost == []
 
 
 EMPTY = {
