@@ -83,13 +83,12 @@ def _schema(value: Any, place: str) -> Mapping[str, Any]:
 def _call(value: Any, place: str) -> Mapping[str, Any]:
     call = _object(value, place)
     function = call.get("function")
-    wrapped = isinstance(function, Mapping)
-    inner = function if wrapped else {key: part for key, part in call.items() if key not in CALL_KEYS}
-    if not wrapped and not is_blank(function):
+    if not isinstance(function, Mapping) and not is_blank(function):
         raise ValueError(f"{place}: the 'function' of a call is {function!r:.80}; write its name and arguments")
+    outer = {key: part for key, part in call.items() if key not in CALL_KEYS}
+    inner, outer = (function, outer) if isinstance(function, Mapping) else (outer, {})
     unknown = {key for key, part in inner.items() if key not in ("name", "arguments") and not is_blank(part)}
-    if wrapped:
-        unknown |= {key for key, part in call.items() if key not in CALL_KEYS and not is_blank(part)}
+    unknown |= {key for key, part in outer.items() if not is_blank(part)}
     if unknown or call.get("type") not in (None, "function"):
         raise ValueError(
             f"{place}: a call is {value!r:.80}; only the `name` and `arguments` of a function are read; remove or rename "
