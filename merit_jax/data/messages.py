@@ -11,7 +11,17 @@ from merit_jax.data.tool_calls import is_blank, read_calls
 
 Message = Mapping[str, Any]
 
-FLAGS = ("weight", "loss", "loss_weight", "loss_mask", "loss_scale", "train", "training", "trainable", "train_on_turn")
+TURN_FLAGS = (
+    "weight",
+    "loss",
+    "loss_weight",
+    "loss_mask",
+    "loss_scale",
+    "train",
+    "training",
+    "trainable",
+    "train_on_turn",
+)
 """Names under which datasets say whether a turn is trained; 0 or false is not."""
 REASONING = "reasoning_content"
 """The field of an assistant's reasoning; `transformers` shows it to chat templates as `thinking` too."""
@@ -105,7 +115,7 @@ def turn_fields(turn: Row, role: str, read: Collection[str], where: str) -> dict
         ValueError: A field is not read with this role, or has a value that is not.
     """
     rest = {key: value for key, value in turn.items() if key not in (*read, *UNUSED) and not is_blank(value)}
-    flags = {key: rest.pop(key) for key in FLAGS if key in rest}
+    marks = {key: rest.pop(key) for key in TURN_FLAGS if key in rest}
     fields: dict[str, Any] = {}
     for key, value in rest.items():
         if key not in FIELDS.get(role, ()):
@@ -117,27 +127,27 @@ def turn_fields(turn: Row, role: str, read: Collection[str], where: str) -> dict
             name, text = REASONING if key in REASONINGS else key, text_field(rest, key, where)
             if fields.setdefault(name, text) != text:
                 raise ValueError(f"{where}: a turn has two fields of reasoning that differ; keep one of {REASONINGS}")
-    trained = is_trained(flags, where)
-    if trained and flags and role != "assistant":
+    trained = is_trained(marks, where)
+    if trained and marks and role != "assistant":
         raise ValueError(
-            f"{where}: {next(iter(flags))!r} asks to train a turn of role {role!r}; only the assistant's turns are trained: "
+            f"{where}: {next(iter(marks))!r} asks to train a turn of role {role!r}; only the assistant's turns are trained: "
             "remove the field, or set it to 0"
         )
     return fields if trained or role != "assistant" else {**fields, "train": False}
 
 
-def is_trained(flags: Mapping[str, Any], where: str) -> bool:
-    """Returns what flags say: True with 1, "true" or no flag, False with 0 or "false".
+def is_trained(marks: Mapping[str, Any], where: str) -> bool:
+    """Returns what marks say: True with 1, "true" or no mark, False with 0 or "false".
 
     Raises:
-        ValueError: A flag has another value, or two disagree.
+        ValueError: A mark has another value, or two disagree.
 
     Examples:
         >>> is_trained({"weight": 0, "train": "false"}, "a.jsonl:1"), is_trained({}, "a.jsonl:1")
         (False, True)
     """
     said = {}
-    for key, value in flags.items():
+    for key, value in marks.items():
         if (switch := SWITCHES.get(str(value).lower())) is None:
             raise ValueError(
                 f"{where}: {key!r} is {value!r:.80}; a turn is trained (1, true) or not (0, false): write either, or rename "
@@ -145,5 +155,5 @@ def is_trained(flags: Mapping[str, Any], where: str) -> bool:
             )
         said[key] = switch
     if len(set(said.values())) > 1:
-        raise ValueError(f"{where}: the fields {dict(flags)!r:.120} contradict each other; keep one")
+        raise ValueError(f"{where}: the fields {dict(marks)!r:.120} contradict each other; keep one")
     return all(said.values())

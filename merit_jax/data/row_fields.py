@@ -3,11 +3,11 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from merit_jax.data.messages import FLAGS, REASONING, is_trained
+from merit_jax.data.messages import REASONING, TURN_FLAGS, is_trained
 from merit_jax.data.readers import Row
 from merit_jax.data.tool_calls import is_blank
 
-MARKS = ("kto_tag", *FLAGS)
+MARKS = ("kto_tag", *TURN_FLAGS)
 """Fields that say whether a row is trained."""
 PREFERENCE = "a preference pair is not instruction data; remove both fields, or make the chosen answer the response"
 IN_TURN = "it belongs into the assistant's turn; use the format `messages`"

@@ -3,7 +3,7 @@
 import pytest
 
 from merit_jax.data.formats import ColumnMap, detect, to_record
-from merit_jax.data.messages import FLAGS
+from merit_jax.data.messages import TURN_FLAGS
 from tests.fuzz import corpus, mutators
 
 ASK, YES = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
@@ -136,7 +136,7 @@ def test_no_field_of_a_turn_is_lost_in_silence(name):
     for row in corpus.ROWS[name]:
         column = next(key for key in ("conversations", "texts", "messages") if key in row)
         for path in objects(row[column]):
-            for key in (*mutators.FIELDS, *FLAGS, "surprise"):
+            for key in (*mutators.FIELDS, *TURN_FLAGS, "surprise"):
                 cases += 1
                 try:
                     record = to_record(name, added(row, (column, *path), key), "f:1", ColumnMap(image_root="/data"))

@@ -10,7 +10,7 @@ from docs.generate import api, commands, config_keys, mathml
 from merit_jax.data import manifest
 from merit_jax.data.column_map import IMAGES
 from merit_jax.data.formats import FORMATS, TOOLS, VIDEOS, detect, to_record
-from merit_jax.data.messages import FIELDS, FLAGS, REASONINGS, ROLES, UNUSED
+from merit_jax.data.messages import FIELDS, REASONINGS, ROLES, TURN_FLAGS, UNUSED
 from merit_jax.data.mixture import read_entry
 from merit_jax.data.row_fields import MARKS, REFUSED
 from merit_jax.merging import MERGERS
@@ -106,7 +106,7 @@ def test_examples_of_turns_are_read():
 
 
 def test_every_field_that_is_read_or_refused_is_documented():
-    names = {*FLAGS, *REASONINGS, *REFUSED, *MARKS, *ROLES, *UNUSED, *VIDEOS, *IMAGES, *TOOLS}
+    names = {*TURN_FLAGS, *REASONINGS, *REFUSED, *MARKS, *ROLES, *UNUSED, *VIDEOS, *IMAGES, *TOOLS}
     names |= {name for fields in FIELDS.values() for name in fields}
     assert [name for name in sorted(names) if f"`{name}`" not in FORMATS_PAGE] == []
 
