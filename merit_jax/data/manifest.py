@@ -29,7 +29,7 @@ OTHER_KEYS = (
     "ranking",
 )
 OUR_KEYS = ("eval_file_name", "held_out", "image_root", "group_by")
-COLUMNS = ("prompt", "query", "response", "system", "history", "messages", "images")
+COLUMNS = ("prompt", "query", "response", "system", "history", "messages", "images", "tools")
 TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag", "observation_tag", "function_tag")
 
 

@@ -19,7 +19,7 @@ from merit_jax.data.readers import OnError, Row, fail, file_digest, read_rows
 from merit_jax.data.token_cache import as_table, is_saved, load_table, save_table
 from merit_jax.workdir.paths import absolute
 
-CACHE_VERSION = "3"
+CACHE_VERSION = "4"
 
 
 class Limits(NamedTuple):

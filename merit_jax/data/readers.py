@@ -100,7 +100,10 @@ def read_json(path: str, on_error: OnError) -> Rows:
 
 
 def read_parquet(path: str, on_error: OnError) -> Rows:
-    """Reads the rows of a parquet file, one record batch in memory at a time."""
+    """Reads the rows of a parquet file, one record batch in memory at a time.
+
+    The objects of a nested column have all keys that one of them has; those that are null are left out.
+    """
     try:
         import pyarrow
         import pyarrow.parquet
@@ -111,7 +114,7 @@ def read_parquet(path: str, on_error: OnError) -> Rows:
         with epath.Path(path).open("rb") as file:
             for batch in pyarrow.parquet.ParquetFile(file).iter_batches(PARQUET_ROWS):
                 for row in batch.to_pylist():
-                    yield f"{path}[{index}]", row
+                    yield f"{path}[{index}]", {key: _without_nulls(value) for key, value in row.items()}
                     index += 1
     except Exception as error:  # of Arrow, of the disk, or of a value that Python cannot hold
         on_error(ValueError(f"{path}: not readable as parquet after {index} rows ({error}); the file may be cut off"))
@@ -216,6 +219,12 @@ def _object(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
         raise ValueError(f"{where}: expected a JSON object, got {type(row).__name__}; write one record as {{...}}")
     return row
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
+    return [_without_nulls(part) for part in value] if isinstance(value, list) else value
 
 
 def _check_text(text: str, where: str) -> None:

@@ -13,6 +13,7 @@ from merit_jax.evaluation.batch_shapes import BatchShapes
 from merit_jax.evaluation.decoding import Inference
 from merit_jax.evaluation.not_finite import names
 from merit_jax.evaluation.prompts import exact_match, fact_recall, multiple_choice, prompt, stop_tokens
+from merit_jax.evaluation.references import Reference, reference
 from merit_jax.evaluation.scoring import Scores, completions, likelihoods, option_choices
 
 Suites = Mapping[str, Sequence[Record]]
@@ -62,6 +63,7 @@ class Evaluator:
         written = [i for i in range(len(self._records)) if i not in self._questions]
         written.sort(key=lambda i: _response_length(self._records[i]))
         self._prompts = {i: prompt(tokenizer, self._records[i]) for i in written}
+        self._references = {i: reference(tokenizer, self._records[i]) for i in written}
         self._loss_fn = jax.jit(loss_fn)
         self._inference = Inference(
             model,
@@ -108,7 +110,8 @@ class Evaluator:
         with names(lambda place: self._name(written[place])):
             responses = completions(self._inference, params, [self._prompts[i] for i in written], self._layout)
         for i, ids in zip(written, responses, strict=True):
-            found[i] = _score(self._records[i], self._tokenizer.decode(ids, skip_special_tokens=True))
+            text = self._tokenizer.decode(ids, skip_special_tokens=True)
+            found[i] = _score(self._records[i], self._references[i], text)
         return found
 
     def _name(self, index: int) -> str:
@@ -124,10 +127,9 @@ class Evaluator:
         return Scores(loss, int(tokens), float(scores.mean()), len(scores), metrics, tuple(scores.tolist()))
 
 
-def _score(record: Record, text: str) -> float:
-    if record.facts:
-        return fact_recall(text, record.facts)
-    return exact_match(text, record.messages[-1]["content"])
+def _score(record: Record, expected: Reference, text: str) -> float:
+    answer = expected.answer(text)
+    return fact_recall(answer, record.facts) if record.facts else exact_match(answer, expected.text)
 
 
 def _response_length(record: Record) -> int:

@@ -15,7 +15,7 @@ DIGITS = 12
 
 
 def question_ids(records: Sequence[Record]) -> list[str]:
-    """Returns the id of every record: the beginning of a digest of its messages, images, options and facts.
+    """Returns the id of every record: the beginning of a digest of its messages, images, options, facts and tools.
 
     The same question has the same id in every run, wherever its file and its images are. Where records repeat, the second is
     "ID-2", the third "ID-3".
@@ -65,8 +65,12 @@ def _grouped(records: Sequence[Record], places: Sequence[int], *, images: bool) 
 
 def _content(record: Record, *, images: bool = True) -> list[Any]:
     """Returns all of a question as JSON values."""
-    messages = [_plain(message, record.where, images=images) for message in record.messages]
-    return [messages, record.options, record.facts]
+    messages = [_message(message, record.where, images=images) for message in record.messages]
+    return [messages, record.options, record.facts, *([record.tools] if record.tools else [])]
+
+
+def _message(message: Mapping[str, Any], where: str, *, images: bool) -> dict[str, Any]:
+    return {**message, "content": _plain(message["content"], where, images=images)}
 
 
 def _plain(value: Any, where: str, *, images: bool) -> Any:

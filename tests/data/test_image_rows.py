@@ -103,6 +103,10 @@ def test_a_row_of_llava_without_image_is_text(root):
         assert read(row, root, "llava").messages == ({"role": "user", "content": ASK}, ANSWER)
 
 
+def test_a_row_with_an_image_is_read_in_a_file_that_begins_with_text(root):
+    assert read(llava("a.png"), root, "sharegpt").messages[0]["content"] == [shown(root, "a.png"), text(ASK)]
+
+
 def test_a_marker_in_text_alone_is_text(root):
     row = {"conversations": [{"from": "human", "value": "<image> is a tag"}, {"from": "gpt", "value": "yes"}]}
     assert read(row, root).messages[0]["content"] == "<image> is a tag"

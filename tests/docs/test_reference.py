@@ -8,8 +8,11 @@ import pytest
 from configs import common
 from docs.generate import api, commands, config_keys, mathml
 from merit_jax.data import manifest
-from merit_jax.data.formats import FORMATS, detect, to_record
+from merit_jax.data.column_map import IMAGES
+from merit_jax.data.formats import FORMATS, TOOLS, VIDEOS, detect, to_record
+from merit_jax.data.messages import FIELDS, REASONINGS, ROLES, TURN_FLAGS, UNUSED
 from merit_jax.data.mixture import read_entry
+from merit_jax.data.row_fields import MARKS, REFUSED
 from merit_jax.merging import MERGERS
 from merit_jax.merging.options import declared_options
 from tests.support import pages
@@ -91,6 +94,21 @@ def test_every_format_has_an_example_that_is_read():
         (example,) = re.findall(r"^```json\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
         row = json.loads(example)
         assert to_record(name, row, "page:1") == to_record(detect(row, "page:1"), row, "page:1")
+
+
+def test_examples_of_turns_are_read():
+    section = FORMATS_PAGE.partition("\n## Turns\n")[2].partition("\n## ")[0]
+    rows = [json.loads(example) for example in re.findall(r"^```json\n(.*?)^```", section, re.DOTALL | re.MULTILINE)]
+    called, flagged = (to_record(detect(row, "page:1"), row, "page:1") for row in rows)
+    assert called.tools == (rows[0]["tools"][0],)
+    assert called.messages[1]["tool_calls"][0]["function"]["arguments"] == {"town": "Bergen"}
+    assert [message.get("train", True) for message in flagged.messages] == [True, False, True, True]
+
+
+def test_every_field_that_is_read_or_refused_is_documented():
+    names = {*TURN_FLAGS, *REASONINGS, *REFUSED, *MARKS, *ROLES, *UNUSED, *VIDEOS, *IMAGES, *TOOLS}
+    names |= {name for fields in FIELDS.values() for name in fields}
+    assert [name for name in sorted(names) if f"`{name}`" not in FORMATS_PAGE] == []
 
 
 def test_examples_of_a_runs_files_are_json_and_name_what_a_run_writes(finished):

@@ -16,7 +16,17 @@ from tests.support.tiny_vision import TEMPLATE
 FLAN = [{"inputs": "a 1", "targets": "b"}, {"inputs": "x?", "targets": "yes", "options": ["no", "yes"], "facts": ["f"]}]
 ALPACA = [{"instruction": "do", "input": "it", "output": "done", "system": "be", "history": [["a", "b"]]}]
 SHAREGPT = [
-    {"conversations": [{"from": "human", "value": "hi <image>"}, {"from": "gpt", "value": "ho"}], "images": ["a.png"]}
+    {"conversations": [{"from": "human", "value": "hi <image>"}, {"from": "gpt", "value": "ho"}], "images": ["a.png"]},
+    {
+        "tools": '[{"name": "f", "parameters": {"type": "object"}}]',
+        "options": ["a", "b"],
+        "conversations": [
+            {"from": "human", "value": "u", "weight": None},
+            {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}', "loss": False},
+            {"from": "observation", "value": "1"},
+            {"from": "gpt", "value": "a", "train": True},
+        ],
+    },
 ]
 LLAVA = [
     {
@@ -47,6 +57,22 @@ OPENAI = [
             },
             {"role": "assistant", "content": "seen"},
         ]
+    },
+    {
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}],
+        "messages": [
+            {"role": "developer", "content": "d"},
+            {"role": "user", "content": "u"},
+            {
+                "role": "assistant",
+                "content": None,
+                "reasoning_content": "r",
+                "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}],
+                "weight": 0,
+            },
+            {"role": "tool", "name": "f", "tool_call_id": "1", "content": "1"},
+            {"role": "assistant", "content": "a", "loss_mask": 1},
+        ],
     },
 ]
 ROWS = {"flan": FLAN, "alpaca": ALPACA, "sharegpt": SHAREGPT, "llava": LLAVA, "cauldron": CAULDRON, "openai": OPENAI}

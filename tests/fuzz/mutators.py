@@ -45,6 +45,27 @@ PATHS = (
     ".",
     "pipe",
 )
+FIELDS = (
+    "weight",
+    "loss",
+    "train",
+    "reasoning_content",
+    "thinking",
+    "tool_calls",
+    "function_call",
+    "tools",
+    "options",
+    "facts",
+    "system",
+    "role",
+    "from",
+    "content",
+    "name",
+    "rejected",
+    "kto_tag",
+    "partial",
+)
+"""Names that change what is trained of a row or a turn."""
 LITERALS = (b"NaN", b"-Infinity", b"1e999", b"null", b"true", b"1" * 5000, b"-0.0", b"[]", b"{}", b'"\\ud800"')
 
 
@@ -161,7 +182,7 @@ def _changed(value: Any, rng: random.Random) -> Any:
         ]
         return dict(rest) if isinstance(value, dict) else [part for _, part in rest]
     if kind < 0.2 and isinstance(value, dict):
-        return {**value, rng.choice(TEXTS): _odd(rng)}
+        return {**value, rng.choice((*TEXTS, *FIELDS)): _odd(rng)}
     copied = dict(value) if isinstance(value, dict) else list(value)
     copied[key] = _changed(value[key], rng)
     return copied

@@ -24,6 +24,20 @@ CHATML_GENERATION = (
     "{%- endfor %}\n"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
 )
+CHATML_TOOLS = (
+    "{% if tools %}{{ '<|im_start|>tools\n' + tools | tojson + '<|im_end|>\n' }}{% endif %}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' }}"
+    "{% if message.reasoning_content %}{{ '<think>' + message.reasoning_content + '</think>\n' }}{% endif %}"
+    "{{ message.content }}"
+    "{% for call in message.tool_calls or [] %}"
+    "{{ '<call>' + call.function.name + ' ' + call.function.arguments | tojson + '</call>' }}"
+    "{% endfor %}"
+    "{{ '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""ChatML that shows tools, calls and reasoning."""
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 MERGES = (("Ċ", "Ċ"), ("e", "r"), ("t", "h"), ("th", "e"), ("Ġ", "a"), ("a", "n"), ("o", "r"), ("y", "e"), ("ye", "s"))
 
