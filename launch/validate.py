@@ -107,7 +107,7 @@ def validate(
     """
     counts: list[Counts] = []
     errors: list[ValueError] = []
-    entries = sorted(read_manifest(mixture, include, errors.append), key=lambda entry: entry.file)
+    entries = sorted(read_manifest(mixture, include, errors.append), key=lambda entry: entry.files)
     keep = ImageCheck(reader, errors)
     with bar(len(entries), "reading", "datasets") as progress:
         for entry in entries:

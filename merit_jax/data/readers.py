@@ -3,6 +3,7 @@
 JSON is read as its standard has it: no name twice in an object, no NaN, text that can be encoded, limited nesting.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,10 +56,12 @@ def read_rows(path: str, on_error: OnError = fail) -> Rows:
         on_error(ValueError(f"{path}: no rows; give a file with at least one record, or leave the dataset out"))
 
 
-def file_digest(path: str) -> str:
-    """Returns the sha256 of a data file's bytes, in hex."""
-    _check_file(path)
-    return file_checksum(epath.Path(path))
+def files_digest(files: Sequence[str]) -> str:
+    """Returns the sha256 of a data file's bytes, in hex; of several files, that of their digests in order."""
+    for file in files:
+        _check_file(file)
+    digests = [file_checksum(epath.Path(file)) for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def read_json_lines(path: str, on_error: OnError) -> Rows:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from merit_jax.data.readers import file_digest, read_rows
+from merit_jax.data.readers import files_digest, read_rows
 
 ROWS = [{"inputs": "a\u2028b", "targets": "é"}, {"inputs": "c", "targets": "d"}]
 
@@ -90,7 +90,7 @@ def test_collected_errors_do_not_stop_the_reading(tmp_path):
 
 
 def test_the_digest_is_the_files_sha256(tmp_path):
-    assert file_digest(write(tmp_path / "a", "abc")) == hashlib.sha256(b"abc").hexdigest()
+    assert files_digest([write(tmp_path / "a", "abc")]) == hashlib.sha256(b"abc").hexdigest()
 
 
 STRANGE = {
