@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from etils import epath
 
-from merit_jax.data.readers import OnError, Row, fail, files_digest, read_rows
+from merit_jax.data.readers import files_digest, read_rows
+from merit_jax.data.rows import OnError, Row, RowError, fail
 from merit_jax.workdir.paths import is_remote
 
 KEPT = 2
@@ -68,9 +69,7 @@ def _parse(files: tuple[str, ...], column: str, _: Stamps) -> Parsed:
                 groups.setdefault(name, {}).setdefault(file, []).append((where, row))
             else:
                 reason = f"holds {name!r:.80}" if column in row else f"is missing (found: {sorted(row)})"
-                errors.append(
-                    ValueError(f"{where}: the column {column!r}, which names the dataset, {reason}; fill it in")
-                )
+                errors.append(RowError(where, f"the column {column!r}, which names the dataset, {reason}; fill it in"))
     return Parsed(groups, tuple(errors))
 
 

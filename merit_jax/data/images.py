@@ -51,7 +51,9 @@ def image_part(value: Any, root: str, where: str) -> Image:
         keys = sorted(map(str, value))
         value = next((value[key] for key in ("bytes", "path", "url") if value.get(key) is not None), None)
         if value is None:
-            raise ValueError(f"{where}: an image needs one of bytes, path or url, got the keys {keys!r:.80}; name the file")
+            raise ValueError(
+                f"{where}: an image needs one of bytes, path or url, got the keys {keys!r:.80}; name the file"
+            )
     if isinstance(value, bytes):
         return {"type": "image", "bytes": value}
     if not isinstance(value, str) or not value:
@@ -64,8 +66,8 @@ def image_part(value: Any, root: str, where: str) -> Image:
         return {"type": "image", "bytes": _decode(f"data:;base64,{value}", where)}
     if len(value) > LONGEST_PATH or max(map(len, value.split("/"))) > LONGEST_NAME:
         raise ValueError(
-            f"{where}: image {value!r:.80} of {len(value):,} characters is no path, and as base64 no known image; name a file, or "
-            "write data:image/png;base64,..."
+            f"{where}: image {value!r:.80} of {len(value):,} characters is no path, and as base64 no known image; name a file, "
+            "or write data:image/png;base64,..."
         )
     if value.startswith("file://"):
         value = urllib.parse.unquote(value.removeprefix("file://"))

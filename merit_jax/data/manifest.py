@@ -13,7 +13,7 @@ from merit_jax.data.data_files import find_datasets, find_files, listed
 from merit_jax.data.formats import FORMATS, ColumnMap
 from merit_jax.data.group_by import read_groups
 from merit_jax.data.manifest_parser import load_manifest
-from merit_jax.data.readers import OnError, fail
+from merit_jax.data.rows import OnError, fail
 from merit_jax.data.splits import TRAIN, FileSet, check_shards, divide
 
 REMOTE_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")

@@ -12,12 +12,15 @@ from etils import epath
 from merit_jax.core.seeds import fold
 from merit_jax.core.types import Dataset, Example, ReadReport, Record
 from merit_jax.data.chat_template import encode, images_of, tokenizer_digest
+from merit_jax.data.containers import container_hint
 from merit_jax.data.data_files import listed
 from merit_jax.data.formats import ColumnMap, detect, to_record
 from merit_jax.data.group_by import forget, group_digest, read_groups
+from merit_jax.data.image_roots import image_root_hint
 from merit_jax.data.images import unpack
 from merit_jax.data.manifest import Entry, read_manifest, taken_for_lines
-from merit_jax.data.readers import OnError, Row, fail, files_digest, read_rows
+from merit_jax.data.readers import files_digest, read_rows
+from merit_jax.data.rows import OnError, Row, RowError, fail
 from merit_jax.data.token_cache import as_table, is_saved, load_table, save_table
 from merit_jax.workdir.paths import absolute
 
@@ -114,9 +117,10 @@ def read_dataset(
         table, held_out = load_table(folder), _read_records(entry, limits, seed, on_error, cache_dir, train=False)[1]
     else:
         train, held_out = _read_records(entry, limits, seed, on_error, cache_dir)
-        encoded = list(_encoded(tokenizer, filter(keep, train), limits.max_length, on_error))
+        encoded = list(_encoded(entry, tokenizer, filter(keep, train), limits.max_length, on_error))
         table = as_table([example for _, example, _ in encoded], truncated=sum(truncated for *_, truncated in encoded))
-        held_out = [record for record, *_ in _encoded(tokenizer, filter(keep, held_out), limits.max_length, on_error)]
+        checked = _encoded(entry, tokenizer, filter(keep, held_out), limits.max_length, on_error)
+        held_out = [record for record, *_ in checked]
         if folder is not None:
             save_table(table, folder)
     tokens = int(table.supervised_counts.sum())
@@ -186,7 +190,7 @@ def read_records(
             format_name = format_name or detect(row, where, layout)
             record = to_record(format_name, row, where, layout)
         except ValueError as error:
-            on_error(error)
+            on_error(RowError.of(error, where, container_hint(row)))
             continue
         if cache_dir is not None and images_of(record.messages):
             record = unpack(record, absolute(cache_dir) / "images")
@@ -214,16 +218,24 @@ def sample(records: list[Record], limit: int, seed: int) -> list[Record]:
 
 
 def _encoded(
-    tokenizer: Any, records: Iterable[Record], max_length: int, on_error: OnError
+    entry: Entry, tokenizer: Any, records: Iterable[Record], max_length: int, on_error: OnError
 ) -> Iterator[tuple[Record, Example, bool]]:
     """Yields each record that encodes, its example, and whether that was truncated."""
     for record in records:
         try:
             example, truncated = encode(tokenizer, record.messages, max_length, tools=record.tools, where=record.where)
         except ValueError as error:
-            on_error(error)
+            named = [image for image in images_of(record.messages) if image.get("path", "\0") in str(error)]
+            hints = (image_root_hint(image, image_roots(entry)) for image in named)
+            on_error(RowError.of(error, record.where, next(filter(None, hints), "")))
             continue
         yield record, example, truncated
+
+
+def image_roots(entry: Entry) -> tuple[str, ...]:
+    """Returns the folders from which relative paths of an entry's images start."""
+    files = (*entry.files, *entry.held_out_files)
+    return (entry.layout.image_root,) if entry.layout.image_root else tuple(posixpath.dirname(file) for file in files)
 
 
 def entry_digest(entry: Entry) -> str:

@@ -162,7 +162,14 @@ def test_a_file_url_is_decoded_and_a_path_is_not(root):
 
 @pytest.mark.parametrize(
     "value",
-    ["ab+/" * 250_000, "data:image/png;base64,?" + "a" * 10**6, "/" + "a/" * 10**5, "x" * 10**6, ["y" * 10**6], "../" * 1000],
+    [
+        "ab+/" * 250_000,
+        "data:image/png;base64,?" + "a" * 10**6,
+        "/" + "a/" * 10**5,
+        "x" * 10**6,
+        ["y" * 10**6],
+        "../" * 1000,
+    ],
 )
 def test_a_long_value_is_cut_in_the_message(root, value):
     with pytest.raises(ValueError, match=r"f:1: .*image") as caught:
@@ -204,7 +211,10 @@ BAD = {
         llava("https://x.org/a.png"),
         r"f:1: image 'https://x.org/a.png' is on the web; nothing is downloaded: name a",
     ),
-    "an object without image": (llava("a.png") | {"image": {"file": "a.png"}}, r"f:1: an image needs one of .* \['file'\]"),
+    "an object without image": (
+        llava("a.png") | {"image": {"file": "a.png"}},
+        r"f:1: an image needs one of .* \['file'\]",
+    ),
     "an unknown source": (
         parts({"type": "image", "source": {"type": "file"}}),
         "f:1: an image's `source` is .*; expected base64",
