@@ -180,7 +180,7 @@ def _without_training(found: dict[str, FileSet], orphans: Sequence[str]) -> str:
     path = PurePath(file)
     stem, more = path.name.removesuffix(path.suffix), f" (and {len(orphans) - 1} more such)" if orphans[1:] else ""
     return (
-        f"{file}{more}: its name says held-out data ({parse_name(file).word or 'by its folder'}), without a training "
-        f"file {dataset}.train{path.suffix} in the glob; add it, or, to train on it, rename it to {stem}.train{path.suffix} or name it "
-        "in a manifest's file_name"
+        f"{file}{more}: its name says held-out data ({parse_name(file).word or 'by its folder'}), without a training file "
+        f"{dataset}.train{path.suffix} in the glob; add it; or, to train on it, rename it to {stem}.train{path.suffix}, or name "
+        "it in a manifest's file_name"
     )

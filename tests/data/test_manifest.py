@@ -108,7 +108,7 @@ BAD = {
     "other split": ({"a": {**FILE, "split": "test"}}, r"dataset 'a': a file has one split, 'train', got 'test'"),
     "preferences": ({"a": {**FILE, "ranking": True}}, r"dataset 'a': preference pairs"),
     "outside": ({"a": {"file_name": "../a.jsonl"}}, r"'../a.jsonl' leaves the manifest's folder; .* absolute path"),
-    "no file": ({"a": {"file_name": []}}, r"dataset 'a': an empty list of files; name one"),
+    "empty list": ({"a": {"file_name": []}}, r"dataset 'a': an empty list of files; name one"),
     "no string": ({"a": {"file_name": 3}}, r"dataset 'a': names of files and folders must be strings, got 3"),
     "held out twice": ({"a": {**FILE, "held_out": 3, "eval_file_name": "b"}}, r"both eval_file_name and held_out"),
     "held out whole": ({"a": {**FILE, "held_out": 1.5}}, r"held_out is 1.5; expected a count, or a fraction below 1"),
