@@ -86,7 +86,8 @@ def _end(text: str, start: int, where: str) -> int:
 
 
 def _skip(text: str, position: int) -> int:
-    return _SPACE.match(text, position).end()
+    found = _SPACE.match(text, position)
+    return found.end() if found else position
 
 
 def _check_parsed(value: Any, text: str, where: str) -> None:

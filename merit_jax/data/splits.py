@@ -26,14 +26,14 @@ class FileName(NamedTuple):
         dataset: Name of the dataset; empty where the name is only a split word, or a number in a split's folder.
         word: The split word in lower case; empty without one.
         shards: Of a shard, what its file shares with the others, else None: (path and name up to the number, count, suffix).
-        index: Number of the shard.
+        number: Number of the shard.
     """
 
     file: str
     dataset: str
     word: str
     shards: tuple[str, int, str] | None = None
-    index: int = 0
+    number: int = 0
 
 
 class FileSet(NamedTuple):
@@ -113,9 +113,9 @@ def check_shards(names: Iterable[FileName]) -> None:
     for name in names:
         if name.shards:
             files = found.setdefault(name.shards, {})
-            if name.index in files:
-                raise ValueError(f"{files[name.index]} and {name.file} are the same shard; delete one of the two")
-            files[name.index] = name.file
+            if name.number in files:
+                raise ValueError(f"{files[name.number]} and {name.file} are the same shard; delete one of the two")
+            files[name.number] = name.file
     for (start, count, suffix), files in found.items():
         first = 0 if 0 in files or count not in files else 1
         if beyond := next((file for index, file in files.items() if not first <= index < first + count), None):
