@@ -19,10 +19,13 @@ SHOWN = 3
 """Files that a sentence names; the others are counted."""
 
 
-def find_datasets(pattern: str) -> dict[str, FileSet]:
+def find_datasets(pattern: str, *, suites: bool = False) -> dict[str, FileSet]:
     """Finds the datasets of a glob: name -> files.
 
-    A file without wildcards in its path is what the caller says it is: it is trained on, whatever its name.
+    Args:
+        pattern: The glob. A file without wildcards in its path is what the caller says it is: it is trained on, whatever its
+            name.
+        suites: Held-out files may lack training files, and those next to the glob's files are not looked for.
 
     Raises:
         ValueError: Nothing matches, two files are of one name, shards are missing, or held-out files have no training file.
@@ -38,9 +41,9 @@ def find_datasets(pattern: str) -> dict[str, FileSet]:
     for file in files:
         name = _name(file, root)
         datasets.setdefault(name.dataset, []).append(name)
-    near = functools.cache(lambda folder: _held_out_in(folder, root))
+    near = functools.cache(lambda folder: {} if suites else _held_out_in(folder, root))
     found = {dataset: _file_set(dataset, names, near, pattern) for dataset, names in datasets.items()}
-    if orphans := [dataset for dataset, files in found.items() if not files.train]:
+    if orphans := [dataset for dataset, files in found.items() if not (files.train or suites)]:
         raise ValueError(_without_training(found, orphans))
     return found
 

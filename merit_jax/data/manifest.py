@@ -60,7 +60,9 @@ class Entry(NamedTuple):
     unused_files: tuple[str, ...] = ()
 
 
-def read_manifest(path: str, include: Sequence[str] = (), on_error: OnError = fail) -> tuple[Entry, ...]:
+def read_manifest(
+    path: str, include: Sequence[str] = (), on_error: OnError = fail, *, suites: bool = False
+) -> tuple[Entry, ...]:
     """Lists the datasets of a manifest or glob, sorted by name.
 
     A `.json`, `.yaml` or `.yml` path without `*` or `?` is a manifest: LLaMA-Factory's `dataset_info.json` as it stands,
@@ -74,6 +76,7 @@ def read_manifest(path: str, include: Sequence[str] = (), on_error: OnError = fa
         path: Manifest or glob.
         include: Names or fnmatch patterns of the datasets to keep; all if empty.
         on_error: Called with the error of every bad line of a file that is read for its `group_by`; the default raises.
+        suites: The datasets are suites, to be evaluated: where names say that some files are held out, those are the `files`.
 
     Returns:
         One entry per dataset.
@@ -82,12 +85,12 @@ def read_manifest(path: str, include: Sequence[str] = (), on_error: OnError = fa
         ValueError: The path matches nothing, a name occurs twice, an included name is unknown, or an entry is unusable.
     """
     if PurePath(path).suffix in (".json", ".yaml", ".yml") and not set("*?") & set(path):
-        makers = _datasets(path, load_manifest(path), on_error)
+        makers = _datasets(path, load_manifest(path), on_error, suites)
         return tuple(makers[name]() for name in select(sorted(makers), include, path))
-    entries = {
-        name: Entry(name, files.train, files.held_out, unused_files=files.unused)
-        for name, files in find_datasets(path).items()
+    found = {
+        name: files.to_evaluate() if suites else files for name, files in find_datasets(path, suites=suites).items()
     }
+    entries = {name: Entry(name, f.train, f.held_out, unused_files=f.unused) for name, f in found.items()}
     return tuple(entries[name] for name in select(sorted(entries), include, path))
 
 
@@ -98,29 +101,32 @@ def select(names: Sequence[str], include: Sequence[str], where: str) -> tuple[st
     return tuple(name for name in names if not include or any(fnmatchcase(name, pattern) for pattern in include))
 
 
-def taken_for(entry: Entry) -> str:
-    """Returns a sentence on what the files of a dataset are used for."""
-    uses = (("trained on", entry.files), ("held out", entry.held_out_files), ("not used", entry.unused_files))
+def taken_for(entry: Entry, use: str = "trained on") -> str:
+    """Returns a sentence on what the files of a dataset, those of `Entry.files` for `use`, are taken for."""
+    uses = ((use, entry.files), ("held out", entry.held_out_files), ("not used", entry.unused_files))
     return f"{entry.name}: " + "; ".join(f"{use}: {listed(files)}" for use, files in uses if files)
 
 
-def taken_for_lines(entries: Sequence[Entry], most: int) -> list[str]:
+def taken_for_lines(entries: Sequence[Entry], most: int, use: str = "trained on") -> list[str]:
     """Returns `taken_for` of the first `most` datasets, and of all that have files which are not used."""
     shown = [entry for place, entry in enumerate(entries) if place < most or entry.unused_files]
     more = len(entries) - len(shown)
-    return [*map(taken_for, shown), *([f"and {more} more datasets without files that are not used"] if more else [])]
+    return [
+        *(taken_for(entry, use) for entry in shown),
+        *([f"and {more} more datasets without files that are not used"] if more else []),
+    ]
 
 
-def _datasets(path: str, data: Mapping[str, Any], on_error: OnError) -> dict[str, Callable[[], Entry]]:
+def _datasets(path: str, data: Mapping[str, Any], on_error: OnError, suites: bool) -> dict[str, Callable[[], Entry]]:
     """Dataset name -> function that makes its entry. Only entries with `group_by` are made, and their files read, at once."""
     makers: dict[str, Callable[[], Entry]] = {}
     origin: dict[str, str] = {}
     for key, fields in data.items():
         if "group_by" in fields:
-            entry = _entry(path, key, fields)
+            entry = _entry(path, key, fields, suites)
             found = {name: functools.partial(entry._replace, name=name) for name in _groups(entry, path, on_error)}
         else:
-            found = {key: functools.partial(_entry, path, key, fields)}
+            found = {key: functools.partial(_entry, path, key, fields, suites)}
         if twice := sorted(set(found) & set(makers)):
             raise ValueError(
                 f"{path}: dataset {twice[0]!r} comes from both entry {origin[twice[0]]!r} and entry {key!r}; rename one"
@@ -142,7 +148,7 @@ def _groups(entry: Entry, path: str, on_error: OnError) -> list[str]:
     return names
 
 
-def _entry(path: str, name: str, data: Mapping[str, Any]) -> Entry:
+def _entry(path: str, name: str, data: Mapping[str, Any], suites: bool) -> Entry:
     where = f"{path}: dataset {name!r}"
     _check_keys(data, where)
     columns, tags = data.get("columns") or {}, data.get("tags") or {}
@@ -153,7 +159,7 @@ def _entry(path: str, name: str, data: Mapping[str, Any]) -> Entry:
         if not isinstance(format_name, str):
             raise ValueError(f"{where}: formatting is {format_name!r:.80}; expected one of {', '.join(FORMATS)}")
         lookup(FORMATS, format_name, f"formatting in {where}:")
-    files, root = _files(path, data, where), data.get("image_root")
+    files, root = _files(path, data, where, suites), data.get("image_root")
     group_by = data.get("group_by", "")
     if not isinstance(group_by, str) or ("group_by" in data and not group_by):
         raise ValueError(f"{where}: group_by is {group_by!r:.80}; expected the name of a column")
@@ -170,10 +176,12 @@ def _entry(path: str, name: str, data: Mapping[str, Any]) -> Entry:
     )
 
 
-def _files(path: str, data: Mapping[str, Any], where: str) -> FileSet:
+def _files(path: str, data: Mapping[str, Any], where: str, suites: bool) -> FileSet:
     """Finds the files of an entry; held-out files in its folders and globs are never trained on."""
     try:
         found = divide(find_files(_paths(path, data["file_name"], where)))
+        if suites and not (data.get("held_out") or data.get("eval_file_name")):
+            return found.to_evaluate()
         if not found.train:
             raise ValueError(
                 f"file_name names held-out files alone ({listed(found.held_out)}); to train on a file, name the file itself"

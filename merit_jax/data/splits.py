@@ -49,6 +49,12 @@ class FileSet(NamedTuple):
     held_out: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
 
+    def to_evaluate(self) -> "FileSet":
+        """Returns the files of a suite, as the training files: the held-out ones where there are some."""
+        if not self.held_out:
+            return self
+        return FileSet(self.held_out, (), (*self.train, *self.unused))
+
 
 def parse_name(file: str, folders: Sequence[str] = ()) -> FileName:
     """Reads the name of a file.

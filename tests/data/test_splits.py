@@ -7,6 +7,7 @@ import pytest
 from merit_jax.data.manifest import Entry, read_manifest, taken_for, taken_for_lines
 from merit_jax.data.mixture import entry_digest, load_mixture
 from merit_jax.data.splits import HELD_OUT, TRAIN, parse_name
+from merit_jax.evaluation.suites import load_suites, suite_digests
 from tests.support.tiny_tokenizer import tiny_tokenizer
 
 
@@ -268,3 +269,22 @@ def test_the_files_of_many_datasets_are_summed_up_but_none_that_is_not_used_is_l
         "25: trained on: 25.jsonl; not used: 25.test.jsonl",
         "and 9 more datasets without files that are not used",
     ]
+
+
+def test_suites_are_the_held_out_files_where_there_are_some(tmp_path, caplog):
+    write(tmp_path, "arc_test.jsonl", "x.train.jsonl", "x.test.jsonl", "plain.jsonl", "d/validation.jsonl")
+    with caplog.at_level("INFO", "merit_jax"):
+        suites = load_suites(f"{tmp_path}/*.jsonl")
+    rows = {name: [record.messages[0]["content"] for record in records] for name, records in suites.items()}
+    assert rows == {"arc": ["arc_test.jsonl"], "plain": ["plain.jsonl"], "x": ["x.test.jsonl"]}
+    assert [record.getMessage() for record in caplog.records] == [
+        "suite arc: evaluated: arc_test.jsonl",
+        "suite plain: evaluated: plain.jsonl",
+        "suite x: evaluated: x.test.jsonl; not used: x.train.jsonl",
+    ]
+    (tmp_path / "m.json").write_text(json.dumps({"d": {"file_name": "d"}, "x": {"file_name": "x.train.jsonl"}}))
+    assert [shown(tmp_path, entry)[1] for entry in read_manifest(str(tmp_path / "m.json"), suites=True)] == [
+        ["d/validation.jsonl"],
+        ["x.train.jsonl"],
+    ]
+    assert set(suite_digests(str(tmp_path / "m.json"))) == {"d", "x"}
