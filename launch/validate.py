@@ -3,23 +3,26 @@
 python -m launch.validate --mixture="examples/bigbench/*.train.jsonl" --tokenizer=HF_DIR_OR_GGUF
 """
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from absl import flags
 from rich.markup import escape
 from rich.table import Column, Table
 
 from launch.console import app
+from launch.console.bad_records import BadRecord, bad_record_lines
+from launch.console.image_check import ImageCheck
 from launch.console.terminal import Terminal
 from launch.wiring import open_run
 from merit_jax.core.progress import bar
-from merit_jax.core.types import Dataset, Image, ImageReader, Record
-from merit_jax.data.chat_template import encode, images_of
-from merit_jax.data.duplicates import content_digest, files_mark, first_with_a_mark
-from merit_jax.data.manifest import read_manifest
+from merit_jax.core.types import Dataset, ImageReader
+from merit_jax.data.chat_template import encode
+from merit_jax.data.duplicates import files_mark, first_with_a_mark, row_digest, rows_digest
+from merit_jax.data.manifest import read_manifest, taken_for_lines
 from merit_jax.data.mixture import Limits, read_dataset
+from merit_jax.data.shared_rows import shared_rows, short_digests
 from models.pretrained.processor import load_processor
 
 FLAGS = flags.FLAGS
@@ -41,6 +44,9 @@ class Counts(NamedTuple):
         content: Digest of the training examples in any order, equal for duplicates.
         marks: That digest, and those of the files, and of training and held-out examples together: copies of the same data, which
             hold out or draw others of their examples, have one in common.
+        animated: Images of several frames or pages, of which the first is read.
+        train_rows: Digests of the training rows, for `shared_rows`.
+        held_out_rows: The same of the held-out rows.
     """
 
     name: str
@@ -52,35 +58,23 @@ class Counts(NamedTuple):
     truncated: int
     content: str
     marks: tuple[str, ...]
+    animated: int
+    train_rows: np.ndarray
+    held_out_rows: np.ndarray
 
 
-class ImageCheck:
-    """Opens every image that a record names, once.
+class Findings(NamedTuple):
+    """All that `validate` finds.
 
     Attributes:
-        reader: The model's reader of images; None for a text model, which opens none.
-        errors: List to which the errors of bad images are added.
+        counts: The datasets, by name, without their bad records.
+        bad: The errors, each bad image once.
+        files: A line per dataset on what its files are taken for.
     """
 
-    def __init__(self, reader: ImageReader | None, errors: list[ValueError]):
-        self.reader, self.errors = reader, errors
-        self._good: dict[str | bytes, bool] = {}
-
-    def __call__(self, record: Record) -> bool:
-        """Returns whether all images of the record are good."""
-        good = [self._is_good(image, record.where) for image in images_of(record.messages)]
-        return all(good)
-
-    def _is_good(self, image: Image, where: str) -> bool:
-        key = image["path"] if "path" in image else hashlib.sha256(image["bytes"]).digest()
-        if self.reader is not None and key not in self._good:
-            try:
-                self.reader.check(image)
-                self._good[key] = True
-            except ValueError as error:
-                self.errors.append(ValueError(f"{where}: {error}"))
-                self._good[key] = False
-        return self._good.get(key, True)
+    counts: list[Counts]
+    bad: list[BadRecord]
+    files: list[str]
 
 
 def validate(
@@ -91,7 +85,7 @@ def validate(
     max_length: int,
     seed: int,
     reader: ImageReader | None = None,
-) -> tuple[list[Counts], list[ValueError]]:
+) -> Findings:
     """Reads every dataset to its end, and opens every image.
 
     Args:
@@ -101,34 +95,39 @@ def validate(
         max_length: Tokens per example.
         seed: Seed of held-out splits.
         reader: Reads images; None for a text model.
-
-    Returns:
-        The datasets, by name, without their bad records; and the errors, each bad image once.
     """
     counts: list[Counts] = []
-    errors: list[ValueError] = []
-    entries = sorted(read_manifest(mixture, include, errors.append), key=lambda entry: entry.file)
-    keep = ImageCheck(reader, errors)
+    bad: list[BadRecord] = []
+    entries = read_manifest(mixture, include, lambda error: bad.append(BadRecord("", error)))
+    check, limits = ImageCheck(reader), Limits(max_length)
     with bar(len(entries), "reading", "datasets") as progress:
-        for entry in entries:
+        for entry in sorted(entries, key=lambda entry: entry.files):
+            animated: set[str | bytes] = set()
+
+            def on_error(error: ValueError, name: str = entry.name) -> None:
+                bad.append(BadRecord(name, error))
+
+            keep = check.of(entry, on_error, animated)
             try:
-                found = read_dataset(entry, tokenizer, Limits(max_length), seed=seed, on_error=errors.append, keep=keep)
-                counts.append(count(found, tokenizer, max_length))
+                found = read_dataset(entry, tokenizer, limits, seed=seed, on_error=on_error, keep=keep)
+                counts.append(count(found, tokenizer, max_length, len(animated)))
             except ValueError as error:
-                errors.append(error)
+                on_error(error)
             progress.update()
-    return sorted(counts), errors
+    return Findings(sorted(counts, key=lambda each: each.name), bad, taken_for_lines(entries, len(entries)))
 
 
-def count(dataset: Dataset, tokenizer: Any, max_length: int) -> Counts:
+def count(dataset: Dataset, tokenizer: Any, max_length: int, animated: int) -> Counts:
     """Counts the rows, images and tokens of a dataset, whose held-out records are encoded once more."""
     report = dataset.report
     images = sum(len(example.images) for example in dataset.train)
     sizes = (report.rows, len(dataset.held_out), images, report.tokens, report.total_tokens, report.truncated)
     held_out = [encode(tokenizer, r.messages, max_length, tools=r.tools, where=r.where)[0] for r in dataset.held_out]
-    content = content_digest(dataset.train)
-    marks = (content, *files_mark(dataset), content_digest([*dataset.train, *held_out]))
-    return Counts(dataset.name, *sizes, content, marks)
+    train_rows, held_out_rows = ([row_digest(row) for row in rows] for rows in (dataset.train, held_out))
+    content = rows_digest(train_rows)
+    marks = (content, *files_mark(dataset), rows_digest([*train_rows, *held_out_rows]))
+    short = (short_digests(train_rows), short_digests(held_out_rows))
+    return Counts(dataset.name, *sizes, content, marks, animated, *short)
 
 
 def duplicates(counts: Sequence[Counts]) -> list[tuple[Counts, ...]]:
@@ -150,12 +149,27 @@ def duplicate_note(group: Sequence[Counts]) -> str:
     return f"{said}; leave all but one out unless you mean that"
 
 
+def shared_notes(counts: Sequence[Counts], most: int) -> list[str]:
+    """Returns sentences on held-out rows that are trained on: of each dataset, and the first `most` pairs of others."""
+    held_out = {each.name: each.held_out for each in counts}
+    pairs = shared_rows({c.name: c.train_rows for c in counts}, {c.name: c.held_out_rows for c in counts})
+    own = [pair for pair in pairs if pair.held_out == pair.train]
+    notes = [
+        f"{pair.held_out}: {pair.rows:,} of its {held_out[pair.held_out]:,} held-out rows are among "
+        f"{'its training rows' if pair in own else f'the training rows of {pair.train}'}"
+        for pair in pairs[: len(own) + most]
+    ]
+    left = pairs[len(own) + most :]
+    return [*notes, *([f"and {len(left):,} more pairs of datasets share rows"] if left else [])]
+
+
 def table(counts: Sequence[Counts]) -> Table:
     """Makes a table of the counts per dataset and in all."""
     result = Table(Column("dataset", overflow="fold"), *COLUMNS, show_footer=True)
-    for name, *row, _, _ in counts:
-        result.add_row(escape(name), *(f"{number:,}" for number in row))
-    totals = [sum(column) for column in zip(*(row[1:-2] for row in counts), strict=True)] or [0] * len(COLUMNS)
+    rows = [each[1 : len(COLUMNS) + 1] for each in counts]
+    for each, row in zip(counts, rows, strict=True):
+        result.add_row(escape(each.name), *(f"{number:,}" for number in row))
+    totals = [sum(column) for column in zip(*rows, strict=True)] or [0] * len(COLUMNS)
     footers = (f"{len(counts)} datasets", *(f"{total:,}" for total in totals))
     for column, footer in zip(result.columns, footers, strict=True):
         column.footer = footer
@@ -163,17 +177,26 @@ def table(counts: Sequence[Counts]) -> Table:
     return result
 
 
-def print_findings(counts: Sequence[Counts], errors: Sequence[ValueError], max_bad: int) -> None:
-    """Prints the table, duplicates, then the first errors and their number."""
+def print_findings(found: Findings, max_bad: int) -> None:
+    """Prints what files are taken for, the table, warnings, then bad records by dataset and kind, and their number."""
     console = Terminal(soft_wrap=True)
-    console.print(table(counts))
-    for group in duplicates(counts):
-        console.print(duplicate_note(group), style="yellow", markup=False, highlight=False)
-    for error in errors[:max_bad]:
-        console.print(str(error), style="red", markup=False, highlight=False)
-    if errors:
-        shown = f", {max_bad} shown" if len(errors) > max_bad else ""
-        console.print(f"{len(errors)} bad records, images or files{shown}")
+
+    def say(lines: Iterable[str], style: str | None = None) -> None:
+        for line in lines:
+            console.print(line, style=style, markup=False, highlight=False)
+
+    say(found.files)
+    console.print(table(found.counts))
+    say(map(duplicate_note, duplicates(found.counts)), "yellow")
+    say(shared_notes(found.counts, max_bad), "yellow")
+    animated = [each for each in found.counts if each.animated]
+    say(
+        (f"{c.name}: {c.animated:,} images have several frames or pages; the first is read" for c in animated), "yellow"
+    )
+    if found.bad:
+        say(bad_record_lines(found.bad, max_bad), "red")
+        datasets = len({dataset for dataset, _ in found.bad})
+        say([f"{len(found.bad):,} bad records, images or files in {datasets:,} dataset{'s' * (datasets > 1)}"])
 
 
 def define_flags() -> None:
@@ -191,14 +214,16 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "max_length", 2048, "Tokens of an example; longer ones are truncated and counted.", lower_bound=2
     )
-    flags.DEFINE_integer("max_bad", 50, "Bad records to print; all are counted.", lower_bound=0)
+    flags.DEFINE_integer(
+        "max_bad", 50, "Kinds of bad records to print, dealt to the datasets in turn; all are counted.", lower_bound=0
+    )
     flags.DEFINE_integer("seed", 0, "Seed of held-out splits.")
 
 
 def main(_: Sequence[str]) -> int:
-    """Prints the counts and errors; returns 1 if there is an error."""
+    """Prints the counts, warnings and errors; returns 1 if there is an error, and 0 with warnings alone."""
     processor = load_processor(open_run.resolve(FLAGS.tokenizer))
-    counts, errors = validate(
+    found = validate(
         FLAGS.mixture,
         processor.tokenizer,
         include=FLAGS.include,
@@ -206,8 +231,8 @@ def main(_: Sequence[str]) -> int:
         seed=FLAGS.seed,
         reader=processor.images,
     )
-    print_findings(counts, errors, FLAGS.max_bad)
-    return 1 if errors else 0
+    print_findings(found, FLAGS.max_bad)
+    return 1 if found.bad else 0
 
 
 if __name__ == "__main__":

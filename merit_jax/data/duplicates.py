@@ -29,8 +29,12 @@ def content_digest(examples: Iterable[Example]) -> str:
         >>> content_digest([one]) == content_digest([one, one])
         False
     """
-    rows = sorted(_row_digest(example) for example in examples)
-    return hashlib.sha256(b"".join(rows)).hexdigest()
+    return rows_digest(map(row_digest, examples))
+
+
+def rows_digest(rows: Iterable[bytes]) -> str:
+    """Returns the `content_digest` of the examples that have these `row_digest`s."""
+    return hashlib.sha256(b"".join(sorted(rows))).hexdigest()
 
 
 def content_marks(datasets: Sequence[Dataset]) -> list[tuple[str, ...]]:
@@ -71,7 +75,8 @@ def first_with_a_mark(marks: Sequence[Iterable[str]]) -> list[int]:
     return first
 
 
-def _row_digest(example: Example) -> bytes:
+def row_digest(example: Example) -> bytes:
+    """Returns a sha256 of an example: its tokens, supervised ones and images."""
     row = hashlib.sha256(len(example.tokens).to_bytes(8, "little"))
     for part in (example.tokens.tobytes(), example.supervised.tobytes(), *map(_image_digest, example.images)):
         row.update(part)

@@ -7,47 +7,49 @@ from typing import NamedTuple
 
 from etils import epath
 
-from merit_jax.data.readers import OnError, Row, fail, file_digest, read_rows
+from merit_jax.data.readers import files_digest, read_rows
+from merit_jax.data.rows import OnError, Row, RowError, fail
 from merit_jax.workdir.paths import is_remote
 
-FILES = 2
-"""Parsed files that are kept: those of one manifest entry, training and held-out."""
+KEPT = 2
+"""Parsed sets of files that are kept: those of one manifest entry, training and held-out."""
 
-Stamp = tuple[int, int]
+Groups = Mapping[str, Mapping[str, Sequence[tuple[str, Row]]]]
+Stamps = tuple[tuple[int, int], ...]
 
 
 class Parsed(NamedTuple):
-    """The content of a file.
+    """The content of some files.
 
     Attributes:
-        groups: Value of the column -> ("FILE:LINE", row) of every row that has it, in file order.
+        groups: Value of the column -> file -> ("FILE:LINE", row) of every row that has it, in order.
         errors: An error for each other line.
     """
 
-    groups: Mapping[str, Sequence[tuple[str, Row]]]
+    groups: Groups
     errors: tuple[ValueError, ...]
 
 
-def read_groups(path: str, column: str, on_error: OnError = fail) -> Mapping[str, Sequence[tuple[str, Row]]]:
-    """Returns the rows of a file by the value of a column; those of the last few files are kept in memory.
+def read_groups(files: Sequence[str], column: str, on_error: OnError = fail) -> Groups:
+    """Returns the rows of some files by the value of a column; those of the last two calls' files are kept in memory.
 
     Args:
-        path: A file that `readers.read_rows` reads.
+        files: Files that `readers.read_rows` reads.
         column: A column of strings.
         on_error: Called with the error of every line that is bad or has no group.
 
     Raises:
-        ValueError: The file is missing or of an unknown type; or `on_error` raises.
+        ValueError: A file is missing or of an unknown type; or `on_error` raises.
     """
-    parsed = _parse(path, column, _stamp(path))
+    parsed = _parse(tuple(files), column, _stamps(files))
     for error in parsed.errors:
         on_error(error)
     return parsed.groups
 
 
-def group_digest(path: str) -> str:
-    """Returns the sha256 of a file's bytes, in hex, computed once for all groups of the file."""
-    return _digest(path, _stamp(path))
+def group_digest(files: Sequence[str]) -> str:
+    """Returns `readers.files_digest`, computed once for all groups of the files."""
+    return _digest(tuple(files), _stamps(files))
 
 
 def forget() -> None:
@@ -56,26 +58,31 @@ def forget() -> None:
     _digest.cache_clear()
 
 
-@functools.lru_cache(maxsize=FILES)
-def _parse(path: str, column: str, _: Stamp) -> Parsed:
-    groups: dict[str, list[tuple[str, Row]]] = {}
+@functools.lru_cache(maxsize=KEPT)
+def _parse(files: tuple[str, ...], column: str, _: Stamps) -> Parsed:
+    groups: dict[str, dict[str, list[tuple[str, Row]]]] = {}
     errors: list[ValueError] = []
-    for where, row in read_rows(path, errors.append):
-        name = row.get(column)
-        if isinstance(name, str) and name.strip():
-            groups.setdefault(name, []).append((where, row))
-        else:
-            reason = f"holds {name!r:.80}" if column in row else f"is missing (found: {sorted(row)})"
-            errors.append(ValueError(f"{where}: the column {column!r}, which names the dataset, {reason}; fill it in"))
+    for file in files:
+        for where, row in read_rows(file, errors.append):
+            name = row.get(column)
+            if isinstance(name, str) and name.strip():
+                groups.setdefault(name, {}).setdefault(file, []).append((where, row))
+            else:
+                reason = f"holds {name!r:.80}" if column in row else f"is missing (found: {sorted(row)})"
+                errors.append(RowError(where, f"the column {column!r}, which names the dataset, {reason}; fill it in"))
     return Parsed(groups, tuple(errors))
 
 
-@functools.lru_cache(maxsize=FILES)
-def _digest(path: str, _: Stamp) -> str:
-    return file_digest(path)
+@functools.lru_cache(maxsize=KEPT)
+def _digest(files: tuple[str, ...], _: Stamps) -> str:
+    return files_digest(files)
 
 
-def _stamp(path: str) -> Stamp:
+def _stamps(files: Sequence[str]) -> Stamps:
+    return tuple(map(_stamp, files))
+
+
+def _stamp(path: str) -> tuple[int, int]:
     """A file's size and time, which change when it is written anew."""
     try:
         if is_remote(path):

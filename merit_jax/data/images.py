@@ -10,6 +10,7 @@ import hashlib
 import os
 import posixpath
 import re
+import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,11 @@ from merit_jax.workdir.paths import is_remote
 MARKER = "<image>"
 PLACE = re.compile(r"\n?<image>\n?")
 
+IMAGES_IN_BASE64 = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "SUkqAA", "TU0AKg", "Qk")
+"""How PNG, JPEG, GIF, WebP, TIFF and BMP begin in base64."""
+BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}=*\s*")
+LONGEST_PATH, LONGEST_NAME = 4096, 255
+
 IMAGE_KEYS = ("image", "path", "url", "image_url", "bytes")
 """Keys of a content part that may hold its image."""
 
@@ -33,7 +39,8 @@ def image_part(value: Any, root: str, where: str) -> Image:
     """Reads one image of a row.
 
     Args:
-        value: A path below `root` (relative to it or absolute), a file:// or data: URL, bytes, or {"bytes": ..., "path": ...}.
+        value: A path below `root` (relative to it or absolute), a file:// or data: URL, base64, bytes, or an object with one of
+            these as its `bytes`, `path` or `url`.
         root: The folder of the images.
         where: "FILE:LINE", for error messages.
 
@@ -41,7 +48,12 @@ def image_part(value: Any, root: str, where: str) -> Image:
         ValueError: It is none of these, a web address, or leaves `root`.
     """
     if isinstance(value, Mapping):
-        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+        keys = sorted(map(str, value))
+        value = next((value[key] for key in ("bytes", "path", "url") if value.get(key) is not None), None)
+        if value is None:
+            raise ValueError(
+                f"{where}: an image needs one of bytes, path or url, got the keys {keys!r:.80}; name the file"
+            )
     if isinstance(value, bytes):
         return {"type": "image", "bytes": value}
     if not isinstance(value, str) or not value:
@@ -50,7 +62,16 @@ def image_part(value: Any, root: str, where: str) -> Image:
         return {"type": "image", "bytes": _decode(value, where)}
     if value.startswith(("http://", "https://")):
         raise ValueError(f"{where}: image {value!r:.80} is on the web; nothing is downloaded: name a local file")
-    return {"type": "image", "path": _below(value.removeprefix("file://"), root, where)}
+    if value.startswith(IMAGES_IN_BASE64) and BASE64.fullmatch(value):
+        return {"type": "image", "bytes": _decode(f"data:;base64,{value}", where)}
+    if len(value) > LONGEST_PATH or max(map(len, value.split("/"))) > LONGEST_NAME:
+        raise ValueError(
+            f"{where}: image {value!r:.80} of {len(value):,} characters is no path, and as base64 no known image; name a file, "
+            "or write data:image/png;base64,..."
+        )
+    if value.startswith("file://"):
+        value = urllib.parse.unquote(value.removeprefix("file://"))
+    return {"type": "image", "path": _below(value, root, where)}
 
 
 def image_parts(values: Any, root: str, where: str) -> list[Image]:
@@ -126,6 +147,8 @@ def _part(part: Any, rest: Iterator[Image], root: str, where: str) -> Part:
         return {"type": "text", "text": text_field(part, "text", where)}
     if kind not in ("image", "image_url"):
         raise ValueError(f"{where}: content part {part!r:.80}; expected one of type 'text', 'image' or 'image_url'")
+    if isinstance(part.get("source"), dict):  # Anthropic's {"type": "base64", "data": ...}
+        part = {**part, "image": _inline(part["source"], where)}
     value = next((part[key] for key in IMAGE_KEYS if part.get(key) is not None), None)
     if kind == "image_url" and isinstance(value, dict):
         value = value.get("url")
@@ -135,6 +158,14 @@ def _part(part: Any, rest: Iterator[Image], root: str, where: str) -> Part:
     if image is None:
         raise ValueError(f"{where}: a content part of type 'image' names no image; set its `image`, `path` or `url`")
     return image
+
+
+def _inline(source: Mapping[str, Any], where: str) -> Any:
+    if source.get("type") == "base64" and isinstance(source.get("data"), str):
+        return f"data:;base64,{source['data']}"
+    if isinstance(source.get("url"), str):
+        return source["url"]
+    raise ValueError(f"{where}: an image's `source` is {source!r:.80}; expected base64 `data` or a `url`")
 
 
 def _unpacked(part: Part, folder: epath.Path) -> Part:
@@ -165,9 +196,9 @@ def _decode(url: str, where: str) -> bytes:
     try:
         if not comma or not head.endswith(";base64"):
             raise ValueError("it does not begin with data:image/...;base64,")
-        return base64.b64decode(data, validate=True)
+        return base64.b64decode("".join(data.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError(f"{where}: image {url!r:.40} is no base64 data URL ({error}); encode it again") from None
+        raise ValueError(f"{where}: image {url!r:.80} is no base64 data URL ({error}); encode it again") from None
 
 
 def _below(value: str, root: str, where: str) -> str:
@@ -189,8 +220,8 @@ def _below(value: str, root: str, where: str) -> str:
             raise ValueError(f"{where}: image {value!r:.80} is no path ({error}); name the file") from None
     if not path.startswith(base.rstrip("/") + "/"):
         raise ValueError(
-            f"{where}: image {value!r} is {path}, outside the image root {base}; move it below, or set `image_root` in the "
-            "manifest"
+            f"{where}: image {value!r:.80} is {path:.200}, outside the image root {base}; move it below, or set `image_root` in "
+            "the manifest"
         )
     return path
 

@@ -1,4 +1,4 @@
-"""Lists the datasets of a mixture: a JSON or YAML manifest, or a glob where each file is a dataset."""
+"""Lists the datasets of a mixture: a JSON or YAML manifest, or a glob of the datasets' files."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -9,11 +9,12 @@ from etils import epath
 
 from merit_jax.core.registry import lookup
 from merit_jax.core.text import matches
+from merit_jax.data.data_files import find_datasets, find_files, listed
 from merit_jax.data.formats import FORMATS, ColumnMap
 from merit_jax.data.group_by import read_groups
 from merit_jax.data.manifest_parser import load_manifest
-from merit_jax.data.readers import READERS, OnError, fail
-from merit_jax.workdir.paths import is_remote
+from merit_jax.data.rows import OnError, fail
+from merit_jax.data.splits import TRAIN, FileSet, check_shards, divide
 
 REMOTE_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 OTHER_KEYS = (
@@ -38,38 +39,44 @@ class Entry(NamedTuple):
 
     Attributes:
         name: Unique name.
-        file: Path of the training file.
-        held_out_file: Path of the file of held-out records, or None.
+        files: Paths of the training files, in order.
+        held_out_files: Paths of the files of held-out records; empty for none.
         held_out: Held-out rows split off the training file: a count, or a fraction below 1; 0 for none.
         format: A key of `formats.FORMATS`, or None to detect it from the first row.
         layout: Column names, tags, and the folder of the images.
         num_samples: Training rows to sample; 0 for all.
-        group_by: Column that holds the name of a row's dataset; empty: the whole file is this dataset.
+        group_by: Column that holds the name of a row's dataset; empty: the files are this dataset.
+        unused_files: Files that their names say are held out, and that are neither trained on nor evaluated.
     """
 
     name: str
-    file: str
-    held_out_file: str | None = None
+    files: tuple[str, ...]
+    held_out_files: tuple[str, ...] = ()
     held_out: int | float = 0
     format: str | None = None
     layout: ColumnMap = ColumnMap()
     num_samples: int = 0
     group_by: str = ""
+    unused_files: tuple[str, ...] = ()
 
 
-def read_manifest(path: str, include: Sequence[str] = (), on_error: OnError = fail) -> tuple[Entry, ...]:
+def read_manifest(
+    path: str, include: Sequence[str] = (), on_error: OnError = fail, *, suites: bool = False
+) -> tuple[Entry, ...]:
     """Lists the datasets of a manifest or glob, sorted by name.
 
     A `.json`, `.yaml` or `.yml` path without `*` or `?` is a manifest: LLaMA-Factory's `dataset_info.json` as it stands,
     whose file names are relative to its folder, with four more keys: `eval_file_name` (file of held-out records), `held_out`
     (rows, or fraction of rows, split off the training file), `image_root` (folder of the images; the default is that of the
     data) and `group_by` (a column whose values name datasets, which then replace the entry).
-    Anything else is a glob: `X.jsonl` or `X.train.jsonl` is dataset X, and `X.test.jsonl` next to it its held-out data.
+    `file_name` and `eval_file_name` are a file, a folder, a glob or a list of these. Anything else is a glob (see
+    `data_files.find_datasets`): `X.jsonl` or `X.train.jsonl` is dataset X, and `X.test.jsonl` next to it its held-out data.
 
     Args:
         path: Manifest or glob.
         include: Names or fnmatch patterns of the datasets to keep; all if empty.
         on_error: Called with the error of every bad line of a file that is read for its `group_by`; the default raises.
+        suites: The datasets are suites, to be evaluated: where names say that some files are held out, those are the `files`.
 
     Returns:
         One entry per dataset.
@@ -78,9 +85,12 @@ def read_manifest(path: str, include: Sequence[str] = (), on_error: OnError = fa
         ValueError: The path matches nothing, a name occurs twice, an included name is unknown, or an entry is unusable.
     """
     if PurePath(path).suffix in (".json", ".yaml", ".yml") and not set("*?") & set(path):
-        makers = _datasets(path, load_manifest(path), on_error)
+        makers = _datasets(path, load_manifest(path), on_error, suites)
         return tuple(makers[name]() for name in select(sorted(makers), include, path))
-    entries = {entry.name: entry for entry in _glob(path)}
+    found = {
+        name: files.to_evaluate() if suites else files for name, files in find_datasets(path, suites=suites).items()
+    }
+    entries = {name: Entry(name, f.train, f.held_out, unused_files=f.unused) for name, f in found.items()}
     return tuple(entries[name] for name in select(sorted(entries), include, path))
 
 
@@ -91,57 +101,32 @@ def select(names: Sequence[str], include: Sequence[str], where: str) -> tuple[st
     return tuple(name for name in names if not include or any(matches(name, pattern) for pattern in include))
 
 
-def _glob(pattern: str) -> list[Entry]:
-    parts = PurePath(pattern).parts
-    fixed = next((i for i, part in enumerate(parts) if set("*?[") & set(part)), len(parts) - 1)
-    root, rest = epath.Path(PurePath(*parts[:fixed])), str(PurePath(*parts[fixed:]))
-    if is_remote(pattern):
-        head, _, tail = pattern.rpartition("/")
-        root, rest = epath.Path(head), tail
-    files = sorted(str(file) for file in root.glob(rest) if file.is_file())
-    if not files:
-        raise ValueError(
-            f"{pattern}: no file matches; give a manifest (.json, .yaml) or a glob of {', '.join(READERS)} files"
-        )
-    entries: dict[str, Entry] = {}
-    for file in files:
-        entry = _file_entry(file, files)
-        if entry is None:
-            continue
-        if entry.name in entries:
-            raise ValueError(
-                f"{pattern}: {entries[entry.name].file} and {file} are both named {entry.name!r}; rename one"
-            )
-        entries[entry.name] = entry
-    return list(entries.values())
+def taken_for(entry: Entry, use: str = "trained on") -> str:
+    """Returns a sentence on what the files of a dataset, those of `Entry.files` for `use`, are taken for."""
+    uses = ((use, entry.files), ("held out", entry.held_out_files), ("not used", entry.unused_files))
+    return f"{entry.name}: " + "; ".join(f"{use}: {listed(files)}" for use, files in uses if files)
 
 
-def _file_entry(file: str, files: Sequence[str]) -> Entry | None:
-    """Makes a training file an entry; None for the held-out file of another."""
-    path = epath.Path(file)
-    stem = path.name.removesuffix(path.suffix)
-    name = stem.removesuffix(".train")
-    if stem.endswith(".test"):
-        base = stem.removesuffix(".test")
-        if not any(str(path.parent / f"{base}{train}{path.suffix}") in files for train in (".train", "")):
-            raise ValueError(
-                f"{file}: held-out data without a training file {base}.train{path.suffix} in the glob; add it or rename"
-            )
-        return None
-    test = path.parent / f"{name}.test{path.suffix}"
-    return Entry(name, file, held_out_file=str(test) if test.exists() else None)
+def taken_for_lines(entries: Sequence[Entry], most: int, use: str = "trained on") -> list[str]:
+    """Returns `taken_for` of the first `most` datasets, and of all that have files which are not used."""
+    shown = [entry for place, entry in enumerate(entries) if place < most or entry.unused_files]
+    more = len(entries) - len(shown)
+    return [
+        *(taken_for(entry, use) for entry in shown),
+        *([f"and {more} more datasets without files that are not used"] if more else []),
+    ]
 
 
-def _datasets(path: str, data: Mapping[str, Any], on_error: OnError) -> dict[str, Callable[[], Entry]]:
+def _datasets(path: str, data: Mapping[str, Any], on_error: OnError, suites: bool) -> dict[str, Callable[[], Entry]]:
     """Dataset name -> function that makes its entry. Only entries with `group_by` are made, and their files read, at once."""
     makers: dict[str, Callable[[], Entry]] = {}
     origin: dict[str, str] = {}
     for key, fields in data.items():
         if "group_by" in fields:
-            entry = _entry(path, key, fields)
+            entry = _entry(path, key, fields, suites)
             found = {name: functools.partial(entry._replace, name=name) for name in _groups(entry, path, on_error)}
         else:
-            found = {key: functools.partial(_entry, path, key, fields)}
+            found = {key: functools.partial(_entry, path, key, fields, suites)}
         if twice := sorted(set(found) & set(makers)):
             raise ValueError(
                 f"{path}: dataset {twice[0]!r} comes from both entry {origin[twice[0]]!r} and entry {key!r}; rename one"
@@ -152,18 +137,18 @@ def _datasets(path: str, data: Mapping[str, Any], on_error: OnError) -> dict[str
 
 
 def _groups(entry: Entry, path: str, on_error: OnError) -> list[str]:
-    names = sorted(read_groups(entry.file, entry.group_by, on_error))
-    if entry.held_out_file:
-        held_out = read_groups(entry.held_out_file, entry.group_by, on_error)
+    names = sorted(read_groups(entry.files, entry.group_by, on_error))
+    if entry.held_out_files:
+        held_out = read_groups(entry.held_out_files, entry.group_by, on_error)
         if unknown := sorted(set(held_out) - set(names)):
             raise ValueError(
-                f"{path}: {entry.held_out_file} holds out rows of {unknown[0]!r}, of which {entry.file} has none; mend the "
-                f"{entry.group_by!r} column of one of the two"
+                f"{path}: {listed(entry.held_out_files)} holds out rows of {unknown[0]!r}, of which {listed(entry.files)} has "
+                f"none; mend the {entry.group_by!r} column of one of the two"
             )
     return names
 
 
-def _entry(path: str, name: str, data: Mapping[str, Any]) -> Entry:
+def _entry(path: str, name: str, data: Mapping[str, Any], suites: bool) -> Entry:
     where = f"{path}: dataset {name!r}"
     _check_keys(data, where)
     columns, tags = data.get("columns") or {}, data.get("tags") or {}
@@ -174,20 +159,52 @@ def _entry(path: str, name: str, data: Mapping[str, Any]) -> Entry:
         if not isinstance(format_name, str):
             raise ValueError(f"{where}: formatting is {format_name!r:.80}; expected one of {', '.join(FORMATS)}")
         lookup(FORMATS, format_name, f"formatting in {where}:")
-    eval_file, root = data.get("eval_file_name"), data.get("image_root")
+    files, root = _files(path, data, where, suites), data.get("image_root")
     group_by = data.get("group_by", "")
     if not isinstance(group_by, str) or ("group_by" in data and not group_by):
         raise ValueError(f"{where}: group_by is {group_by!r:.80}; expected the name of a column")
     return Entry(
         name,
-        _path(path, data["file_name"], where),
-        held_out_file=_path(path, eval_file, where) if eval_file else None,
+        files.train,
+        files.held_out,
         held_out=_number(data, "held_out", where),
         format=format_name,
         layout=ColumnMap(dict(columns), dict(tags), _path(path, root, where) if root is not None else ""),
         num_samples=int(_number(data, "num_samples", where)),
         group_by=group_by,
+        unused_files=files.unused,
     )
+
+
+def _files(path: str, data: Mapping[str, Any], where: str, suites: bool) -> FileSet:
+    """Finds the files of an entry; held-out files in its folders and globs are never trained on."""
+    try:
+        found = divide(find_files(_paths(path, data["file_name"], where)))
+        if suites and not (data.get("held_out") or data.get("eval_file_name")):
+            return found.to_evaluate()
+        if not found.train:
+            raise ValueError(
+                f"file_name names held-out files alone ({listed(found.held_out)}); to train on a file, name the file itself"
+            )
+        if data.get("held_out"):
+            return FileSet(found.train, (), (*found.held_out, *found.unused))
+        if not data.get("eval_file_name"):
+            return found
+        names = find_files(_paths(path, data["eval_file_name"], where))
+        held_out = [name for name in names if name.word not in TRAIN]
+        if not held_out:
+            raise ValueError(f"eval_file_name names training files alone ({listed([name.file for name in names])})")
+        unused = [file for file in (*found.held_out, *found.unused) if file not in {name.file for name in held_out}]
+        check_shards(held_out)
+        return FileSet(found.train, tuple(name.file for name in held_out), tuple(unused))
+    except ValueError as error:
+        raise ValueError(f"{where}: {str(error).removeprefix(f'{where}: ')}") from None
+
+
+def _paths(manifest: str, names: Any, where: str) -> list[str]:
+    if isinstance(names, list) and not names:
+        raise ValueError(f"{where}: an empty list of files; name one")
+    return [_path(manifest, name, where) for name in (names if isinstance(names, list) else [names])]
 
 
 def _check_keys(data: Mapping[str, Any], where: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from etils import epath
 
-from merit_jax.data.readers import check_value, parse_json, unique
+from merit_jax.data.json_values import check_value, parse_json, unique
 
 MAX_NODES = 10_000_000
 """Most values of a YAML manifest; one that an alias repeats counts each time."""

@@ -1,8 +1,9 @@
 """Reads a mixture: every dataset of a manifest is read, checked, sampled and tokenised."""
 
 import hashlib
+import logging
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,15 +12,23 @@ from etils import epath
 from merit_jax.core.seeds import fold
 from merit_jax.core.types import Dataset, Example, ReadReport, Record
 from merit_jax.data.chat_template import encode, images_of, tokenizer_digest
+from merit_jax.data.containers import container_hint
+from merit_jax.data.data_files import listed
 from merit_jax.data.formats import ColumnMap, detect, to_record
 from merit_jax.data.group_by import forget, group_digest, read_groups
+from merit_jax.data.image_roots import image_root_hint
 from merit_jax.data.images import unpack
-from merit_jax.data.manifest import Entry, read_manifest
-from merit_jax.data.readers import OnError, Row, fail, file_digest, read_rows
+from merit_jax.data.manifest import Entry, read_manifest, taken_for_lines
+from merit_jax.data.readers import files_digest, read_rows
+from merit_jax.data.rows import OnError, Row, RowError, fail
 from merit_jax.data.token_cache import as_table, is_saved, load_table, save_table
 from merit_jax.workdir.paths import absolute
 
+log = logging.getLogger("merit_jax")
+
 CACHE_VERSION = "4"
+NAMED = 20
+"""Datasets whose files a run's log names; the others are counted."""
 
 
 class Limits(NamedTuple):
@@ -66,7 +75,9 @@ def load_mixture(
         ValueError: The manifest or a record is bad.
     """
     limits = Limits(max_length, max_train, max_held_out)
-    entries = sorted(read_manifest(path, include), key=lambda entry: entry.file)
+    entries = sorted(read_manifest(path, include), key=lambda entry: entry.files)
+    for line in taken_for_lines(sorted(entries), NAMED):
+        log.info("%s", line)
     try:
         datasets = [read_dataset(entry, tokenizer, limits, seed=seed, cache_dir=cache_dir) for entry in entries]
     finally:
@@ -106,13 +117,16 @@ def read_dataset(
         table, held_out = load_table(folder), _read_records(entry, limits, seed, on_error, cache_dir, train=False)[1]
     else:
         train, held_out = _read_records(entry, limits, seed, on_error, cache_dir)
-        encoded = list(_encoded(tokenizer, filter(keep, train), limits.max_length, on_error))
+        encoded = list(_encoded(entry, tokenizer, filter(keep, train), limits.max_length, on_error))
         table = as_table([example for _, example, _ in encoded], truncated=sum(truncated for *_, truncated in encoded))
-        held_out = [record for record, *_ in _encoded(tokenizer, filter(keep, held_out), limits.max_length, on_error)]
+        checked = _encoded(entry, tokenizer, filter(keep, held_out), limits.max_length, on_error)
+        held_out = [record for record, *_ in checked]
         if folder is not None:
             save_table(table, folder)
     tokens = int(table.supervised_counts.sum())
-    report = ReadReport(_files(entry), digest, len(table), int(table.truncated), tokens, len(table.tokens))
+    report = ReadReport(
+        (*entry.files, *entry.held_out_files), digest, len(table), int(table.truncated), tokens, len(table.tokens)
+    )
     return Dataset(entry.name, table, tuple(held_out), report)
 
 
@@ -121,13 +135,13 @@ def _read_records(
 ) -> tuple[list[Record], list[Record]]:
     """Reads, splits and samples the records; without `train`, the training file only where a split needs it."""
     records = read_entry(entry, on_error, cache_dir=cache_dir) if train or entry.held_out else []
-    apart = entry._replace(file=entry.held_out_file or "")
-    held_out = read_entry(apart, on_error, cache_dir=cache_dir) if entry.held_out_file else []
+    apart = entry._replace(files=entry.held_out_files)
+    held_out = read_entry(apart, on_error, cache_dir=cache_dir) if entry.held_out_files else []
     if entry.held_out:
         records, held_out = _split(entry, records, seed)
     if entry.num_samples > len(records) > 0:
         raise ValueError(
-            f"dataset {entry.name!r}: num_samples is {entry.num_samples}, {entry.file} has {len(records)} training rows"
+            f"dataset {entry.name!r}: num_samples is {entry.num_samples}, {listed(entry.files)} has {len(records)} training rows"
         )
     for limit, purpose in ((entry.num_samples, "num_samples"), (limits.max_train, "max_train")):
         records = sample(records, limit, fold(seed, purpose, entry.name))
@@ -135,14 +149,19 @@ def _read_records(
 
 
 def read_entry(entry: Entry, on_error: OnError = fail, *, cache_dir: epath.PathLike | None = None) -> list[Record]:
-    """Reads the records of an entry's file, as the entry says; arguments as for `read_records`.
+    """Reads the records of an entry's training files, as the entry says; arguments as for `read_records`.
 
     Lines without a group belong to no dataset; `read_manifest` reports them.
     """
-    rows = None
+    rows: Mapping[str, Iterable[tuple[str, Row]] | None] = dict.fromkeys(entry.files)
     if entry.group_by:
-        rows = read_groups(entry.file, entry.group_by, lambda _: None).get(entry.name, ())
-    return read_records(entry.file, entry.format, entry.layout, on_error, rows=rows, cache_dir=cache_dir)
+        rows = read_groups(entry.files, entry.group_by, lambda _: None).get(entry.name, {})
+    return [
+        record
+        for file in entry.files
+        if file in rows
+        for record in read_records(file, entry.format, entry.layout, on_error, rows=rows[file], cache_dir=cache_dir)
+    ]
 
 
 def read_records(
@@ -171,7 +190,7 @@ def read_records(
             format_name = format_name or detect(row, where, layout)
             record = to_record(format_name, row, where, layout)
         except ValueError as error:
-            on_error(error)
+            on_error(RowError.of(error, where, container_hint(row)))
             continue
         if cache_dir is not None and images_of(record.messages):
             record = unpack(record, absolute(cache_dir) / "images")
@@ -185,7 +204,7 @@ def _split(entry: Entry, records: Sequence[Record], seed: int) -> tuple[list[Rec
     if not 0 < count < len(records):
         raise ValueError(
             f"dataset {entry.name!r}: held_out = {entry.held_out} takes {count} of the {len(records)} rows of "
-            f"{entry.file}; at least one row must be held out and one left to train on"
+            f"{listed(entry.files)}; at least one row must be held out and one left to train on"
         )
     order = np.random.default_rng(fold(seed, "held_out", entry.name)).permutation(len(records))
     return [records[i] for i in np.sort(order[count:])], [records[i] for i in np.sort(order[:count])]
@@ -199,20 +218,24 @@ def sample(records: list[Record], limit: int, seed: int) -> list[Record]:
 
 
 def _encoded(
-    tokenizer: Any, records: Iterable[Record], max_length: int, on_error: OnError
+    entry: Entry, tokenizer: Any, records: Iterable[Record], max_length: int, on_error: OnError
 ) -> Iterator[tuple[Record, Example, bool]]:
     """Yields each record that encodes, its example, and whether that was truncated."""
     for record in records:
         try:
             example, truncated = encode(tokenizer, record.messages, max_length, tools=record.tools, where=record.where)
         except ValueError as error:
-            on_error(error)
+            named = [image for image in images_of(record.messages) if image.get("path", "\0") in str(error)]
+            hints = (image_root_hint(image, image_roots(entry)) for image in named)
+            on_error(RowError.of(error, record.where, next(filter(None, hints), "")))
             continue
         yield record, example, truncated
 
 
-def _files(entry: Entry) -> tuple[str, ...]:
-    return (entry.file, *((entry.held_out_file,) if entry.held_out_file else ()))
+def image_roots(entry: Entry) -> tuple[str, ...]:
+    """Returns the folders from which relative paths of an entry's images start."""
+    files = (*entry.files, *entry.held_out_files)
+    return (entry.layout.image_root,) if entry.layout.image_root else tuple(posixpath.dirname(file) for file in files)
 
 
 def entry_digest(entry: Entry) -> str:
@@ -221,10 +244,11 @@ def entry_digest(entry: Entry) -> str:
     It does not depend on the folder of the files, only on the path from there to the images.
     """
     columns, tags, root = entry.layout
-    images = posixpath.relpath(root, posixpath.dirname(entry.file) or ".") if root else "."
+    images = posixpath.relpath(root, posixpath.dirname(entry.files[0]) or ".") if root else "."
     options = (entry.format, sorted(columns.items()), sorted(tags.items()), images, entry.held_out, entry.num_samples)
     group = (entry.group_by, entry.name) if entry.group_by else None
-    digests = [group_digest(file) if group else file_digest(file) for file in _files(entry)]
+    digest = group_digest if group else files_digest
+    digests = [digest(files) for files in (entry.files, entry.held_out_files) if files]
     return hashlib.sha256(repr((digests, options, group)).encode()).hexdigest()
 
 
@@ -232,6 +256,6 @@ def _cache_folder(
     cache_dir: epath.PathLike, entry: Entry, digest: str, tokenizer: str, limits: Limits, seed: int
 ) -> epath.Path:
     """Names the cache folder after everything that the tokens, and the paths of images, depend on."""
-    place = str(absolute(epath.Path(entry.file).parent))
+    place = str(absolute(epath.Path(entry.files[0]).parent))
     key = repr((CACHE_VERSION, entry.name, place, digest, tokenizer, limits, seed))
     return epath.Path(cache_dir) / hashlib.sha256(key.encode()).hexdigest()[:32]

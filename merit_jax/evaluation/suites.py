@@ -3,6 +3,7 @@
 A *retained* suite tests skills that theta0 had already, a *skill* suite those that the mixture teaches.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -11,9 +12,11 @@ import numpy as np
 from merit_jax.core.seeds import fold
 from merit_jax.core.text import matches
 from merit_jax.core.types import Record
-from merit_jax.data.manifest import read_manifest
-from merit_jax.data.mixture import entry_digest, read_entry, sample
+from merit_jax.data.manifest import read_manifest, taken_for_lines
+from merit_jax.data.mixture import NAMED, entry_digest, read_entry, sample
 from merit_jax.evaluation.questions import repeats
+
+log = logging.getLogger("merit_jax")
 
 Half = Literal["all", "choosing", "reporting"]
 """A part of a suite: scales are chosen on one half of its records and reported on the other."""
@@ -32,12 +35,15 @@ class Kinds(NamedTuple):
 
 
 def load_suites(path: str) -> dict[str, list[Record]]:
-    """Reads all records of the suites of a manifest or glob (see `manifest.read_manifest`).
+    """Reads all records of the suites of a manifest or glob (see `manifest.read_manifest`), and logs their files.
 
     Raises:
         ValueError: The manifest or a record is bad.
     """
-    return {entry.name: read_entry(entry) for entry in read_manifest(path)}
+    entries = read_manifest(path, suites=True)
+    for line in taken_for_lines(entries, NAMED, "evaluated"):
+        log.info("suite %s", line)
+    return {entry.name: read_entry(entry) for entry in entries}
 
 
 def draw_records(
@@ -84,7 +90,7 @@ def _half(name: str, records: list[Record], half: Half) -> list[Record]:
 
 def suite_digests(path: str) -> dict[str, str]:
     """Returns suite -> digest of its files, whatever their folder; none without a path."""
-    return {entry.name: entry_digest(entry) for entry in read_manifest(path)} if path else {}
+    return {entry.name: entry_digest(entry) for entry in read_manifest(path, suites=True)} if path else {}
 
 
 def kinds(accuracies: Mapping[str, float], retained: Sequence[str]) -> Kinds:

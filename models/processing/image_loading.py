@@ -1,7 +1,8 @@
 """Loads images from references, as transformers' `load_image` does; image processors, and a cache of their results.
 
 A reference is a content part: {"type": "image", "path": ...} or {"type": "image", "bytes": ...}. As in `load_image`, the EXIF
-orientation is applied, and then every mode becomes RGB: a palette is looked up, grey repeated, alpha dropped.
+orientation is applied, and then every mode becomes RGB: a palette is looked up, grey repeated, alpha dropped. Grey of 16 bits is
+scaled to 8, where `load_image` takes all but the darkest for white. Of an animation or several pages, the first is read.
 """
 
 import functools
@@ -24,6 +25,7 @@ from PIL.PngImagePlugin import PngImageFile
 from transformers import AutoImageProcessor
 
 from models.interface import VisionLanguageConfig
+from models.processing.pixel_modes import check_mode, to_rgb
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "PCX")
 """Formats that are read. Pillow knows more, some of which (EPS) it passes to other programs."""
@@ -46,10 +48,10 @@ def open_image(image: Mapping[str, Any]) -> Image.Image:
         image: A reference.
 
     Raises:
-        ValueError: It is missing, empty, truncated, too large, or no image.
+        ValueError: It is missing, empty, truncated, too large, of a mode without a fixed range, or no image.
     """
     with _opened(image) as opened:
-        return ImageOps.exif_transpose(opened).convert("RGB")
+        return to_rgb(ImageOps.exif_transpose(opened), opened.format)
 
 
 def image_size(image: Mapping[str, Any]) -> tuple[int, int]:
@@ -64,11 +66,28 @@ def image_size(image: Mapping[str, Any]) -> tuple[int, int]:
     return _path_size(image["path"], _stamp(image["path"])) if "path" in image else _size(image)
 
 
+def is_animated(image: Mapping[str, Any]) -> bool:
+    """Returns whether an image has several frames or pages, of which only the first is read.
+
+    Args:
+        image: A reference.
+
+    Raises:
+        ValueError: It is missing, empty, too large, or no image.
+    """
+    with _opened(image) as opened:
+        return opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1  # a camera's JPEG holds its own preview
+
+
 def image_name(image: Mapping[str, Any]) -> str:
     """Returns the name of an image in error messages."""
     if "path" in image:
         return str(image["path"])
     return f"embedded image ({len(image['bytes'])} bytes, sha256 {hashlib.sha256(image['bytes']).hexdigest()[:12]})"
+
+
+class ModeError(ValueError):
+    """An image whose mode is refused."""
 
 
 class PixelCache:
@@ -135,7 +154,10 @@ def _opened(image: Mapping[str, Any]) -> Iterator[Image.Image]:
             if opened.width * opened.height > MAX_PIXELS:
                 size = f"{opened.width} x {opened.height} pixels"
                 raise Image.DecompressionBombError(f"{size}, at most {MAX_PIXELS} are decoded")
+            _check_mode(opened, image)
             yield opened
+    except ModeError:
+        raise
     except UnidentifiedImageError:
         raise ValueError(f"{image_name(image)}: not an image that Pillow can read; convert it to PNG or JPEG") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -145,6 +167,13 @@ def _opened(image: Mapping[str, Any]) -> Iterator[Image.Image]:
         raise ValueError(
             f"{image_name(image)}: damaged or truncated image ({reason}); replace it or delete the record"
         ) from error
+
+
+def _check_mode(opened: Image.Image, image: Mapping[str, Any]) -> None:
+    try:
+        check_mode(opened)
+    except ValueError as error:
+        raise ModeError(f"{image_name(image)}: {error}") from None
 
 
 @functools.cache

@@ -109,7 +109,7 @@ def test_a_row_that_does_not_name_its_dataset_is_told_once(data, name, reason):
 
 def test_images_lie_beside_the_data_unless_the_manifest_says_where(data):
     (data / "images/all.json").write_text(json.dumps([llava("0.png")]))
-    (record,) = read_entry(Entry("a", str(data / "images/all.json")))
+    (record,) = read_entry(Entry("a", (str(data / "images/all.json"),)))
     assert record.messages[0]["content"][0]["path"] == str(data.resolve() / "images/0.png")
 
 

@@ -147,6 +147,40 @@ def test_data_urls_are_decoded(root):
     assert read(llava(url), root).messages[0]["content"][0] == {"type": "image", "bytes": b"pixels"}
 
 
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+
+
+def test_base64_without_a_prefix_is_read(root):
+    expected = {"type": "image", "bytes": base64.b64decode(PIXEL)}
+    values = (PIXEL, f"{PIXEL[:76]}\n{PIXEL[76:]}\n", {"bytes": PIXEL}, {"url": f"data:image/png;base64,{PIXEL}"})
+    for value in values:
+        assert read(llava("a.png") | {"image": value}, root).messages[0]["content"][0] == expected
+    source = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
+    assert read(parts(source, text(ASK)) | {"images": []}, root).messages[0]["content"][0] == expected
+
+
+def test_a_file_url_is_decoded_and_a_path_is_not(root):
+    for value, name in ((f"file://{root}/a%20%C3%A9.png", "a é.png"), ("a%20b.png", "a%20b.png")):
+        assert read(llava("a.png") | {"image": value}, root).messages[0]["content"][0] == shown(root, name)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "ab+/" * 250_000,
+        "data:image/png;base64,?" + "a" * 10**6,
+        "/" + "a/" * 10**5,
+        "x" * 10**6,
+        ["y" * 10**6],
+        "../" * 1000,
+    ],
+)
+def test_a_long_value_is_cut_in_the_message(root, value):
+    with pytest.raises(ValueError, match=r"f:1: .*image") as caught:
+        read(llava("a.png") | {"image": value}, root)
+    assert len(str(caught.value)) < 800
+
+
 def test_paths_in_a_bucket_stay_below_their_root():
     (turn, _) = read(llava("sub/../a.png"), "gs://bucket/root").messages
     assert turn["content"][0] == {"type": "image", "path": "gs://bucket/root/a.png"}
@@ -180,6 +214,14 @@ BAD = {
     "web": (
         llava("https://x.org/a.png"),
         r"f:1: image 'https://x.org/a.png' is on the web; nothing is downloaded: name a",
+    ),
+    "an object without image": (
+        llava("a.png") | {"image": {"file": "a.png"}},
+        r"f:1: an image needs one of .* \['file'\]",
+    ),
+    "an unknown source": (
+        parts({"type": "image", "source": {"type": "file"}}),
+        "f:1: an image's `source` is .*; expected base64",
     ),
     "number": (llava("a.png") | {"image": 7}, "f:1: an image must be a path or bytes, got 7"),
     "nothing in a list": (llava("a.png") | {"image": [None]}, "f:1: an image must be a path or bytes, got None"),

@@ -39,25 +39,25 @@ def test_llama_factorys_dataset_info_is_read_as_it_stands(tmp_path):
     entries = read_manifest(manifest(tmp_path, LLAMA_FACTORY), include=["identity", "gl*"])
     layout = ColumnMap(LLAMA_FACTORY["glaive"]["columns"], LLAMA_FACTORY["glaive"]["tags"])
     assert entries == (
-        Entry("glaive", str(tmp_path / "sub/glaive.json"), format="sharegpt", layout=layout, num_samples=100),
-        Entry("identity", str(tmp_path / "identity.json")),
+        Entry("glaive", (str(tmp_path / "sub/glaive.json"),), format="sharegpt", layout=layout, num_samples=100),
+        Entry("identity", (str(tmp_path / "identity.json"),)),
     )
 
 
 def test_yaml_holds_the_same_manifest(tmp_path):
     text = "b: {file_name: b.jsonl, held_out: 0.1}\na:\n  file_name: /data/a.jsonl\n  eval_file_name: c.jsonl\n"
     assert read_manifest(manifest(tmp_path, text, "m.yaml")) == (
-        Entry("a", "/data/a.jsonl", held_out_file=str(tmp_path / "c.jsonl")),
-        Entry("b", str(tmp_path / "b.jsonl"), held_out=0.1),
+        Entry("a", ("/data/a.jsonl",), held_out_files=(str(tmp_path / "c.jsonl"),)),
+        Entry("b", (str(tmp_path / "b.jsonl"),), held_out=0.1),
     )
 
 
 def test_a_glob_pairs_training_and_test_files_by_stem(tmp_path):
     touch(tmp_path, "b.train.jsonl", "b.test.jsonl", "a.jsonl", "c.d.train.jsonl", "note.md")
     expected = (
-        Entry("a", str(tmp_path / "a.jsonl")),
-        Entry("b", str(tmp_path / "b.train.jsonl"), held_out_file=str(tmp_path / "b.test.jsonl")),
-        Entry("c.d", str(tmp_path / "c.d.train.jsonl")),
+        Entry("a", (str(tmp_path / "a.jsonl"),)),
+        Entry("b", (str(tmp_path / "b.train.jsonl"),), held_out_files=(str(tmp_path / "b.test.jsonl"),)),
+        Entry("c.d", (str(tmp_path / "c.d.train.jsonl"),)),
     )
     assert read_manifest(f"{tmp_path}/*.jsonl") == expected
     assert read_manifest(f"{tmp_path}/*.train.jsonl") == expected[1:]
@@ -66,14 +66,14 @@ def test_a_glob_pairs_training_and_test_files_by_stem(tmp_path):
 
 def test_a_glob_of_json_files_is_no_manifest(tmp_path):
     touch(tmp_path, "a.train.json", "a.test.json")
-    expected = Entry("a", str(tmp_path / "a.train.json"), held_out_file=str(tmp_path / "a.test.json"))
+    expected = Entry("a", (str(tmp_path / "a.train.json"),), held_out_files=(str(tmp_path / "a.test.json"),))
     assert read_manifest(f"{tmp_path}/*.train.json") == (expected,)
 
 
 def test_a_relative_glob_starts_in_the_current_folder(tmp_path, monkeypatch):
     touch(tmp_path, "x/a.jsonl", "y/b.jsonl")
     monkeypatch.chdir(tmp_path)
-    assert [(entry.name, entry.file) for entry in read_manifest("*/*.jsonl")] == [
+    assert [(entry.name, *entry.files) for entry in read_manifest("*/*.jsonl")] == [
         ("a", "x/a.jsonl"),
         ("b", "y/b.jsonl"),
     ]
@@ -108,6 +108,7 @@ BAD = {
     "other split": ({"a": {**FILE, "split": "test"}}, r"dataset 'a': a file has one split, 'train', got 'test'"),
     "preferences": ({"a": {**FILE, "ranking": True}}, r"dataset 'a': preference pairs"),
     "outside": ({"a": {"file_name": "../a.jsonl"}}, r"'../a.jsonl' leaves the manifest's folder; .* absolute path"),
+    "empty list": ({"a": {"file_name": []}}, r"dataset 'a': an empty list of files; name one"),
     "no string": ({"a": {"file_name": 3}}, r"dataset 'a': names of files and folders must be strings, got 3"),
     "held out twice": ({"a": {**FILE, "held_out": 3, "eval_file_name": "b"}}, r"both eval_file_name and held_out"),
     "held out whole": ({"a": {**FILE, "held_out": 1.5}}, r"held_out is 1.5; expected a count, or a fraction below 1"),
@@ -150,7 +151,11 @@ def test_bad_yaml_is_refused(tmp_path, text, reason):
         ([], "m.json", r"m.json: no such manifest"),
         (["a.jsonl", "a.train.jsonl"], "*", r"a.jsonl and .*a.train.jsonl are both named 'a'; rename one"),
         (["x/a.jsonl", "y/a.jsonl"], "*/*", r"are both named 'a'"),
-        (["a.test.jsonl"], "*.jsonl", r"a.test.jsonl: held-out data without a training file a.train.jsonl"),
+        (
+            ["a.test.jsonl"],
+            "*.jsonl",
+            r"a.test.jsonl: its name says held-out data \(test\), without a training file a.train.jsonl",
+        ),
     ],
 )
 def test_a_bad_glob_is_refused(tmp_path, files, pattern, reason):

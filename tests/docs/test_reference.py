@@ -73,7 +73,7 @@ def test_an_example_of_a_manifest_is_read(files, tmp_path):
     assert entries
     for entry in entries:
         assert read_entry(entry)
-        assert not entry.held_out_file or read_entry(entry._replace(file=entry.held_out_file))
+        assert not entry.held_out_files or read_entry(entry._replace(files=entry.held_out_files))
 
 
 def test_every_manifest_key_is_in_an_example():

@@ -76,10 +76,10 @@ def test_questions_go_to_the_dataset_of_their_kind_with_punctuation_apart(packag
 def test_the_mixture_reads_what_is_written(package, tmp_path):
     make.main([f"--out={tmp_path / 'out'}"])
     entries = {entry.name: entry for entry in read_manifest(str(tmp_path / "out" / "mixture.json"))}
-    assert {name for name, entry in entries.items() if entry.held_out_file} == {"what_shape", "is_there_color"}
+    assert {name for name, entry in entries.items() if entry.held_out_files} == {"what_shape", "is_there_color"}
     for name, rows in rows_of(tmp_path / "out", "test").items():
         entry = entries[name]
-        assert Path(entry.held_out_file) == tmp_path / "out" / "test" / f"{name}.jsonl"
+        assert Path(*entry.held_out_files) == tmp_path / "out" / "test" / f"{name}.jsonl"
         question, answer = to_record(entry.format, rows[0], "here", entry.layout).messages
         image = Path(next(part["path"] for part in question["content"] if part["type"] == "image"))
         assert image.read_bytes() == (package / "data" / "test" / "images" / "0.png").read_bytes()

@@ -52,6 +52,7 @@ OPENAI = [
                 "content": [
                     {"type": "text", "text": "look"},
                     {"type": "image", "image": "a.png"},
+                    {"type": "image", "image": PIXEL},
                     {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
                 ],
             },
@@ -77,6 +78,27 @@ OPENAI = [
 ]
 ROWS = {"flan": FLAN, "alpaca": ALPACA, "sharegpt": SHAREGPT, "llava": LLAVA, "cauldron": CAULDRON, "openai": OPENAI}
 
+CONTAINERS: dict[str, bytes] = {
+    "object": json.dumps({"version": 1, "data": FLAN}, indent=1).encode(),
+    "columns": json.dumps({"inputs": {"0": "a", "1": "b"}, "targets": {"0": "c", "1": "d"}}).encode(),
+    "lists": json.dumps([SHAREGPT[0]["conversations"]]).encode(),
+    "pretty": json.dumps(FLAN, indent=1).encode(),
+    "record over lines": json.dumps(FLAN[0], indent=1).encode(),
+    "turns": json.dumps(SHAREGPT[0]["conversations"]).encode(),
+    "commas": b",\n".join(json.dumps(row).encode() for row in FLAN),
+    "carriage returns": b"\r".join(json.dumps(row).encode() for row in FLAN),
+    "UTF-16": json.dumps(FLAN).encode("utf-16"),
+    "NaN in a list": b'[{"inputs": "a", "targets": "b", "score": NaN}, {"inputs": "a", "targets": "b"}]',
+}
+"""Files that hold records in another way than one a line."""
+NAMES = (
+    "train-00000-of-00002.parquet\ntrain-00001-of-00002-0a1b.parquet\ntest-00000-of-00001.parquet",
+    "birds_train.jsonl\nbirds_valid.jsonl\nbirds.val.jsonl\nbirds_test.jsonl\na.jsonl",
+    "dev.train.jsonl\ncontest.jsonl\na[1].jsonl\nDev_x.json\nx.json",
+)
+"""Names of the files of a folder, one a line."""
+SHARDS = ("s-00000-of-00002.jsonl", "s-00001-of-00002.jsonl")
+
 MANIFEST: dict[str, dict[str, Any]] = {
     "one": {"file_name": "flan.jsonl", "held_out": 0.5},
     "two": {
@@ -87,6 +109,7 @@ MANIFEST: dict[str, dict[str, Any]] = {
     },
     "three": {"file_name": "llava.jsonl", "image_root": ".", "tags": {"role_tag": "from"}, "split": "train"},
     "many": {"file_name": "groups.jsonl", "group_by": "task", "eval_file_name": "groups.jsonl"},
+    "four": {"file_name": ["shards", "flan.jsonl"], "eval_file_name": "shards/*.val.jsonl"},
 }
 YAML = """
 base: &base {columns: {prompt: instruction}, tags: {role_tag: from}}
@@ -185,8 +208,12 @@ def lines(rows: list[Any]) -> bytes:
 def image(kind: str, **options: Any) -> bytes:
     """A picture of noise."""
     noise = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+    return _saved(Image.fromarray(noise), kind, **options)
+
+
+def _saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
     out = io.BytesIO()
-    Image.fromarray(noise).save(out, kind, **options)
+    picture.save(out, kind, **options)
     return out.getvalue()
 
 
@@ -195,7 +222,12 @@ def images() -> list[bytes]:
     exif = Image.Exif()
     exif[0x0112] = 6
     kinds = [image(kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM", "ICO")]
-    return [*kinds, image("JPEG", exif=exif), image("PNG", exif=exif), image("TIFF", compression="tiff_lzw")]
+    grey = np.random.default_rng(0).integers(0, 2**16, (12, 20), dtype=np.uint16)
+    greys = [_saved(Image.fromarray(grey), kind) for kind in ("PNG", "TIFF", "PPM")]
+    frames = [Image.new("RGB", (20, 12), colour) for colour in ("red", "blue")]
+    moving = [_saved(frames[0], kind, save_all=True, append_images=frames[1:]) for kind in ("GIF", "PNG", "TIFF")]
+    turned = [image("JPEG", exif=exif), image("PNG", exif=exif), image("TIFF", compression="tiff_lzw")]
+    return [*kinds, *turned, *greys, *moving]
 
 
 def parquet() -> bytes:
@@ -253,6 +285,9 @@ def data_folder(root: Path) -> None:
     for name, rows in ROWS.items():
         (inside / f"{name}.jsonl").write_bytes(lines(rows))
     (inside / "groups.jsonl").write_bytes(lines([{**FLAN[0], "task": task} for task in ("x", "y", "y")]))
+    (inside / "shards").mkdir()
+    for name in (*SHARDS, "s.val.jsonl", "s.test.jsonl"):
+        (inside / "shards" / name).write_bytes(lines(FLAN))
     (inside / "a.png").write_bytes(image("PNG"))
     (inside / "b.jpeg").write_bytes(image("JPEG"))
     (inside / "link.png").symlink_to(outside / "secret.png")

@@ -42,19 +42,50 @@ def _records(folder: Path, name: str) -> None:
     """Reads the rows, and opens the images that they name."""
     from merit_jax.data.chat_template import images_of
     from merit_jax.data.mixture import read_records
-    from models.processing.image_loading import image_size, open_image
+    from models.processing.image_loading import image_size, is_animated, open_image
 
     errors: list[ValueError] = []
     records = read_records(str(folder / name), on_error=errors.append)
     for record in records:
         for image in images_of(record.messages):
-            for read in (image_size, open_image):
+            for read in (image_size, is_animated, open_image):
                 try:
                     read(image)
                 except ValueError as error:
                     errors.append(error)
     if errors:
         raise errors[0]
+
+
+def _container(folder: Path) -> None:
+    """Reads a file of records as lines and as a list; a record is never in two errors."""
+    from merit_jax.data.mixture import read_records
+
+    errors: list[ValueError] = []
+    for name in ("c.json", "c.jsonl"):
+        (folder / name).write_bytes((folder / "c").read_bytes())
+        records = read_records(str(folder / name), on_error=errors.append)
+        places = [record.where for record in records] + [str(error).partition(": ")[0] for error in errors]
+        assert len(places) == len(set(places)), places
+    assert all(len(str(error)) < 2000 for error in errors), "an error prints the data"
+    if errors:
+        raise errors[0]
+
+
+def _split(folder: Path) -> None:
+    """Makes files of the names in a list, and reads them as a glob: each is used or said not to be."""
+    from merit_jax.data.manifest import read_manifest
+
+    place = folder / "named"
+    place.mkdir(exist_ok=True)
+    for path in place.iterdir():
+        path.unlink()
+    for name in (folder / "names").read_text(errors="replace").splitlines()[:9]:
+        if name not in ("", ".", "..") and not set("/\0") & set(name) and len(name.encode()) < 200:
+            (place / name).touch()
+    entries = read_manifest(f"{place}/[!.]*")
+    used = [file for e in entries for file in (*e.files, *e.held_out_files, *e.unused_files)]
+    assert sorted(used) == sorted(str(path) for path in place.iterdir() if not path.name.startswith("."))
 
 
 def _safetensors(folder: Path) -> None:
@@ -114,11 +145,12 @@ def _vocabulary(folder: Path) -> None:
 
 
 def _image(folder: Path) -> None:
-    from models.processing.image_loading import image_size, open_image
+    from models.processing.image_loading import image_size, is_animated, open_image
 
     reference = {"type": "image", "path": str(folder / "image")}
     upright = open_image(reference)
     assert image_size(reference) == upright.size[::-1]
+    is_animated(reference)
 
 
 def _image_size(folder: Path) -> None:
@@ -207,6 +239,10 @@ TARGETS: dict[str, Target] = {
     "rows_parquet": Target(
         "r.parquet", lambda folder: _records(folder, "r.parquet"), lambda _: [corpus.parquet()], mutators.BYTES, 6_000
     ),
+    "containers": Target(
+        "c", _container, lambda _: [corpus.lines(corpus.FLAN), *corpus.CONTAINERS.values()], mutators.JSON, 4_000
+    ),
+    "names": Target("names", _split, lambda _: [names.encode() for names in corpus.NAMES], mutators.TEXT, 4_000),
     "safetensors": Target(
         "model.safetensors", _safetensors, lambda _: [corpus.safetensors()], (*mutators.BYTES, mutators.insert), 9_000
     ),

@@ -20,12 +20,18 @@ def test_a_damaged_file_is_read_or_refused_with_a_sentence(tmp_path, name):
     assert fuzz.ends["refused"]
 
 
-@pytest.mark.parametrize("name", sorted(set(TARGETS) - {"template"}))
+@pytest.mark.parametrize("name", sorted(set(TARGETS) - {"template", "containers"}))
 def test_the_files_that_are_damaged_are_read_when_whole(tmp_path, name):
     fuzz = Fuzz(name, tmp_path / "world")
     for case in range(len(fuzz.seeds)):
         assert not fuzz.run(case)
     assert fuzz.ends["read"] == len(fuzz.seeds), fuzz.ends
+
+
+def test_what_is_no_record_a_line_is_refused(tmp_path):
+    fuzz = Fuzz("containers", tmp_path / "world")
+    assert not list(fuzz.many(0, len(fuzz.seeds)))
+    assert fuzz.ends == {"read": 1, "refused": len(corpus.CONTAINERS)}
 
 
 def test_no_hostile_template_is_rendered(tmp_path):

@@ -4,6 +4,7 @@ import io
 import json
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from launch import validate
@@ -29,14 +30,16 @@ def folder(tmp_path):
 
 
 def test_every_dataset_is_read_to_its_end(folder):
-    counts, errors = validate.validate(f"{folder}/*.train.jsonl", tiny_tokenizer(), include=(), max_length=200, seed=0)
+    counts, errors, _ = validate.validate(
+        f"{folder}/*.train.jsonl", tiny_tokenizer(), include=(), max_length=200, seed=0
+    )
     assert [count[:4] for count in counts] == [("a", 2, 1, 0), ("b", 1, 0, 0), ("c", 0, 0, 0)]
-    places = [str(error).split(": ")[0].removeprefix(f"{folder}/") for error in errors]
-    assert places == ["a.train.jsonl:2", "a.test.jsonl:2", "a.test.jsonl:3", "c.train.jsonl:1", "c.train.jsonl"]
+    places = [str(error.error).split(": ")[0].removeprefix(f"{folder}/") for error in errors]
+    assert places == ["a.train.jsonl:2", "a.test.jsonl:2", "a.test.jsonl:3", "c.train.jsonl:1"]
 
 
 def test_the_table_ends_with_totals(folder):
-    counts, _ = validate.validate(f"{folder}/*.train.jsonl", tiny_tokenizer(), include=(), max_length=200, seed=0)
+    counts, _, _ = validate.validate(f"{folder}/*.train.jsonl", tiny_tokenizer(), include=(), max_length=200, seed=0)
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(validate.table(counts))
     totals = console.export_text().splitlines()[-2]
@@ -51,14 +54,115 @@ def test_the_table_ends_with_totals(folder):
     ]
 
 
-def test_bad_records_are_printed_up_to_a_number_and_all_counted(folder, capsys):
-    found = validate.validate(f"{folder}/*.train.jsonl", tiny_tokenizer(), include=["a", "c"], max_length=200, seed=0)
-    validate.print_findings(*found, 2)
-    out = capsys.readouterr().out
-    assert f"{folder}/a.train.jsonl:2: missing field 'targets'" in out
-    assert f"{folder}/a.test.jsonl:2: empty response" in out
-    assert f"{folder}/c.train.jsonl" not in out
-    assert "5 bad records, images or files, 2 shown" in out
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def said(capsys, mixture, most=50, **options):
+    found = validate.validate(
+        mixture, **{"tokenizer": tiny_tokenizer(), "include": (), "max_length": 200, "seed": 0, **options}
+    )
+    validate.print_findings(found, most)
+    return capsys.readouterr().out
+
+
+def test_bad_records_are_grouped_by_dataset_and_kind_and_all_counted(folder, capsys):
+    write(folder / "a.train.jsonl", [GOOD, {"inputs": "q"}, *([{"inputs": "q", "targets": 7}] * 60), GOOD])
+    out = said(capsys, f"{folder}/*.train.jsonl")
+    path = folder / "a.train.jsonl"
+    assert (
+        "a: 63 bad\n"
+        f"  {path}:3: field 'targets' must be a string, got int: 7\n"
+        f"    59 more of this kind: {path}:4, {path}:5, {path}:6, ...\n"
+        f"  {path}:2: missing field 'targets'"
+    ) in out
+    assert f"c: 1 bad\n  {folder}/c.train.jsonl:1: not a JSON object" in out
+    assert out.endswith("64 bad records, images or files in 2 datasets\n")
+
+
+def test_no_dataset_hides_another_where_few_kinds_are_shown(folder, capsys):
+    out = said(capsys, f"{folder}/*.train.jsonl", most=2)
+    assert f"a: 3 bad\n  {folder}/a.train.jsonl:2: missing field 'targets'" in out
+    assert "  2 of 2 other kinds\n" in out
+    assert f"c: 1 bad\n  {folder}/c.train.jsonl:1: not a JSON object" in out
+    out = said(capsys, f"{folder}/*.train.jsonl", most=1)
+    assert "1 bad in 1 more datasets, which --max_bad=1 leaves out\n4 bad records" in out
+
+
+def test_held_out_rows_that_are_trained_on_are_counted(tmp_path, capsys):
+    rows = [{"inputs": f"q{i}", "targets": "yes"} for i in range(9)]
+    write(tmp_path / "a.train.jsonl", [*rows[:6], rows[0], rows[0]])
+    write(tmp_path / "a.test.jsonl", [rows[0], rows[1], rows[8]])
+    write(tmp_path / "b.train.jsonl", [{"instruction": "q8", "output": "yes"}, {"instruction": "x", "output": "y"}])
+    out = said(capsys, f"{tmp_path}/*.jsonl")
+    assert "a: 2 of its 3 held-out rows are among its training rows\n" in out
+    assert "a: 1 of its 3 held-out rows are among the training rows of b\n" in out
+
+
+def test_a_held_out_file_that_is_the_training_file_is_told(tmp_path, capsys):
+    write(tmp_path / "a.jsonl", [{"inputs": f"q{i}", "targets": "yes"} for i in range(3)])
+    entry = {"file_name": "a.jsonl", "eval_file_name": "a.jsonl"}
+    (tmp_path / "m.json").write_text(json.dumps({"a": entry, "a2": {"file_name": "a.jsonl"}}))
+    out = said(capsys, f"{tmp_path}/m.json")
+    assert "a and a2 have the same 3 training examples" in out
+    assert "a: 3 of its 3 held-out rows are among its training rows\n" in out
+
+
+def test_rows_held_out_of_a_file_with_repeated_rows_are_trained_on(tmp_path, capsys):
+    write(tmp_path / "a.jsonl", [{"inputs": f"q{i}", "targets": "yes"} for i in (0, 1, 2) for _ in range(2)])
+    (tmp_path / "m.json").write_text(json.dumps({"a": {"file_name": "a.jsonl", "held_out": 1}}))
+    assert "a: 1 of its 1 held-out rows are among its training rows" in said(capsys, f"{tmp_path}/m.json")
+
+
+def test_what_files_are_taken_for_comes_first(tmp_path, capsys):
+    for name in ("birds_train", "birds_valid", "birds_test"):
+        write(tmp_path / f"{name}.jsonl", [GOOD | {"inputs": name}])
+    out = said(capsys, f"{tmp_path}/*.jsonl")
+    assert out.startswith(
+        "birds: trained on: birds_train.jsonl; held out: birds_valid.jsonl; not used: birds_test.jsonl\n"
+    )
+    assert "held-out rows are among" not in out
+
+
+def test_animations_are_counted_per_dataset(tmp_path, capsys):
+    processor = load_processor(tiny_vision.folder(tmp_path / "model"))
+    frames = [Image.new("RGB", (24, 16), colour) for colour in ("red", "green", "blue")]
+    for name in ("x.gif", "y.png", "z.webp"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    tiny_vision.picture(tmp_path / "good.png", 16, 24)
+    (tmp_path / "a.json").write_text(json.dumps([tiny_vision.llava(name) for name in ("x.gif", "y.png", "x.gif")]))
+    (tmp_path / "b.json").write_text(json.dumps([tiny_vision.llava("good.png")]))
+    out = said(capsys, f"{tmp_path}/*.json", tokenizer=processor.tokenizer, reader=processor.images, max_length=400)
+    assert "a: 2 images have several frames or pages; the first is read\n" in out
+    assert "b: " not in out.replace("b: trained on", "")
+
+
+def test_the_image_root_that_would_help_is_named(tmp_path, capsys):
+    processor = load_processor(tiny_vision.folder(tmp_path / "model"))
+    for place in ("data/pictures/sub", "data/json"):
+        (tmp_path / place).mkdir(parents=True)
+    tiny_vision.picture(tmp_path / "data/pictures/sub/a.png", 16, 24)
+    rows = [tiny_vision.llava(name) for name in ("sub/a.png", "pictures/sub/a.png", "gone.png")]
+    (tmp_path / "data/json/a.json").write_text(json.dumps(rows))
+    out = said(capsys, f"{tmp_path}/data/json/*.json", tokenizer=processor.tokenizer, reader=processor.images)
+    data = tmp_path.resolve() / "data"
+    assert f"a.json[0]: {data}/json/sub/a.png: no such image" in out
+    assert (
+        f"correct the path or delete the record; it is there with `image_root: {data}/pictures` in the manifest" in out
+    )
+    errors = validate.validate(
+        f"{tmp_path}/data/json/*.json",
+        processor.tokenizer,
+        include=(),
+        max_length=400,
+        seed=0,
+        reader=processor.images,
+    ).bad
+    assert [str(error).rpartition("; ")[2] for _, error in errors] == [
+        f"it is there with `image_root: {data}/pictures` in the manifest",
+        f"it is there with `image_root: {data}` in the manifest",
+        "correct the path or delete the record",
+    ]
 
 
 def test_every_image_is_opened_and_each_bad_one_told_once(tmp_path):
@@ -75,7 +179,7 @@ def test_every_image_is_opened_and_each_bad_one_told_once(tmp_path):
     (tmp_path / "a.train.json").write_text(json.dumps(rows))
     (tmp_path / "a.test.json").write_text(json.dumps([tiny_vision.llava("empty.png"), tiny_vision.llava("good.png")]))
     (tmp_path / "b.train.json").write_text(json.dumps([tiny_vision.llava("gone.png"), tiny_vision.llava("good.png")]))
-    counts, errors = validate.validate(
+    counts, errors, _ = validate.validate(
         f"{tmp_path}/*.train.json",
         processor.tokenizer,
         include=(),
@@ -91,14 +195,14 @@ def test_every_image_is_opened_and_each_bad_one_told_once(tmp_path):
     ]
     assert len(errors) == 3
     for error, reason in zip(errors, reasons, strict=True):
-        assert str(error).startswith(f"{tmp_path}/{reason.format(tmp_path)}")
+        assert str(error.error).startswith(f"{tmp_path}/{reason.format(tmp_path)}")
 
 
 def test_a_text_model_refuses_images_by_line(tmp_path):
     tiny_vision.picture(tmp_path / "good.png", 16, 24)
     (tmp_path / "a.json").write_text(json.dumps([tiny_vision.llava("good.png")]))
-    _, errors = validate.validate(f"{tmp_path}/*.json", tiny_tokenizer(), include=(), max_length=400, seed=0)
-    assert [str(error) for error in errors] == [
+    _, errors, _ = validate.validate(f"{tmp_path}/*.json", tiny_tokenizer(), include=(), max_length=400, seed=0)
+    assert [str(error.error) for error in errors] == [
         f"{tmp_path}/a.json[0]: 1 images in the conversation, and the model reads text alone; leave the record out, or take a "
         "vision-language model"
     ]
@@ -121,7 +225,7 @@ def test_datasets_with_the_same_rows_are_named_whatever_their_files_and_formats(
         ["alpaca", "first", "shuffled"]
     ]
     assert not found[1]
-    validate.print_findings(*found, 5)
+    validate.print_findings(found, 5)
     said = capsys.readouterr().out
     assert (
         "alpaca and first and shuffled have the same 3 training examples, which count once for each; leave all" in said
@@ -138,7 +242,7 @@ def test_copies_that_hold_out_or_draw_others_of_their_examples_are_named(tmp_pat
     manifest = {name: {"file_name": f"{name}.jsonl", **option} for name in "abc"}
     (tmp_path / "mixture.json").write_text(json.dumps(manifest))
     found = validate.validate(f"{tmp_path}/mixture.json", tiny_tokenizer(), include=(), max_length=200, seed=0)
-    validate.print_findings(*found, 5)
+    validate.print_findings(found, 5)
     said = capsys.readouterr().out
     assert "a and b are copies of the same data, each with training examples of its own" in said
     assert said.count("leave all but one out") == 1
@@ -150,7 +254,7 @@ def test_a_copy_in_another_order_with_its_own_held_out_rows_is_named(tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     manifest = {name: {"file_name": f"{name}.json", "held_out": 3} for name in "ab"}
     (tmp_path / "mixture.json").write_text(json.dumps(manifest))
-    counts, _ = validate.validate(f"{tmp_path}/mixture.json", tiny_tokenizer(), include=(), max_length=200, seed=0)
+    counts, _, _ = validate.validate(f"{tmp_path}/mixture.json", tiny_tokenizer(), include=(), max_length=200, seed=0)
     assert [[each.name for each in group] for group in validate.duplicates(counts)] == [["a", "b"]]
     assert counts[0].content != counts[1].content
 
@@ -161,7 +265,7 @@ def test_the_same_text_with_other_images_of_the_same_names_is_no_copy(tmp_path):
         (tmp_path / name).mkdir()
         tiny_vision.picture(tmp_path / name / "x.png", *size)
         (tmp_path / name / f"{name}.json").write_text(json.dumps([tiny_vision.llava("x.png")]))
-    counts, errors = validate.validate(
+    counts, errors, _ = validate.validate(
         f"{tmp_path}/[ab]/*.json", processor.tokenizer, include=(), max_length=400, seed=0, reader=processor.images
     )
     assert not errors
@@ -176,7 +280,7 @@ def test_the_same_images_in_other_files_are_duplicates_and_other_images_are_not(
     tiny_vision.picture(tmp_path / "tall.png", 24, 16)
     for name, image in (("a", "good.png"), ("b", "copy.png"), ("c", "tall.png")):
         (tmp_path / f"{name}.json").write_text(json.dumps([tiny_vision.llava(image)]))
-    counts, errors = validate.validate(
+    counts, errors, _ = validate.validate(
         f"{tmp_path}/*.json", processor.tokenizer, include=(), max_length=400, seed=0, reader=processor.images
     )
     assert not errors

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.processing.image_loading import PixelCache, image_size, open_image
+from models.processing.image_loading import PixelCache, image_size, is_animated, open_image
 from tests.support.tiny_vision import picture
 
 SAVED = {
-    "png": ("RGB", "RGBA", "L", "LA", "P", "I;16", "1"),
+    "png": ("RGB", "RGBA", "L", "LA", "P", "1"),
     "jpeg": ("RGB", "L", "CMYK"),
     "gif": ("P",),
     "webp": ("RGBA",),
@@ -32,7 +32,7 @@ def save(path, mode, orientation=None):
     """A picture of 5 rows and 9 columns."""
     noise = np.random.default_rng(0).integers(0, 256, (5, 9, 4), dtype=np.uint8)
     image = Image.fromarray(noise)
-    steps = {"I;16": ("I", "I;16"), "CMYK": ("RGB", "CMYK")}.get(mode, (mode,))
+    steps = {"CMYK": ("RGB", "CMYK")}.get(mode, (mode,))
     for step in steps:
         image = image.convert(step)
     exif = Image.Exif()
@@ -54,6 +54,47 @@ def test_pixels_are_those_of_transformers(tmp_path, suffix, mode):
     for image in (reference(path), {"type": "image", "bytes": path.read_bytes()}):
         np.testing.assert_array_equal(np.asarray(open_image(image)), expected)
         assert image_size(image) == (5, 9)
+
+
+GREYS = [0, 128, 257, 32768, 65407, 65535]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "pgm", "jp2"])
+def test_grey_of_16_bits_is_scaled_by_its_range(tmp_path, suffix):
+    if suffix == "jp2":
+        pytest.importorskip("PIL.Jpeg2KImagePlugin")
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.array([GREYS], np.uint16)).save(path, **({"irreversible": False} if suffix == "jp2" else {}))
+    pixels = np.asarray(open_image(reference(path)))
+    np.testing.assert_array_equal(pixels, np.array([[0, 0, 1, 128, 255, 255]], np.uint8)[..., None].repeat(3, -1))
+
+
+def test_grey_of_16_bits_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.array([GREYS], np.uint16)).save(tmp_path / "a.png", exif=exif)
+    assert np.asarray(open_image(reference(tmp_path / "a.png")))[:, 0, 0].tolist() == [0, 0, 1, 128, 255, 255]
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(np.float32, "F"), (np.int32, "I")])
+def test_a_mode_without_a_range_is_refused_by_name(tmp_path, kind, mode):
+    Image.fromarray(np.ones((2, 3), kind)).save(tmp_path / "a.tiff")
+    reason = rf"a.tiff: pixels of mode {mode} have no fixed range or colours; convert it to 8-bit RGB"
+    for read in (open_image, image_size):
+        with pytest.raises(ValueError, match=reason):
+            read(reference(tmp_path / "a.tiff"))
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tiff"])
+def test_of_several_frames_the_first_is_read(tmp_path, suffix):
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "green", "blue")]
+    path = tmp_path / f"a.{suffix}"
+    lossless = {"lossless": True} if suffix == "webp" else {}
+    frames[0].save(path, save_all=True, append_images=frames[1:], **lossless)
+    assert is_animated(reference(path))
+    np.testing.assert_array_equal(np.asarray(open_image(reference(path))), np.asarray(frames[0]))
+    frames[0].save(path, **lossless)
+    assert not is_animated(reference(path))
 
 
 @pytest.mark.parametrize(("suffix", "orientation"), TURNED)
