@@ -10,7 +10,9 @@ from typing import Any, NoReturn
 
 from etils import epath
 
+from merit_jax.core.errors import raise_if_of_machine
 from merit_jax.workdir.checksums import file_checksum
+from merit_jax.workdir.paths import is_there
 
 Row = Mapping[str, Any]
 Rows = Iterator[tuple[str, Row]]
@@ -113,7 +115,8 @@ def read_parquet(path: str, on_error: OnError) -> Rows:
                 for row in batch.to_pylist():
                     yield f"{path}[{index}]", row
                     index += 1
-    except Exception as error:  # of Arrow, of the disk, or of a value that Python cannot hold
+    except Exception as error:  # of Arrow, or of a value that Python cannot hold
+        raise_if_of_machine(error, path)
         on_error(ValueError(f"{path}: not readable as parquet after {index} rows ({error}); the file may be cut off"))
 
 
@@ -197,8 +200,9 @@ def field(row: Row, key: str, where: str) -> Any:
 
 def _check_file(path: str) -> None:
     try:
-        found = epath.Path(path).is_file()
-    except (OSError, ValueError):  # a name that no file can have
+        found = is_there(epath.Path(path)) and epath.Path(path).is_file()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise_if_of_machine(error, path)
         found = False
     if not found:
         raise ValueError(f"{path}: no such file; correct the path")

@@ -10,6 +10,8 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
+from merit_jax.core.errors import raise_if_of_machine
+from merit_jax.workdir.array_files import read_header
 from merit_jax.workdir.artifacts import INPUTS, is_current, read_json, write_array, write_json
 from merit_jax.workdir.checksums import fingerprint, sha256_array
 
@@ -33,11 +35,7 @@ class StoredRow:
         """
         self.path = path
         with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            known = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            if version not in known:
-                raise ValueError(f"unknown version {version} of the .npy format")
-            shape, _, dtype = known[version](file)
+            shape, _, dtype = read_header(file)
             self._offset = file.tell()
         if len(shape) != 1 or dtype != np.float32:
             raise ValueError(f"expected a vector of float32, got {dtype} of shape {shape}")
@@ -167,6 +165,7 @@ class GradientStore:
         try:
             row = StoredRow(path)
         except (OSError, EOFError, ValueError) as error:
+            raise_if_of_machine(error, path)
             raise ValueError(
                 f"{path} (dataset {name!r}) is missing or damaged: {error}; delete {self.directory}"
             ) from None

@@ -1,6 +1,7 @@
 """Paths of every artifact of a run."""
 
 import dataclasses
+import os
 
 from etils import epath
 
@@ -187,6 +188,21 @@ def absolute(path: epath.PathLike) -> epath.Path:
     """Returns a local path as an absolute one, as Orbax requires; a bucket's as it is."""
     expanded = epath.Path(path).expanduser()
     return expanded if is_remote(expanded) else expanded.resolve()
+
+
+def is_there(path: epath.PathLike) -> bool:
+    """Returns whether a file or folder exists; `exists` of epath also says no where the machine could not look.
+
+    Raises:
+        OSError: The machine could not look: no right to, a stale handle of a network folder, ...
+    """
+    if is_remote(path):
+        return epath.Path(path).exists()
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def is_remote(path: epath.PathLike) -> bool:
