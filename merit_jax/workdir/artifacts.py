@@ -16,6 +16,7 @@ from etils import epath
 
 from merit_jax.core.errors import raise_if_of_machine
 from merit_jax.workdir.checksums import fingerprint
+from merit_jax.workdir.fences import pass_fence
 from merit_jax.workdir.paths import is_remote, is_there
 
 INPUTS = "inputs"
@@ -228,6 +229,7 @@ def _write(path: epath.Path, fill: Callable[[Any], Any]) -> None:
             file.flush()
             if isinstance(file, io.BufferedIOBase):
                 os.fsync(file.fileno())
+        pass_fence(path)
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)

@@ -102,6 +102,10 @@ class Workdir:
         """Returns the lease of branch `index`; outside its directory, which is copied and removed."""
         return self.root / "branches" / f"{index}.lease"
 
+    def branch_crashes(self, index: int) -> epath.Path:
+        """Returns the record of launch.cluster of how often branch `index` has crashed, and how last."""
+        return self.root / "branches" / f"{index}.crashes.json"
+
     def branch_log(self, index: int) -> epath.Path:
         """Returns the output of the processes of branch `index`, where launch.cluster starts them."""
         return self.root / "logs" / f"branch-{index}.log"

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from merit_jax.checkpoints.readers import OrbaxLeaves
-from merit_jax.workdir.lease import Process, held
+from merit_jax.workdir.lease import held
 from merit_jax.workdir.paths import Workdir
+from merit_jax.workdir.process import Process
 from tests.support import commands, world
 from tests.support.commands import read, same_bits, start, until, wait, with_partition
 
