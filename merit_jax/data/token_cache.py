@@ -13,6 +13,7 @@ from merit_jax.core.types import Example, Image
 from merit_jax.workdir.array_files import read_array
 from merit_jax.workdir.artifacts import write_array, write_text
 from merit_jax.workdir.checksums import sha256_array
+from merit_jax.workdir.leftovers import sweep_folder
 from merit_jax.workdir.paths import is_there
 
 ARRAYS = ("tokens", "supervised", "truncated", "offsets")
@@ -101,6 +102,7 @@ def as_table(examples: Iterable[Example], truncated: int = 0) -> TokenTable:
 def save_table(table: TokenTable, folder: epath.Path) -> None:
     """Writes the table, whose images are paths, file by file; the folder counts as saved once the last array is there."""
     sums = _sums(table)
+    sweep_folder(folder)
     for name in ARRAYS:
         if name == ARRAYS[-1]:
             write_text(folder / IMAGES, json.dumps([list(images) for images in table.images]))

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from etils import epath
 from merit_jax.core.errors import raise_if_of_machine
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.fences import pass_fence
+from merit_jax.workdir.leftovers import lock, temporary_name
 from merit_jax.workdir.paths import is_remote, is_there
 
 INPUTS = "inputs"
@@ -222,9 +222,11 @@ def write_arrays(path: epath.Path, inputs: Mapping[str, Any], **arrays: Any) -> 
 def _write(path: epath.Path, fill: Callable[[Any], Any]) -> None:
     """Fills a temporary neighbour of `path` and renames it; an error of the system gets the name of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = temporary_name(path)
     try:
         with temporary.open("wb") as file:
+            if isinstance(file, io.BufferedIOBase):
+                lock(file)
             fill(file)
             file.flush()
             if isinstance(file, io.BufferedIOBase):
