@@ -167,7 +167,7 @@ def _say(message: str, style: str) -> None:
 def _set_up() -> None:
     """Sets up distributed processes, compilation cache and logging."""
     _hush_orbax()
-    Console.on_broken_pipe = _broken_pipe  # type: ignore[method-assign]  # Rich's own ends with exit code 1
+    Console.on_broken_pipe = _broken_pipe  # type: ignore[assignment,method-assign]  # Rich's own ends with exit code 1
     if FLAGS.distributed:
         _join(FLAGS.distributed)
     if FLAGS.compilation_cache:

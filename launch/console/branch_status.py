@@ -66,7 +66,9 @@ def branch_status(workdir: Workdir, branch: int, lease: LeaseObserver) -> Branch
     host: Mapping[str, Any] = {}
     lines: Sequence[Mapping[str, Any]] = ()
     state = branch_state(workdir, branch, lease)
-    with contextlib.suppress(ValueError, OSError):  # a file that a network folder shows in part, or another program writes
+    with contextlib.suppress(
+        ValueError, OSError
+    ):  # a file that a network folder shows in part, or another program writes
         lines = read_metrics(workdir.branch_metrics(branch), tolerant=True)[-2:]
     with contextlib.suppress(ValueError, OSError):
         host = read_json(workdir.branch_host(branch))

@@ -13,7 +13,6 @@ from launch.launchers.templates import render
 from merit_jax.workdir.artifacts import write_text
 from merit_jax.workdir.paths import absolute
 
-
 SECONDS = 120.0
 """Time that one of Slurm's commands may take."""
 

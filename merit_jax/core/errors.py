@@ -6,7 +6,16 @@ import re
 from collections.abc import Iterator
 
 CONTENT = frozenset(
-    (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.EILSEQ)
+    (
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EINVAL,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.EEXIST,
+        errno.EILSEQ,
+    )
 )
 """Numbers of system errors that say something of a path or its content; all others are of the machine, its disk or its limits."""
 
@@ -22,7 +31,20 @@ AGAIN = "; nothing is known to be wrong with the file, run the command again"
 _NUMBER = re.compile(r"\((?:os error|error code:?|errno) (\d+)\)|\[[Ee]rrno (\d+)\]")
 _EXHAUSTED = "RESOURCE_EXHAUSTED"
 """XLA's word for a device, or a host, without memory."""
-_NAMED = ("EIO", "ESTALE", "EMFILE", "ENFILE", "EACCES", "EPERM", "ENOSPC", "EDQUOT", "EROFS", "ETIMEDOUT", "ENOMEM", "ECONNRESET")
+_NAMED = (
+    "EIO",
+    "ESTALE",
+    "EMFILE",
+    "ENFILE",
+    "EACCES",
+    "EPERM",
+    "ENOSPC",
+    "EDQUOT",
+    "EROFS",
+    "ETIMEDOUT",
+    "ENOMEM",
+    "ECONNRESET",
+)
 _TEXTS = {os.strerror(code): code for code in (getattr(errno, name) for name in _NAMED)}
 
 

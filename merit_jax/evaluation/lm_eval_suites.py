@@ -15,6 +15,8 @@ from lm_eval.api.task import Task
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 
+from merit_jax.core.errors import raise_if_of_machine
+
 TASK_KEYS = {"name", "metric", "shots"}
 SUITE_KEYS = {"tasks", "folder"}
 

@@ -69,7 +69,7 @@ def _mapped(file: Any, size: int) -> np.ndarray:
         raise OSError(code, os.strerror(code))
     memory = (ctypes.c_char * size).from_address(address)
     weakref.finalize(memory, _libc().munmap, address, size).atexit = False
-    array = np.frombuffer(memory, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
+    array = np.frombuffer(memoryview(memory), dtype, offset=start).reshape(shape, order="F" if fortran else "C")
     array.flags.writeable = False
     return array
 

@@ -133,8 +133,11 @@ def read_arrays(path: epath.Path, names: Sequence[str] | None = None) -> dict[st
 
 def _asks_for_more_than_it_holds(error: Exception, path: epath.Path) -> bool:
     """Returns whether memory ran out for an array larger than its file, whose header must be damaged."""
-    shape, dtype = getattr(error, "shape", None), getattr(error, "dtype", None)
-    return isinstance(error, MemoryError) and bool(shape) and math.prod(shape) * dtype.itemsize > path.stat().length
+    shape: Any = getattr(error, "shape", None)  # of NumPy's own MemoryError
+    dtype: Any = getattr(error, "dtype", None)
+    if not isinstance(error, MemoryError) or shape is None or dtype is None:
+        return False
+    return math.prod(shape) * dtype.itemsize > path.stat().length
 
 
 @contextlib.contextmanager

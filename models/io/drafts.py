@@ -1,4 +1,4 @@
-"""A folder that is filled somewhere else first and takes its place when it is whole; leftovers of killed processes are removed."""
+"""Fills a folder elsewhere first, and puts it in its place when it is whole; removes what killed processes have left."""
 
 import contextlib
 import fcntl

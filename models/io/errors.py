@@ -5,7 +5,16 @@ import os
 import re
 
 CONTENT = frozenset(
-    (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.EILSEQ)
+    (
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EINVAL,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.EEXIST,
+        errno.EILSEQ,
+    )
 )
 """Numbers of system errors that say something of a path or its content; all others are of the machine, its disk or its limits."""
 

@@ -9,7 +9,16 @@ from safetensors import SafetensorError
 from merit_jax.core.errors import machine_error, raise_if_of_machine
 from models.io import errors as of_models
 
-MACHINE = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ENOSPC, errno.ETIMEDOUT, errno.EROFS)
+MACHINE = (
+    errno.EIO,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EACCES,
+    errno.ENOSPC,
+    errno.ETIMEDOUT,
+    errno.EROFS,
+)
 CONTENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP)
 
 

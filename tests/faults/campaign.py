@@ -3,8 +3,8 @@
 python -m tests.faults.campaign --kills=50 --damages=42 --out=faults.md
 
 Every faulty run is judged by the bits of its results against those of an undisturbed run: *bit-equal*; *clear error* (exit code
-65 or 74, and one sentence); *silent corruption* (it has finished, and the bits differ); *crash* (anything else). A killed run, or one that
-has run out of room, is started again without the fault.
+65 or 74, and one sentence); *silent corruption* (it has finished, and the bits differ); *crash* (anything else). A killed or
+interrupted run, or one that has run out of room, is started again without the fault.
 """
 
 import argparse
@@ -140,7 +140,12 @@ class Campaign:
         """Some files of a finished half cannot be read for a moment; nobody is advised to delete anything."""
         workdir = self.lab.copy(self.whole, "struck", ("merged",))
         code = self.rng.choice(("EIO", "ESTALE", "EMFILE", "EACCES", "ETIMEDOUT"))
-        fault = {"kind": "unreadable", "errno": code, "at": self.rng.randint(1, 40), "times": self.rng.choice((1, 1000))}
+        fault = {
+            "kind": "unreadable",
+            "errno": code,
+            "at": self.rng.randint(1, 40),
+            "times": self.rng.choice((1, 1000)),
+        }
         struck = self.lab.run(workdir, fault)
         outcome = self.judge("unreadable", f"{code} from read {fault['at']}", workdir, struck, again=True)
         return outcome._replace(struck=CRASH, end=CRASH) if "delete" in _error(struck) else outcome

@@ -31,9 +31,9 @@ refused: dict[str, BaseException | str] = {}
 
 def _refuse(event, arguments):
     """An audit hook, which no process can remove: it strikes only the file that `refused` names."""
-    if event == "open" and refused and not isinstance(arguments[0], int):
-        if os.fsdecode(arguments[0]) == refused["path"]:
-            raise refused["error"]
+    opened = event == "open" and refused and not isinstance(arguments[0], int)
+    if opened and os.fsdecode(arguments[0]) == refused["path"]:
+        raise refused["error"]
 
 
 sys.addaudithook(_refuse)
@@ -53,10 +53,8 @@ def gradients(folder):
 
 
 def parquet(path):
-    pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.table({"a": [1]}), path)
+    writer = pytest.importorskip("pyarrow.parquet")
+    writer.write_table(pytest.importorskip("pyarrow").table({"a": [1]}), path)
 
 
 def lines(path):
@@ -77,7 +75,11 @@ def image(path):
 
 
 READERS = {
-    "JSON artifact": ("a.json", lambda p: write_json(epath.Path(p), {"inputs": {}}), lambda p: read_json(epath.Path(p))),
+    "JSON artifact": (
+        "a.json",
+        lambda p: write_json(epath.Path(p), {"inputs": {}}),
+        lambda p: read_json(epath.Path(p)),
+    ),
     "inputs": (
         "a.json",
         lambda p: write_json(epath.Path(p), {"inputs": {}}),

@@ -12,8 +12,8 @@ import pytest
 from launch.console.branch_status import BranchStatus, branch_status, seconds_left
 from merit_jax.workdir.artifacts import write_json
 from merit_jax.workdir.lease import LeaseObserver, LeaseTiming
-from merit_jax.workdir.process import Process
 from merit_jax.workdir.paths import Workdir
+from merit_jax.workdir.process import Process
 
 TIMING = LeaseTiming(renew=0.05, patience=0.5, settle=0.1)
 ELSEWHERE = Process("far", 7, "another machine", "1")

@@ -32,7 +32,9 @@ def system(code):
 
 def wrapped():
     """A reader that takes an error of the machine for damage."""
-    source = "try:\n    raise OSError(5, 'Input/output error')\nexcept OSError:\n    raise ValueError('damaged') from None"
+    source = (
+        "try:\n    raise OSError(5, 'Input/output error')\nexcept OSError:\n    raise ValueError('damaged') from None"
+    )
     exec(compile(source, "reader.py", "exec"), {"__name__": "merit_jax.reader"})
 
 
@@ -48,7 +50,7 @@ def of_project(kind):
     [
         (of_project(ValueError), MISTAKE),
         (of_project(ImportError), MISTAKE),
-        (lambda: open("/nowhere/a"), MISTAKE),
+        (lambda: os.stat("/nowhere/a"), MISTAKE),
         (of_project(FailedError), FAULT),
         (of_project(MemoryError), FAULT),
         *((system(code), FAULT) for code in (errno.EIO, errno.ENOSPC, errno.EMFILE, errno.EACCES, errno.ESTALE)),

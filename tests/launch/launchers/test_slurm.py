@@ -108,7 +108,10 @@ def test_a_queue_that_does_not_answer_is_asked_again(tmp_path, slurm):
 @pytest.mark.parametrize(
     ("message", "error"),
     [
-        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", LauncherError),
+        (
+            "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+            LauncherError,
+        ),
         ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", LauncherError),
         ("sbatch: error: Batch job submission failed: Invalid partition name specified", ValueError),
     ],
@@ -116,7 +119,7 @@ def test_a_queue_that_does_not_answer_is_asked_again(tmp_path, slurm):
 def test_a_job_that_slurm_refuses_is_a_mistake_and_an_absent_controller_is_none(tmp_path, slurm, message, error):
     jobs, site, _ = made(tmp_path)
     broken(tmp_path, "sbatch", message)
-    with pytest.raises(error, match="sbatch .* failed: sbatch: error"):
+    with pytest.raises(error, match=r"sbatch .* failed: sbatch: error"):
         Slurm(Options(), site).start(jobs[:1])
 
 

@@ -9,8 +9,8 @@ from launch.console.exit_codes import FAULT, MISTAKE
 from launch.launchers.interface import Exit, Job, Launcher, LauncherError
 from launch.launchers.supervisor import Supervisor
 from merit_jax.core.errors import FailedError
-from merit_jax.workdir.process import Process
 from merit_jax.workdir.paths import Workdir
+from merit_jax.workdir.process import Process
 
 
 class Scripted:
