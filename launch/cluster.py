@@ -4,7 +4,7 @@ python -m launch.cluster --config=configs/quickstart.py --workdir=runs/quickstar
 python -m launch.cluster --config=CONFIG --workdir=DIR --launcher=ray --option=gpus=8
 python -m launch.cluster --config=CONFIG --workdir=DIR --launcher=slurm --option=sbatch="--partition=gpu --gpus-per-node=8"
 
-It keeps no state of its own: stopped and run again, on this machine or another, it resumes from the files in the workdir.
+Stopped and run again, on this machine or another, it resumes from the files in the workdir.
 """
 
 import contextlib
@@ -23,11 +23,12 @@ from ml_collections import config_flags
 from launch.console import app
 from launch.console.branch_status import BranchStatus, branch_status
 from launch.console.branch_table import live_table
-from launch.console.exit_codes import UNFINISHED
+from launch.console.exit_codes import MISTAKE, UNFINISHED
 from launch.launchers import LAUNCHERS, open_launcher
 from launch.launchers.interface import Job, JobContext
-from launch.launchers.supervisor import Supervisor
-from merit_jax.core.errors import UnfinishedError
+from launch.launchers.subprocesses import stop
+from launch.launchers.supervisor import PATIENCE, Supervisor
+from merit_jax.core.errors import FailedError, UnfinishedError
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import Workdir, is_remote
@@ -64,7 +65,17 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> int:
     """Partitions the mixture if need be, trains, merges."""
     app.config()
-    workdir = Workdir.at(FLAGS.workdir)
+    with interruptible():
+        return drive(Workdir.at(FLAGS.workdir))
+
+
+def drive(workdir: Workdir) -> int:
+    """Does what is left to do in a workdir.
+
+    Raises:
+        FailedError: Branches have crashed too often.
+        ValueError: Branches have failed by a mistake.
+    """
     refuse_older(workdir)
     if not workdir.partition.exists():
         run_here("launch.run", f"--stages={BEFORE}")
@@ -74,12 +85,12 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(
             f"--nowatch: launcher {FLAGS.launcher} runs branches only while this command runs; leave --nowatch out"
         )
-    supervisor = Supervisor(launcher, jobs, workdir, FLAGS.retries)
+    supervisor = Supervisor(launcher, jobs, workdir, FLAGS.retries, patience=PATIENCE if FLAGS.watch else 0.0)
     if not FLAGS.watch:
         supervisor.poll()
         return 0
     try:
-        with interruptible(), live_table(lambda: statuses(workdir, supervisor), supervisor.failed) as show:
+        with live_table(lambda: statuses(workdir, supervisor), supervisor.failed) as show:
             while not supervisor.poll():
                 show()
                 time.sleep(FLAGS.interval)
@@ -88,7 +99,8 @@ def main(argv: Sequence[str]) -> int:
         launcher.stop()
     failed = supervisor.failed
     if failed and not FLAGS.allow_missing:
-        raise ValueError("\n".join(f"branch {branch} failed: {reason}" for branch, reason in failed.items()))
+        error = ValueError if supervisor.mistaken else FailedError
+        raise error("\n".join(f"branch {branch} failed: {reason}" for branch, reason in failed.items()))
     if FLAGS.after:
         run_here("launch.run", f"--stages={FLAGS.after}", *(["--allow_missing"] if failed else []))
     return 0
@@ -138,13 +150,25 @@ def run_here(module: str, *words: str) -> None:
     """Runs another command on this machine, and waits while another process does its work.
 
     Raises:
-        ValueError: It failed; it has printed the reason.
+        FailedError: It crashed, or the machine failed it.
+        ValueError: It found a mistake; it has printed the reason.
     """
     command = [sys.executable, "-m", module, *shared_words(), *words]
-    while (code := subprocess.run(command, check=False).returncode) == UNFINISHED:
+    while (code := _code_of(command)) == UNFINISHED:
         time.sleep(FLAGS.interval)
     if code:
-        raise ValueError(f"{shlex.join(command)} ended with code {code}")
+        error = ValueError if code == MISTAKE else FailedError
+        raise error(f"{shlex.join(command)} ended with code {code}")
+
+
+def _code_of(command: Sequence[str]) -> int:
+    """Runs a command to its end; interrupted, lets it end first, as it has been interrupted too or is told so here."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        stop([process])
+        raise
 
 
 @contextlib.contextmanager

@@ -21,7 +21,8 @@ SHARED = ("distributed", "compilation_cache")
 INTRODUCTION = """# Commands
 
 Each command is a module, run as `python -m launch.NAME --flag=value`; `--help` prints its flags. A command ends with exit code 0
-when it is done and 1 for a mistake, which it prints as one line. Exit code 75 means: not finished; the same command resumes it.
+when it is done, and 65 for a mistake, which it prints as one line. After 74 (the machine failed), 75 (not finished) and 130
+(Ctrl-C) the same command resumes it.
 
 A command with `--config` also takes `--config.KEY=VALUE` for every [configuration key](config.md), and a
 [method](config.md#methods) after the file's name: `--config=configs/quickstart.py:random4`.

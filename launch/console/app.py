@@ -1,8 +1,10 @@
 """Starts commands: common flags, logging, several processes, and errors that a user can act on."""
 
+import errno
 import logging
 import os
 import re
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -15,7 +17,8 @@ from ml_collections import ConfigDict, config_flags
 from rich.logging import RichHandler
 
 from configs.schema.check import check
-from launch.console.exit_codes import MISTAKE, UNFINISHED
+from launch.console import ending
+from launch.console.exit_codes import CLOSED, INTERRUPTED, MISTAKE, UNFINISHED
 from launch.console.terminal import Terminal, terminal
 from merit_jax.core.errors import UnfinishedError
 
@@ -61,7 +64,7 @@ def start(
     *,
     computes: bool = True,
 ) -> None:
-    """Runs a command; a ValueError is printed without its traceback and ends with exit code 1, an UnfinishedError with 75.
+    """Runs a command; what its user can mend, or has to wait for, is printed in a sentence and has an exit code of its own.
 
     Flags belong to the process, so a command defines its own only when it is run: its module can be imported next to any other.
 
@@ -71,6 +74,7 @@ def start(
         default_config: The config if none is given. (A flag's own default comes too late for `--config.KEY=VALUE`.)
         computes: Whether it uses accelerators; one that does not leaves them to the commands that it starts.
     """
+    ending.open_standard_streams()
     define_flags()
     for name in {"config", "distributed", "compilation_cache"} & set(FLAGS):
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])  # so that --help shows it, not only --helpfull
@@ -126,21 +130,35 @@ def _text(error: BaseException) -> str:
 
 def _guarded(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
     try:
-        _set_up()
-        refuse_arguments(argv)
-        return main(argv) or 0
+        with ending.second_interrupt_leaves():
+            _set_up()
+            refuse_arguments(argv)
+            code = main(argv) or 0
+            ending.flush(sys.stdout)
+            return code
     except UnfinishedError as reason:
         _say(str(reason), "yellow")
         return UNFINISHED
-    except (ValueError, OSError) as error:
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _say("interrupted; run the same command again to resume", "yellow")
+        return INTERRUPTED
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and ending.reader_has_gone():
+            ending.be_quiet()
+            return CLOSED
+        found = ending.verdict(error)
+        if found is None:
+            raise
         logging.getLogger("merit_jax").debug("traceback", exc_info=True)
-        _fail(str(error))
+        code, message = found
+        _fail(message, code)
     raise AssertionError
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, code: int = MISTAKE) -> None:
     _say(f"error: {message}", "red")
-    sys.exit(MISTAKE)
+    sys.exit(code)
 
 
 def _say(message: str, style: str) -> None:
@@ -150,6 +168,7 @@ def _say(message: str, style: str) -> None:
 def _set_up() -> None:
     """Sets up distributed processes, compilation cache and logging."""
     _hush_orbax()
+    Console.on_broken_pipe = _broken_pipe  # type: ignore[assignment,method-assign]  # Rich's own ends with exit code 1
     if FLAGS.distributed:
         _join(FLAGS.distributed)
     if FLAGS.compilation_cache:
@@ -163,6 +182,11 @@ def _set_up() -> None:
     console = terminal(stderr=True)
     log.handlers, log.propagate = [RichHandler(console=console, show_path=False, show_level=False)], False
     log.setLevel(logging.INFO if is_first_process() else logging.WARNING)
+
+
+def _broken_pipe(console: Console) -> None:
+    """Raises anew what Rich has caught."""
+    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def _hush_orbax() -> None:

@@ -1,5 +1,6 @@
 """Tells the state of each branch of a run, from its lease and the files of the workdir."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -61,14 +62,16 @@ def branch_state(workdir: Workdir, branch: int, lease: LeaseObserver) -> str:
 
 
 def branch_status(workdir: Workdir, branch: int, lease: LeaseObserver) -> BranchStatus:
-    """Returns the state of a branch, as `branch_state` does, with its progress.
-
-    Raises:
-        ValueError: One of its files is damaged.
-    """
-    state, path = branch_state(workdir, branch, lease), workdir.branch_host(branch)
-    host: Mapping[str, Any] = read_json(path) if path.exists() else {}
-    lines = read_metrics(workdir.branch_metrics(branch))[-2:]
+    """Returns the state of a branch, as `branch_state` does, with its progress, as far as its files can be read now."""
+    host: Mapping[str, Any] = {}
+    lines: Sequence[Mapping[str, Any]] = ()
+    state = branch_state(workdir, branch, lease)
+    with contextlib.suppress(
+        ValueError, OSError
+    ):  # a file that a network folder shows in part, or another program writes
+        lines = read_metrics(workdir.branch_metrics(branch), tolerant=True)[-2:]
+    with contextlib.suppress(ValueError, OSError):
+        host = read_json(workdir.branch_host(branch))
     last, steps = (lines[-1] if lines else {}), host.get("steps")
     return BranchStatus(
         branch,

@@ -21,6 +21,10 @@ class Job(NamedTuple):
     hosts: int = 1
 
 
+class LauncherError(Exception):
+    """The tool of a launcher did not answer this time; asked again, it may."""
+
+
 class Exit(NamedTuple):
     """The end of a job.
 
@@ -51,7 +55,7 @@ class JobContext(NamedTuple):
 
 @runtime_checkable
 class Launcher(Protocol):
-    """Starts jobs somewhere.
+    """Starts jobs somewhere; a method raises `LauncherError` where its tool does not answer, and has then changed nothing.
 
     Attributes:
         slots: Jobs that can be active at one time; None if the launcher has a queue of its own.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from launch.console.exit_codes import UNFINISHED
+from launch.console.exit_codes import MISTAKE, UNFINISHED
 from launch.launchers.interface import Exit, Job, JobContext
 from launch.launchers.subprocesses import SAVE_SECONDS, spawn, stop, tail
 
@@ -183,7 +183,7 @@ def _run(words: Sequence[str], folder: str, log: str, hosts: int, join: str, ind
     """
     if not Path(folder).is_dir():
         return (
-            1,
+            MISTAKE,
             f"{socket.gethostname()} has no folder {folder}: put the repository there, or start launch.cluster by ray job submit",
         )
     distributed = (

@@ -7,11 +7,17 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from launch.launchers.interface import Exit, Job, JobContext
+from launch.launchers.interface import Exit, Job, JobContext, LauncherError
 from launch.launchers.subprocesses import tail
 from launch.launchers.templates import render
 from merit_jax.workdir.artifacts import write_text
 from merit_jax.workdir.paths import absolute
+
+SECONDS = 120.0
+"""Time that one of Slurm's commands may take."""
+
+NO_ANSWER = re.compile(r"contact slurm|timed out|temporarily|refused|reset by peer|communication|busy|try again", re.I)
+"""What sbatch says where its controller is away or has too much to do."""
 
 
 class Options(NamedTuple):
@@ -96,7 +102,7 @@ def _exit_code(number: str, branch: int) -> int | None:
     """Returns the exit code of an array's task, which is known for a few minutes; None if it was killed or is forgotten."""
     try:
         lines = _output_of("scontrol", "--oneliner", "show", "job", f"{number}_{branch}")
-    except ValueError:
+    except LauncherError:
         return None
     found = re.search(r"\bExitCode=(\d+):(\d+)", lines)
     return int(found[1]) if found and found[2] == "0" else None
@@ -106,14 +112,18 @@ def _output_of(*words: str) -> str:
     """Returns the output of one of Slurm's commands.
 
     Raises:
-        ValueError: It is not installed here, or it failed.
+        LauncherError: It failed this time; of sbatch, only where its controller did not answer.
+        ValueError: It is not installed here, or sbatch refuses the job.
     """
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        raise LauncherError(f"{words[0]} did not answer within {SECONDS:.0f} seconds") from None
     except FileNotFoundError:
         raise ValueError(
             f"{words[0]} is not on this machine; start launch.cluster on a login node of the cluster"
         ) from None
     if done.returncode:
-        raise ValueError(f"{shlex.join(words)} failed: {done.stderr.strip()}")
+        refused = words[0] == "sbatch" and not NO_ANSWER.search(done.stderr)
+        raise (ValueError if refused else LauncherError)(f"{shlex.join(words)} failed: {done.stderr.strip()}")
     return done.stdout

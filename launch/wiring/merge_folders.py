@@ -12,7 +12,8 @@ from merit_jax.merging import MERGERS
 from merit_jax.merging.mergekit_config import recipe
 from merit_jax.merging.model_card import folder_card
 from merit_jax.merging.options import resolve_options
-from models.io.folder_writer import MAX_SHARD_BYTES, check_free
+from models.io.drafts import check_free
+from models.io.folder_writer import MAX_SHARD_BYTES
 from models.io.raw_tensors import StoredTensors, check_vocabularies
 
 

@@ -15,6 +15,7 @@ from merit_jax.core import sharding
 from merit_jax.core.types import LeafReader
 from merit_jax.pipeline.run import Run, Shared
 from merit_jax.workdir.artifacts import local_folder
+from merit_jax.workdir.leftovers import sweep
 from merit_jax.workdir.paths import Workdir, absolute, is_remote
 from merit_jax.workdir.version import refuse_older
 from models import export_hf, open_pretrained, smollm2_path
@@ -89,4 +90,7 @@ def open_run(
     theta0 = open_model(**config.model, constrain=lambda x: sharding.keep_rows(x, sharding.make_mesh(**config.mesh)))
     tokenizer, reader = load_processor(theta0.path, theta0.model.config)
     shared = Shared(theta0.model, theta0, tokenizer, reader)
-    return Run(config, Workdir.at(root), shared, overwrite, allow_missing)
+    found = Workdir.at(root)
+    if jax.process_index() == 0:
+        sweep(found)
+    return Run(config, found, shared, overwrite, allow_missing)

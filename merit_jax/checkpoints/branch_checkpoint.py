@@ -7,9 +7,11 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from merit_jax.core import tree
+from merit_jax.core.errors import UnfinishedError
 from merit_jax.core.types import Leaves, TrainState
 from merit_jax.workdir.artifacts import read_json, whole_checkpoint, write_json, written_checkpoint
 from merit_jax.workdir.checksums import file_checksums, verify_checksums
+from merit_jax.workdir.fences import pass_fence
 from merit_jax.workdir.paths import absolute
 
 PARAMS, OPTIMIZER, PROGRESS = "params", "optimizer", "progress"
@@ -62,9 +64,20 @@ class Checkpoints:
         }
         if not final:
             items[OPTIMIZER] = ocp.args.StandardSave(state.optimizer)
+        pass_fence(self.directory)
         with written_checkpoint(self.directory):
             self._manager.save(progress.step, args=ocp.args.Composite(**items))
+        self._withdraw_if_lost(progress.step)
         _record_sums(self.directory, progress.step, progress.inputs)
+
+    def _withdraw_if_lost(self, step: int) -> None:
+        """Removes a checkpoint that was written while another process took the branch, which would resume from it."""
+        try:
+            pass_fence(self.directory)
+        except UnfinishedError:
+            if _sums_of(self.directory, step) is None:
+                (self.directory / str(step)).rmtree(missing_ok=True)
+            raise
 
     def progress(self) -> Progress:
         """Reads the newest checkpoint's progress, without its arrays.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from etils import epath
 
+from merit_jax.core.errors import raise_if_of_machine
 from merit_jax.data.readers import files_digest, read_rows
 from merit_jax.data.rows import OnError, Row, RowError, fail
 from merit_jax.workdir.paths import is_remote
@@ -90,5 +91,6 @@ def _stamp(path: str) -> tuple[int, int]:
             return found.length, int(found.mtime)
         local = os.stat(path)
         return local.st_size, local.st_mtime_ns
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        raise_if_of_machine(error, path)
         raise ValueError(f"{path}: no such file; correct the path") from None

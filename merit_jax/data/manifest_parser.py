@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from etils import epath
 
+from merit_jax.core.errors import raise_if_of_machine
 from merit_jax.data.json_values import check_value, parse_json, unique
 
 MAX_NODES = 10_000_000
@@ -63,6 +64,7 @@ def _parse_yaml(text: str, path: str) -> Any:
     except ValueError as error:
         raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     except Exception as error:  # PyYAML fails on odd values in any way: AttributeError, KeyError, TypeError, ...
+        raise_if_of_machine(error, path)
         raise ValueError(f"{path}: not a readable manifest ({type(error).__name__}: {error}); mend the value") from None
     finally:
         loader.dispose()

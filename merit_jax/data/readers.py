@@ -6,9 +6,11 @@ from typing import Any
 
 from etils import epath
 
+from merit_jax.core.errors import raise_if_of_machine
 from merit_jax.data.json_rows import read_json, read_json_lines
 from merit_jax.data.rows import OnError, Row, RowError, Rows, fail
 from merit_jax.workdir.checksums import file_checksum
+from merit_jax.workdir.paths import is_there
 
 PARQUET_ROWS = 1024
 """Rows of a parquet file that are in memory at a time; they may embed images."""
@@ -71,7 +73,8 @@ def read_parquet(path: str, on_error: OnError) -> Rows:
                 for row in batch.to_pylist():
                     yield f"{path}[{index}]", {key: _without_nulls(value) for key, value in row.items()}
                     index += 1
-    except Exception as error:  # of Arrow, of the disk, or of a value that Python cannot hold
+    except Exception as error:  # of Arrow, or of a value that Python cannot hold
+        raise_if_of_machine(error, path)
         on_error(ValueError(f"{path}: not readable as parquet after {index} rows ({error}); the file may be cut off"))
 
 
@@ -97,8 +100,9 @@ def field(row: Row, key: str, where: str) -> Any:
 
 def _check_file(path: str) -> None:
     try:
-        found = epath.Path(path).is_file()
-    except (OSError, ValueError):  # a name that no file can have
+        found = is_there(epath.Path(path)) and epath.Path(path).is_file()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise_if_of_machine(error, path)
         found = False
     if not found and _is_folder(path):
         raise ValueError(

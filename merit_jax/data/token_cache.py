@@ -8,9 +8,13 @@ import numpy as np
 from etils import epath
 from jaxtyping import Bool, Int32, Int64
 
+from merit_jax.core.errors import raise_if_of_machine
 from merit_jax.core.types import Example, Image
-from merit_jax.workdir.artifacts import read_array, write_array, write_text
+from merit_jax.workdir.array_files import read_array
+from merit_jax.workdir.artifacts import write_array, write_text
 from merit_jax.workdir.checksums import sha256_array
+from merit_jax.workdir.leftovers import sweep_folder
+from merit_jax.workdir.paths import is_there
 
 ARRAYS = ("tokens", "supervised", "truncated", "offsets")
 IMAGES = "images.json"
@@ -98,6 +102,7 @@ def as_table(examples: Iterable[Example], truncated: int = 0) -> TokenTable:
 def save_table(table: TokenTable, folder: epath.Path) -> None:
     """Writes the table, whose images are paths, file by file; the folder counts as saved once the last array is there."""
     sums = _sums(table)
+    sweep_folder(folder)
     for name in ARRAYS:
         if name == ARRAYS[-1]:
             write_text(folder / IMAGES, json.dumps([list(images) for images in table.images]))
@@ -107,13 +112,14 @@ def save_table(table: TokenTable, folder: epath.Path) -> None:
 
 def is_saved(folder: epath.Path) -> bool:
     """Returns whether `save_table` has finished in this folder."""
-    return (folder / f"{ARRAYS[-1]}.npy").exists()
+    return is_there(folder / f"{ARRAYS[-1]}.npy")
 
 
 def load_table(folder: epath.Path) -> TokenTable:
-    """Memory-maps the arrays that `save_table` wrote, and reads them once for their checksums; from a bucket, reads them.
+    """Opens the arrays that `save_table` wrote, and reads them once for their checksums; no descriptor stays open.
 
     Raises:
+        OSError: The machine cannot read a file that may be sound.
         ValueError: A file is damaged.
     """
     tokens, supervised, truncated, offsets = (_load_array(folder, name) for name in ARRAYS)
@@ -127,6 +133,7 @@ def _load_array(folder: epath.Path, name: str) -> np.ndarray:
     try:
         return read_array(path)
     except (OSError, EOFError, ValueError) as error:
+        raise_if_of_machine(error, path)
         raise ValueError(f"{path}: damaged token cache ({error}); delete {folder}") from error
 
 
@@ -141,6 +148,7 @@ def _check(table: TokenTable, folder: epath.Path) -> None:
     try:
         recorded = json.loads((folder / SUMS).read_text())
     except (OSError, ValueError, RecursionError) as error:
+        raise_if_of_machine(error, folder / SUMS)
         raise ValueError(f"{folder / SUMS}: damaged token cache ({error}); delete {folder}") from error
     found = _sums(table)
     if recorded != found:
@@ -154,6 +162,7 @@ def _load_images(folder: epath.Path, rows: int) -> list[tuple[str, ...]]:
         if len(images) not in (0, rows):
             raise ValueError(f"{len(images)} rows, the arrays have {rows}")
     except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise_if_of_machine(error, folder / IMAGES)
         raise ValueError(f"{folder / IMAGES}: damaged token cache ({error}); delete {folder}") from error
     return images
 

@@ -15,6 +15,8 @@ from lm_eval.api.task import Task
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 
+from merit_jax.core.errors import raise_if_of_machine
+
 TASK_KEYS = {"name", "metric", "shots"}
 SUITE_KEYS = {"tasks", "folder"}
 
@@ -96,6 +98,7 @@ def read_suite(file: Path, only: Sequence[str] = ()) -> Suite:
     try:
         content = yaml.safe_load(file.read_text())
     except (OSError, yaml.YAMLError) as error:
+        raise_if_of_machine(error, file)
         raise ValueError(f"{file}: no suite can be read: {error}") from None
     if not isinstance(content, dict) or not content.keys() <= SUITE_KEYS or not isinstance(content.get("tasks"), list):
         raise ValueError(f"{file}: expected `tasks`, a list, and optionally `folder`; got {content!r:.200}")
@@ -136,6 +139,7 @@ def load_tasks(suite: Suite, *, run_code: bool = False) -> list[Task | Group]:
             try:
                 found = manager.load([benchmark.name])
             except OSError as error:
+                raise_if_of_machine(error, benchmark.name)
                 raise ValueError(
                     f"{suite.file}: the data of {benchmark.name} cannot be read: {error}; it comes from the Hugging Face Hub, or "
                     "from the files that the task names"

@@ -7,6 +7,7 @@ from typing import Any
 
 from etils import epath
 
+from merit_jax.core.errors import raise_if_of_machine
 from merit_jax.core.types import Record
 from merit_jax.workdir.checksums import fingerprint
 
@@ -88,6 +89,7 @@ def _image(part: Mapping[str, Any], where: str) -> bytes:
     try:
         return epath.Path(part["path"]).read_bytes()
     except OSError as error:
+        raise_if_of_machine(error, part["path"])
         raise ValueError(
             f"{where}: image {part['path']} cannot be read ({error}); put it there or mend its path"
         ) from None

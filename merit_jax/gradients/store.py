@@ -10,11 +10,19 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from merit_jax.workdir.artifacts import INPUTS, is_current, read_json, write_array, write_json
+from merit_jax.core.errors import raise_if_of_machine
+from merit_jax.workdir.array_files import read_header
+from merit_jax.workdir.artifacts import INPUTS, is_current, plain, read_json, write_array, write_json
 from merit_jax.workdir.checksums import fingerprint, sha256_array
 
 BLOCK = 2**20
 """Entries of a row that are squared at a time."""
+
+FEWEST = 256
+"""Rows that are added, at least, before the index is written again."""
+
+READERS = 16
+"""Files that are read at a time: each costs a round trip where the store is in a bucket."""
 
 
 class StoredRow:
@@ -33,11 +41,7 @@ class StoredRow:
         """
         self.path = path
         with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            known = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            if version not in known:
-                raise ValueError(f"unknown version {version} of the .npy format")
-            shape, _, dtype = known[version](file)
+            shape, _, dtype = read_header(file)
             self._offset = file.tell()
         if len(shape) != 1 or dtype != np.float32:
             raise ValueError(f"expected a vector of float32, got {dtype} of shape {shape}")
@@ -81,12 +85,14 @@ class NewRow(NamedTuple):
         digest: sha256 of the dataset's files.
         row: The compressed gradient.
         at_once: How many datasets were differentiated together, and why.
+        left: Gradients that are to follow.
     """
 
     name: str
     digest: str
     row: Float[np.ndarray, " d"]
     at_once: Mapping[str, Any]
+    left: int = 0
 
 
 def _norm(row: Float[np.ndarray, " d"]) -> float:
@@ -98,6 +104,9 @@ def _norm(row: Float[np.ndarray, " d"]) -> float:
 class GradientStore:
     """One compressed gradient per dataset in a directory, and an index with their norms and checksums.
 
+    A row that is added gets a file of its own with its entry, next to it. The index takes all entries in with the last row, and
+    whenever as many have come as it has: so what is written grows with the number of rows, and a killed run loses none.
+
     Attributes:
         directory: The directory.
         path: The index, which records what all rows were made from.
@@ -105,6 +114,8 @@ class GradientStore:
 
     def __init__(self, directory: epath.Path) -> None:
         self.directory, self.path = directory, directory / "index.json"
+        self._open_for: Mapping[str, Any] | None = None
+        self._room = 0
 
     def begin(self, inputs: Mapping[str, Any], *, overwrite: bool) -> None:
         """Does nothing: rows are added one at a time."""
@@ -115,13 +126,18 @@ class GradientStore:
         Raises:
             ValueError: It is missing or damaged.
         """
-        return read_json(self.path)
+        index = read_json(self.path)
+        known, found = index.get("datasets", {}), self._late_entries(index.get(INPUTS))
+        late = {entry["name"]: entry["entry"] for entry in found.values()}
+        at_once = [entry["at_once"] for entry in found.values()][-1:] or [index.get("at_once")]
+        return {**index, "datasets": {**known, **late}, "at_once": at_once[0]}
 
     def write(self, inputs: Mapping[str, Any], content: NewRow) -> None:
-        """Adds or replaces one row, then the index that knows it; rows made from other inputs leave the index."""
-        name, digest, row, at_once = content
-        kept = self.read()["datasets"] if is_current(self.path, inputs, overwrite=True) else {}
-        file = f"{fingerprint(name)[:16]}.npy"
+        """Adds or replaces one row, then its entry; rows made from other inputs leave the index."""
+        name, digest, row, at_once, left = content
+        self._begin(plain(inputs), at_once)
+        stem = fingerprint(name)[:16]
+        file = f"{stem}.npy"
         entry = {
             "file": file,
             "digest": digest,
@@ -130,7 +146,11 @@ class GradientStore:
             "sha256": sha256_array(row),
         }
         write_array(self.directory / file, row)
-        write_json(self.path, {INPUTS: inputs, "datasets": {**kept, name: entry}, "at_once": at_once})
+        late = {INPUTS: {"index": fingerprint(plain(inputs))}, "name": name, "entry": entry, "at_once": at_once}
+        write_json(self.directory / f"{stem}.json", late)
+        self._room -= 1
+        if not left or self._room <= 0:
+            self._take_in()
 
     def norms(self, names: Sequence[str]) -> Float[np.ndarray, " t"]:
         """Returns ‖g_t‖ of the named datasets, over the entries that are kept, in float64.
@@ -155,6 +175,34 @@ class GradientStore:
             f"{row.path} (dataset {name!r}) does not hold the gradient that was written; delete {self.directory}"
         )
 
+    def _begin(self, inputs: Mapping[str, Any], at_once: Mapping[str, Any]) -> None:
+        """Makes an index without rows, unless there is one from the same inputs."""
+        if self._open_for == inputs:
+            return
+        if not is_current(self.path, inputs, overwrite=True):
+            write_json(self.path, {INPUTS: inputs, "datasets": {}, "at_once": at_once})
+        self._open_for, self._room = inputs, max(FEWEST, len(read_json(self.path)["datasets"]))
+
+    def _take_in(self) -> None:
+        """Writes the index with the entries that stand by themselves, whose files are then removed."""
+        index = self.read()
+        late = self._late_files()
+        write_json(self.path, index)
+        for path in late:
+            path.unlink(missing_ok=True)
+        self._room = max(FEWEST, len(index["datasets"]))
+
+    def _late_files(self) -> list[epath.Path]:
+        return sorted(path for path in self.directory.glob("*.json") if path != self.path)
+
+    def _late_entries(self, inputs: Any) -> dict[epath.Path, Mapping[str, Any]]:
+        """Returns the entries of rows that the index lacks, or has as they were before."""
+        with ThreadPoolExecutor(READERS) as pool:
+            files = self._late_files()
+            found = dict(zip(files, pool.map(read_json, files), strict=True))
+        made_from = {"index": fingerprint(inputs)}
+        return {path: entry for path, entry in found.items() if entry[INPUTS] == made_from}
+
     def _entries(self, names: Sequence[str]) -> list[Mapping[str, Any]]:
         known = self.read()["datasets"]
         if missing := [name for name in names if name not in known]:
@@ -167,6 +215,7 @@ class GradientStore:
         try:
             row = StoredRow(path)
         except (OSError, EOFError, ValueError) as error:
+            raise_if_of_machine(error, path)
             raise ValueError(
                 f"{path} (dataset {name!r}) is missing or damaged: {error}; delete {self.directory}"
             ) from None

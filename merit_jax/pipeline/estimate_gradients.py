@@ -47,8 +47,8 @@ def _estimate(run: Run, index: Mapping[str, Any] | None) -> Iterator[NewRow]:
         place=lambda batch: run.place_batch(batch, leading=1),
     )
     with bar(len(missing), "gradients", "dataset") as progress:
-        for dataset, row in zip(missing, rows, strict=True):
-            yield NewRow(dataset.name, dataset.report.digest, checked(row, dataset.name), at_once._asdict())
+        for left, dataset, row in zip(range(len(missing) - 1, -1, -1), missing, rows, strict=True):
+            yield NewRow(dataset.name, dataset.report.digest, checked(row, dataset.name), at_once._asdict(), left)
             progress.update()
 
 

@@ -21,7 +21,8 @@ from merit_jax.training.step import init_state
 from merit_jax.workdir.artifact_types import ResumableFolder
 from merit_jax.workdir.artifacts import read_json, write_json
 from merit_jax.workdir.checksums import fingerprint
-from merit_jax.workdir.lease import Process, held
+from merit_jax.workdir.lease import held
+from merit_jax.workdir.process import Process
 
 log = logging.getLogger("merit_jax")
 

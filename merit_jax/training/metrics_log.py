@@ -12,16 +12,28 @@ from merit_jax.core import tree
 from merit_jax.core.types import Array, Leaves
 from merit_jax.training.step import StepMetrics
 from merit_jax.workdir.artifacts import write_text
+from merit_jax.workdir.paths import is_there
 
 
-def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
-    """Reads the lines of a log, oldest first; none if there is no file.
+def read_metrics(path: epath.Path, *, tolerant: bool = False) -> list[dict[str, Any]]:
+    """Reads the lines of a log, oldest first; none if there is no file. A torn last line, which has no end, is left out.
+
+    Args:
+        path: The log.
+        tolerant: Whether damaged lines are left out too.
 
     Raises:
         ValueError: A line is damaged.
     """
-    lines = path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []
-    return [_entry(line, path) for line in lines]
+    text = path.read_bytes().decode(errors="replace") if is_there(path) else ""
+    found = []
+    for line in text.splitlines(keepends=True):
+        try:
+            found.append(_entry(line, path))
+        except ValueError:
+            if not tolerant and line.endswith("\n"):
+                raise
+    return found
 
 
 def _entry(line: str, path: epath.Path) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 import contextlib
 import io
 import json
+import math
 import os
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from merit_jax.core.errors import raise_if_of_machine
 from merit_jax.workdir.checksums import fingerprint
-from merit_jax.workdir.paths import is_remote
+from merit_jax.workdir.fences import pass_fence
+from merit_jax.workdir.leftovers import lock, temporary_name
+from merit_jax.workdir.paths import is_remote, is_there
 
 INPUTS = "inputs"
 """Key under which an artifact records its inputs."""
@@ -41,7 +44,7 @@ def is_current(path: epath.Path, inputs: Mapping[str, Any], *, overwrite: bool) 
     Raises:
         ValueError: It was made from other inputs; the difference is named.
     """
-    if not path.exists():
+    if not is_there(path):
         return False
     recorded = read_inputs(path)
     if recorded == plain(inputs):
@@ -100,7 +103,8 @@ def read_json(path: epath.Path) -> Any:
         content = json.loads(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"{path} is missing; run the stage that writes it first") from None
-    except (ValueError, RecursionError) as error:
+    except (OSError, MemoryError, ValueError, RecursionError) as error:
+        raise_if_of_machine(error, path)
         raise ValueError(f"{path} is not valid JSON ({error}); delete it and run its stage again") from None
     if isinstance(content, dict) and CHECKSUM in content and content.pop(CHECKSUM) != fingerprint(content):
         raise ValueError(
@@ -122,7 +126,18 @@ def read_arrays(path: epath.Path, names: Sequence[str] | None = None) -> dict[st
     except FileNotFoundError:
         raise ValueError(f"{path} is missing; run the stage that writes it first") from None
     except Exception as error:
+        if not _asks_for_more_than_it_holds(error, path):
+            raise_if_of_machine(error, path)
         raise ValueError(f"{path} is damaged ({error}); delete it and run its stage again") from None
+
+
+def _asks_for_more_than_it_holds(error: Exception, path: epath.Path) -> bool:
+    """Returns whether memory ran out for an array larger than its file, whose header must be damaged."""
+    shape: Any = getattr(error, "shape", None)  # of NumPy's own MemoryError
+    dtype: Any = getattr(error, "dtype", None)
+    if not isinstance(error, MemoryError) or shape is None or dtype is None:
+        return False
+    return math.prod(shape) * dtype.itemsize > path.stat().length
 
 
 @contextlib.contextmanager
@@ -131,6 +146,7 @@ def whole_checkpoint(directory: epath.PathLike) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        raise_if_of_machine(error, directory)
         reason = str(error).partition(" [tensorstore_spec")[0]
         raise ValueError(f"{directory} is damaged ({reason}); delete it and make it again") from None
 
@@ -171,13 +187,6 @@ def write_array(path: epath.Path, array: np.ndarray) -> None:
     _write(path, lambda file: np.save(_Writer(file), array, allow_pickle=False))
 
 
-def read_array(path: epath.Path) -> np.ndarray:
-    """Reads an .npy file: mapped into memory, or whole where the file is in a bucket."""
-    if is_remote(path):
-        return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    return np.load(path, mmap_mode="r", allow_pickle=False)
-
-
 @contextlib.contextmanager
 def local_folder(out: epath.PathLike, last: str) -> Iterator[Path]:
     """Yields a local folder to fill: `out` itself, or a temporary one that is copied to a bucket afterwards.
@@ -216,13 +225,16 @@ def write_arrays(path: epath.Path, inputs: Mapping[str, Any], **arrays: Any) -> 
 def _write(path: epath.Path, fill: Callable[[Any], Any]) -> None:
     """Fills a temporary neighbour of `path` and renames it; an error of the system gets the name of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = temporary_name(path)
     try:
         with temporary.open("wb") as file:
+            if isinstance(file, io.BufferedIOBase):
+                lock(file)
             fill(file)
             file.flush()
             if isinstance(file, io.BufferedIOBase):
                 os.fsync(file.fileno())
+        pass_fence(path)
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)

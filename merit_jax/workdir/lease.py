@@ -4,18 +4,16 @@ A renewal changes the content, so it is seen without comparing clocks of machine
 """
 
 import contextlib
-import functools
 import json
 import logging
 import os
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
+import fsspec
 import jax
 import numpy as np
 from etils import epath
@@ -23,61 +21,15 @@ from jax.experimental import multihost_utils
 
 from merit_jax.core.errors import UnfinishedError
 from merit_jax.workdir.artifacts import write_text
+from merit_jax.workdir.fences import fence
 from merit_jax.workdir.paths import is_remote
+from merit_jax.workdir.process import Process
 
 log = logging.getLogger("merit_jax")
 
 
-class Process(NamedTuple):
-    """A process anywhere.
-
-    Attributes:
-        host: Name of its machine.
-        pid: Its number there.
-        place: The machine since it was booted, and the name space of process numbers (a container's own); "" where the system
-            does not say.
-        began: When it began, in ticks since its machine was booted: another process may get its number. "" likewise.
-    """
-
-    host: str
-    pid: int
-    place: str
-    began: str
-
-    @classmethod
-    def this(cls) -> "Process":
-        """Returns the calling process."""
-        pid = os.getpid()
-        return cls(socket.gethostname(), pid, _place(), _began(pid))
-
-    def lives(self) -> bool | None:
-        """Returns whether it is running; None for a process of another machine."""
-        return _began(self.pid) == self.began if self.place and self.place == _place() else None
-
-    def __str__(self) -> str:
-        return f"{self.host}, process {self.pid}"
-
-
-@functools.cache
-def _place() -> str:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _began(pid: int) -> str:
-    """Field 22 of /proc/PID/stat; "" for a process that is not there, or has ended and is only waited for."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
-
-
 class LeaseTiming(NamedTuple):
-    """Intervals in seconds of a monotonic clock.
+    """Intervals in seconds of a clock that nobody sets, and that counts the time in which a machine sleeps.
 
     Attributes:
         renew: Between two renewals.
@@ -90,8 +42,17 @@ class LeaseTiming(NamedTuple):
     settle: float = 1.0
 
 
-LEASE_TIMING = LeaseTiming()
+SETTLE = float(os.environ.get("MERIT_LEASE_SETTLE", "1"))
+"""Seconds after which every machine sees what one has written: more for network folders that cache names (actimeo of NFS)."""
+
+LEASE_TIMING = LeaseTiming(patience=60.0 + SETTLE, settle=SETTLE)
 """The timing of every lease of a workdir; all processes must agree on it."""
+
+
+def now() -> float:
+    """Returns seconds since the machine was booted, sleep included where the system counts it."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 class LeaseObserver:
@@ -106,22 +67,22 @@ class LeaseObserver:
         self._path, self._timing = path, timing
         self._first: str | None = None
         self._seen: str | None = None
-        self._since = time.monotonic()
+        self._since = now()
         self._lives: bool | None = None
 
     def free(self) -> bool:
         """Returns whether the lease is free: absent, of a dead process of this machine, or stale."""
-        text, now = _read(self._path), time.monotonic()
+        text, time_now = _read(self._path), now()
         if text is None:
             self.holder, self._seen, self._lives = "", None, None
             return True
         if text != self._seen:
-            self._seen, self._since = text, now
+            self._seen, self._since = text, time_now
             self._first = self._first or text
         owner = _owner(text)
         self.holder = "an unnamed process" if owner is None else str(owner)
         self._lives = None if owner is None else owner.lives()
-        return now - self._since > self._timing.patience if self._lives is None else not self._lives
+        return time_now - self._since > self._timing.patience if self._lives is None else not self._lives
 
     def held(self) -> bool:
         """Returns whether the lease is certainly held: by a live process of this machine, or seen to change."""
@@ -139,8 +100,8 @@ class Lease:
     def __init__(self, path: epath.Path, timing: LeaseTiming = LEASE_TIMING) -> None:
         self.path = path
         self._timing, self._name, self._count = timing, uuid.uuid4().hex, 0
-        self._lost = False
-        self._stop = threading.Event()
+        self._lost, self._renewed = False, 0.0
+        self._stop, self._lock = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._renew, name=f"lease {path}", daemon=True)
 
     def take(self) -> str:
@@ -161,15 +122,34 @@ class Lease:
                 time.sleep(self._timing.renew / 10)
             if watch.holder and self._replace():
                 break
+        self._renewed = now()
         self._thread.start()
         return ""
 
     def check(self) -> None:
-        """Raises UnfinishedError if another process has taken the lease, which was not renewed in time."""
+        """Makes sure that this process has the lease, by when it was last renewed; renews one that has become stale.
+
+        Raises:
+            OSError: It is stale, and cannot be renewed.
+            UnfinishedError: Another process has taken it.
+        """
+        if not self._lost and now() - self._renewed > self._timing.patience:
+            self._renew_once()
         if self._lost:
             raise UnfinishedError(
                 f"{self.path} was taken by another process while this one was stalled; the other continues"
             )
+
+    def confirm(self) -> None:
+        """Makes sure of it by reading the lease, as before a write.
+
+        Raises:
+            UnfinishedError: Another process has taken it.
+        """
+        self.check()
+        with self._lock:
+            self._lost = not self._is_mine()
+        self.check()
 
     def release(self) -> None:
         """Releases the lease."""
@@ -181,7 +161,8 @@ class Lease:
     def _create(self) -> bool:
         """Creates the file if it is absent; returns whether this process did."""
         if is_remote(self.path):
-            return not self.path.exists() and self._replace()
+            made = create_remote(str(self.path), self._text().encode())
+            return not self.path.exists() and self._replace() if made is None else made
         try:
             descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
@@ -192,17 +173,31 @@ class Lease:
 
     def _replace(self) -> bool:
         write_text(self.path, self._text())
+        return self._settled()
+
+    def _settled(self) -> bool:
         time.sleep(self._timing.settle)
         return self._is_mine()
 
     def _renew(self) -> None:
-        while not self._stop.wait(self._timing.renew):
-            with contextlib.suppress(OSError):  # a full disk or a broken line may pass before patience ends
-                if not self._is_mine():
-                    self._lost = True
-                    return
+        """Renews until it is released or lost; an error may pass before patience ends, and then `check` tells the holder."""
+        while not self._stop.wait(self._timing.renew) and not self._lost:
+            try:
+                self._renew_once()
+            except Exception as error:
+                log.warning("%s cannot be renewed now (%s); this is tried again", self.path, error)
+
+    def _renew_once(self) -> None:
+        """Renews the lease; one that was stale may be being taken, so it is written and looked at as by one who takes it."""
+        with self._lock:
+            stale = now() - self._renewed > self._timing.patience
+            if not self._lost and self._is_mine():
                 self._count += 1
                 write_text(self.path, self._text())
+                if not stale or self._settled():
+                    self._renewed = now()
+                    return
+            self._lost = True
 
     def _is_mine(self) -> bool:
         return f'"lease": "{self._name}"' in (_read(self.path) or "")
@@ -228,10 +223,27 @@ def held(path: epath.Path, what: str) -> Iterator[Lease]:
     if _on_first(bool(holder)):
         raise UnfinishedError(f"{what} is held by {holder or 'another process'} ({path}); run again later to resume")
     try:
-        yield lease
+        with fence(path, lease.confirm) if jax.process_index() == 0 else contextlib.nullcontext():
+            yield lease
     finally:
         if jax.process_index() == 0:
             lease.release()
+
+
+def create_remote(url: str, data: bytes) -> bool | None:
+    """Writes an object of a bucket if it is absent, in one step of the store; returns whether this process did.
+
+    Returns:
+        None where the store, or its client, has no such step.
+    """
+    try:
+        system, name = fsspec.core.url_to_fs(url)
+        system.pipe_file(name, data, mode="create")
+    except FileExistsError:
+        return False
+    except (ImportError, NotImplementedError, TypeError, ValueError):
+        return None
+    return True
 
 
 def _on_first(value: bool) -> bool:

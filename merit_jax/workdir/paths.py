@@ -1,6 +1,7 @@
 """Paths of every artifact of a run."""
 
 import dataclasses
+import os
 
 from etils import epath
 
@@ -103,6 +104,10 @@ class Workdir:
         """Returns the lease of branch `index`; outside its directory, which is copied and removed."""
         return self.root / "branches" / f"{index}.lease"
 
+    def branch_crashes(self, index: int) -> epath.Path:
+        """Returns the record of launch.cluster of how often branch `index` has crashed, and how last."""
+        return self.root / "branches" / f"{index}.crashes.json"
+
     def branch_log(self, index: int) -> epath.Path:
         """Returns the output of the processes of branch `index`, where launch.cluster starts them."""
         return self.root / "logs" / f"branch-{index}.log"
@@ -195,6 +200,21 @@ def absolute(path: epath.PathLike) -> epath.Path:
         raise ValueError(f"the path '{visible(str(path))}' has a control character; rename the folder")
     expanded = epath.Path(path).expanduser()
     return expanded if is_remote(expanded) else expanded.resolve()
+
+
+def is_there(path: epath.PathLike) -> bool:
+    """Returns whether a file or folder exists; `exists` of epath also says no where the machine could not look.
+
+    Raises:
+        OSError: The machine could not look: no right to, a stale handle of a network folder, ...
+    """
+    if is_remote(path):
+        return epath.Path(path).exists()
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def is_remote(path: epath.PathLike) -> bool:

@@ -7,6 +7,7 @@ from transformers import CONFIG_MAPPING
 from models.families.config_parsing import Section
 from models.families.decoders import DECODERS
 from models.interface import DecoderConfig
+from models.io.errors import raise_if_of_machine
 from models.io.weight_map import WeightRow, below
 from models.modules.vit import ACTIVATIONS, ViTConfig
 
@@ -37,6 +38,7 @@ def complete(config: Section) -> Section:
     try:
         full = CONFIG_MAPPING[config.raw["model_type"]].from_dict(dict(config.raw)).to_dict()
     except Exception as error:  # transformers fails on odd values in any way: StrictDataclassError, AttributeError, ...
+        raise_if_of_machine(error, config.where)
         raise ValueError(f"{config.where}: not a config that transformers can read: {error}") from None
     return Section(full, config.where)
 

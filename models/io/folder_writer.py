@@ -3,13 +3,13 @@
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from models.io.drafts import draft_of
 from models.io.hf_folder import INDEX, SINGLE
 from models.io.safetensors import TensorSpec, write
 
@@ -18,12 +18,6 @@ MAX_SHARD_BYTES = 5_000_000_000
 
 _COPIED = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 _LICENCES = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
-
-
-def check_free(out: Path) -> None:
-    """Refuses a folder that has something in it."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not an empty folder; remove it or choose another")
 
 
 def write_folder(
@@ -47,10 +41,7 @@ def write_folder(
     Raises:
         ValueError: `out` is in use, or a tensor is not as announced.
     """
-    check_free(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with draft_of(out) as draft:
         _write_weights(draft, specs, tensors, max_shard_bytes)
         add_other_files(draft)
         for name, content in extra.items():
@@ -59,11 +50,6 @@ def write_folder(
             if file.is_file():
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
-        draft.chmod(0o777 & ~_umask())
-        os.replace(draft, out)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 def copy_other_files(source: Path, target: Path) -> None:
@@ -119,10 +105,3 @@ def _shards(specs: Sequence[TensorSpec], max_bytes: int) -> list[list[TensorSpec
         shards[-1].append(spec)
         size += spec.nbytes
     return shards
-
-
-def _umask() -> int:
-    """Returns the process's umask, which mkdtemp ignores."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -7,6 +7,7 @@ from typing import Any, no_type_check
 import numpy as np
 
 from models.interface import Llama3Scaling
+from models.io.errors import raise_if_of_machine
 from models.io.safetensors import TensorSpec
 from models.modules import rope
 
@@ -120,7 +121,8 @@ def open_reader(path: Path) -> tuple[Any, dict[str, Any]]:
         with np.errstate(over="raise"):
             reader = Reader(path)
         return reader, {key: field.contents() for key, field in reader.fields.items()}
-    except _DAMAGES as error:
+    except (*_DAMAGES, OSError, MemoryError) as error:
+        raise_if_of_machine(error, path)
         raise ValueError(f"{path}: not a readable GGUF file (truncated or damaged?): {error}") from None
 
 

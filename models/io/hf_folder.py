@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from models.io.errors import raise_if_of_machine
 from models.io.gguf import GGUFFile
 from models.io.safetensors import DTYPES, TensorSpec, read_specs, read_tensor
 
@@ -80,7 +81,8 @@ def read_json(file: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_unique)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, MemoryError, ValueError, RecursionError) as error:
+        raise_if_of_machine(error, file)
         raise ValueError(f"{file}: expected a JSON file: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file}: expected a JSON object, got {type(content).__name__}")

@@ -10,6 +10,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from models.io.errors import raise_if_of_machine
+
 DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -55,7 +57,8 @@ def read_specs(file: Path, dtypes: Mapping[str, np.dtype] = DTYPES) -> dict[str,
         with safe_open(file, framework="np") as handle:
             slices = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118 (not a dict)
             found = {key: (part.get_dtype(), tuple(part.get_shape())) for key, part in slices.items()}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, MemoryError) as error:
+        raise_if_of_machine(error, file)
         raise ValueError(f"{file}: not a readable safetensors file (truncated or damaged?): {error}") from None
     for key, (code, _) in found.items():
         if code not in dtypes:
@@ -65,8 +68,12 @@ def read_specs(file: Path, dtypes: Mapping[str, np.dtype] = DTYPES) -> dict[str,
 
 def read_tensor(file: Path, key: str) -> np.ndarray:
     """Reads one tensor of a file, which is mapped only meanwhile."""
-    with safe_open(file, framework="np") as handle:
-        return handle.get_tensor(key)
+    try:
+        with safe_open(file, framework="np") as handle:
+            return handle.get_tensor(key)
+    except (SafetensorError, OSError, MemoryError) as error:
+        raise_if_of_machine(error, file)
+        raise ValueError(f"{file}: tensor {key!r} cannot be read (truncated or damaged?): {error}") from None
 
 
 def write(file: Path, specs: Sequence[TensorSpec], tensors: Iterator[np.ndarray]) -> None:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.interface import Array
-from models.io.folder_writer import MAX_SHARD_BYTES, check_free, copy_other_files, write_folder, write_json
+from models.io.drafts import check_free
+from models.io.folder_writer import MAX_SHARD_BYTES, copy_other_files, write_folder, write_json
 from models.io.hf_folder import Checkpoint, read_json
 from models.io.safetensors import DTYPES, TensorSpec
 from models.io.weight_map import tensor_of

@@ -25,6 +25,7 @@ from PIL.PngImagePlugin import PngImageFile
 from transformers import AutoImageProcessor
 
 from models.interface import VisionLanguageConfig
+from models.io.errors import raise_if_of_machine
 from models.processing.pixel_modes import check_mode, to_rgb
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "PCX")
@@ -163,6 +164,7 @@ def _opened(image: Mapping[str, Any]) -> Iterator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{image_name(image)}: too large ({error}); make it smaller or delete the record") from None
     except Exception as error:  # decoders fail on damaged data in any way: OSError, SyntaxError, struct.error, ...
+        raise_if_of_machine(error, image_name(image))
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(
             f"{image_name(image)}: damaged or truncated image ({reason}); replace it or delete the record"
@@ -209,6 +211,7 @@ def _stamp(path: str) -> Stamp:
             if not folder and not stat.S_ISREG(local.st_mode):
                 raise OSError("it is no regular file")
     except (OSError, ValueError) as error:
+        raise_if_of_machine(error, path)
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         reason = "no such image" if missing else f"the image cannot be opened ({error})"
         raise ValueError(f"{path}: {reason}; correct the path or delete the record") from None
@@ -263,6 +266,7 @@ class ImageReader:
                 path, backend="pil", local_files_only=True, trust_remote_code=False
             )
         except Exception as error:  # transformers fails on damaged settings in any way: OSError, KeyError, ...
+            raise_if_of_machine(error, path)
             raise ValueError(f"{path}: the folder has no image processor that can be read: {error}") from None
         self.read = PixelCache(self.process, self.cache_bytes)
 

@@ -9,6 +9,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Split
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from models.io.errors import raise_if_of_machine
 from models.io.gguf import GGUFFile
 
 _LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -38,6 +39,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     except BaseException as error:  # tokenizers and transformers fail on damaged files in any way
         if not _of_file(error):
             raise
+        raise_if_of_machine(error, path)
         raise ValueError(f"{path}: the folder has no tokenizer that can be read: {error}") from None
 
 
@@ -65,6 +67,7 @@ def from_gguf(metadata: Mapping[str, Any], where: str) -> PreTrainedTokenizerBas
     except BaseException as error:  # a list of the wrong kind or length, an id beyond the tokens, ...
         if not _of_file(error):
             raise
+        raise_if_of_machine(error, where)
         raise ValueError(f"{where}: the tokenizer is damaged ({type(error).__name__}: {error})") from None
 
 

@@ -2,9 +2,9 @@
 
 python -m tests.faults.campaign --kills=50 --damages=42 --out=faults.md
 
-Every faulty run is judged by the bits of its results against those of an undisturbed run: *bit-equal*; *clear error* (exit code 1
-and one sentence); *silent corruption* (it has finished, and the bits differ); *crash* (anything else). A killed run, or one that
-has run out of room, is started again without the fault.
+Every faulty run is judged by the bits of its results against those of an undisturbed run: *bit-equal*; *clear error* (exit code
+65 or 74, and one sentence); *silent corruption* (it has finished, and the bits differ); *crash* (anything else). A killed or
+interrupted run, or one that has run out of room, is started again without the fault.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from launch.console.exit_codes import UNFINISHED
+from launch.console.exit_codes import INTERRUPTED, UNFINISHED
 from tests.faults.lab import Ended, Lab, flip, truncate
 from tests.faults.results import results
 
@@ -136,6 +136,34 @@ class Campaign:
         struck = self.lab.run(workdir, {"kind": "refuse", "errno": "EROFS", "at": 1})
         return self.judge("read-only workdir", "half made" if half else "empty", workdir, struck, again=True)
 
+    def unreadable(self) -> Outcome:
+        """Some files of a finished half cannot be read for a moment; nobody is advised to delete anything."""
+        workdir = self.lab.copy(self.whole, "struck", ("merged",))
+        code = self.rng.choice(("EIO", "ESTALE", "EMFILE", "EACCES", "ETIMEDOUT"))
+        fault = {
+            "kind": "unreadable",
+            "errno": code,
+            "at": self.rng.randint(1, 40),
+            "times": self.rng.choice((1, 1000)),
+        }
+        struck = self.lab.run(workdir, fault)
+        outcome = self.judge("unreadable", f"{code} from read {fault['at']}", workdir, struck, again=True)
+        return outcome._replace(struck=CRASH, end=CRASH) if "delete" in _error(struck) else outcome
+
+    def interrupted(self) -> Outcome:
+        """SIGINT right before one of the file operations."""
+        workdir, at = self.lab.folder("struck"), self.rng.randint(1, self.operations)
+        struck = self.lab.run(workdir, {"kind": "interrupt", "at": at})
+        return self.judge("SIGINT", f"before file operation {at} of {self.operations}", workdir, struck, again=True)
+
+    def superseded(self) -> Outcome:
+        """Another process has taken every lease at one of the file operations, and has then released them."""
+        workdir, at = self.lab.folder("struck"), self.rng.randint(1, self.operations)
+        struck = self.lab.run(workdir, {"kind": "superseded", "at": at})
+        for lease in workdir.rglob("*.lease"):
+            lease.unlink()
+        return self.judge("superseded", f"at file operation {at} of {self.operations}", workdir, struck, again=True)
+
     def clock(self) -> Outcome:
         """A wall clock that jumps there and back."""
         workdir, seconds = self.lab.folder("struck"), self.rng.choice((3600.0, 86400.0 * 365, 1.7e9 / 2))
@@ -232,6 +260,9 @@ def strikes(campaign: Campaign, kills: int, damages: int) -> Iterator[Callable[[
         campaign.no_room_by_file,
         campaign.no_room_on_tmpfs,
         campaign.read_only,
+        campaign.unreadable,
+        campaign.interrupted,
+        campaign.superseded,
         campaign.clock,
         campaign.two_drivers,
         campaign.foreign_branch,
@@ -265,7 +296,7 @@ def report(outcomes: list[Outcome]) -> str:
 
 def _manner(struck: Ended) -> str:
     """How a command ended."""
-    if struck.code in (0, UNFINISHED):
+    if struck.code in (0, UNFINISHED, INTERRUPTED) and "Traceback" not in struck.text:
         return "ended"
     if struck.code == -signal.SIGKILL:
         return "killed"

@@ -1,4 +1,4 @@
-"""A fault in the process that runs a command: killed, out of room, read-only or with another clock, from some moment on.
+"""A fault in the process that runs a command: killed, interrupted, superseded, out of room, without files, with another clock.
 
 A moment is the number of a file operation of Python below the workdir (open for writing, rename, make or remove a folder, ...),
 which an audit hook counts. What C++ writes is in no count; its room is limited by the size of a file (`ulimit -f`) or of a tmpfs.
@@ -6,6 +6,7 @@ which an audit hook counts. What C++ writes is in no count; its room is limited 
 
 import errno
 import os
+import pathlib
 import resource
 import signal
 import sys
@@ -63,6 +64,38 @@ def _refuse(fault: Mapping[str, Any], workdir: str) -> None:
     _hook(workdir, fail)
 
 
+def _unreadable(fault: Mapping[str, Any], workdir: str) -> None:
+    """The files that are opened for reading number `at` to `at` + `times` are refused with `errno`, and then no more."""
+    code = getattr(errno, fault["errno"])
+
+    def fail(number: int, path: str, event: str) -> None:
+        if fault["at"] <= number < fault["at"] + fault["times"]:
+            raise OSError(code, os.strerror(code), path)
+
+    _hook(workdir, fail, reading=True)
+
+
+def _interrupt(fault: Mapping[str, Any], workdir: str) -> None:
+    """SIGINT right before operation number `at`."""
+
+    def interrupt(number: int, path: str, event: str) -> None:
+        if number == fault["at"]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    _hook(workdir, interrupt)
+
+
+def _superseded(fault: Mapping[str, Any], workdir: str) -> None:
+    """At operation number `at` the process finds that it was suspended, and that another has taken all that it held."""
+
+    def take(number: int, path: str, event: str) -> None:
+        if number == fault["at"]:
+            for lease in pathlib.Path(workdir).rglob("*.lease"):
+                lease.write_text('{"lease": "theirs"}')
+
+    _hook(workdir, take)
+
+
 def _file_size(fault: Mapping[str, Any], workdir: str) -> None:
     """No file can become larger than `bytes`; Python and C++ are told "File too large"."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -80,16 +113,28 @@ def _clock(fault: Mapping[str, Any], workdir: str) -> None:
     time.time_ns = lambda: real_ns() + int(jump() * 1e9)
 
 
-KINDS = {"none": _none, "count": _count, "kill": _kill, "refuse": _refuse, "file_size": _file_size, "clock": _clock}
+KINDS = {
+    "none": _none,
+    "count": _count,
+    "kill": _kill,
+    "refuse": _refuse,
+    "unreadable": _unreadable,
+    "interrupt": _interrupt,
+    "superseded": _superseded,
+    "file_size": _file_size,
+    "clock": _clock,
+}
 
 
-def _hook(workdir: str, act: Any) -> None:
+def _hook(workdir: str, act: Any, *, reading: bool = False) -> None:
     state = {"number": 0, "busy": False}
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if state["busy"] or (event != "open" and event not in CHANGES):
             return
-        if event == "open" and (isinstance(arguments[0], int) or not (arguments[2] or 0) & WRITING):
+        if event == "open" and (isinstance(arguments[0], int) or bool((arguments[2] or 0) & WRITING) == reading):
+            return
+        if reading and event != "open":
             return
         path = os.path.abspath(os.fsdecode(arguments[0]))
         if not path.startswith(workdir + "/") or (event == "os.mkdir" and os.path.isdir(path)):

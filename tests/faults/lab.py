@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from launch.console.exit_codes import FAULT, MISTAKE
 from tests.support import world
 from tests.support.commands import environment, module, write_config
 from tests.support.zygote import REPOSITORY, Command
@@ -37,7 +38,7 @@ class Ended(NamedTuple):
     def clear(self) -> bool:
         """Whether it stopped with one sentence, as a command does that tells its user what to mend."""
         said = [line for line in self.text.splitlines() if line.startswith("error: ")]
-        return self.code == 1 and len(said) == 1 and len(said[0]) > 30 and "Traceback" not in self.text
+        return self.code in (MISTAKE, FAULT) and len(said) == 1 and len(said[0]) > 30 and "Traceback" not in self.text
 
 
 class Lab:

@@ -42,6 +42,14 @@ def test_a_read_only_workdir_is_one_sentence(campaign):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strike", ["unreadable", "interrupted", "superseded"])
+def test_what_passes_leaves_a_run_that_ends_bit_equal(campaign, strike):
+    outcome = getattr(campaign, strike)()
+    assert outcome.struck in (CLEAR, "ended"), outcome
+    assert outcome.end == EQUAL, outcome
+
+
+@pytest.mark.slow
 def test_a_branch_of_another_theta0_is_one_sentence(campaign):
     outcome = campaign.mixed_branches()
     assert outcome.end == CLEAR, outcome

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from launch.console.exit_codes import MISTAKE
 from merit_jax.checkpoints.readers import OrbaxLeaves
-from merit_jax.workdir.lease import Process, held
+from merit_jax.workdir.lease import held
 from merit_jax.workdir.paths import Workdir
+from merit_jax.workdir.process import Process
 from tests.support import commands, world
 from tests.support.commands import read, same_bits, start, until, wait, with_partition
 
@@ -83,7 +85,7 @@ def test_a_mistake_is_reported_and_not_retried(root):
     with_partition(root, "mistake")
     driver = start("cluster", root, "mistake", *DRIVER, "--config.train.micro_batches=3")
     output, _ = driver.communicate(timeout=240)
-    assert driver.returncode == 1
+    assert driver.returncode == MISTAKE
     assert "branch 0 failed" in output
     assert "train.micro_batches = 3" in output
     log = (root / "mistake" / "logs" / "branch-0.log").read_text()

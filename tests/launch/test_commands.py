@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from launch.console.exit_codes import MISTAKE
 from launch.wiring import open_run
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves
@@ -71,7 +72,7 @@ def test_a_mistake_is_one_line_that_names_it(finished, tmp_path):
     }
     results = commands(tmp_path, "run", list(mistakes.values()))
     for (mistake, line), (code, _, error) in zip(mistakes.items(), results, strict=True):
-        assert code == 1, (line, error)
+        assert code == MISTAKE, (line, error)
         assert mistake in error, (line, error)
         assert "Traceback" not in error, (line, error)
     assert not [path for path in (tmp_path / "new").rglob("*") if path.is_file() and "tokens" not in path.parts]

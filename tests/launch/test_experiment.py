@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from launch.console.exit_codes import MISTAKE
 from launch.experiments import methods, runner
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves
@@ -289,7 +290,7 @@ def test_a_mistake_is_one_line_that_names_it(finished, tmp_path):
     }
     results = commands(tmp_path, "experiment", [[*given, *line] for line in mistakes.values()])
     for mistake, (code, _, error) in zip(mistakes, results, strict=True):
-        assert code == 1, error
+        assert code == MISTAKE, error
         assert mistake in error
         assert "Traceback" not in error
     assert not (tmp_path / "new").exists()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from launch.console.exit_codes import MISTAKE
 from launch.wiring.merge_folders import merge_folders, open_models
 from models import StoredTensors
 from tests.launch.test_commands import commands
@@ -49,7 +50,7 @@ def test_a_merge_is_made_as_the_command_line_says(tmp_path):
     (plain, *_), (trimmed, *_), *failed = commands(tmp_path, "merge", lines)
     assert (plain, trimmed) == (0, 0)
     for (mistake, line), (code, _, error) in zip(mistakes.items(), failed, strict=True):
-        assert code == 1, (line, error)
+        assert code == MISTAKE, (line, error)
         assert mistake in error, (line, error)
         assert "Traceback" not in error, (line, error)
     assert not (tmp_path / "c").exists()

@@ -3,9 +3,10 @@
 import json
 
 import jax.numpy as jnp
+import pytest
 from etils import epath
 
-from merit_jax.training.metrics_log import MetricsLog
+from merit_jax.training.metrics_log import MetricsLog, read_metrics
 from merit_jax.training.step import StepMetrics
 
 
@@ -17,3 +18,13 @@ def test_the_loss_is_divided_by_what_the_steps_average_over(tmp_path):
         log.add(index, metrics, leaves, last=False)
     (line,) = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
     assert (line["step"], line["loss"], line["tokens"]) == (2, 2.0, 42)
+
+
+def test_a_torn_last_line_is_left_out_and_another_is_named(tmp_path):
+    path = epath.Path(tmp_path / "metrics.jsonl")
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert [line["step"] for line in read_metrics(path)] == [1, 2]
+    path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl has a damaged line"):
+        read_metrics(path)
+    assert [line["step"] for line in read_metrics(path, tolerant=True)] == [1, 3]

@@ -33,6 +33,23 @@ def test_the_notice_is_told_and_nothing_is_begun_after_it():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_an_interrupt_saves_as_a_notice_does_and_a_second_one_interrupts():
+    before, answers = signal.getsignal(signal.SIGINT), []
+
+    def work(times):
+        with preemption_notice() as told:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+                answers.append(told(5))
+
+    with pytest.raises(UnfinishedError, match=r"preempted \(SIGINT\)"):
+        work(1)
+    with pytest.raises(KeyboardInterrupt):
+        work(2)
+    assert answers == [True, True]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_what_the_block_raises_comes_through():
     def work():
         with preemption_notice():

@@ -11,7 +11,11 @@ import pytest
 from etils import epath
 
 from merit_jax.core.errors import UnfinishedError
-from merit_jax.workdir.lease import Lease, LeaseObserver, LeaseTiming, Process, held
+from merit_jax.workdir import lease as module
+from merit_jax.workdir import process as processes
+from merit_jax.workdir.artifacts import read_json, write_json
+from merit_jax.workdir.lease import Lease, LeaseObserver, LeaseTiming, create_remote, held
+from merit_jax.workdir.process import Process
 
 PACE = LeaseTiming(renew=0.05, patience=0.5, settle=0.1)
 PATIENT = LeaseTiming(renew=0.05, patience=60.0, settle=0.1)
@@ -29,7 +33,7 @@ def write(path, process, count=0):
 
 def dead():
     """A process of this machine that has ended."""
-    code = "from merit_jax.workdir.lease import Process; import json; print(json.dumps(Process.this()))"
+    code = "from merit_jax.workdir.process import Process; import json; print(json.dumps(Process.this()))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return Process(*json.loads(done.stdout))
 
@@ -144,3 +148,95 @@ def test_it_is_given_back_when_the_work_fails(path):
     with pytest.raises(ZeroDivisionError), held(path, "branch 3"):
         raise ZeroDivisionError
     assert not path.exists()
+
+
+def test_the_renewing_thread_survives_any_error(path, monkeypatch):
+    failures = [MemoryError(), RuntimeError("can't start new thread"), OSError(5, "Input/output error")]
+    write_text = module.write_text
+
+    def failing(*arguments):
+        if failures:
+            raise failures.pop()
+        write_text(*arguments)
+
+    lease = Lease(path, PACE)
+    assert lease.take() == ""
+    monkeypatch.setattr(module, "write_text", failing)
+    time.sleep(12 * PACE.renew)
+    assert not failures
+    assert json.loads(path.read_text())["renewed"] > 0
+    lease.check()
+    lease.release()
+
+
+def test_a_holder_that_cannot_renew_stops(path, monkeypatch):
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    lease = Lease(path, PACE)
+    assert lease.take() == ""
+    monkeypatch.setattr(module, "write_text", fail)
+    lease.check()
+    time.sleep(1.5 * PACE.patience)
+    with pytest.raises(OSError, match="Input/output error"):
+        lease.check()
+    lease.release()
+
+
+def test_a_holder_that_slept_renews_what_nobody_has_taken(path, monkeypatch):
+    lease = Lease(path, LeaseTiming(renew=60.0, patience=0.1, settle=0.05))
+    assert lease.take() == ""
+    time.sleep(0.2)
+    lease.check()
+    assert json.loads(path.read_text())["renewed"] == 1
+    lease.release()
+
+
+def test_a_holder_that_was_suspended_overwrites_nothing_of_its_successor(path):
+    record, other = path.parent / "0" / "done.json", path.parent / "00.json"
+    with held(path, "branch 0"):
+        write_json(record, {"steps": 1})
+        write(path, ELSEWHERE)
+        write_json(other, {})
+        record.write_text('{"steps": 7}')
+        with pytest.raises(UnfinishedError, match="was taken by another process"):
+            write_json(record, {"steps": 2})
+    assert read_json(record) == {"steps": 7}
+    assert [file.name for file in record.parent.iterdir()] == ["done.json"]
+    assert path.exists()
+    write_json(record, {"steps": 3})
+
+
+@pytest.mark.parametrize(("answer", "lives"), [(PermissionError, None), (None, None), (ProcessLookupError, False)])
+def test_a_process_that_proc_does_not_show_is_not_dead(monkeypatch, answer, lives):
+    def kill(pid, number):
+        if answer is not None:
+            raise answer
+
+    mine = Process.this()
+    monkeypatch.setattr(processes, "_began", lambda pid: None)
+    monkeypatch.setattr(os, "kill", kill)
+    assert mine.lives() is lives
+
+
+def test_a_process_that_is_only_waited_for_is_dead():
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert processes._began(child.pid) == ""
+    child.wait()
+    assert processes._began(child.pid) is None
+
+
+def test_of_many_that_make_an_object_of_a_bucket_one_does():
+    url = "memory://bucket/branches/0.lease"
+    assert [create_remote(url, str(k).encode()) for k in range(3)] == [True, False, False]
+    assert module.fsspec.core.url_to_fs(url)[0].cat_file("/bucket/branches/0.lease") == b"0"
+
+
+def test_a_store_without_conditional_writes_is_told(monkeypatch):
+    class Store:
+        def pipe_file(self, name, data):
+            raise AssertionError
+
+    monkeypatch.setattr(module.fsspec.core, "url_to_fs", lambda url: (Store(), url))
+    assert create_remote("gs://bucket/0.lease", b"") is None

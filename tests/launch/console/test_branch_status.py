@@ -11,8 +11,9 @@ import pytest
 
 from launch.console.branch_status import BranchStatus, branch_status, seconds_left
 from merit_jax.workdir.artifacts import write_json
-from merit_jax.workdir.lease import LeaseObserver, LeaseTiming, Process
+from merit_jax.workdir.lease import LeaseObserver, LeaseTiming
 from merit_jax.workdir.paths import Workdir
+from merit_jax.workdir.process import Process
 
 TIMING = LeaseTiming(renew=0.05, patience=0.5, settle=0.1)
 ELSEWHERE = Process("far", 7, "another machine", "1")
@@ -116,7 +117,11 @@ def test_time_left_is_what_the_last_line_took_per_step_times_the_steps_to_come(l
     assert seconds_left(lines, steps) == seconds
 
 
-def test_a_damaged_log_is_named(workdir):
-    workdir.branch_metrics(1).write_text('{"step": 1, "lo')
-    with pytest.raises(ValueError, match=r"1/metrics\.jsonl has a damaged line"):
-        status(workdir, 1)
+def test_a_torn_log_or_record_shows_what_can_be_read(workdir):
+    whole = workdir.branch_metrics(1).read_text()
+    for content in (whole + '{"step": 30, "lo', '{"step": 1, "lo\n' + whole):
+        workdir.branch_metrics(1).write_text(content)
+        assert status(workdir, 1).step == 20
+    workdir.branch_host(1).write_text('{"host"')
+    found = status(workdir, 1)
+    assert (found.state, found.step, found.host) == ("training", 20, "")

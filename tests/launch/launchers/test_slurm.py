@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.launchers.interface import Job, JobContext, Launcher
+from launch.launchers.interface import Job, JobContext, Launcher, LauncherError
 from launch.launchers.slurm import Options, Slurm, script_of
 from launch.launchers.supervisor import Supervisor
 from merit_jax.workdir.paths import Workdir
@@ -26,7 +26,8 @@ if folder.name == "1" and count == 1:
 if folder.name == "2" and count == 1:
     sys.exit(139)
 if folder.name == "3":
-    sys.exit("error: no_such_key")
+    print("error: no_such_key")
+    sys.exit(65)
 (folder / "done.json").write_text("{}")
 """
 """Branch 0 finishes, 1 is preempted and 2 crashes once, 3 is a mistake."""
@@ -73,7 +74,7 @@ def test_a_branch_that_has_left_the_queue_is_active_until_its_end_is_reported(tm
     launcher.start(jobs[3:])
     until(lambda: json.loads((slurm / "100_3.json").read_text())["running"] is False)
     assert launcher.active() == {3}
-    assert [end.code for end in launcher.ended()] == [1]
+    assert [end.code for end in launcher.ended()] == [65]
     assert launcher.active() == set()
 
 
@@ -85,6 +86,41 @@ def test_a_new_supervisor_finds_what_is_in_the_queue(tmp_path, slurm):
     assert launcher.active() == {0}
     Supervisor(launcher, jobs[:1], workdir, retries=2).poll()
     assert not list(slurm.glob("*.submitted"))
+
+
+def broken(tmp_path, name, message):
+    """Puts a command in the place of the stand-in's, which fails."""
+    (tmp_path / "bin" / name).write_text(f"#!/bin/sh\necho '{message}' >&2\nexit 1\n")
+
+
+def test_a_queue_that_does_not_answer_is_asked_again(tmp_path, slurm):
+    jobs, site, workdir = made(tmp_path)
+    supervisor = Supervisor(Slurm(Options(), site), jobs[:1], workdir, retries=0)
+    supervisor.poll()
+    squeue = (tmp_path / "bin" / "squeue").read_text()
+    broken(tmp_path, "squeue", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
+    assert not supervisor.poll()
+    (tmp_path / "bin" / "squeue").write_text(squeue)
+    until(supervisor.poll)
+    assert not supervisor.failed
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        (
+            "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+            LauncherError,
+        ),
+        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", LauncherError),
+        ("sbatch: error: Batch job submission failed: Invalid partition name specified", ValueError),
+    ],
+)
+def test_a_job_that_slurm_refuses_is_a_mistake_and_an_absent_controller_is_none(tmp_path, slurm, message, error):
+    jobs, site, _ = made(tmp_path)
+    broken(tmp_path, "sbatch", message)
+    with pytest.raises(error, match=r"sbatch .* failed: sbatch: error"):
+        Slurm(Options(), site).start(jobs[:1])
 
 
 def test_without_slurm_it_says_so(tmp_path, monkeypatch):

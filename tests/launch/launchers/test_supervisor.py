@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from launch.launchers.interface import Exit, Job, Launcher
+from launch.console.exit_codes import FAULT, MISTAKE
+from launch.launchers.interface import Exit, Job, Launcher, LauncherError
 from launch.launchers.supervisor import Supervisor
-from merit_jax.workdir.lease import Process
+from merit_jax.core.errors import FailedError
 from merit_jax.workdir.paths import Workdir
+from merit_jax.workdir.process import Process
 
 
 class Scripted:
@@ -69,7 +71,7 @@ def test_every_branch_is_started_once_where_none_fails(workdir):
     assert (launcher.started, supervisor.failed) == ([0, 1, 2], {})
 
 
-@pytest.mark.parametrize("crash", [None, -9, -11, 2, 137, 139])
+@pytest.mark.parametrize("crash", [None, -9, -11, 1, 2, FAULT, 137, 139])
 def test_a_crash_is_retried_up_to_the_limit(workdir, crash):
     supervisor, launcher = driven(workdir, {0: [crash] * 3 + [0], 1: [crash] * 4})
     assert launcher.started.count(0) == 4
@@ -79,13 +81,14 @@ def test_a_crash_is_retried_up_to_the_limit(workdir, crash):
 
 
 def test_a_mistake_is_not_retried_and_does_not_stop_the_others(workdir):
-    supervisor, launcher = driven(workdir, {0: [1], 1: [-9, 0]})
+    supervisor, launcher = driven(workdir, {0: [MISTAKE], 1: [-9, 0]})
     assert supervisor.failed == {0: "the end of 0"}
+    assert supervisor.mistaken
     assert launcher.started.count(0) == 1
     assert workdir.branch_done(1).exists()
 
 
-@pytest.mark.parametrize("code", [75, -15, 143])
+@pytest.mark.parametrize("code", [75, -15, 143, -2, 130])
 def test_a_preemption_is_no_crash(workdir, code):
     supervisor, launcher = driven(workdir, {0: [code] * 9 + [0]}, retries=0)
     assert launcher.started == [0] * 10
@@ -126,3 +129,49 @@ def test_a_branch_that_another_process_trains_is_left_alone(workdir):
     workdir.branch_lease(0).unlink()
     assert any(supervisor.poll() for _ in range(5))
     assert launcher.started == [1, 0]
+
+
+def test_crashes_count_whoever_supervises(workdir):
+    launcher = Scripted(workdir, {0: [1, 1, 0]})
+    for _ in range(2):
+        supervisor = Supervisor(launcher, jobs(1), workdir, 1)
+        supervisor.poll()
+        supervisor.poll()
+    assert "it has crashed 2 times, and last ended with code 1" in supervisor.failed[0]
+    assert not supervisor.mistaken
+    third = Supervisor(launcher, jobs(1), workdir, 1)
+    assert third.poll()
+    assert launcher.started == [0, 0]
+    assert "delete" in third.failed[0]
+    workdir.branch_crashes(0).unlink()
+    supervisor = Supervisor(launcher, jobs(1), workdir, 1)
+    assert any(supervisor.poll() for _ in range(3))
+    assert not supervisor.failed
+
+
+@pytest.mark.parametrize("error", [LauncherError("squeue failed"), OSError(116, "Stale file handle")])
+@pytest.mark.parametrize("method", ["ended", "active", "start"])
+def test_a_tool_that_fails_once_is_asked_again(workdir, monkeypatch, method, error):
+    launcher, failures = Scripted(workdir, {0: [0], 1: [0]}), [error]
+    original = getattr(launcher, method)
+
+    def failing(*arguments):
+        if failures:
+            raise failures.pop()
+        return original(*arguments)
+
+    monkeypatch.setattr(launcher, method, failing)
+    supervisor = Supervisor(launcher, jobs(2), workdir, 0)
+    assert any(supervisor.poll() for _ in range(4))
+    assert sorted(launcher.started) == [0, 1]
+    assert not supervisor.failed
+
+
+def test_a_tool_that_goes_on_failing_ends_the_supervisor(workdir, monkeypatch):
+    def fail():
+        raise LauncherError("squeue failed: Unable to contact slurm controller")
+
+    launcher = Scripted(workdir, {0: [0]})
+    monkeypatch.setattr(launcher, "ended", fail)
+    with pytest.raises(FailedError, match="Unable to contact slurm controller; run the same command again"):
+        Supervisor(launcher, jobs(1), workdir, 0, patience=0.0).poll()
