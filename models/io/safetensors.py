@@ -10,6 +10,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from models.io.regular_files import check_regular
+
 DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -51,6 +53,7 @@ def read_specs(file: Path, dtypes: Mapping[str, np.dtype] = DTYPES) -> dict[str,
     Raises:
         ValueError: It is not a sound safetensors file, or holds another type.
     """
+    check_regular(file)
     try:
         with safe_open(file, framework="np") as handle:
             slices = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118 (not a dict)

@@ -21,9 +21,9 @@ from etils import epath
 from jaxtyping import Int
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
-from transformers import AutoImageProcessor
 
 from models.interface import VisionLanguageConfig
+from models.processing.local_folder import open_image_processor
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "PCX")
 """Formats that are read. Pillow knows more, some of which (EPS) it passes to other programs."""
@@ -230,9 +230,7 @@ class ImageReader:
         """
         self.config, self.placeholder = config, placeholder
         try:
-            self.processor = AutoImageProcessor.from_pretrained(
-                path, backend="pil", local_files_only=True, trust_remote_code=False
-            )
+            self.processor = open_image_processor(Path(path))
         except Exception as error:  # transformers fails on damaged settings in any way: OSError, KeyError, ...
             raise ValueError(f"{path}: the folder has no image processor that can be read: {error}") from None
         self.read = PixelCache(self.process, self.cache_bytes)

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from models.io.gguf import GGUFFile
 from models.processing.gguf_tokenizer import from_gguf, of_file
+from models.processing.local_folder import open_tokenizer
+from models.processing.tokenizer_trial import try_tokenizer
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
@@ -23,7 +25,8 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     if not path.is_dir():
         raise ValueError(f"{path}: expected a folder with a tokenizer or a .gguf file")
     try:
-        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        try_tokenizer(path)
+        return open_tokenizer(path)
     except BaseException as error:  # tokenizers and transformers fail on damaged files in any way
         if not of_file(error):
             raise
