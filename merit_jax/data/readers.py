@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from etils import epath
 
+from merit_jax.data.parquet import open_parquet
 from merit_jax.workdir.checksums import file_checksum
 
 Row = Mapping[str, Any]
@@ -102,14 +103,14 @@ def read_json(path: str, on_error: OnError) -> Rows:
 def read_parquet(path: str, on_error: OnError) -> Rows:
     """Reads the rows of a parquet file, one record batch in memory at a time."""
     try:
-        import pyarrow
-        import pyarrow.parquet
+        import pyarrow.parquet  # noqa: F401 (opened below)
     except ImportError as error:
         raise ValueError(f"{path}: parquet needs pyarrow; pip install 'merit-jax[parquet]'") from error
     index = 0
     try:
         with epath.Path(path).open("rb") as file:
-            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(PARQUET_ROWS):
+            size = epath.Path(path).stat().length
+            for batch in open_parquet(file, size).iter_batches(PARQUET_ROWS):
                 for row in batch.to_pylist():
                     yield f"{path}[{index}]", row
                     index += 1

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import huggingface_hub.constants
 import pytest
@@ -25,13 +26,20 @@ def change(file, **values):
     file.write_text(json.dumps({**content, **values}))
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A vision-language folder, and a tokenizer outside of it; what reads them is imported."""
+    root = tmp_path_factory.mktemp("made")
+    tiny_tokenizer().save_pretrained(root / "outside")
+    load_processor(tiny_vision.folder(root / "inside" / "model"))
+    return root
+
+
 @pytest.fixture
-def folder(tmp_path):
-    """A vision-language folder, and a tokenizer outside of it."""
-    tiny_tokenizer().save_pretrained(tmp_path / "outside")
-    made = tiny_vision.folder(tmp_path / "inside" / "model")
-    load_processor(made)  # imports what it needs
-    return made
+def folder(made, tmp_path):
+    """A copy of the folder, with its neighbour."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "inside" / "model"
 
 
 IMAGES = {
@@ -198,7 +206,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("case", BOMBS)
 def test_a_tokenizer_that_ends_the_process_is_refused_by_a_child(folder, monkeypatch, case):
-    monkeypatch.setattr(trial, "ROOM", 2**28)
+    monkeypatch.setattr(trial, "ROOM", 2**26)
     monkeypatch.setattr(trial, "SECONDS", 2)
     parts, message = BOMBS[case]
     with pytest.raises(ValueError, match=f"no tokenizer that can be read: .*({message})"):
