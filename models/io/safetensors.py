@@ -58,7 +58,7 @@ def read_specs(file: Path, dtypes: Mapping[str, np.dtype] = DTYPES) -> dict[str,
         with safe_open(file, framework="np") as handle:
             slices = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118 (not a dict)
             found = {key: (part.get_dtype(), tuple(part.get_shape())) for key, part in slices.items()}
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise ValueError(f"{file}: not a readable safetensors file (truncated or damaged?): {error}") from None
     for key, (code, _) in found.items():
         if code not in dtypes:

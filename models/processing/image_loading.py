@@ -103,7 +103,11 @@ class PixelCache:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        value = self.process(open_image(image))
+        opened = open_image(image)
+        try:
+            value = self.process(opened)
+        except ValueError as error:
+            raise ValueError(f"{image_name(image)}: {error}") from error
         with self._lock:
             if key not in self._kept and value.nbytes <= self.max_bytes:
                 self._kept[key] = value
