@@ -286,7 +286,7 @@ def test_an_image_processor_of_another_model_is_refused(tmp_path, changes, messa
 
 
 def test_an_image_that_would_grow_beyond_measure_is_refused_by_name(tmp_path):
-    path = qwen.folder(tmp_path / "hf", images={"size": {"shortest_edge": 10**12, "longest_edge": 10**12}})
+    path = qwen.folder(tmp_path / "hf", images={"min_pixels": 10**12, "max_pixels": 10**12})
     Image.new("RGB", (9, 9)).save(tmp_path / "small.png")
     with pytest.raises(ValueError, match=r"small\.png: it would be resized to \d+ x \d+, at most"):
         load_processor(path, read_config(path)).images.check({"type": "image", "path": str(tmp_path / "small.png")})
