@@ -17,6 +17,7 @@ from typing import Any
 from etils import epath
 
 from merit_jax.core.types import Image, Record
+from merit_jax.data.containment import is_inside
 from merit_jax.data.readers import text_field
 from merit_jax.workdir.artifacts import write_bytes
 from merit_jax.workdir.paths import is_remote
@@ -218,10 +219,12 @@ def _below(value: str, root: str, where: str) -> str:
             path = os.path.realpath(os.path.join(base, value))
         except ValueError as error:
             raise ValueError(f"{where}: image {value!r:.80} is no path ({error}); name the file") from None
+        if is_inside(path, root):
+            return path
     if not path.startswith(base.rstrip("/") + "/"):
         raise ValueError(
             f"{where}: image {value!r:.80} is {path:.200}, outside the image root {base}; move it below, or set `image_root` in "
-            "the manifest"
+            "the manifest to a folder that holds it, links resolved"
         )
     return path
 

@@ -1,6 +1,7 @@
 """Lists the datasets of a mixture: a JSON or YAML manifest, or a glob of the datasets' files."""
 
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from etils import epath
 
 from merit_jax.core.registry import lookup
 from merit_jax.core.text import matches
+from merit_jax.data.containment import is_inside
 from merit_jax.data.data_files import find_datasets, find_files, listed
 from merit_jax.data.formats import FORMATS, ColumnMap
 from merit_jax.data.group_by import read_groups
@@ -240,7 +242,14 @@ def _path(manifest: str, file_name: Any, where: str) -> str:
         raise ValueError(f"{where}: names of files and folders must be strings, got {file_name!r:.80}")
     if ".." in PurePath(file_name).parts:
         raise ValueError(f"{where}: {file_name!r} leaves the manifest's folder; move it below or give an absolute path")
-    return str(epath.Path(manifest).parent / file_name)
+    found, folder = epath.Path(manifest).parent / file_name, str(epath.Path(manifest).parent)
+    if PurePath(file_name).is_absolute() or is_remote(manifest) or is_remote(file_name):
+        return str(found)
+    if (real := os.path.realpath(found)) != os.path.realpath(folder) and not is_inside(real, folder):
+        raise ValueError(
+            f"{where}: {file_name!r} is a link to {real}, outside the manifest's folder; give that path instead"
+        )
+    return str(found)
 
 
 def _number(data: Mapping[str, Any], key: str, where: str) -> int | float:

@@ -8,6 +8,7 @@ from etils import epath
 
 from merit_jax.core.errors import raise_if_of_machine
 from merit_jax.data.json_rows import read_json, read_json_lines
+from merit_jax.data.parquet import open_parquet
 from merit_jax.data.rows import OnError, Row, RowError, Rows, fail
 from merit_jax.workdir.checksums import file_checksum
 from merit_jax.workdir.paths import is_there
@@ -62,14 +63,14 @@ def read_parquet(path: str, on_error: OnError) -> Rows:
     The objects of a nested column have all keys that one of them has; those that are null are left out.
     """
     try:
-        import pyarrow
-        import pyarrow.parquet
+        import pyarrow.parquet  # noqa: F401 (opened below)
     except ImportError as error:
         raise ValueError(f"{path}: parquet needs pyarrow; pip install 'merit-jax[parquet]'") from error
     index = 0
     try:
         with epath.Path(path).open("rb") as file:
-            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(PARQUET_ROWS):
+            size = epath.Path(path).stat().length
+            for batch in open_parquet(file, size).iter_batches(PARQUET_ROWS):
                 for row in batch.to_pylist():
                     yield f"{path}[{index}]", {key: _without_nulls(value) for key, value in row.items()}
                     index += 1

@@ -14,6 +14,8 @@ from merit_jax.merging.merger import UsedWeights
 
 FOLDER_PACKAGES = ("merit-jax", "jax", "numpy", "safetensors")
 RUN_PACKAGES = ("merit-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
+_ABSOLUTE = re.compile(r"([/~][^/\n]*/|[A-Za-z]:[/\\]|(?!https?:)[a-z][a-z0-9+.-]*://)[^\n]+")
+"""A path from a machine's root or home, or in a bucket."""
 TOKEN_COLUMNS = {"supervised tokens": "tokens", "all tokens": "all_tokens"}
 """Column of a merged model's card -> key of its record."""
 
@@ -126,7 +128,24 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
+def without_folders(value: Any) -> Any:
+    """Returns a record with the names of files in the place of absolute paths, which say where on a machine they were.
+
+    Examples:
+        >>> without_folders({"model": {"path": "/home/me/base/"}, "data": ["gs://bucket/a.json", "a/b.json"]})
+        {'model': {'path': 'base'}, 'data': ['a.json', 'a/b.json']}
+    """
+    if isinstance(value, Mapping):
+        return {key: without_folders(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(part) for part in value]
+    if isinstance(value, str) and _ABSOLUTE.fullmatch(value):
+        return folder_name(value.replace("\\", "/") if value[1] == ":" else value)
+    return value
+
+
 def _files(record: Mapping[str, Any], title: str, body: str, **header: Any) -> dict[str, str]:
+    record = without_folders(record)
     data = ModelCardData(library_name="transformers", tags=["merit", "merge"], **header)
     card = ModelCard(f"---\n{data.to_yaml()}\n---\n# {title}\n{body}\n")
     return {"README.md": str(card), "merit.json": json.dumps(record, indent=2) + "\n"}
@@ -152,7 +171,7 @@ Versions: {_listed(record["versions"])}.
 
 
 def _base(record: Mapping[str, Any]) -> str:
-    return folder_name(record["config"]["model"]["path"])
+    return folder_name(without_folders(record["config"]["model"]["path"]))
 
 
 def _missing_note(record: Mapping[str, Any]) -> str:

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 
 from models.io.drafts import draft_of
+from models.io.folder_files import check_inside, known_files
 from models.io.hf_folder import INDEX, SINGLE
 from models.io.safetensors import TensorSpec, write
 
 MAX_SHARD_BYTES = 5_000_000_000
 """Default for the size of a weight file before a new one is begun."""
-
-_COPIED = (".json", ".jinja", ".txt", ".model", ".tiktoken")
-_LICENCES = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
 
 
 def write_folder(
@@ -53,22 +51,14 @@ def write_folder(
 
 
 def copy_other_files(source: Path, target: Path) -> None:
-    """Copies config, tokenizer, templates and licences, but neither weights, code, nor the README.
+    """Copies the files that `known_files` lists: config, tokenizer, image processor, templates and licences.
 
     Raises:
-        ValueError: One is a link to a file elsewhere, which may be private.
+        ValueError: One is a link to a file elsewhere, which may be private, or no regular file.
     """
-    base = source.resolve()
-    roots = [
-        base,
-        *([base.parents[1] / "blobs"] if base.parent.name == "snapshots" else []),
-    ]  # as Hugging Face's cache links
-    files = [file for file in source.iterdir() if file.is_file() and not file.name.endswith(".index.json")]
-    kept = [file for file in files if file.suffix in _COPIED or file.name.upper().startswith(_LICENCES)]
-    for file in sorted(kept) + sorted((source / "additional_chat_templates").rglob("*.jinja")):
-        real, copy = file.resolve(), target / file.relative_to(source)
-        if not any(real.is_relative_to(root) for root in roots):
-            raise ValueError(f"{file} is a link to {real}, outside the folder; put the file itself there")
+    for file in known_files(source):
+        check_inside(source, file)
+        copy = target / file.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
 

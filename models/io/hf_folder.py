@@ -9,6 +9,7 @@ import numpy as np
 
 from models.io.errors import raise_if_of_machine
 from models.io.gguf import GGUFFile
+from models.io.regular_files import MAX_SETTINGS, check_regular
 from models.io.safetensors import DTYPES, TensorSpec, read_specs, read_tensor
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -77,8 +78,9 @@ def read_json(file: Path) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        ValueError: The file is not there or holds something else, or an object in it has a name twice.
+        ValueError: The file is not there, no regular file or too large, holds something else, or a name twice in an object.
     """
+    check_regular(file, MAX_SETTINGS)
     try:
         content = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_unique)
     except (OSError, MemoryError, ValueError, RecursionError) as error:

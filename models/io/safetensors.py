@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from models.io.errors import raise_if_of_machine
+from models.io.regular_files import check_regular
 
 DTYPES = {
     "F64": np.dtype(np.float64),
@@ -53,6 +54,7 @@ def read_specs(file: Path, dtypes: Mapping[str, np.dtype] = DTYPES) -> dict[str,
     Raises:
         ValueError: It is not a sound safetensors file, or holds another type.
     """
+    check_regular(file)
     try:
         with safe_open(file, framework="np") as handle:
             slices = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118 (not a dict)

@@ -22,10 +22,10 @@ from etils import epath
 from jaxtyping import Int
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
-from transformers import AutoImageProcessor
 
 from models.interface import VisionLanguageConfig
 from models.io.errors import raise_if_of_machine
+from models.processing.local_folder import open_image_processor
 from models.processing.pixel_modes import check_mode, to_rgb
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "PCX")
@@ -123,7 +123,11 @@ class PixelCache:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        value = self.process(open_image(image))
+        opened = open_image(image)
+        try:
+            value = self.process(opened)
+        except ValueError as error:
+            raise ValueError(f"{image_name(image)}: {error}") from error
         with self._lock:
             if key not in self._kept and value.nbytes <= self.max_bytes:
                 self._kept[key] = value
@@ -262,9 +266,7 @@ class ImageReader:
         """
         self.config, self.placeholder = config, placeholder
         try:
-            self.processor = AutoImageProcessor.from_pretrained(
-                path, backend="pil", local_files_only=True, trust_remote_code=False
-            )
+            self.processor = open_image_processor(Path(path))
         except Exception as error:  # transformers fails on damaged settings in any way: OSError, KeyError, ...
             raise_if_of_machine(error, path)
             raise ValueError(f"{path}: the folder has no image processor that can be read: {error}") from None

@@ -12,7 +12,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from models.interface import VisionLanguageConfig
 from models.modules.qwen2_5_vit import PatchMergerConfig, PatchRows, QwenVisionConfig, patch_rows
-from models.processing.image_loading import ImageReader, image_name, image_size, open_image
+from models.processing.image_loading import MAX_PIXELS, ImageReader, image_name, image_size, open_image
 
 _SIDES = ("patch_size", "merge_size", "temporal_patch_size")
 _FIELDS = (*_SIDES, "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
@@ -59,6 +59,8 @@ class QwenReader(ImageReader):
         size, side = self.processor.size, self.processor.patch_size * self.processor.merge_size
         try:
             height, width = smart_resize(height, width, side, size["shortest_edge"], size["longest_edge"])
+            if height * width > MAX_PIXELS:
+                raise ValueError(f"it would be resized to {height} x {width}, at most {MAX_PIXELS} pixels are made")
         except ValueError as error:
             raise ValueError(f"{image_name(image)}: {error}; crop it or delete the record") from None
         return height // side, width // side

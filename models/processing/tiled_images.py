@@ -12,7 +12,7 @@ from PIL.Image import Image
 from models.interface import VisionLanguageConfig
 from models.modules.projector import features_per_tile
 from models.modules.vit import TileRows, tile_rows
-from models.processing.image_loading import ImageReader, image_name
+from models.processing.image_loading import MAX_PIXELS, ImageReader, image_name
 
 
 class TileReader(ImageReader):
@@ -46,8 +46,14 @@ class TileReader(ImageReader):
         self.read(image)
 
     def process(self, image: Image) -> Float32[np.ndarray, "tiles patches values"]:
-        """Returns the tiles of an image, as the processor makes them."""
+        """Returns the tiles of an image, as the processor makes them.
+
+        Raises:
+            ValueError: The image would be resized to more than `MAX_PIXELS`.
+        """
         vision = self.config.vision
+        if getattr(self.processor, "do_resize", False):
+            check_resized(self.processor.size, image.height, image.width)
         found = self.processor([image], return_tensors="np")["pixel_values"]
         pixels = found.reshape(-1, vision.channels, *found.shape[-2:])
         expected = (self.tiles(image.height, image.width), vision.channels, vision.image_size, vision.image_size)
@@ -96,6 +102,30 @@ class TileReader(ImageReader):
                 f"{len(places)} of an example's {self.placeholder!r} tokens stand for no image (it has {names}); tokenise the "
                 "data with the checkpoint's own image settings, and keep the token out of the text"
             )
+
+
+def check_resized(size: Any, height: int, width: int) -> None:
+    """Refuses to resize an image to more than `MAX_PIXELS`: a thin one grows by its length, and settings may be of any size.
+
+    Args:
+        size: `size` of an image processor.
+        height: Of the image, in pixels.
+        width: The same.
+
+    Raises:
+        ValueError: It would be larger.
+    """
+    if size.longest_edge:
+        pixels = size.longest_edge**2
+    elif size.shortest_edge:
+        pixels = size.shortest_edge**2 * max(height, width) // min(height, width)
+    else:
+        pixels = (size.height or 0) * (size.width or 0)
+    if pixels > MAX_PIXELS:
+        raise ValueError(
+            f"an image of {height} x {width} would be resized to {pixels} pixels, at most {MAX_PIXELS} are made; crop it, delete "
+            "the record, or mend size in preprocessor_config.json"
+        )
 
 
 def patches(

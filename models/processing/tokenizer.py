@@ -1,23 +1,14 @@
 """Loads tokenizers from a Hugging Face folder, or rebuilds them from GGUF metadata (without PyTorch)."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Split
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from models.io.errors import raise_if_of_machine
 from models.io.gguf import GGUFFile
-
-_LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_QWEN2 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_CONTROL, _USER_DEFINED = 3, 4
-_SPECIALS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
+from models.processing.gguf_tokenizer import from_gguf, of_file
+from models.processing.local_folder import open_tokenizer
+from models.processing.tokenizer_trial import try_tokenizer
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
@@ -35,86 +26,10 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     if not path.is_dir():
         raise ValueError(f"{path}: expected a folder with a tokenizer or a .gguf file")
     try:
-        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        try_tokenizer(path)
+        return open_tokenizer(path)
     except BaseException as error:  # tokenizers and transformers fail on damaged files in any way
-        if not _of_file(error):
+        if not of_file(error):
             raise
         raise_if_of_machine(error, path)
         raise ValueError(f"{path}: the folder has no tokenizer that can be read: {error}") from None
-
-
-def from_gguf(metadata: Mapping[str, Any], where: str) -> PreTrainedTokenizerBase:
-    """Rebuilds a byte-level BPE tokenizer from GGUF metadata.
-
-    Args:
-        metadata: GGUF key -> value.
-        where: The file, for error messages.
-
-    Raises:
-        ValueError: The tokenizer is of an unknown kind, or a key is missing.
-    """
-    kind, split = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
-    if kind != "gpt2" or not isinstance(split, str) or split not in SPLITS:
-        raise ValueError(
-            f"{where}: tokenizer {kind!r} with pre-tokenizer {split!r} is not supported; expected 'gpt2' with one of "
-            f"{', '.join(SPLITS)}; use the Hugging Face folder of the model instead"
-        )
-    for key in ("tokens", "merges", "token_type"):
-        if f"tokenizer.ggml.{key}" not in metadata:
-            raise ValueError(f"{where}: metadata key tokenizer.ggml.{key} is missing")
-    try:
-        return _rebuilt(metadata, SPLITS[split])
-    except BaseException as error:  # a list of the wrong kind or length, an id beyond the tokens, ...
-        if not _of_file(error):
-            raise
-        raise_if_of_machine(error, where)
-        raise ValueError(f"{where}: the tokenizer is damaged ({type(error).__name__}: {error})") from None
-
-
-def _of_file(error: BaseException) -> bool:
-    """Returns whether an error can come from a damaged file; a panic of the tokenizers' Rust code is no Exception."""
-    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
-
-
-def _rebuilt(metadata: Mapping[str, Any], split: list[PreTokenizer]) -> PreTrainedTokenizerBase:
-    tokens = metadata["tokenizer.ggml.tokens"]
-    backend = _backend(tokens, metadata["tokenizer.ggml.merges"], split)
-    _add_whole_tokens(backend, tokens, metadata["tokenizer.ggml.token_type"])
-    ids = {name: metadata.get(f"tokenizer.ggml.{key}_token_id") for name, key in _SPECIALS.items()}
-    specials = {name: tokens[number] for name, number in ids.items() if number is not None}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        chat_template=metadata.get("tokenizer.chat_template"),
-        clean_up_tokenization_spaces=False,
-        model_max_length=metadata.get(f"{metadata.get('general.architecture')}.context_length"),
-        **specials,
-    )
-
-
-def _smollm() -> list[PreTokenizer]:
-    return [Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)]
-
-
-def _regex(pattern: str) -> list[PreTokenizer]:
-    return [Split(Regex(pattern), behavior="isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
-
-
-SPLITS = {"smollm": _smollm(), "llama-bpe": _regex(_LLAMA3), "qwen2": _regex(_QWEN2)}
-
-
-def _backend(tokens: list[str], merges: list[str], split: list[PreTokenizer]) -> Tokenizer:
-    """Makes byte-level BPE over a vocabulary."""
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    pairs = [(first, second) for first, second in (merge.split(" ", 1) for merge in merges)]
-    tokenizer = Tokenizer(BPE(vocabulary, pairs))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
-
-
-def _add_whole_tokens(tokenizer: Tokenizer, tokens: list[str], types: list[int]) -> None:
-    """Marks the tokens that are never split: control tokens (special) and user-defined ones."""
-    for kind, special in ((_CONTROL, True), (_USER_DEFINED, False)):
-        whole = [token for token, found in zip(tokens, types, strict=True) if found == kind]
-        added = [AddedToken(token, normalized=False, special=special) for token in whole]
-        (tokenizer.add_special_tokens if special else tokenizer.add_tokens)(added)

@@ -23,6 +23,9 @@ TEXTS = (
     "<|im_end|>",
     "NaN",
     "\u2028",
+    "OneFormerImageProcessor",
+    "pipeline",
+    "attacker/repo--module.Class",
 )
 PATHS = (
     "../outside/secret.jsonl",
@@ -136,6 +139,20 @@ def twice(data: bytes, rng: random.Random) -> bytes:
     for _ in range(2):
         data = rng.choice(BYTES)(data, rng)
     return data
+
+
+def long_list(data: bytes, rng: random.Random) -> bytes:
+    """Makes a list in the footer of a parquet file claim a number of items; the footer's length stays right."""
+    size = int.from_bytes(data[-8:-4], "little")
+    start = len(data) - 8 - size
+    places = [place + 1 for place in range(start, len(data) - 9) if data[place] == 0x19] if start > 0 else []
+    if not places:
+        return lie(data, rng)
+    place, count = rng.choice(places), rng.choice((100, 70_000, 1_000_000, 2**31 - 1))
+    digits = b"".join(bytes([count >> shift & 127 | (128 if count >> shift > 127 else 0)]) for shift in range(0, 35, 7))
+    number = digits[: next(end for end, digit in enumerate(digits, start=1) if digit < 128)]
+    footer = data[start:place] + bytes([0xF0 | data[place] & 15]) + number + data[place + 1 : -8]
+    return data[:start] + footer + len(footer).to_bytes(4, "little") + data[-4:]
 
 
 BYTES: tuple[Mutator, ...] = (flip, truncate, splice, lie)

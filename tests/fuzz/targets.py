@@ -138,6 +138,12 @@ def _tokenizer(folder: Path) -> None:
     load_tokenizer(folder)
 
 
+def _processor(folder: Path) -> None:
+    from models.pretrained.processor import load_processor
+
+    load_processor(folder)
+
+
 def _vocabulary(folder: Path) -> None:
     from models.io.raw_tensors import check_vocabularies
 
@@ -206,6 +212,17 @@ def _save_tokenizer(folder: Path) -> None:
     _plain_tokenizer().save_pretrained(folder)
 
 
+def _vision(folder: Path) -> None:
+    from tests.support import tiny_vision
+
+    tiny_vision.folder(folder)
+
+
+def _vision_file(folder: Path, name: str) -> list[bytes]:
+    _vision(folder / "made")
+    return [(folder / "made" / name).read_bytes()]
+
+
 def _tokenizer_file(folder: Path, name: str) -> list[bytes]:
     _save_tokenizer(folder / "made")
     return [(folder / "made" / name).read_bytes()]
@@ -237,7 +254,11 @@ TARGETS: dict[str, Target] = {
     "rows_jsonl": Target("r.jsonl", lambda folder: _records(folder, "r.jsonl"), _rows, mutators.JSON, 26_000),
     "rows_json": Target("r.json", lambda folder: _records(folder, "r.json"), _lists, mutators.JSON, 10_000),
     "rows_parquet": Target(
-        "r.parquet", lambda folder: _records(folder, "r.parquet"), lambda _: [corpus.parquet()], mutators.BYTES, 6_000
+        "r.parquet",
+        lambda folder: _records(folder, "r.parquet"),
+        lambda _: [corpus.parquet()],
+        (*mutators.BYTES, mutators.long_list),
+        6_000,
     ),
     "containers": Target(
         "c", _container, lambda _: [corpus.lines(corpus.FLAN), *corpus.CONTAINERS.values()], mutators.JSON, 4_000
@@ -270,6 +291,22 @@ TARGETS: dict[str, Target] = {
         mutators.JSON,
         500,
         beside=_save_tokenizer,
+    ),
+    "special_tokens": Target(
+        "special_tokens_map.json",
+        _tokenizer,
+        lambda _: [b'{"eos_token": "<|end|>", "additional_special_tokens": ["a", "b"]}'],
+        mutators.JSON,
+        300,
+        beside=_save_tokenizer,
+    ),
+    "image_processor": Target(
+        "preprocessor_config.json",
+        _processor,
+        lambda folder: _vision_file(folder, "preprocessor_config.json"),
+        mutators.JSON,
+        500,
+        beside=_vision,
     ),
     "vocabulary": Target(
         "tokenizer.json", _vocabulary, lambda folder: _tokenizer_file(folder, "tokenizer.json"), mutators.JSON, 2_000

@@ -9,7 +9,8 @@ from tests.fuzz.guard import HangError, guarded
 from tests.fuzz.harness import Fuzz
 from tests.fuzz.targets import TARGETS
 
-SLOW = {"pretrained": 12, "tokenizer": 12, "tokenizer_config": 12, "gguf_tokenizer": 25}
+SLOW = dict.fromkeys(("pretrained", "tokenizer", "tokenizer_config", "special_tokens", "image_processor"), 12)
+SLOW |= {"gguf_tokenizer": 25}
 INPUTS = 120
 
 

@@ -117,6 +117,28 @@ def test_a_branchs_card_lists_its_shares():
     assert json.loads(files["merit.json"]) == record
 
 
+PLACES = {
+    "/home/me/models/base": "base",
+    "/home/me/my models/base/": "base",
+    "~/base": "base",
+    "~me/base": "base",
+    "C:\\me\\base": "base",
+    "gs://bucket/me/base": "base",
+    "file:///home/me/a.json": "a.json",
+}
+KEPT = ["models/base", "https://host/page", "/no_think", "a / b", "/", "", "~", "line /a/b"]
+
+
+def test_no_card_says_where_on_a_machine_a_file_was():
+    for place, name in PLACES.items():
+        config = {**CONFIG, "model": {"path": place}, "data": {"train": [place], "kept": KEPT, "n": 1}}
+        files = branch_card({**RECORD, "config": config, "inputs": {}, "branch": 6, "tokens": 1, "steps": 1}, NAMES)
+        record = json.loads(files["merit.json"])
+        assert record["config"]["data"] == {"train": [name], "kept": KEPT, "n": 1}
+        assert record["config"]["model"]["path"] == name
+        assert place.rstrip("/") not in "".join(files.values())
+
+
 @pytest.mark.parametrize(
     ("name", "shown"), [("a_b", "a_b"), ("a\nb", "a b"), ("`x`|\\", "\\`x\\`\\|\\\\"), ("a\x1b[2J", r"a\\x1b\[2J")]
 )

@@ -276,12 +276,20 @@ def test_images_that_do_not_fit_their_tokens_or_the_row_are_named(world, tmp_pat
         ({"merge_size": 1}, "merge_size = 1 in preprocessor_config.json; the model needs 2"),
         ({"do_resize": False}, "do_resize = False in preprocessor_config.json; the model needs True"),
         ({"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 9}}, "is CLIPImageProcessorPil"),
+        ({"image_processor_type": "OneFormerImageProcessor"}, "'OneFormerImageProcessor'; expected one of"),
     ],
 )
 def test_an_image_processor_of_another_model_is_refused(tmp_path, changes, message):
     path = qwen.folder(tmp_path / "hf", images=changes)
     with pytest.raises(ValueError, match=message):
         load_processor(path, read_config(path))
+
+
+def test_an_image_that_would_grow_beyond_measure_is_refused_by_name(tmp_path):
+    path = qwen.folder(tmp_path / "hf", images={"min_pixels": 10**12, "max_pixels": 10**12})
+    Image.new("RGB", (9, 9)).save(tmp_path / "small.png")
+    with pytest.raises(ValueError, match=r"small\.png: it would be resized to \d+ x \d+, at most"):
+        load_processor(path, read_config(path)).images.check({"type": "image", "path": str(tmp_path / "small.png")})
 
 
 def test_a_folder_without_an_image_processor_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """GGUF files: the same params as the Hugging Face folder they were made from, and clear refusals."""
 
 import json
+import tracemalloc
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from flax.traverse_util import flatten_dict
 import tests.support.tiny as tiny
 from models import Llama3Scaling, export_hf, load_pretrained, read_config, smollm2_path
 from models.io.gguf import hf_name, unpermute
+from models.io.gguf_reader import open_reader
 
 gguf = pytest.importorskip("gguf")
 
@@ -34,7 +36,8 @@ def write(path, family="llama", *, tied=False, architecture=None, theta=5000.0, 
     }
     for key, value in {**numbers, **dict(keys)}.items():
         if key not in drop:
-            (writer.add_string if isinstance(value, str) else writer.add_uint32)(f"{arch}.{key}", value)
+            add = {str: writer.add_string, float: writer.add_float32, bool: writer.add_bool}
+            add.get(type(value), writer.add_uint32)(f"{arch}.{key}", value)
     writer.add_float32(f"{arch}.attention.layer_norm_rms_epsilon", 1e-6)
     writer.add_float32(f"{arch}.rope.freq_base", theta)
     for name, tensor in {**gguf_tensors(family, tied), **dict(tensors)}.items():
@@ -83,6 +86,21 @@ REFUSED = {
     "experts": ({"keys": {"expert_count": 8}}, r"llama\.expert_count = 8"),
     "window": ({"keys": {"attention.sliding_window": 8}}, r"sliding_window = 8"),
     "rope": ({"keys": {"rope.scaling.type": "yarn"}}, r"rope\.scaling\.type = 'yarn'"),
+    "causal": (
+        {"keys": {"attention.causal": False}},
+        r"llama\.attention\.causal = False is not supported; expected True",
+    ),
+    "linear": ({"keys": {"rope.scale_linear": 2.0}}, "RoPE scaling of type 'linear'"),
+    "no type": ({"keys": {"rope.scaling.factor": 4.0}}, "RoPE scaling of type 'linear'"),
+    "factor": ({"keys": {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}}, "of type 'linear'"),
+    "attention factor": ({"keys": {"rope.scaling.attn_factor": 1.5}}, r"rope\.scaling\.attn_factor = 1\.5"),
+    "rotated part": (
+        {"keys": {"rope.dimension_count": 2}},
+        r"llama\.rope\.dimension_count = 2 is not supported; expected 4, the size of a head",
+    ),
+    "key length": ({"keys": {"attention.key_length": 8}}, r"llama\.rope\.dimension_count = 4 .*expected 8"),
+    "value length": ({"keys": {"attention.value_length": 8}}, r"attention\.value_length = 8 .*expected 4"),
+    "scale": ({"keys": {"attention.scale": 0.5}}, r"llama\.attention\.scale = 0\.5 is not supported"),
     "tensor": (
         {"tensors": {"blk.0.attn_odd.weight": np.ones(1, np.float32)}},
         r"'blk\.0\.attn_odd\.weight' has no place",
@@ -120,6 +138,68 @@ def test_an_array_longer_than_the_file_is_refused(tmp_path):
         load_pretrained(tmp_path / "model.gguf")
     with pytest.raises(ValueError, match="no such file"):
         load_pretrained(tmp_path / "other.gguf")
+
+
+IDLE = (
+    {"rope.scaling.type": "none", "rope.scaling.factor": 4.0},
+    {"rope.scaling.type": "linear"},
+    {"rope.scaling.factor": 1.0, "rope.scale_linear": 8.0},
+    {"attention.key_length": 4, "attention.value_length": 4, "attention.causal": True, "expert_count": 0},
+)
+
+
+@pytest.mark.parametrize("keys", IDLE)
+def test_keys_that_change_nothing_are_read_as_llama_cpp_reads_them(tmp_path, keys):
+    assert read_config(write(tmp_path / "a.gguf", keys=keys)) == read_config(write(tmp_path / "b.gguf"))
+
+
+def test_a_part_of_a_split_model_is_refused_by_its_number(tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "m-00002-of-00003.gguf", "llama")
+    writer.add_uint16("split.no", 1)
+    writer.add_uint16("split.count", 3)
+    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        step()
+    with pytest.raises(
+        ValueError, match=r"m-00002-of-00003\.gguf: part 2 of 3 of a split model.*llama-gguf-split --merge"
+    ):
+        read_config(tmp_path / "m-00002-of-00003.gguf")
+
+
+def head(tensors, keys):
+    return b"GGUF" + (3).to_bytes(4, "little") + tensors.to_bytes(8, "little") + keys.to_bytes(8, "little")
+
+
+def test_memory_grows_with_the_size_of_a_file_and_not_with_its_items(tmp_path):
+    size = 2**20
+    for kind, content in ((0, bytes(size)), (7, bytes(size)), (8, bytes(size))):
+        count = size // 8 if kind == 8 else size
+        kinds = (9).to_bytes(4, "little") + kind.to_bytes(4, "little")
+        entry = (1).to_bytes(8, "little") + b"x" + kinds + count.to_bytes(8, "little") + content
+        (tmp_path / "model.gguf").write_bytes(head(0, 1) + entry)
+        tracemalloc.start()
+        _, metadata = open_reader(tmp_path / "model.gguf")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(metadata["x"]) == count
+        assert peak < 20 * size, (kind, peak)
+
+
+@pytest.mark.parametrize(("counts", "message"), [((2**17, 0), "131072 tensors"), ((0, 2**13), "8192 metadata keys")])
+def test_counts_beyond_any_model_are_refused(tmp_path, counts, message):
+    (tmp_path / "model.gguf").write_bytes(head(*counts) + bytes(2**20))
+    with pytest.raises(ValueError, match=rf"not a readable GGUF file .*{message}, at most"):
+        open_reader(tmp_path / "model.gguf")
+
+
+def test_tensors_that_share_bytes_are_refused(tmp_path):
+    info = [
+        (5).to_bytes(8, "little") + name + (1).to_bytes(4, "little") + (8).to_bytes(8, "little")
+        for name in (b"one.w", b"two.w")
+    ]
+    places = b"".join(part + bytes(4) + (16 * n).to_bytes(8, "little") for n, part in enumerate(info))
+    (tmp_path / "model.gguf").write_bytes((head(2, 0) + places).ljust(128, b"\0") + bytes(64))
+    with pytest.raises(ValueError, match=r"tensors 'one\.w' and 'two\.w' share bytes"):
+        open_reader(tmp_path / "model.gguf")
 
 
 @pytest.mark.smollm2
@@ -160,7 +240,7 @@ def test_tensor_names_outside_the_tables_are_refused(tmp_path):
 
 WRONG = {
     "heads": ({"keys": {"attention.head_count": "x"}}, r"llama\.attention\.head_count = 'x'; expected a number"),
-    "no heads": ({"keys": {"attention.head_count": 0}}, "heads = 0"),
+    "no heads": ({"keys": {"attention.head_count": 0}, "drop": ["rope.dimension_count"]}, "heads = 0"),
     "layers": ({"keys": {"block_count": 2**31 - 1}}, "layers = 2147483647, but the files hold"),
     "one place": ({"tensors": {"blk.00.attn_norm.weight": np.ones(24, np.float32)}}, "has no place"),
 }

@@ -1,6 +1,7 @@
 """Export to Hugging Face folders: bit-exact, complete, streamed, atomic."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -153,7 +154,7 @@ def test_transformers_loads_an_export_and_gives_the_same_logits(tmp_path, family
     np.testing.assert_allclose(tiny.logits(model, params, batch), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "additional_chat_templates/a.jinja"])
+@pytest.mark.parametrize("name", ["vocab.txt", "additional_chat_templates/a.jinja"])
 def test_a_link_to_a_file_elsewhere_is_not_copied_into_what_others_get(tmp_path, name):
     (tmp_path / "private").write_text("secret")
     base = tiny.folder(tmp_path / "hf")
@@ -162,6 +163,23 @@ def test_a_link_to_a_file_elsewhere_is_not_copied_into_what_others_get(tmp_path,
     with pytest.raises(ValueError, match=rf"{name} is a link to .*private, outside the folder"):
         export_hf(tmp_path / "out", reader(load_pretrained(base)[1]), base)
     assert not (tmp_path / "out").exists()
+
+
+PRIVATE = (".netrc.json", "secrets.json", "notes.txt", "trainer_state.json", "id_rsa.model", "modeling_x.py", "a.jinja")
+PUBLIC = ("LICENSE", "NOTICE.txt", "USE_POLICY.md", "tokenizer_config.json", "qwen.tiktoken", "generation_config.json")
+
+
+def test_only_files_of_a_model_are_exported_and_a_pipe_is_refused(tmp_path):
+    path = tiny.folder(tmp_path / "base")
+    for name in (*PRIVATE, *PUBLIC):
+        (path / name).write_text("{}")
+    params = load_pretrained(path)[1]
+    export_hf(tmp_path / "out", reader(params), path)
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"config.json", "model.safetensors", *PUBLIC}
+    os.mkfifo(path / "merges.txt")
+    with pytest.raises(ValueError, match=r"merges\.txt: a named pipe"):
+        export_hf(tmp_path / "other", reader(params), path)
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_links_of_hugging_faces_cache_are_copied(tmp_path):

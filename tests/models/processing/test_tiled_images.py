@@ -17,6 +17,7 @@ from models import build, export_hf, load_pretrained, open_pretrained, read_conf
 from models.families.registry import parse_config
 from models.modules.projector import shuffle
 from models.pretrained.processor import load_processor
+from models.processing import tiled_images
 from models.processing.image_loading import open_image
 from models.processing.tiled_images import patches
 
@@ -249,6 +250,21 @@ def test_expansion_is_that_of_transformers(tmp_path, kind, splitting):
         names = ("<fake_token_around_image>", "<image>", "<global-img>")
         assert reader.expansion(image, 1) == get_image_prompt_string(rows, columns, 4, *names), size
         assert len(reader.process(open_image(image))) == reader.tiles(*size) == made["pixel_values"].shape[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "images", "size"),
+    [("clip", {}, (1, 5000)), ("idefics3", {"size": {"longest_edge": 10_000}}, (9, 9))],
+)
+def test_an_image_that_would_grow_beyond_measure_is_refused_by_name(tmp_path, monkeypatch, kind, images, size):
+    monkeypatch.setattr(tiled_images, "MAX_PIXELS", 2**20)
+    path = tiny_tiles.folder(tmp_path / "hf", kind, images=images)
+    reader = load_processor(path, read_config(path)).images
+    image = tiny_tiles.picture(tmp_path / "thin.png", *size)
+    with pytest.raises(
+        ValueError, match=rf"thin\.png: an image of {size[0]} x {size[1]} would be resized to \d+ pixels"
+    ):
+        reader.check(image)
 
 
 def test_a_small_image_is_one_tile(tmp_path):

@@ -8,7 +8,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from models import load_tokenizer, smollm2_path
 from models.io.hf_folder import open_checkpoint
-from models.processing.tokenizer import from_gguf
+from models.processing.gguf_tokenizer import from_gguf
 
 TEXTS = (
     "Hello, it's 1234 o'clock.",
