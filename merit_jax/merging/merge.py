@@ -18,6 +18,10 @@ StackedAxes = Callable[[str, jax.ShapeDtypeStruct], int]
 """(path, shape and dtype) -> number of leading axes along which the tensors of layers are stacked."""
 
 
+Sources = Callable[[str, int | None], str]
+"""(path, number of a branch or None for theta0) -> the file that holds the parameter, for error messages."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Merge:
     """A merge whose parameters can be computed one at a time, in any order.
@@ -33,6 +37,7 @@ class Merge:
         linear_maps: Which of them are linear maps.
         stacked_axes: Which of them are stacks of layers' tensors.
         survey: The result of the operator's first pass.
+        sources: The files of the parameters; None where theta0 and the branches are a run's.
     """
 
     leaf: Callable[..., Array]
@@ -45,6 +50,7 @@ class Merge:
     linear_maps: LinearMaps
     stacked_axes: StackedAxes
     survey: Any = None
+    sources: Sources | None = None
 
     def value(self, path: str) -> Array:
         """Computes the merged parameter, in theta0's dtype; theta0's own where no branch holds it.
@@ -52,10 +58,10 @@ class Merge:
         Integers and booleans are not merged and must agree.
 
         Raises:
-            ValueError: A branch's values are not finite, its Fisher information is negative or not finite, or an integer
-                differs from theta0's.
+            ValueError: Values of theta0, of a branch or of the result are not finite, Fisher information is negative or not
+                finite, or an integer differs from theta0's.
         """
-        base = self.base.read(path)
+        base = self._read(path, None)
         if path not in self.trained:
             return base
         if not jnp.issubdtype(base.dtype, jnp.inexact):
@@ -70,23 +76,36 @@ class Merge:
             survey=self.survey,
             fishers=(self._fisher(path, k) for k in range(len(self.fishers))),
         )
-        merged = self.leaf(parameter, self.weights, **self.options)
-        return (np.asarray(merged) if isinstance(base, np.ndarray) else merged).astype(base.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            merged = self.leaf(parameter, self.weights, **self.options)
+            merged = np.asarray(merged) if isinstance(base, np.ndarray) else merged
+            result = merged.astype(base.dtype)
+        if not _finite(result):
+            largest = f" up to {float(abs(merged).max()):.4g}" if _finite(merged) else ""
+            raise ValueError(f"{path}: merged values{largest} do not fit {base.dtype}; merge with a smaller scale")
+        return result
 
     def vectors(self, k: int) -> Iterator[Array]:
         """Iterates over the task vector of branch k, parameter by parameter."""
         for path, spec in self.trained.items():
             if jnp.issubdtype(spec.dtype, jnp.inexact):
-                yield task_vector(self.base.read(path), self._read(path, k))
+                yield task_vector(self._read(path, None), self._read(path, k))
 
-    def _read(self, path: str, k: int) -> Array:
-        leaf = self.branches[k].read(path)
-        isfinite = jnp.isfinite if isinstance(leaf, jax.Array) else np.isfinite
-        if not bool(isfinite(leaf).all()):
-            raise ValueError(
-                f"{path}: branch {k} holds values that are not finite; its training diverged, run it again"
+    def _read(self, path: str, k: int | None) -> Array:
+        """Reads a parameter of branch k, or of theta0, which must be finite."""
+        leaf = (self.base if k is None else self.branches[k]).read(path)
+        if _finite(leaf):
+            return leaf
+        if self.sources is not None:
+            name, remedy = (
+                self.sources(path, k),
+                "the file is damaged, or the model diverged: use another checkpoint of it",
             )
-        return leaf
+        elif k is None:
+            name, remedy = "theta0", "start from a sound checkpoint"
+        else:
+            name, remedy = f"branch {k}", "its training diverged, run it again"
+        raise ValueError(f"{path}: {name} holds values that are not finite; {remedy}")
 
     def _fisher(self, path: str, k: int) -> Array:
         leaf = self.fishers[k].read(path)
@@ -95,6 +114,11 @@ class Merge:
                 f"{path}: the Fisher information of branch {k} is negative or not finite; estimate it again"
             )
         return leaf
+
+
+def _finite(leaf: Array) -> bool:
+    isfinite = jnp.isfinite if isinstance(leaf, jax.Array) else np.isfinite
+    return bool(isfinite(leaf).all())
 
 
 def _constant(path: str, base: Array, leaves: Iterable[Array]) -> Array:
