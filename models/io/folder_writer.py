@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from models.io.disk import check_room, named
 from models.io.hf_folder import INDEX, SINGLE
 from models.io.safetensors import TensorSpec, write
 
@@ -46,18 +47,20 @@ def write_folder(
 
     Raises:
         ValueError: `out` is in use, or a tensor is not as announced.
+        OSError: A file cannot be read or written, or there is no room for it; its path is in the error.
     """
     check_free(out)
+    check_room(out, sum(spec.nbytes for spec in specs))
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        _write_weights(draft, specs, tensors, max_shard_bytes)
-        add_other_files(draft)
+        add_other_files(draft)  # small, and may be refused: before the weights, which take long
         for name, content in extra.items():
-            (draft / name).write_text(content, encoding="utf-8")
+            _write_text(draft / name, content)
+        _write_weights(draft, specs, tensors, max_shard_bytes)
         for file in draft.rglob("*"):
             if file.is_file():
-                with file.open("rb") as handle:
+                with named(file), file.open("rb") as handle:
                     os.fsync(handle.fileno())
         draft.chmod(0o777 & ~_umask())
         os.replace(draft, out)
@@ -67,29 +70,48 @@ def write_folder(
 
 
 def copy_other_files(source: Path, target: Path) -> None:
-    """Copies config, tokenizer, templates and licences, but neither weights, code, nor the README.
+    """Copies config, tokenizer, templates and licences, but neither weights, adapters, code, nor the README.
 
     Raises:
         ValueError: One is a link to a file elsewhere, which may be private.
+        OSError: One cannot be read or written.
     """
+    for file in files_to_copy(source):
+        copy = target / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with named(copy):
+            shutil.copyfile(file, copy)
+
+
+def files_to_copy(source: Path) -> list[Path]:
+    """Returns the files of a folder that `copy_other_files` copies, as `copy_other_files` raises."""
     base = source.resolve()
     roots = [
         base,
         *([base.parents[1] / "blobs"] if base.parent.name == "snapshots" else []),
     ]  # as Hugging Face's cache links
     files = [file for file in source.iterdir() if file.is_file() and not file.name.endswith(".index.json")]
+    files = [
+        file for file in files if not file.name.startswith("adapter_")
+    ]  # the weights of an adapter do not come along
     kept = [file for file in files if file.suffix in _COPIED or file.name.upper().startswith(_LICENCES)]
-    for file in sorted(kept) + sorted((source / "additional_chat_templates").rglob("*.jinja")):
-        real, copy = file.resolve(), target / file.relative_to(source)
+    chosen = sorted(kept) + sorted((source / "additional_chat_templates").rglob("*.jinja"))
+    for file in chosen:
+        real = file.resolve()
         if not any(real.is_relative_to(root) for root in roots):
             raise ValueError(f"{file} is a link to {real}, outside the folder; put the file itself there")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, copy)
+        file.open("rb").close()
+    return chosen
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Writes a JSON file into a draft."""
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_text(file: Path, content: str) -> None:
+    with named(file):
+        file.write_text(content, encoding="utf-8")
 
 
 def _write_weights(

@@ -10,6 +10,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from models.io.disk import named
+
 DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -65,7 +67,7 @@ def read_specs(file: Path, dtypes: Mapping[str, np.dtype] = DTYPES) -> dict[str,
 
 def read_tensor(file: Path, key: str) -> np.ndarray:
     """Reads one tensor of a file, which is mapped only meanwhile."""
-    with safe_open(file, framework="np") as handle:
+    with named(file), safe_open(file, framework="np") as handle:
         return handle.get_tensor(key)
 
 
@@ -79,8 +81,9 @@ def write(file: Path, specs: Sequence[TensorSpec], tensors: Iterator[np.ndarray]
 
     Raises:
         ValueError: A tensor is not as announced.
+        OSError: The file cannot be written; its path is in the error.
     """
-    with file.open("wb") as out:
+    with named(file), file.open("wb") as out:
         _write_header(out, specs)
         for spec in specs:
             array = next(tensors)
