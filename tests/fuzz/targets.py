@@ -108,7 +108,7 @@ def _tokenizer(folder: Path) -> None:
 
 
 def _vocabulary(folder: Path) -> None:
-    from models.io.raw_tensors import check_vocabularies
+    from models.processing.vocabulary import check_vocabularies
 
     check_vocabularies(folder, folder)
 
