@@ -112,7 +112,7 @@ def open_models(base: str, models: Sequence[str]) -> tuple[StoredTensors, Pairin
     rows = _rows(theta0)
     notes = [note for model in models for note in check_vocabularies(base, model, rows)]
     notes += [note for folder in (theta0, *thetas) for note in left_behind(folder.path)]
-    for note in notes:
+    for note in dict.fromkeys(notes):
         log.warning(note)
     return theta0, paired
 

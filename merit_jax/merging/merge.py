@@ -1,7 +1,7 @@
 """A prepared merge: the checked values of each parameter go through the operator, one parameter at a time."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -65,7 +65,7 @@ class Merge:
         if path not in self.trained:
             return base
         if not jnp.issubdtype(base.dtype, jnp.inexact):
-            return _constant(path, base, (branch.read(path) for branch in self.branches))
+            return self._constant(path, base)
         spec = self.trained[path]
         parameter = Parameter(
             path,
@@ -81,7 +81,7 @@ class Merge:
             merged = np.asarray(merged) if isinstance(base, np.ndarray) else merged
             result = merged.astype(base.dtype)
         if not _finite(result):
-            largest = f" up to {float(abs(merged).max()):.4g}" if _finite(merged) else ""
+            largest = f" up to {float(np.abs(np.asarray(merged)).max()):.4g}" if _finite(merged) else ""
             raise ValueError(f"{path}: merged values{largest} do not fit {base.dtype}; merge with a smaller scale")
         return result
 
@@ -97,15 +97,26 @@ class Merge:
         if _finite(leaf):
             return leaf
         if self.sources is not None:
-            name, remedy = (
-                self.sources(path, k),
-                "the file is damaged, or the model diverged: use another checkpoint of it",
-            )
-        elif k is None:
-            name, remedy = "theta0", "start from a sound checkpoint"
+            remedy = "the file is damaged, or the model diverged: use another checkpoint of it"
         else:
-            name, remedy = f"branch {k}", "its training diverged, run it again"
-        raise ValueError(f"{path}: {name} holds values that are not finite; {remedy}")
+            remedy = "start from a sound checkpoint" if k is None else "its training diverged, run it again"
+        raise ValueError(f"{path}: {self._name(path, k)} holds values that are not finite; {remedy}")
+
+    def _constant(self, path: str, base: Array) -> Array:
+        """Returns theta0's value of a parameter that is no floating number, which no branch may have changed."""
+        for k in range(len(self.branches)):
+            if not bool((self._read(path, k) == base).all()):
+                raise ValueError(
+                    f"{path}: {base.dtype} cannot be averaged, and {self._name(path, k)} differs from "
+                    f"{self._name(path, None)}"
+                )
+        return base
+
+    def _name(self, path: str, k: int | None) -> str:
+        """Returns the name of branch k, or of theta0, in error messages about a parameter."""
+        if self.sources is not None:
+            return self.sources(path, k)
+        return "theta0" if k is None else f"branch {k}"
 
     def _fisher(self, path: str, k: int) -> Array:
         leaf = self.fishers[k].read(path)
@@ -119,11 +130,3 @@ class Merge:
 def _finite(leaf: Array) -> bool:
     isfinite = jnp.isfinite if isinstance(leaf, jax.Array) else np.isfinite
     return bool(isfinite(leaf).all())
-
-
-def _constant(path: str, base: Array, leaves: Iterable[Array]) -> Array:
-    """theta0's value of a parameter that is no floating number, which no branch may have changed."""
-    for k, leaf in enumerate(leaves):
-        if not bool((leaf == base).all()):
-            raise ValueError(f"{path}: {base.dtype} cannot be averaged, and branch {k} differs from theta0")
-    return base

@@ -176,7 +176,8 @@ def canonical_names(spellings: Iterable[tuple[str, str]], stored: Iterable[str])
         >>> canonical_names([("model.visual.", "visual.")], ["module.model.visual.blocks.0.norm1.weight"])
         {'visual.blocks.0.norm1.weight': 'module.model.visual.blocks.0.norm1.weight'}
     """
-    spellings, found = tuple(spellings), {}
+    spellings = tuple(spellings)
+    found: dict[str, str] = {}
     for key in stored:
         name = re.sub(r"^(module\.)+", "", key.replace("_orig_mod.", ""))
         other, own = next(((other, own) for other, own in spellings if name.startswith(other)), ("", ""))

@@ -12,6 +12,7 @@ _NEUTRAL = re.compile(
     r".*(dropout|pdrop|layerdrop|drop_path|aux_loss|z_loss|jitter).*"
 )
 """Last part of a key's name -> it names, loads, trains or generates, and the logits of a text do not depend on it."""
+_DEPTH, _MOST_LAYERS = re.compile(r"layer|depth|block|label"), 10_000
 _BY_LENGTH = {"dynamic", "yarn", "longrope"}
 """Types of RoPE that depend on `max_position_embeddings`."""
 
@@ -39,17 +40,23 @@ def config_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> di
     """
     if ours.get("model_type") != theirs.get("model_type"):
         return {"model_type": (ours.get("model_type"), theirs.get("model_type"))}
-    full = _completed(ours), _completed(theirs)
-    one, other = (dict(_flat(config)) for config in (full if all(full) else (ours, theirs)))
+    full_ours, full_theirs = _completed(ours), _completed(theirs)
+    pair = (full_ours, full_theirs) if full_ours and full_theirs else (ours, theirs)  # both as they are, or neither
+    one, other = (dict(_flat(config)) for config in pair)
     keys = [key for key in sorted(one.keys() | other.keys()) if not _neutral(key, one, other)]
     return {key: (one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)}
 
 
 def _completed(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns the completed config; None where transformers cannot read it, or would write out too many layers."""
     from transformers import CONFIG_MAPPING
 
+    if any(
+        value > _MOST_LAYERS and _DEPTH.search(key) for key, value in _flat(config) if isinstance(value, int | float)
+    ):
+        return None
     try:
-        return CONFIG_MAPPING[config.get("model_type")].from_dict(dict(config)).to_dict()
+        return CONFIG_MAPPING[config["model_type"]].from_dict(dict(config)).to_dict()
     except Exception:  # a kind that it does not know, or a value that it fails on in any way
         return None
 

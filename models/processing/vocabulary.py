@@ -32,8 +32,8 @@ def check_vocabularies(base: str | Path, other: str | Path, rows: int | None = N
     """
     ours, theirs = read_vocabulary(base), read_vocabulary(other)
     if not ours or not theirs:
-        names = " and ".join(str(folder) for folder, found in ((base, ours), (other, theirs)) if not found)
-        return [f"{names}: no tokenizer that can be read, so its tokens are not compared with those of the others"]
+        without = [folder for folder, found in ((base, ours), (other, theirs)) if not found]
+        return [f"{folder}: no tokenizer that can be read; its tokens are not compared" for folder in without]
     same_vocabulary(ours, theirs, str(base), str(other), "merge models of one tokenizer only")
     inside = [n for n in sorted(ours.keys() ^ theirs.keys()) if rows is None or n < rows]
     added, lost = [n for n in inside if n in theirs], [n for n in inside if n in ours]
@@ -98,9 +98,9 @@ def _tokenizer_json(file: Path) -> Vocabulary:
 
 def _sentencepiece(file: Path) -> Vocabulary:
     from google.protobuf.message import DecodeError
-    from transformers.utils.sentencepiece_model_pb2_new import ModelProto
+    from transformers.utils import sentencepiece_model_pb2_new as sentencepiece
 
-    content = ModelProto()
+    content: Any = vars(sentencepiece)["ModelProto"]()  # protobuf puts it there when it is imported
     try:
         content.ParseFromString(file.read_bytes())
     except DecodeError as error:

@@ -121,6 +121,17 @@ def test_a_model_that_is_not_finite_leaves_nothing_behind(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["odd"]
 
 
+def test_a_buffer_of_whole_numbers_that_differs_is_named_by_file(tmp_path):
+    base, odd = (
+        changed(tmp_path / name, lambda t, n=n: {**t, "steps": np.array([n])}, FOLDER / name)
+        for n, name in enumerate(("base", "a"))
+    )
+    with pytest.raises(
+        ValueError, match=r"steps: int64 cannot be averaged, and .*a/model\.s.* differs from .*base/model\.s"
+    ):
+        merge_folders(base, [odd], None, "uniform", {}, str(tmp_path / "out"))
+
+
 @pytest.mark.parametrize("method", sorted(set(MERGERS) - {"fisher"}))
 def test_a_base_that_is_not_finite_is_refused_by_every_method(tmp_path, method):
     bad = changed(

@@ -71,3 +71,8 @@ def test_the_keys_of_a_decoder_may_be_at_the_top_or_in_text_config(tmp_path):
 
 def test_a_config_that_transformers_cannot_read_is_compared_as_it_is():
     assert config_differences({**LLAMA, "hidden_size": "x"}, LLAMA) == {"hidden_size": ("x", 64)}
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "num_labels"])
+def test_a_huge_number_of_layers_or_labels_is_not_written_out(key):
+    assert config_differences({**QWEN2, key: 2**40}, QWEN2)[key] == (2**40, QWEN2.get(key))
