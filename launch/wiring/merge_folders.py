@@ -9,7 +9,8 @@ from typing import Any
 from merit_jax.checkpoints import compatibility
 from merit_jax.core.progress import bar
 from merit_jax.core.registry import lookup
-from merit_jax.merging import MERGERS
+from merit_jax.merging import MERGERS, Merger
+from merit_jax.merging.merge import Merge
 from merit_jax.merging.mergekit_config import recipe
 from merit_jax.merging.model_card import folder_card
 from merit_jax.merging.options import resolve_options
@@ -65,15 +66,7 @@ def merge_folders(
     theta0, paired = open_models(base, models)
     theta0.check_export(out)
     known = weights if weights is not None else [1 / len(models)] * len(models)
-    merge = merger.prepare(
-        theta0,
-        paired.models,
-        known,
-        resolved,
-        linear_maps=theta0.linear_map,
-        stacked_axes=lambda path, spec: 0,
-        sources=lambda path, k: str(theta0.file_of(path)) if k is None else paired.models[k].source(path),
-    )
+    merge = _prepared(merger, theta0, paired, known, resolved)
     used = merger.used_weights(merge.weights, merge.options)
     yaml = recipe(method, merge.options, base, models, used.values, theta0.dtypes)
     extra = {
@@ -87,6 +80,21 @@ def merge_folders(
             return merge.value(paired.copies.get(path, path))
 
         theta0.export(out, value, extra, max_shard_bytes)
+
+
+def _prepared(
+    merger: Merger, base: StoredTensors, paired: Pairing, weights: Sequence[float], options: Mapping[str, Any]
+) -> Merge:
+    """Prepares the merge of paired tensors, of which each is one layer's."""
+    return merger.prepare(
+        base,
+        paired.models,
+        weights,
+        options,
+        linear_maps=base.linear_map,
+        stacked_axes=lambda path, spec: 0,
+        sources=lambda path, k: str(base.file_of(path)) if k is None else paired.models[k].source(path),
+    )
 
 
 def open_models(base: str, models: Sequence[str]) -> tuple[StoredTensors, Pairing]:

@@ -1,4 +1,4 @@
-"""What two config.json say differently about the computation, with the defaults of transformers written out."""
+"""Differences of two config.json in what they compute, with the defaults of transformers written out."""
 
 import re
 from collections.abc import Iterator, Mapping
