@@ -1,6 +1,7 @@
 """Merges Hugging Face folders, holding one tensor of each at a time."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,22 @@ from typing import Any
 from merit_jax.checkpoints import compatibility
 from merit_jax.core.progress import bar
 from merit_jax.core.registry import lookup
-from merit_jax.merging import MERGERS
+from merit_jax.merging import MERGERS, Merger
+from merit_jax.merging.merge import Merge
 from merit_jax.merging.mergekit_config import recipe
 from merit_jax.merging.model_card import folder_card
 from merit_jax.merging.options import resolve_options
-from models.io.drafts import check_free
 from models.io.folder_writer import MAX_SHARD_BYTES
-from models.io.raw_tensors import StoredTensors, check_vocabularies
+from models.io.left_behind import left_behind
+from models.io.raw_tensors import StoredTensors
+from models.pretrained.pairing import Pairing, pair
+from models.processing.config_differences import completed, config_differences
+from models.processing.vocabulary import check_vocabularies
+
+log = logging.getLogger("merit_jax")
+
+MAX_NAMED = 5
+"""Differences of two configs that an error names."""
 
 
 def merge_folders(
@@ -38,8 +48,10 @@ def merge_folders(
         max_shard_bytes: Size of a weight file before a new one is begun.
 
     Raises:
-        ValueError: A folder is damaged, models differ in tensors, shapes or vocabulary, weights or options are wrong, or
-            there are weights (not None) for a method that takes none.
+        ValueError: A folder is damaged, models differ in what they compute, in tensors, shapes or vocabulary, a value is not
+            finite or does not fit the base's type, weights or options are wrong, or there are weights (not None) for a
+            method that takes none.
+        OSError: A file cannot be read or written, or there is no room for the folder.
     """
     merger = lookup(MERGERS, method, "method")
     if merger.fisher:
@@ -51,12 +63,10 @@ def merge_folders(
         raise ValueError(
             f"--weights make no difference to --method={method} with options {json.dumps(resolved)}; leave them out"
         )
-    check_free(Path(out))
-    theta0, thetas = open_models(base, models)
+    theta0, paired = open_models(base, models)
+    theta0.check_export(out)
     known = weights if weights is not None else [1 / len(models)] * len(models)
-    merge = merger.prepare(
-        theta0, thetas, known, resolved, linear_maps=theta0.linear_map, stacked_axes=lambda path, spec: 0
-    )
+    merge = _prepared(merger, theta0, paired, known, resolved)
     used = merger.used_weights(merge.weights, merge.options)
     yaml = recipe(method, merge.options, base, models, used.values, theta0.dtypes)
     extra = {
@@ -67,13 +77,33 @@ def merge_folders(
 
         def value(path: str) -> Any:
             progress.update()
-            return merge.value(path)
+            return merge.value(paired.copies.get(path, path))
 
         theta0.export(out, value, extra, max_shard_bytes)
 
 
-def open_models(base: str, models: Sequence[str]) -> tuple[StoredTensors, list[StoredTensors]]:
-    """Opens folders after checking that they hold the same tensors for the same tokens.
+def _prepared(
+    merger: Merger, base: StoredTensors, paired: Pairing, weights: Sequence[float], options: Mapping[str, Any]
+) -> Merge:
+    """Prepares the merge of paired tensors, of which each is one layer's."""
+    return merger.prepare(
+        base,
+        paired.models,
+        weights,
+        options,
+        linear_maps=base.linear_map,
+        stacked_axes=lambda path, spec: 0,
+        sources=lambda path, k: str(base.file_of(path)) if k is None else paired.models[k].source(path),
+    )
+
+
+def open_models(base: str, models: Sequence[str]) -> tuple[StoredTensors, Pairing]:
+    """Opens folders after checking that they compute the same with the same tensors for the same tokens.
+
+    Logs what could not be compared, and what will not be in the merged folder.
+
+    Returns:
+        The base, and the tensors of all under the base's names.
 
     Raises:
         ValueError: They do not, or a folder is given twice.
@@ -83,7 +113,35 @@ def open_models(base: str, models: Sequence[str]) -> tuple[StoredTensors, list[S
         if folder in folders[:k]:
             raise ValueError(f"--models has {models[k]} twice; give it once, with the sum of its weights")
     theta0, thetas = StoredTensors(base), [StoredTensors(model) for model in models]
-    compatibility.same_tree(theta0.paths(), [theta.paths() for theta in thetas], models)
-    for model in models:
-        check_vocabularies(base, model)
-    return theta0, thetas
+    for theta in thetas:
+        _same_computation(theta0, theta)
+    paired = pair(theta0, thetas)
+    compatibility.same_tree(paired.base.paths(), [theta.paths() for theta in paired.models], models)
+    rows = _rows(theta0)
+    notes = [note for model in models for note in check_vocabularies(base, model, rows)]
+    notes += [note for folder in (theta0, *thetas) for note in left_behind(folder.path)]
+    for note in dict.fromkeys(notes):
+        log.warning(note)
+    return theta0, paired
+
+
+def _same_computation(base: StoredTensors, model: StoredTensors) -> None:
+    """Refuses a model whose config asks for another computation than the base's, which the merged folder will have."""
+    found = config_differences(base.config, model.config)
+    if not found:
+        return
+    listed = [f"{key} = {theirs!r:.60}, {ours!r:.60} in the base" for key, (ours, theirs) in found.items()]
+    further = f" (and {len(listed) - MAX_NAMED} more)" if len(listed) > MAX_NAMED else ""
+    raise ValueError(
+        f"{model.config_file}: {'; '.join(listed[:MAX_NAMED])}{further}; the models compute differently, so a merge of their "
+        f"weights is neither. Merge models of one config only; where a key makes no difference, give it the value of "
+        f"{base.config_file}"
+    )
+
+
+def _rows(folder: StoredTensors) -> int | None:
+    """Returns the rows of a model's embedding; None where the config does not say."""
+    full = completed(folder.config)
+    text = full.get("text_config")
+    sizes = (full.get("vocab_size"), text.get("vocab_size") if isinstance(text, Mapping) else None)
+    return next((size for size in sizes if type(size) is int), None)

@@ -1,7 +1,7 @@
 """A prepared merge: the checked values of each parameter go through the operator, one parameter at a time."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,6 +16,10 @@ LinearMaps = Callable[[str, jax.ShapeDtypeStruct], KernelLayout | None]
 
 StackedAxes = Callable[[str, jax.ShapeDtypeStruct], int]
 """(path, shape and dtype) -> number of leading axes along which the tensors of layers are stacked."""
+
+
+Sources = Callable[[str, int | None], str]
+"""(path, number of a branch or None for theta0) -> the file that holds the parameter, for error messages."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Merge:
         linear_maps: Which of them are linear maps.
         stacked_axes: Which of them are stacks of layers' tensors.
         survey: The result of the operator's first pass.
+        sources: The files of the parameters; None where theta0 and the branches are a run's.
     """
 
     leaf: Callable[..., Array]
@@ -45,6 +50,7 @@ class Merge:
     linear_maps: LinearMaps
     stacked_axes: StackedAxes
     survey: Any = None
+    sources: Sources | None = None
 
     def value(self, path: str) -> Array:
         """Computes the merged parameter, in theta0's dtype; theta0's own where no branch holds it.
@@ -52,14 +58,14 @@ class Merge:
         Integers and booleans are not merged and must agree.
 
         Raises:
-            ValueError: A branch's values are not finite, its Fisher information is negative or not finite, or an integer
-                differs from theta0's.
+            ValueError: Values of theta0, of a branch or of the result are not finite, Fisher information is negative or not
+                finite, or an integer differs from theta0's.
         """
-        base = self.base.read(path)
+        base = self._read(path, None)
         if path not in self.trained:
             return base
         if not jnp.issubdtype(base.dtype, jnp.inexact):
-            return _constant(path, base, (branch.read(path) for branch in self.branches))
+            return self._constant(path, base)
         spec = self.trained[path]
         parameter = Parameter(
             path,
@@ -70,23 +76,47 @@ class Merge:
             survey=self.survey,
             fishers=(self._fisher(path, k) for k in range(len(self.fishers))),
         )
-        merged = self.leaf(parameter, self.weights, **self.options)
-        return (np.asarray(merged) if isinstance(base, np.ndarray) else merged).astype(base.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            merged = self.leaf(parameter, self.weights, **self.options)
+            merged = np.asarray(merged) if isinstance(base, np.ndarray) else merged
+            result = merged.astype(base.dtype)
+        if not _finite(result):
+            largest = f" up to {float(np.abs(np.asarray(merged)).max()):.4g}" if _finite(merged) else ""
+            raise ValueError(f"{path}: merged values{largest} do not fit {base.dtype}; merge with a smaller scale")
+        return result
 
     def vectors(self, k: int) -> Iterator[Array]:
         """Iterates over the task vector of branch k, parameter by parameter."""
         for path, spec in self.trained.items():
             if jnp.issubdtype(spec.dtype, jnp.inexact):
-                yield task_vector(self.base.read(path), self._read(path, k))
+                yield task_vector(self._read(path, None), self._read(path, k))
 
-    def _read(self, path: str, k: int) -> Array:
-        leaf = self.branches[k].read(path)
-        isfinite = jnp.isfinite if isinstance(leaf, jax.Array) else np.isfinite
-        if not bool(isfinite(leaf).all()):
-            raise ValueError(
-                f"{path}: branch {k} holds values that are not finite; its training diverged, run it again"
-            )
-        return leaf
+    def _read(self, path: str, k: int | None) -> Array:
+        """Reads a parameter of branch k, or of theta0, which must be finite."""
+        leaf = (self.base if k is None else self.branches[k]).read(path)
+        if _finite(leaf):
+            return leaf
+        if self.sources is not None:
+            remedy = "the file is damaged, or the model diverged: use another checkpoint of it"
+        else:
+            remedy = "start from a sound checkpoint" if k is None else "its training diverged, run it again"
+        raise ValueError(f"{path}: {self._name(path, k)} holds values that are not finite; {remedy}")
+
+    def _constant(self, path: str, base: Array) -> Array:
+        """Returns theta0's value of a parameter that is no floating number, which no branch may have changed."""
+        for k in range(len(self.branches)):
+            if not bool((self._read(path, k) == base).all()):
+                raise ValueError(
+                    f"{path}: {base.dtype} cannot be averaged, and {self._name(path, k)} differs from "
+                    f"{self._name(path, None)}"
+                )
+        return base
+
+    def _name(self, path: str, k: int | None) -> str:
+        """Returns the name of branch k, or of theta0, in error messages about a parameter."""
+        if self.sources is not None:
+            return self.sources(path, k)
+        return "theta0" if k is None else f"branch {k}"
 
     def _fisher(self, path: str, k: int) -> Array:
         leaf = self.fishers[k].read(path)
@@ -97,9 +127,6 @@ class Merge:
         return leaf
 
 
-def _constant(path: str, base: Array, leaves: Iterable[Array]) -> Array:
-    """theta0's value of a parameter that is no floating number, which no branch may have changed."""
-    for k, leaf in enumerate(leaves):
-        if not bool((leaf == base).all()):
-            raise ValueError(f"{path}: {base.dtype} cannot be averaged, and branch {k} differs from theta0")
-    return base
+def _finite(leaf: Array) -> bool:
+    isfinite = jnp.isfinite if isinstance(leaf, jax.Array) else np.isfinite
+    return bool(isfinite(leaf).all())

@@ -13,7 +13,7 @@ from merit_jax.checkpoints.compatibility import same_tree
 from merit_jax.checkpoints.writer import write_streamed
 from merit_jax.core import tree
 from merit_jax.core.types import Array, LeafReader, Params
-from merit_jax.merging.merge import LinearMaps, Merge, StackedAxes
+from merit_jax.merging.merge import LinearMaps, Merge, Sources, StackedAxes
 from merit_jax.merging.operators.task_vectors import named_kernel, named_stack
 from merit_jax.merging.options import resolve_options
 from merit_jax.workdir.paths import absolute
@@ -84,7 +84,8 @@ class Merger(NamedTuple):
             Merged params, nested, in the dtypes of theta0.
 
         Raises:
-            ValueError: Trees, shapes or dtypes differ, weights or options are wrong, or a branch is not finite.
+            ValueError: Trees, shapes or dtypes differ, weights or options are wrong, or theta0, a branch or the result is not
+                finite.
 
         Examples:
             >>> import numpy as np
@@ -131,6 +132,7 @@ class Merger(NamedTuple):
         fishers: Sequence[LeafReader] = (),
         linear_maps: LinearMaps = named_kernel,
         stacked_axes: StackedAxes = named_stack,
+        sources: Sources | None = None,
     ) -> Merge:
         """Checks all that can be checked before a parameter is read, and makes the operator's first pass.
 
@@ -142,10 +144,11 @@ class Merger(NamedTuple):
             fishers: Diagonal Fisher information of each branch, for operators that need it.
             linear_maps: Which parameters methods on matrices work on.
             stacked_axes: Which parameters stack the tensors of layers; statistics of a tensor are taken layer by layer.
+            sources: The files of the parameters, for error messages.
 
         Raises:
             ValueError: Trees, shapes or dtypes differ, weights or options are wrong, there are too few branches, Fisher
-                information is missing, or a branch is not finite.
+                information is missing, or theta0 or a branch is not finite.
         """
         settings = resolve_options(self.leaf, options)
         values = _checked_weights(weights, len(branches))
@@ -162,6 +165,7 @@ class Merger(NamedTuple):
         merge = Merge(
             self.leaf, base, tuple(branches), values, settings, tuple(fishers), trained, linear_maps, stacked_axes
         )
+        merge = dataclasses.replace(merge, sources=sources)
         found = self.survey(merge.vectors, len(branches), settings) if self.survey else None
         return dataclasses.replace(merge, survey=found)
 
@@ -206,7 +210,7 @@ def merge_streamed(
         **options: The operator's own.
 
     Raises:
-        ValueError: Trees, shapes or dtypes differ, weights or options are wrong, a branch is not finite, `out_dir`
+        ValueError: Trees, shapes or dtypes differ, weights or options are wrong, a model is not finite, `out_dir`
             exists, or this is not process 0 (other processes have nothing to do here).
     """
     out = absolute(out_dir)

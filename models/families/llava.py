@@ -1,6 +1,6 @@
 """The LLaVA family: a CLIP or SigLIP tower, an MLP projector, any decoder; one tile per image."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from models.families.vision_config import (
     complete,
     parse_text,
     parse_tower,
-    renamed,
     text_rows,
     tower_rows,
 )
@@ -23,8 +22,16 @@ from models.processing.tiled_images import TileReader
 
 Config = VisionLanguageConfig[ViTConfig, MLPProjectorConfig]
 
-TOWER, OLD_TOWER = "vision_tower.", "vision_tower.vision_model."
-"""Beginning of the tower's tensor names, as transformers 5 writes them and as most published checkpoints have them."""
+TOWER, _TEXT = "vision_tower.", "language_model."
+SPELLINGS = (
+    ("model.vision_tower.vision_model.", TOWER),
+    ("model.vision_tower.", TOWER),
+    ("vision_tower.vision_model.", TOWER),
+    ("model.multi_modal_projector.", "multi_modal_projector."),
+    ("model.language_model.", f"{_TEXT}model."),
+    ("lm_head.", f"{_TEXT}lm_head."),
+)
+"""Beginnings of tensor names in most published checkpoints and in transformers 5 in memory -> those that it writes."""
 _LAYERS = ("head.attention.out_proj", "head.layernorm", "head.mlp.fc1", "head.mlp.fc2")
 _NAMES = (
     *("head.probe", "head.attention.in_proj_weight", "head.attention.in_proj_bias", "embeddings.position_ids"),
@@ -66,15 +73,9 @@ def rows(config: Config) -> tuple[WeightRow, ...]:
     return (
         *tower_rows(config.vision, TOWER),
         *below("projector", (row for key, path in layers for row in both(key, path, bias))),
-        *text_rows(config.text, "", "language_model."),
+        *text_rows(config.text, "", _TEXT),
         *UNUSED,
     )
-
-
-def as_stored(rows: tuple[WeightRow, ...], tensors: Iterable[str]) -> tuple[WeightRow, ...]:
-    """Returns the table with the names that a checkpoint uses for the tower."""
-    old = any(key.startswith(OLD_TOWER) for key in tensors)
-    return tuple(renamed(row, TOWER, OLD_TOWER) for row in rows) if old else rows
 
 
 class Reader(TileReader):

@@ -1,7 +1,7 @@
 """The registry of families: a family is a file, and a line of `FAMILIES`."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from models.families import idefics3, llava, qwen2_5_vl
@@ -22,19 +22,19 @@ class Family:
         parse: config.json -> config of the model.
         rows: Config -> key table.
         reader: (folder, config, tokenizer) -> reader of the model's images; None for a text model.
-        as_stored: (key table, tensor names) -> the table with the names that a checkpoint uses, where there are several.
+        spellings: Other beginnings of tensor names that checkpoints have -> those of the key table, for `canonical_names`.
     """
 
     parse: Callable[[Section], Any]
     rows: Callable[[Any], Table]
     reader: Callable[..., Any] | None = None
-    as_stored: Callable[[Table, Iterable[str]], Table] = lambda rows, tensors: rows
+    spellings: tuple[tuple[str, str], ...] = ()
 
 
 FAMILIES: dict[str, Family] = {
     **{name: Family(decoder.parse, decoder.rows) for name, decoder in DECODERS.items()},
-    "qwen2_5_vl": Family(qwen2_5_vl.parse, qwen2_5_vl.rows, QwenReader),
-    "llava": Family(llava.parse, llava.rows, llava.Reader, llava.as_stored),
+    "qwen2_5_vl": Family(qwen2_5_vl.parse, qwen2_5_vl.rows, QwenReader, qwen2_5_vl.SPELLINGS),
+    "llava": Family(llava.parse, llava.rows, llava.Reader, llava.SPELLINGS),
     "idefics3": Family(idefics3.parse, idefics3.rows, idefics3.Reader),
     "smolvlm": Family(idefics3.parse, idefics3.rows, idefics3.Reader),
 }

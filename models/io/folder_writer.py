@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from models.io.disk import check_room, named
 from models.io.drafts import draft_of
 from models.io.folder_files import check_inside, known_files
 from models.io.hf_folder import INDEX, SINGLE
@@ -38,34 +39,56 @@ def write_folder(
 
     Raises:
         ValueError: `out` is in use, or a tensor is not as announced.
+        OSError: A file cannot be read or written, or there is no room for it; its path is in the error.
     """
+    check_room(out, sum(spec.nbytes for spec in specs))
     with draft_of(out) as draft:
-        _write_weights(draft, specs, tensors, max_shard_bytes)
-        add_other_files(draft)
+        add_other_files(draft)  # small, and may be refused: before the weights, which take long
         for name, content in extra.items():
-            (draft / name).write_text(content, encoding="utf-8")
+            _write_text(draft / name, content)
+        _write_weights(draft, specs, tensors, max_shard_bytes)
         for file in draft.rglob("*"):
             if file.is_file():
-                with file.open("rb") as handle:
+                with named(file), file.open("rb") as handle:
                     os.fsync(handle.fileno())
 
 
 def copy_other_files(source: Path, target: Path) -> None:
-    """Copies the files that `known_files` lists: config, tokenizer, image processor, templates and licences.
+    """Copies the files that `files_to_copy` returns.
+
+    Raises:
+        ValueError: As there.
+        OSError: One cannot be read or written.
+    """
+    for file in files_to_copy(source):
+        copy = target / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with named(copy):
+            shutil.copyfile(file, copy)
+
+
+def files_to_copy(source: Path) -> list[Path]:
+    """Returns the files of a folder that `known_files` lists: config, tokenizer, image processor, templates and licences.
 
     Raises:
         ValueError: One is a link to a file elsewhere, which may be private, or no regular file.
+        OSError: One cannot be read.
     """
-    for file in known_files(source):
+    files = list(known_files(source))
+    for file in files:
         check_inside(source, file)
-        copy = target / file.relative_to(source)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, copy)
+        file.open("rb").close()
+    return files
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Writes a JSON file into a draft."""
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_text(file: Path, content: str) -> None:
+    with named(file):
+        file.write_text(content, encoding="utf-8")
 
 
 def _write_weights(

@@ -11,10 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.interface import Array
-from models.io.folder_writer import MAX_SHARD_BYTES, copy_other_files, write_folder
-from models.io.hf_folder import Folder, read_json
+from models.io.casting import stored_as
+from models.io.disk import check_room
+from models.io.drafts import check_free
+from models.io.folder_writer import MAX_SHARD_BYTES, copy_other_files, files_to_copy, write_folder
+from models.io.hf_folder import INDEX, SINGLE, Folder
 from models.io.safetensors import STORED, TensorSpec
 
+ADAPTER = "adapter_config.json"
 _TABLE = re.compile(r"emb|\bw[tp]e\b|\bshared\b")
 """In the names of tensors that are looked up by rows: embeddings of tokens and positions."""
 _UNEMBEDDING = re.compile(r"\blm_head\b")
@@ -33,6 +37,11 @@ class StoredTensors(Folder):
     def __init__(self, path: str | Path):
         if not Path(path).is_dir():
             raise ValueError(f"{path}: expected a Hugging Face folder (config.json and safetensors)")
+        if (Path(path) / ADAPTER).is_file() and not any((Path(path) / name).is_file() for name in (SINGLE, INDEX)):
+            raise ValueError(
+                f"{path}: an adapter ({ADAPTER}) without the model that it belongs to; write it into that model's weights first "
+                "(peft: merge_and_unload)"
+            )
         super().__init__(Path(path), STORED)
 
     @property
@@ -56,6 +65,21 @@ class StoredTensors(Folder):
         table = _TABLE.search(path) or (tied and _UNEMBEDDING.search(path))
         return "out_in" if len(spec.shape) == 2 and path.endswith(".weight") and not table else None
 
+    def file_of(self, key: str) -> Path:
+        """Returns the file that holds a tensor."""
+        return self._files[key]
+
+    def check_export(self, out_dir: str | Path) -> None:
+        """Checks that an export can be written, before anything is computed for it.
+
+        Raises:
+            ValueError: `out_dir` is in use, or a file that comes along is a link to one elsewhere.
+            OSError: A file that comes along cannot be read, or there is no permission or no room for the folder.
+        """
+        check_free(Path(out_dir))
+        check_room(Path(out_dir), sum(spec.nbytes for spec in self.specs.values()))
+        files_to_copy(self.path)
+
     def export(
         self,
         out_dir: str | Path,
@@ -72,59 +96,13 @@ class StoredTensors(Folder):
             max_shard_bytes: A new file is begun before this size is passed.
 
         Raises:
-            ValueError: `out_dir` is in use, or a value is beyond the range of its type here.
+            ValueError: `out_dir` is in use, or a value is not finite or beyond the range of its type here.
+            OSError: A file cannot be read or written, or there is no room for the folder.
         """
         specs = list(self.specs.values())
-        tensors = (self._cast(spec, np.asarray(read(spec.key))) for spec in specs)
+        place = f"its type in {self.path}; give a base in bfloat16 or float32, or a smaller scale"
+        tensors = (stored_as(np.asarray(read(spec.key)), spec.dtype, spec.key, place) for spec in specs)
         write_folder(Path(out_dir), specs, tensors, partial(copy_other_files, self.path), extra, max_shard_bytes)
-
-    def _cast(self, spec: TensorSpec, values: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore"):
-            cast = values.astype(spec.dtype, copy=False)
-        if cast.dtype != values.dtype and not np.isfinite(cast).all():
-            raise ValueError(
-                f"{spec.key}: values up to {np.abs(values).max():.4g} do not fit {spec.dtype}, its type in {self.path}; "
-                "give a base in bfloat16 or float32, or a smaller scale"
-            )
-        return cast
-
-
-def check_vocabularies(base: str | Path, other: str | Path) -> None:
-    """Refuses a model in which an id has another token than in the base, where both have a tokenizer.json.
-
-    Raises:
-        ValueError: They differ, or one is damaged.
-    """
-    ours, theirs = _vocabulary(Path(base)), _vocabulary(Path(other))
-    same_vocabulary(ours, theirs, str(base), str(other), "merge models of one tokenizer only")
-
-
-def same_vocabulary(ours: Mapping[int, str], theirs: Mapping[int, str], base: str, other: str, remedy: str) -> None:
-    """Refuses two vocabularies, id -> token, in which an id has different tokens."""
-    for number in sorted(ours.keys() & theirs.keys()):
-        if ours[number] != theirs[number]:
-            raise ValueError(
-                f"the vocabulary of {other} is not that of {base}: id {number} is {theirs[number]!r} there and "
-                f"{ours[number]!r} here; {remedy}"
-            )
-
-
-def _vocabulary(folder: Path) -> dict[int, str]:
-    """Reads id -> token; empty where there is no tokenizer.json."""
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        return {}
-    content = read_json(file)
-    try:
-        vocabulary = content["model"]["vocab"]
-        listed = isinstance(vocabulary, list)  # of pairs of token and score; else token -> id
-        found = dict(enumerate(row[0] for row in vocabulary) if listed else ((n, t) for t, n in vocabulary.items()))
-        found |= {token["id"]: token["content"] for token in content.get("added_tokens", ())}
-        if not all(type(number) is int for number in found):
-            raise TypeError("an id is no whole number")
-        return found
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{file}: expected a tokenizer with a vocabulary ({error!r})") from None
 
 
 def _floating(spec: TensorSpec) -> bool:

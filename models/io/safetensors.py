@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from models.io.disk import named
 from models.io.errors import raise_if_of_machine
 from models.io.regular_files import check_regular
 
@@ -88,8 +89,9 @@ def write(file: Path, specs: Sequence[TensorSpec], tensors: Iterator[np.ndarray]
 
     Raises:
         ValueError: A tensor is not as announced.
+        OSError: The file cannot be written; its path is in the error.
     """
-    with file.open("wb") as out:
+    with named(file), file.open("wb") as out:
         _write_header(out, specs)
         for spec in specs:
             array = next(tensors)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.interface import Array
+from models.io.casting import stored_as
 from models.io.drafts import check_free
 from models.io.folder_writer import MAX_SHARD_BYTES, copy_other_files, write_folder, write_json
 from models.io.hf_folder import Checkpoint, read_json
@@ -39,7 +40,9 @@ def export_hf(
         extra: Text files to add, such as a model card: file name -> content.
 
     Raises:
-        ValueError: `out_dir` is in use, a leaf has the wrong shape, or the base is damaged.
+        ValueError: `out_dir` is in use, a leaf has the wrong shape, is not finite or does not fit the type, or the base is
+            damaged.
+        OSError: A file cannot be read or written, or there is no room for the folder.
     """
     out = Path(out_dir)
     check_free(out)
@@ -49,13 +52,14 @@ def export_hf(
     order = [place.key for places in opened.plan.leaves.values() for place in places] + list(opened.plan.kept)
     specs = [opened.checkpoint.specs[key] for key in order]
     specs = specs if dtype is None else [spec._replace(dtype=jnp.dtype(dtype)) for spec in specs]
-    tensors = _tensors(read_leaf, opened, specs)
+    asked = f"the type in {opened.checkpoint.path}" if dtype is None else "the type asked for"
+    tensors = _tensors(read_leaf, opened, specs, f"{asked}; give dtype bfloat16 or float32")
     other_files = partial(_add_other_files, opened.checkpoint, dtype)
     write_folder(out, specs, tensors, other_files, extra or {}, max_shard_bytes)
 
 
 def _tensors(
-    read_leaf: Callable[[str], Array], opened: Pretrained, specs: Sequence[TensorSpec]
+    read_leaf: Callable[[str], Array], opened: Pretrained, specs: Sequence[TensorSpec], place_of_type: str
 ) -> Iterator[np.ndarray]:
     """Yields the tensors to write, in the order of `specs`, leaf by leaf."""
     dtypes = {spec.key: spec.dtype for spec in specs}
@@ -65,10 +69,10 @@ def _tensors(
         if leaf.shape != shapes[path].shape:
             raise ValueError(f"leaf {path!r} has shape {leaf.shape}, but {path_of_base} asks for {shapes[path].shape}")
         for place in places:
-            yield tensor_of(leaf, place).astype(dtypes[place.key])
+            yield stored_as(tensor_of(leaf, place), dtypes[place.key], place.key, place_of_type)
         del leaf
     for key in opened.plan.kept:
-        yield opened.checkpoint.read(key).astype(dtypes[key])
+        yield stored_as(opened.checkpoint.read(key), dtypes[key], key, place_of_type)
 
 
 def _add_other_files(checkpoint: Checkpoint, dtype: Any, draft: Path) -> None:

@@ -14,7 +14,7 @@ from models.build_model import Config, build, override
 from models.families.registry import FAMILIES, parse_config
 from models.interface import Model, Params, VisionLanguageConfig
 from models.io.hf_folder import Checkpoint, open_checkpoint
-from models.io.weight_map import Place, WeightMap, leaf_shapes, match, part_of
+from models.io.weight_map import Place, WeightMap, canonical_names, leaf_shapes, match, part_of
 
 
 def read_config(path: str | Path, **overrides: Any) -> Config:
@@ -117,11 +117,16 @@ def plan_of(model: Model, checkpoint: Checkpoint) -> WeightMap:
     """Ties a checkpoint's tensors to a model's leaves.
 
     Raises:
-        ValueError: A tensor is missing, unknown or of another shape.
+        ValueError: A tensor is missing, unknown, of another shape, or there under two names.
     """
-    family, tensors = FAMILIES[model.config.family], {key: spec.shape for key, spec in checkpoint.specs.items()}
-    rows = family.as_stored(family.rows(model.config), tensors)
-    return match(rows, leaf_shapes(model.abstract), tensors, str(checkpoint.path))
+    family = FAMILIES[model.config.family]
+    names = canonical_names(family.spellings, checkpoint.specs)
+    tensors = {name: checkpoint.specs[key].shape for name, key in names.items()}
+    found = match(family.rows(model.config), leaf_shapes(model.abstract), tensors, str(checkpoint.path))
+    leaves = {
+        path: tuple(place._replace(key=names[place.key]) for place in places) for path, places in found.leaves.items()
+    }
+    return WeightMap(leaves, tuple(names[name] for name in found.kept))
 
 
 def _check_sizes(config: Config, checkpoint: Checkpoint) -> None:

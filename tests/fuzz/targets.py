@@ -144,8 +144,34 @@ def _processor(folder: Path) -> None:
     load_processor(folder)
 
 
+def _merge(folder: Path) -> None:
+    """Merges a model into its base: what is not refused computes the same, and its merge is finite."""
+    import numpy as np
+
+    from launch.wiring.merge_folders import open_models
+    from merit_jax.merging import MERGERS
+    from models.families.registry import parse_config
+
+    theta0, paired = open_models(str(folder / "base"), [str(folder / "odd")])
+    merge = MERGERS["uniform"].prepare(theta0, paired.models, [1.0], {})
+    assert all(np.isfinite(merge.value(paired.copies.get(path, path))).all() for path in theta0.paths())
+    base, odd = theta0.config, paired.models[0].folder.config
+    try:
+        found = parse_config(odd, "odd")
+    except ValueError:  # a setting that this project does not implement, where the merge is not its business
+        return
+    assert found == parse_config(base, "base")
+
+
+def _merge_folders(folder: Path) -> None:
+    for name in ("base", "odd"):
+        (folder / name).mkdir()
+        (folder / name / "model.safetensors").write_bytes(corpus.safetensors())
+        (folder / name / "config.json").write_bytes(_QWEN2)
+
+
 def _vocabulary(folder: Path) -> None:
-    from models.io.raw_tensors import check_vocabularies
+    from models.processing.vocabulary import check_vocabularies
 
     check_vocabularies(folder, folder)
 
@@ -179,6 +205,9 @@ def _template(folder: Path) -> None:
     tokenizer.chat_template = (folder / "template.jinja").read_text(encoding="utf-8", errors="replace")
     messages = ({"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"})
     encode(tokenizer, messages, 64)
+
+
+_QWEN2 = json.dumps({**corpus.LLAMA, "model_type": "qwen2"}).encode()
 
 
 def _configs(folder: Path) -> list[bytes]:
@@ -310,6 +339,10 @@ TARGETS: dict[str, Target] = {
     ),
     "vocabulary": Target(
         "tokenizer.json", _vocabulary, lambda folder: _tokenizer_file(folder, "tokenizer.json"), mutators.JSON, 2_000
+    ),
+    "merge_config": Target("odd/config.json", _merge, lambda _: [_QWEN2], mutators.JSON, 2_000, beside=_merge_folders),
+    "merge_weights": Target(
+        "odd/model.safetensors", _merge, lambda _: [corpus.safetensors()], mutators.BYTES, 2_000, beside=_merge_folders
     ),
     "image": Target("image", _image, lambda _: corpus.images(), mutators.BYTES, 8_000),
     "image_size": Target("image", _image_size, lambda _: corpus.images(), mutators.BYTES, 5_000),

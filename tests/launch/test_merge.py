@@ -1,7 +1,9 @@
 """launch.merge: folders in, a folder out that other tools load, and one line for each mistake."""
 
 import json
+import logging
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from safetensors.numpy import load_file, save_file
 
 from launch.console.exit_codes import MISTAKE
 from launch.wiring.merge_folders import merge_folders, open_models
+from merit_jax.merging import MERGERS
 from models import StoredTensors
+from models.io import disk, hf_folder
 from tests.launch.test_commands import commands
 from tests.merging.golden.cases import FOLDER, MODELS
 
@@ -111,9 +115,145 @@ def test_a_model_with_other_tensors_is_refused_by_name(tmp_path, alter, said):
 
 def test_a_model_that_is_not_finite_leaves_nothing_behind(tmp_path):
     odd = changed(tmp_path / "odd", lambda t: {**t, "model.norm.weight": np.full(16, np.nan, np.float32)})
-    with pytest.raises(ValueError, match=r"model\.norm\.weight: branch 1 holds values that are not finite"):
+    with pytest.raises(
+        ValueError, match=r"model\.norm\.weight: .*odd/model\.safetensors holds values that are not finite"
+    ):
         merge_folders(BASE, [FOLDERS[0], odd], [0.5, 0.5], "token_weighted", {}, str(tmp_path / "out"))
     assert [file.name for file in tmp_path.iterdir()] == ["odd"]
+
+
+def test_a_buffer_of_whole_numbers_that_differs_is_named_by_file(tmp_path):
+    base, odd = (
+        changed(tmp_path / name, lambda t, n=n: {**t, "steps": np.array([n])}, FOLDER / name)
+        for n, name in enumerate(("base", "a"))
+    )
+    with pytest.raises(
+        ValueError, match=r"steps: int64 cannot be averaged, and .*a/model\.s.* differs from .*base/model\.s"
+    ):
+        merge_folders(base, [odd], None, "uniform", {}, str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("method", sorted(set(MERGERS) - {"fisher"}))
+def test_a_base_that_is_not_finite_is_refused_by_every_method(tmp_path, method):
+    bad = changed(
+        tmp_path / "bad", lambda t: {**t, "model.norm.weight": np.full(16, np.inf, np.float32)}, FOLDER / "base"
+    )
+    options = {"scale": 0.5} if method == "interpolate" else {}
+    models = FOLDERS[:1] if method == "interpolate" else FOLDERS[:2]
+    with pytest.raises(
+        ValueError, match=r"model\.norm\.weight: .*bad/model\.safetensors holds values that are not finite"
+    ):
+        merge_folders(bad, models, None, method, options, str(tmp_path / "out"))
+    assert [file.name for file in tmp_path.iterdir()] == ["bad"]
+
+
+def test_a_result_that_overflows_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="merged values do not fit float32; merge with a smaller scale"):
+        merge_folders(BASE, FOLDERS[:2], None, "task_arithmetic", {"scale": 1e39}, str(tmp_path / "out"))
+
+
+def configured(path, **keys):
+    """A copy of a golden model with other keys in its config."""
+    shutil.copytree(FOLDER / "a", path)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | keys))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"model_type": "mistral"}, "model_type = 'mistral', 'llama' in the base"),
+        ({"rms_norm_eps": 1e-5}, r"rms_norm_eps = 1e-05, 1e-06 in the base; the models compute differently"),
+        ({"rope_theta": 5e5}, r"rope_parameters\.rope_theta = 500000\.0, 10000\.0 in the base"),
+        ({"hidden_act": "gelu"}, "hidden_act = 'gelu', 'silu' in the base"),
+        ({"tie_word_embeddings": False}, "tie_word_embeddings = False, True in the base"),
+    ],
+)
+def test_a_model_that_computes_something_else_is_refused_by_key(tmp_path, keys, said):
+    odd = configured(tmp_path / "odd", **keys)
+    with pytest.raises(ValueError, match=rf"odd/config\.json: .*{said}"):
+        open_models(BASE, [FOLDERS[1], odd])
+
+
+def test_what_differs_in_name_and_training_only_is_merged(tmp_path):
+    other = configured(
+        tmp_path / "other", torch_dtype="bfloat16", use_cache=False, attention_dropout=0.1, eos_token_id=3
+    )
+    open_models(BASE, [other, FOLDERS[1]])
+
+
+def both_stored(path, source):
+    """A copy of a tied golden model that stores its head too."""
+    return changed(path, lambda t: {**t, "lm_head.weight": t["model.embed_tokens.weight"].copy()}, source)
+
+
+@pytest.mark.parametrize("method", ["dare_linear", "dare_ties"])
+def test_a_tied_pair_that_is_stored_twice_stays_tied(tmp_path, method):
+    base, *models = (both_stored(tmp_path / name, FOLDER / name) for name in ("base", "a", "b"))
+    merge_folders(base, [models[0], FOLDERS[1]], None, method, {"drop_rate": 0.5}, str(tmp_path / "out"))
+    merged = load_file(tmp_path / "out" / "model.safetensors")
+    np.testing.assert_array_equal(merged["lm_head.weight"], merged["model.embed_tokens.weight"])
+    merge_folders(BASE, FOLDERS[:2], None, method, {"drop_rate": 0.5}, str(tmp_path / "plain"))
+    plain = load_file(tmp_path / "plain" / "model.safetensors")
+    assert set(merged) == {*plain, "lm_head.weight"}
+    for key, tensor in plain.items():
+        np.testing.assert_array_equal(merged[key], tensor)
+
+
+def test_a_model_under_other_names_is_merged_into_the_bases(tmp_path):
+    buffer = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2, np.float32)}
+    other = changed(tmp_path / "other", lambda t: {f"module._orig_mod.{k}": v for k, v in {**t, **buffer}.items()})
+    for name, model in (("out", other), ("plain", FOLDERS[0])):
+        merge_folders(BASE, [model, FOLDERS[1]], None, "ties", {}, str(tmp_path / name))
+    merged, plain = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "plain"))
+    assert set(merged) == set(plain)
+    for key, tensor in plain.items():
+        np.testing.assert_array_equal(merged[key], tensor)
+
+
+@pytest.mark.parametrize("method", ["token_weighted", "ties"])
+def test_what_cannot_be_written_is_told_before_a_tensor_is_read(tmp_path, monkeypatch, method):
+    def read(file, key):
+        raise AssertionError(f"{key} was read")
+
+    monkeypatch.setattr(hf_folder, "read_tensor", read)
+    options = {"trim_scope": "global"} if method == "ties" else {}
+    base = tmp_path / "base"
+    shutil.copytree(BASE, base)
+    (tmp_path / "secret.json").write_text("{}")
+    (base / "tokenizer_config.json").symlink_to(tmp_path / "secret.json")
+    with pytest.raises(ValueError, match=r"is a link to .*secret\.json, outside the folder"):
+        merge_folders(str(base), FOLDERS[:2], None, method, options, str(tmp_path / "out"))
+    (base / "tokenizer_config.json").unlink()
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    with pytest.raises(OSError, match="GB are free; make room"):
+        merge_folders(str(base), FOLDERS[:2], None, method, options, str(tmp_path / "out"))
+
+
+def test_code_and_adapters_are_named_and_not_copied(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("merit_jax"), "propagate", True)
+    base, model = tmp_path / "base", tmp_path / "model"
+    shutil.copytree(BASE, base)
+    shutil.copytree(FOLDERS[0], model)
+    (base / "modeling_own.py").write_text("")
+    (base / "adapter_config.json").write_text("{}")
+    (model / "adapter_model.safetensors").write_bytes(b"")
+    merge_folders(str(base), [str(model)], None, "uniform", {}, str(tmp_path / "out"))
+    assert f"{base}: its code is not copied (modeling_own.py)" in caplog.text
+    assert f"{base}: the adapter in it is neither merged nor copied (adapter_config.json)" in caplog.text
+    assert f"{model}: the adapter in it is neither merged nor copied (adapter_model.safetensors)" in caplog.text
+    found = {file.name for file in (tmp_path / "out").iterdir()}
+    assert found == {"config.json", "model.safetensors", "README.md", "merit.json", "mergekit.yaml"}
+
+
+def test_a_token_of_one_model_only_is_refused(tmp_path):
+    base, chat = tmp_path / "base", tmp_path / "chat"
+    for path, source, added in ((base, BASE, []), (chat, FOLDERS[0], [{"id": 47, "content": "<|im_end|>"}])):
+        shutil.copytree(source, path)
+        (path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0}}, "added_tokens": added}))
+    with pytest.raises(ValueError, match=r"id 47 is '<\|im_end\|>' there and no token here"):
+        open_models(str(base), [str(chat)])
 
 
 @pytest.mark.parity

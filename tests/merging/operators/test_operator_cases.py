@@ -50,6 +50,21 @@ def test_model_stock_needs_two_branches():
 
 
 @pytest.mark.parametrize("name", OPERATORS)
+def test_a_theta0_that_is_not_finite_is_refused_by_every_operator(name):
+    theta0 = small_models.theta0()
+    theta0["bias"]["bias"][0] = np.nan
+    with pytest.raises(ValueError, match="bias/bias: theta0 holds values that are not finite; start from a sound"):
+        merge(name, theta0, small_models.branches(2))
+
+
+def test_a_result_that_its_type_cannot_hold_is_refused_with_its_size():
+    theta0, thetas = small_models.kernel(np.zeros((1, 2))), [small_models.kernel(np.full((1, 2), 60.0))] * 2
+    half = [jax.tree.map(lambda leaf: leaf.astype(np.float16), params) for params in (theta0, *thetas)]
+    with pytest.raises(ValueError, match=r"a/kernel: merged values up to 1\.2e\+05 do not fit float16"):
+        merge("task_arithmetic", half[0], half[1:], scale=1000.0)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
 def test_branches_that_did_not_move_give_theta0(name):
     assert_near(merge(name, small_models.theta0(), [small_models.theta0()] * 3), small_models.theta0(), atol=0)
 

@@ -9,7 +9,6 @@ from safetensors.numpy import load_file, save_file
 
 import tests.support.tiny as tiny
 from models import StoredTensors
-from models.io.raw_tensors import check_vocabularies
 from tests.models.pretrained.test_export import assert_same_tensors, stored
 
 ODD = {
@@ -104,23 +103,9 @@ def test_what_is_no_folder_of_safetensors_is_refused(tmp_path):
         StoredTensors(path)
 
 
-def vocabulary(path, vocab, added=()):
-    path.mkdir()
-    content = {"model": {"vocab": vocab}, "added_tokens": [{"id": i, "content": token} for i, token in added]}
-    (path / "tokenizer.json").write_text(json.dumps(content))
-    return path
-
-
-def test_an_id_that_is_another_token_is_named(tmp_path):
-    base = vocabulary(tmp_path / "base", {"a": 0, "b": 1})
-    more = vocabulary(tmp_path / "more", {"a": 0, "b": 1}, [(2, "<tool>")])
-    unigram = vocabulary(tmp_path / "unigram", [["a", 0.0], ["c", -1.0]])
-    check_vocabularies(base, more)
-    check_vocabularies(base, tmp_path)
-    with pytest.raises(ValueError, match=r"of .*unigram is not that of .*base: id 1 is 'c' there and 'b' here"):
-        check_vocabularies(base, unigram)
-    with pytest.raises(ValueError, match="id 0 is '<pad>' there and 'a' here"):
-        check_vocabularies(base, vocabulary(tmp_path / "added", {"a": 0}, [(0, "<pad>")]))
-    (more / "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match="expected a tokenizer with a vocabulary"):
-        check_vocabularies(base, more)
+def test_an_adapter_alone_is_named_as_one(tmp_path):
+    path = odd(tmp_path / "lora")
+    (path / "model.safetensors").rename(path / "adapter_model.safetensors")
+    (path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"lora: an adapter .* merge_and_unload"):
+        StoredTensors(path)

@@ -198,3 +198,16 @@ def test_transformers_finds_every_tensor_of_a_composition(tmp_path, kind):
     batch = tiny.rows(5, width=5)._replace(tokens=np.array([[3, 5, 6, 8, 4]], np.int32))
     expected = peer(input_ids=torch.from_numpy(batch.tokens).long()).logits.detach().numpy()
     np.testing.assert_allclose(tiny.logits(model, params, batch), expected, atol=1e-4)
+
+
+def test_a_part_that_float16_cannot_hold_is_refused_by_tensor(tmp_path):
+    template, source = like(tmp_path / "like", "qwen"), whole(tmp_path / "source", "qwen", 1)
+    weights = load_file(source / "model.safetensors")
+    weights["visual.merger.mlp.0.weight"][0, 0] = -1e5
+    save_file(weights, source / "model.safetensors")
+    parts = {"like": template, "vision": source, "projector": source, "text": source}
+    said = r"visual\.merger\.mlp\.0\.weight: values up to 1e\+05 do not fit float16, the type asked for; .*bfloat16 or float32"
+    with pytest.raises(ValueError, match=said):
+        compose(tmp_path / "out", **parts, dtype="float16")
+    assert not (tmp_path / "out").exists()
+    compose(tmp_path / "out", **parts, dtype="bfloat16")

@@ -99,6 +99,27 @@ def test_dtype_option_changes_tensors_and_config(tmp_path):
         export_hf(tmp_path / "no", reader(params), path, dtype="int8")
 
 
+def test_a_value_that_float16_cannot_hold_is_refused_by_tensor(tmp_path):
+    weights = tiny.tensors("llama")
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = 7e4
+    path = tiny.folder(tmp_path / "base", weights=weights)
+    _, params = load_pretrained(path)
+    said = r"model\.layers\.1\.mlp\.up_proj\.weight: values up to 7e\+04 do not fit float16, .* bfloat16 or float32"
+    with pytest.raises(ValueError, match=said):
+        export_hf(tmp_path / "out", reader(params), path, dtype="float16")
+    export_hf(tmp_path / "wide", reader(params), path, dtype="bfloat16")
+    half = tiny.folder(tmp_path / "half", weights=tiny.tensors("llama", dtype=np.float16))
+    with pytest.raises(
+        ValueError, match=r"up_proj\.weight: values up to 7e\+04 do not fit float16, the type in .*half"
+    ):
+        export_hf(tmp_path / "out", reader(params), half)
+    weights["model.norm.weight"][0] = np.nan
+    _, params = load_pretrained(tiny.folder(tmp_path / "nan", weights=weights))
+    with pytest.raises(ValueError, match=r"model\.norm\.weight: holds values that are not finite"):
+        export_hf(tmp_path / "out", reader(params), path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["base", "half", "nan", "wide"]
+
+
 def test_leaves_are_read_once_and_one_at_a_time(tmp_path):
     path, calls = base(tmp_path / "base", "llama", tied=True, stored=True), []
     _, params = load_pretrained(path)

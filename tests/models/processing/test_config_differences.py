@@ -1,0 +1,78 @@
+"""Two configs: what changes the computation is found, what does not is passed over, spellings of one thing are equal."""
+
+import json
+
+import pytest
+from transformers import CONFIG_MAPPING
+
+from models.processing.config_differences import config_differences
+from tests.support import tiny_vision
+
+LLAMA = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+QWEN2 = {**LLAMA, "model_type": "qwen2", "use_sliding_window": False, "max_window_layers": 24, "sliding_window": 32768}
+NOBODY = {"model_type": "nobody's", "eps": 1e-5, "inner": {"heads": 4}}
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "keys"),
+    [
+        (LLAMA, {"model_type": "mistral"}, {"model_type"}),
+        (LLAMA, {"num_attention_heads": 8}, {"num_attention_heads", "head_dim", "num_key_value_heads"}),
+        (LLAMA, {"rms_norm_eps": 1e-5}, {"rms_norm_eps"}),
+        (LLAMA, {"hidden_act": "gelu"}, {"hidden_act"}),
+        (LLAMA, {"rope_theta": 5e5}, {"rope_parameters.rope_theta"}),
+        (LLAMA, {"tie_word_embeddings": True}, {"tie_word_embeddings"}),
+        (LLAMA, {"attention_bias": True}, {"attention_bias"}),
+        (LLAMA, {"my_own_key": 1}, {"my_own_key"}),
+        (
+            {**LLAMA, "rope_scaling": {"type": "dynamic", "factor": 2.0}},
+            {"max_position_embeddings": 99},
+            {"max_position_embeddings"},
+        ),
+        (
+            QWEN2,
+            {"use_sliding_window": True, "max_window_layers": 1},
+            {"use_sliding_window", "sliding_window", "layer_types"},
+        ),
+        (NOBODY, {"eps": 1e-6, "inner": {"heads": 2}}, {"eps", "inner.heads"}),
+    ],
+)
+def test_what_changes_the_computation_is_found(config, changes, keys):
+    assert set(config_differences(config, {**config, **changes})) == keys
+
+
+@pytest.mark.parametrize(
+    ("config", "changes"),
+    [
+        (
+            LLAMA,
+            {"architectures": ["X"], "torch_dtype": "float16", "transformers_version": "4.1", "_name_or_path": "x"},
+        ),
+        (LLAMA, {"use_cache": False, "eos_token_id": [2, 7], "temperature": 0.5, "attention_dropout": 0.1}),
+        (LLAMA, {"max_position_embeddings": 99, "pretraining_tp": 2, "unsloth_fixed": True}),
+        (LLAMA, {"rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_theta": 10000, "num_key_value_heads": 4}),
+        (LLAMA, {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
+        (QWEN2, {"max_window_layers": 21, "sliding_window": 131072}),
+        (NOBODY, {"_name_or_path": "x", "inner": {"heads": 4, "hidden_dropout": 0.1}}),
+    ],
+)
+def test_what_does_not_is_passed_over(config, changes):
+    assert config_differences(config, {**config, **changes}) == {}
+
+
+def test_the_keys_of_a_decoder_may_be_at_the_top_or_in_text_config(tmp_path):
+    old = json.loads((tiny_vision.folder(tmp_path / "qwen") / "config.json").read_text())
+    new = CONFIG_MAPPING["qwen2_5_vl"].from_dict(old).to_dict()
+    assert "text_config" in new
+    assert config_differences(old, new) == {}
+    new["text_config"]["rms_norm_eps"] = 0.1
+    assert set(config_differences(old, new)) == {"text_config.rms_norm_eps"}
+
+
+def test_a_config_that_transformers_cannot_read_is_compared_as_it_is():
+    assert config_differences({**LLAMA, "hidden_size": "x"}, LLAMA) == {"hidden_size": ("x", 64)}
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "num_labels"])
+def test_a_huge_number_of_layers_or_labels_is_not_written_out(key):
+    assert config_differences({**QWEN2, key: 2**40}, QWEN2)[key] == (2**40, QWEN2.get(key))
