@@ -65,6 +65,7 @@ def evaluation_inputs(run: Run) -> dict[str, Any]:
         "datasets": run.digests(),
         "suites": suite_digests(cfg.suites),
         "half": reported_half(run),
+        "dtype": run.compute_dtype,
     }
 
 

@@ -80,6 +80,7 @@ def _inputs(run: Run) -> dict[str, Any]:
         "retained": list(cfg.retained),
         "max_new_tokens": cfg.max_new_tokens,
         "max_suite_records": cfg.max_suite_records,
+        "dtype": run.compute_dtype,
         "frontier": {key: list(value) if key == "scales" else value for key, value in frontier.items()},
     }
 

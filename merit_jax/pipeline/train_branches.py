@@ -2,12 +2,14 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import jax
 
+from merit_jax.checkpoints.branch_checkpoint import finished_leaves
+from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.core import sharding, tree
 from merit_jax.core.types import Branch
 from merit_jax.data.loader import TrainingBatches, training_batches
@@ -52,6 +54,29 @@ def train_branch(run: Run, index: int) -> bool:
         ValueError: There is no such branch, or its directory holds one that was made from other inputs.
         UnfinishedError: Another process trains it, or this one was preempted; run again later to resume.
     """
+    return _stage(run, index)(run)
+
+
+def finished_branch(run: Run, index: int) -> Mapping[str, Any]:
+    """Reads the `done.json` of a branch.
+
+    Raises:
+        ValueError: There is no such branch, it is not finished, or it was made from other inputs than the run's.
+    """
+    return _stage(run, index).read(run)
+
+
+def branch_leaves(run: Run, index: int) -> OrbaxLeaves:
+    """Opens the trained parameters of a finished branch, after comparing its files with their checksums.
+
+    Raises:
+        ValueError: It is not finished, was made from other inputs than the run's, or is not as it was written.
+    """
+    return finished_leaves(run.workdir.branch(index) / "checkpoints", finished_branch(run, index))
+
+
+def _stage(run: Run, index: int) -> Stage:
+    """Returns the stage that trains a branch of the run's partition."""
     branches = load_partition(run).branches
     if not 0 <= index < len(branches):
         raise ValueError(f"there is no branch {index}; {run.workdir.partition} has branches 0 to {len(branches) - 1}")
@@ -60,7 +85,8 @@ def train_branch(run: Run, index: int) -> bool:
         lambda run, stop: _fine_tune(run, index, branches[index], stop)._asdict(),
         lambda run: ResumableFolder(run.workdir.branch_done(index)),
         guard=lambda run: _held(run, index),
-    )(run)
+        command=f"launch.branch --branch={index}",
+    )
 
 
 def branch_inputs(run: Run, branch: Branch) -> dict[str, Any]:
@@ -73,6 +99,7 @@ def branch_inputs(run: Run, branch: Branch) -> dict[str, Any]:
         "datasets": run.digests(names),
         "shares": [list(part) for part in branch.shares],
         "order": branch.seed,
+        "dtype": run.compute_dtype,
         "train": {k: v for k, v in train.items() if k not in UNRECORDED and (k not in ADDED or v != ADDED[k])},
     }
 
