@@ -1,20 +1,14 @@
 """Reads files that hold many datasets: their rows by the value of a column, each file parsed once."""
 
 import functools
-import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from etils import epath
-
 from merit_jax.data.readers import OnError, Row, fail, file_digest, read_rows
-from merit_jax.workdir.paths import is_remote
+from merit_jax.workdir.checksums import Stamp, stamp
 
 FILES = 2
 """Parsed files that are kept: those of one manifest entry, training and held-out."""
-
-Stamp = tuple[int, int]
-
 
 class Parsed(NamedTuple):
     """The content of a file.
@@ -76,12 +70,7 @@ def _digest(path: str, _: Stamp) -> str:
 
 
 def _stamp(path: str) -> Stamp:
-    """A file's size and time, which change when it is written anew."""
     try:
-        if is_remote(path):
-            found = epath.Path(path).stat()
-            return found.length, int(found.mtime)
-        local = os.stat(path)
-        return local.st_size, local.st_mtime_ns
+        return stamp(path)
     except (OSError, ValueError):
         raise ValueError(f"{path}: no such file; correct the path") from None

@@ -57,12 +57,14 @@ def evaluation_inputs(run: Run) -> dict[str, Any]:
             "nothing to evaluate on: no dataset of the mixture has held-out records, and evaluate.suites is not set; give "
             "held-out files, `held_out` rows, or suites"
         )
+    images = {d.name: d.report.held_out_images for d in run.datasets if d.report.held_out_images}
     keys = ("max_new_tokens", "mixture_examples", "max_suite_records", "retained")
     return {
         "text": run.text_inputs,
         "max_held_out": run.config.mixture.max_held_out,
         "evaluate": {key: list(cfg[key]) if key == "retained" else cfg[key] for key in keys},
         "datasets": run.digests(),
+        **({"images": images} if images else {}),
         "suites": suite_digests(cfg.suites),
         "half": reported_half(run),
         "dtype": run.compute_dtype,

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -19,6 +19,7 @@ from merit_jax.core.errors import UnfinishedError
 from merit_jax.core.progress import bar
 from merit_jax.core.sharding import place_batch
 from merit_jax.core.types import Batch, Leaves, TrainState
+from merit_jax.training.divergence import MEND, DivergedError
 from merit_jax.training.metrics_log import MetricsLog
 from merit_jax.training.preemption import StopSignal, never_stop
 from merit_jax.training.step import TrainStep
@@ -106,12 +107,13 @@ def fine_tune(
     Raises:
         ValueError: The directory holds a branch made from other inputs.
         UnfinishedError: It was preempted, and its state is saved.
+        DivergedError: A loss, gradient or parameter is NaN or infinite; the last checkpoint before is kept.
     """
     checkpoints, iterator = Checkpoints(epath.Path(directory) / "checkpoints"), loader.iterator()
     state, at = _resume(checkpoints, state, iterator, loader.steps, inputs)
     log = MetricsLog(epath.Path(directory) / "metrics.jsonl", at.step, log_every, theta0)
     began, start, tokens = time.monotonic(), at.step, at.tokens
-    with closing(checkpoints), bar(loader.steps, description, "step", initial=start) as progress:
+    with closing(checkpoints), _stops_at_divergence(checkpoints, description), bar(loader.steps, description, "step", initial=start) as progress:
         for index, stopping in ((index, stop(index)) for index in range(start, loader.steps)):
             if index > start and (stopping or index % checkpoint_every == 0):
                 _save(checkpoints, log, state, Progress(index, tokens, _get_state(iterator), inputs))
@@ -125,6 +127,17 @@ def fine_tune(
         if start < loader.steps:
             at = _save_final(checkpoints, state, Progress(loader.steps, tokens, _get_state(iterator), inputs))
     return Finished(loader.steps, tokens, int(sum(loader.read)), at.fingerprint, time.monotonic() - began)
+
+
+@contextmanager
+def _stops_at_divergence(checkpoints: Checkpoints, description: str) -> Iterator[None]:
+    """Says of a branch that diverges which it is, what is kept of it, and what to do."""
+    try:
+        yield
+    except DivergedError as error:
+        kept = checkpoints.latest()
+        state = "nothing is saved" if kept is None else f"the checkpoint of step {kept} is kept"
+        raise DivergedError(f"{description}: {error}. Training has stopped, and {state}; {MEND}") from None
 
 
 def _save(checkpoints: Checkpoints, log: MetricsLog, state: TrainState, progress: Progress) -> None:

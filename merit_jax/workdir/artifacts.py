@@ -69,8 +69,8 @@ def check_inputs(path: epath.Path, inputs: Mapping[str, Any], made_by: str) -> M
         raise ValueError(f"{path} is missing; run {made_by} first")
     if changes := changed_inputs(path, inputs):
         raise ValueError(
-            f"{path} was made from other inputs than this run has: {changes}. Give the config that it was made with, or make it "
-            f"again: {made_by} --overwrite"
+            f"{path} was made from other inputs: {changes}. Give the config that it was made with, or make it again: {made_by} "
+            "--overwrite"
         )
     return read_inputs(path)
 
