@@ -60,6 +60,17 @@ class Theta0Checkpoint:
         config = self._opened.checkpoint.config
         self.settings: Mapping[str, Any] = {key: value for key, value in config.items() if key not in LABELS}
 
+    def check_unchanged(self) -> None:
+        """Checks that no file has been written since the checkpoint was opened.
+
+        Raises:
+            ValueError: One has; it is named.
+        """
+        for name, *known in self.source["files"]:
+            file = self.path / name if self.path.is_dir() else self.path
+            if not file.exists() or [*stamp(file)] != known:
+                raise ValueError(f"{file} was written while the run read it; start again")
+
     def leaves(self) -> LeafReader:
         """Returns a reader of single leaves."""
         return self._opened

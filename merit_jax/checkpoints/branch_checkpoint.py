@@ -19,8 +19,8 @@ PARAMS, OPTIMIZER, PROGRESS = "params", "optimizer", "progress"
 SUMS = "checksums.json"
 """File next to `checkpoints/`: the step of the newest checkpoint, the sha256 of its files, and the branch's inputs.
 
-It is there, without a step, before the first checkpoint is begun; each checkpoint is kept until the next one has its checksums. So
-a checkpoint without checksums is one that a killed process left, and nothing that was not verified is ever trained from or merged.
+It is there, without a step, before the first checkpoint is begun, and each checkpoint is kept until the next one has checksums.
+So one without checksums is what a killed process left, and nothing that was not verified is ever trained from or merged.
 """
 
 log = logging.getLogger("merit_jax")
@@ -129,7 +129,9 @@ class Checkpoints:
             raise ValueError(f"{self.directory} lacks checkpoint {recorded}, of which it has the checksums; {mend}")
         if max(steps) != recorded:
             log.warning(
-                "%s: checkpoint %d was not recorded before its process ended, and is removed", self.directory, max(steps)
+                "%s: checkpoint %d was not recorded before its process ended, and is removed",
+                self.directory,
+                max(steps),
             )
         self._keep_only(recorded)
 

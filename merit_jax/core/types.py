@@ -183,7 +183,7 @@ class ReadReport(NamedTuple):
 
     Attributes:
         files: Paths read, training file first.
-        digest: sha256 over the bytes of those files, the images of the training rows, and the manifest's options for reading them.
+        digest: sha256 over the bytes of those files, the training rows' images and the manifest's options for reading them.
         rows: Training rows kept.
         truncated: Training examples truncated at the maximum length.
         tokens: Supervised training tokens after truncation.

@@ -10,6 +10,7 @@ from merit_jax.workdir.checksums import Stamp, stamp
 FILES = 2
 """Parsed files that are kept: those of one manifest entry, training and held-out."""
 
+
 class Parsed(NamedTuple):
     """The content of a file.
 

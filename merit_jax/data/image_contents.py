@@ -52,7 +52,9 @@ class ImageContents:
         paths = list(dict.fromkeys(image["path"] for row in rows for image in row if "path" in image))
         with ThreadPoolExecutor(READERS) as pool:
             found = dict(zip(paths, pool.map(self._checksum, paths), strict=True))
-        sums = [[found[i["path"]] if "path" in i else hashlib.sha256(i["bytes"]).hexdigest() for i in row] for row in rows]
+        sums = [
+            [found[i["path"]] if "path" in i else hashlib.sha256(i["bytes"]).hexdigest() for i in row] for row in rows
+        ]
         return hashlib.sha256(repr(sums).encode()).hexdigest() if any(sums) else ""
 
     def save(self) -> None:

@@ -15,6 +15,8 @@ from merit_jax.pipeline.estimate_gradients import gradient_inputs, stored_gradie
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import ExtendableStage
 from merit_jax.workdir.artifact_types import ArrayArtifact
+from merit_jax.workdir.artifacts import read_inputs
+from merit_jax.workdir.left_open import settled
 
 log = logging.getLogger("merit_jax")
 
@@ -74,14 +76,15 @@ measure_conflict = ExtendableStage(
 
 
 def conflict_inputs(run: Run) -> Mapping[str, Any]:
-    """Returns what `conflict.npz` was made from, or would be where it is not there: a machine that trains a branch has none.
+    """Returns what `conflict.npz` is made from: by the config, since a machine that trains a branch has no such file.
+
+    What the config leaves open is as in the file, where it is there.
 
     Raises:
-        ValueError: The file is damaged, or was made from other gradients or datasets than the run's.
+        ValueError: The file is damaged.
     """
-    if run.workdir.conflict.exists():
-        return measure_conflict.recorded(run)
-    return {"gradients": gradient_inputs(run), "datasets": run.digests()}
+    inputs, path = {"gradients": gradient_inputs(run), "datasets": run.digests()}, run.workdir.conflict
+    return settled(inputs, read_inputs(path)) if path.exists() else inputs
 
 
 def load_conflict(run: Run) -> tuple[np.ndarray | None, np.ndarray]:

@@ -88,6 +88,7 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
         with bar(len(theta0.paths()), "merge", "parameter") as progress:
             merge_streamed(merger, theta0, readers, weights, out, lambda _: progress.update(), fishers, **options)
         result["displacement"]["merged"] = distance(OrbaxLeaves(out), theta0)
+        run.theta0.check_unchanged()
         if (text := _for_mergekit(run, used.values, finished, options)) is not None:
             write_text(folder / "mergekit.yaml", text)
         write_json(folder / run.workdir.merged_sums.name, {"inputs": inputs, "files": file_checksums(out)})
@@ -144,4 +145,3 @@ def _for_mergekit(
     """Returns the configuration of the same merge for mergekit; None where it has no such method."""
     folders = [f"branches/{k}/hf" for k, done in enumerate(finished) if done is not None]
     return recipe(run.config.merge.method, options, "theta0", folders, weights, comment=FOR_MERGEKIT)
-

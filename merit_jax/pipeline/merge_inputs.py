@@ -112,11 +112,7 @@ def lacks_branches(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 def merge_inputs(run: Run, finished: Sequence[Done | None]) -> list[MergeInput]:
     """Returns every finished branch, after comparing its files with their checksums."""
-    return [
-        MergeInput(k, branch_leaves(run, k), (k,))
-        for k, done in enumerate(finished)
-        if done is not None
-    ]
+    return [MergeInput(k, branch_leaves(run, k), (k,)) for k, done in enumerate(finished) if done is not None]
 
 
 def late_merge_inputs(

@@ -46,6 +46,9 @@ class Theta0(Protocol):
     logical_axes: Params
     abstract: Params
 
+    def check_unchanged(self) -> None:
+        """Raises ValueError if a file has been written since the checkpoint was opened."""
+
     def leaves(self) -> LeafReader:
         """Returns a reader of single leaves."""
 
@@ -158,7 +161,12 @@ class Run:
     @property
     def params(self) -> Params:
         """theta0 on the devices."""
-        return self.shared.once("params", self.mesh, lambda: self.place(self.theta0.leaves()), kept=1)
+        return self.shared.once("params", self.mesh, self._place_theta0, kept=1)
+
+    def _place_theta0(self) -> Params:
+        params = self.place(self.theta0.leaves())
+        self.theta0.check_unchanged()
+        return params
 
     def place(self, leaves: LeafReader) -> Params:
         """Puts parameters from files on the devices, one leaf at a time."""

@@ -11,14 +11,22 @@ from merit_jax.core.types import Leaves
 from merit_jax.training.step import StepMetrics
 
 MEND = (
-    "lower train.learning_rate, raise train.warmup, lower train.clip_norm or compute in float32 (model.dtype), and start it again "
-    "with --overwrite"
+    "lower train.learning_rate, raise train.warmup, lower train.clip_norm or compute in float32 (model.dtype), and start it "
+    "again with --overwrite"
 )
 """What to do about a branch that diverges."""
 
 
 class DivergedError(ValueError):
-    """Training has come to a loss, a gradient or a parameter that is NaN or infinite, and would come to it again."""
+    """Training has come to a loss, a gradient or a parameter that is NaN or infinite, and would come to it again.
+
+    Attributes:
+        mend: What to do.
+    """
+
+    def __init__(self, message: str, mend: str = MEND) -> None:
+        super().__init__(message)
+        self.mend = mend
 
 
 class Loss(NamedTuple):
@@ -70,7 +78,9 @@ def check_parameters(displacement: float, step: int, leaves: Leaves, theta0: Lea
         return
     for name, start in theta0.items():
         if not bool(jnp.isfinite(start).all()):
-            raise DivergedError(f"theta0's parameter {name} is not finite: mend model.path, whose weights are damaged")
+            raise DivergedError(
+                f"theta0's parameter {name} is not finite", "give another model.path: these weights are damaged"
+            )
     for name, leaf in leaves.items():
         if not bool(jnp.isfinite(leaf).all()):
             raise DivergedError(f"the parameter {name} is not finite after step {step}{_since(known)}")

@@ -19,7 +19,7 @@ from merit_jax.core.errors import UnfinishedError
 from merit_jax.core.progress import bar
 from merit_jax.core.sharding import place_batch
 from merit_jax.core.types import Batch, Leaves, TrainState
-from merit_jax.training.divergence import MEND, DivergedError
+from merit_jax.training.divergence import DivergedError
 from merit_jax.training.metrics_log import MetricsLog
 from merit_jax.training.preemption import StopSignal, never_stop
 from merit_jax.training.step import TrainStep
@@ -113,7 +113,11 @@ def fine_tune(
     state, at = _resume(checkpoints, state, iterator, loader.steps, inputs)
     log = MetricsLog(epath.Path(directory) / "metrics.jsonl", at.step, log_every, theta0)
     began, start, tokens = time.monotonic(), at.step, at.tokens
-    with closing(checkpoints), _stops_at_divergence(checkpoints, description), bar(loader.steps, description, "step", initial=start) as progress:
+    with (
+        closing(checkpoints),
+        _stops_at_divergence(checkpoints, description),
+        bar(loader.steps, description, "step", initial=start) as progress,
+    ):
         for index, stopping in ((index, stop(index)) for index in range(start, loader.steps)):
             if index > start and (stopping or index % checkpoint_every == 0):
                 _save(checkpoints, log, state, Progress(index, tokens, _get_state(iterator), inputs))
@@ -137,7 +141,7 @@ def _stops_at_divergence(checkpoints: Checkpoints, description: str) -> Iterator
     except DivergedError as error:
         kept = checkpoints.latest()
         state = "nothing is saved" if kept is None else f"the checkpoint of step {kept} is kept"
-        raise DivergedError(f"{description}: {error}. Training has stopped, and {state}; {MEND}") from None
+        raise DivergedError(f"{description}: {error}. Training has stopped, and {state}; {error.mend}") from None
 
 
 def _save(checkpoints: Checkpoints, log: MetricsLog, state: TrainState, progress: Progress) -> None:

@@ -51,3 +51,10 @@ def test_the_fingerprint_does_not_depend_on_the_folder_and_is_kept_while_nothing
 def test_the_type_of_computation_is_the_one_that_is_opened(root):
     assert open_run.open_model(str(root / "theta0"), dtype="bfloat16").dtype == "bfloat16"
     assert world.run(root, "run", **{"model.dtype": "bfloat16"}).compute_dtype == "bfloat16"
+
+
+def test_a_checkpoint_that_is_written_while_it_is_read_is_refused(root):
+    run = world.run(root, "run")
+    (root / "theta0" / "config.json").write_text((root / "theta0" / "config.json").read_text() + " ")
+    with pytest.raises(ValueError, match=r"theta0/config\.json was written while the run read it; start again"):
+        _ = run.params

@@ -11,8 +11,8 @@ import yaml
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.data.loader import training_batches
-from merit_jax.pipeline.merge_record import read_merge
 from merit_jax.pipeline.merge_options import merge_options
+from merit_jax.pipeline.merge_record import read_merge
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run_diagnostics import run_diagnostics
 from merit_jax.pipeline.stages import run_stages

@@ -9,6 +9,7 @@ import pytest
 from launch import export
 from merit_jax.pipeline.evaluated_models import evaluated_models
 from merit_jax.pipeline.partition_mixture import load_partition
+from merit_jax.pipeline.project_models import project_models
 from merit_jax.pipeline.run_diagnostics import run_diagnostics
 from merit_jax.pipeline.run_model_card import branch_card, merged_card
 from merit_jax.pipeline.stages import run_stages
@@ -26,7 +27,7 @@ READERS = {
     "branch": lambda run: train_branch(run, 0),
     "merge": staged("merge"),
     "export": staged("export"),
-    "project": staged("project"),
+    "project": project_models,
     "evaluate": evaluated_models,
     "diagnose": lambda run: run_diagnostics(run, ["displacement"]),
     "card": merged_card,
@@ -79,7 +80,9 @@ def test_a_partition_of_another_theta0_is_refused(finished, tmp_path, reader):
 
 def test_overwrite_makes_artifacts_again_and_does_not_let_others_be_read(copy):
     run = dataclasses.replace(with_config(copy, "random4"), overwrite=True)
-    with pytest.raises(ValueError, match=r"partition\.json was made from other inputs: .*launch\.run --stages=partition"):
+    with pytest.raises(
+        ValueError, match=r"partition\.json was made from other inputs: .*launch\.run --stages=partition"
+    ):
         run_stages(run, ("train",))
 
 
@@ -160,7 +163,7 @@ def test_checksums_of_another_merge_are_refused(finished, tmp_path):
 
 def test_a_branch_that_diverges_stops_and_is_not_started_again_until_something_changes(finished, tmp_path):
     wild = world.copied(finished, tmp_path, overwrite=True, **{"train.learning_rate": 1e30})
-    said = r"branch 0: the .* at step \d+ \(the last finite loss is .*\)\. Training has stopped.*train\.learning_rate"
+    said = r"branch 0: the .* step \d+ \(the last finite loss is .*\)\. Training has stopped.*train\.learning_rate"
     with pytest.raises(ValueError, match=said):
         train_branch(wild, 0)
     assert not wild.workdir.branch_done(0).exists()
@@ -170,4 +173,7 @@ def test_a_branch_that_diverges_stops_and_is_not_started_again_until_something_c
     calm = world.copied(finished, tmp_path, overwrite=True)
     assert train_branch(calm, 0)
     assert not calm.workdir.branch_diverged(0).exists()
-    assert read_json(calm.workdir.branch_done(0))["fingerprint"] == read_json(finished.workdir.branch_done(0))["fingerprint"]
+    assert (
+        read_json(calm.workdir.branch_done(0))["fingerprint"]
+        == read_json(finished.workdir.branch_done(0))["fingerprint"]
+    )

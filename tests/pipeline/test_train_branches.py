@@ -72,7 +72,7 @@ def test_a_branch_of_another_theta0(run):
 def test_another_theta0_at_the_same_path(finished, tmp_path):
     world.checkpoint(tmp_path / "theta0", seed=1)
     run = world.copied(finished, tmp_path)
-    refused(run, "train", r"branches/0/\w+\.json was made from other inputs: theta0: ")
+    refused(run, "train", r"partition\.json was made from other inputs: gradients\.theta0: ")
     refused(run, "gradients", r"gradients/index\.json was made from other inputs: theta0: ")
 
 
