@@ -171,8 +171,7 @@ def test_what_a_run_reuses_is_read_through_its_stage():
         if not module.startswith("merit_jax.pipeline."):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                if node.func.id in ("read_json", "read_arrays", "read_inputs"):
-                    read = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)} & set(REUSED)
-                    wrong |= {f"{module} reads {name}" for name in read - {OTHERS.get(module)}}
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("read_json", "read_arrays", "read_inputs"):
+                read = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)} & set(REUSED)
+                wrong |= {f"{module} reads {name}" for name in read - {OTHERS.get(module)}}
     assert not wrong, f"use the stage's read, which compares inputs: {sorted(wrong)}"

@@ -85,8 +85,7 @@ def fine_tune(
 ) -> Finished:
     """Trains a branch to the end of its data, from its newest checkpoint if it has one.
 
-    The order in every iteration is: save the state, then advance the data, then step. A run that is killed at any moment
-    and started again therefore ends with the same bits as one that was not.
+    Each iteration saves the state, then advances the data, then steps: a run that was killed ends with the same bits.
 
     Args:
         step: The compiled step.
@@ -113,11 +112,7 @@ def fine_tune(
     state, at = _resume(checkpoints, state, iterator, loader.steps, inputs)
     log = MetricsLog(epath.Path(directory) / "metrics.jsonl", at.step, log_every, theta0)
     began, start, tokens = time.monotonic(), at.step, at.tokens
-    with (
-        closing(checkpoints),
-        _stops_at_divergence(checkpoints, description),
-        bar(loader.steps, description, "step", initial=start) as progress,
-    ):
+    with _closing(checkpoints, description), bar(loader.steps, description, "step", initial=start) as progress:
         for index, stopping in ((index, stop(index)) for index in range(start, loader.steps)):
             if index > start and (stopping or index % checkpoint_every == 0):
                 _save(checkpoints, log, state, Progress(index, tokens, _get_state(iterator), inputs))
@@ -134,10 +129,11 @@ def fine_tune(
 
 
 @contextmanager
-def _stops_at_divergence(checkpoints: Checkpoints, description: str) -> Iterator[None]:
-    """Says of a branch that diverges which it is, what is kept of it, and what to do."""
+def _closing(checkpoints: Checkpoints, description: str) -> Iterator[None]:
+    """Closes the checkpoints; of a branch that diverges, says which it is, what is kept of it, and what to do."""
     try:
-        yield
+        with closing(checkpoints):
+            yield
     except DivergedError as error:
         kept = checkpoints.latest()
         state = "nothing is saved" if kept is None else f"the checkpoint of step {kept} is kept"
