@@ -31,6 +31,7 @@ from launch.launchers.supervisor import PATIENCE, Supervisor
 from merit_jax.core.errors import FailedError, UnfinishedError
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.checksums import fingerprint
+from merit_jax.workdir.consistency import check_partition
 from merit_jax.workdir.paths import Workdir, is_remote
 from merit_jax.workdir.version import refuse_older
 
@@ -79,6 +80,7 @@ def drive(workdir: Workdir) -> int:
     refuse_older(workdir)
     if not workdir.partition.exists():
         run_here("launch.run", f"--stages={BEFORE}")
+    check_partition(workdir, app.config().partition)
     jobs = jobs_of(workdir)
     launcher = open_launcher(FLAGS.launcher, FLAGS.option, job_context(workdir))
     if not FLAGS.watch and not launcher.detached:

@@ -11,11 +11,12 @@ from etils import epath
 
 from launch.console import app
 from launch.wiring import basin, open_run
-from merit_jax.checkpoints.branch_checkpoint import params_directory
-from merit_jax.checkpoints.readers import OrbaxLeaves, OverlayLeaves
+from merit_jax.checkpoints.readers import OverlayLeaves
 from merit_jax.core.types import LeafReader
+from merit_jax.pipeline.merge_inputs import merged_leaves
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.run_model_card import branch_card, merged_card
+from merit_jax.pipeline.train_branches import branch_leaves
 
 FLAGS = flags.FLAGS
 
@@ -23,9 +24,8 @@ FLAGS = flags.FLAGS
 def leaves_of(run: Run, branch: int | None) -> LeafReader:
     """Returns a reader of all parameters of the merged model, or of a branch (its trained ones and theta0's frozen ones)."""
     if branch is None:
-        return OrbaxLeaves(run.workdir.merged_params)
-    trained = OrbaxLeaves(params_directory(run.workdir.branch(branch) / "checkpoints"))
-    return OverlayLeaves(run.theta0.leaves(), trained)
+        return merged_leaves(run.workdir)
+    return OverlayLeaves(run.theta0.leaves(), branch_leaves(run, branch))
 
 
 def define_flags() -> None:

@@ -134,3 +134,48 @@ def test_files_and_functions_are_small(path):
             isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and path.parent.name != "configs"
         ):  # those are tables
             assert node.end_lineno - node.lineno + 1 <= 60, node.name
+
+
+UNVERIFIED = {
+    "merit_jax.pipeline.merge_branches",  # the distance of a merge that it has just written
+    "merit_jax.pipeline.merge_inputs",  # merged_leaves, which verifies
+    "merit_jax.pipeline.estimate_fisher",  # fisher_leaves, which verifies
+}
+"""Modules above the checkpoints that may open an Orbax folder themselves."""
+
+
+def test_parameters_are_read_by_their_checksums_alone():
+    wrong = {
+        f"{module} calls {node.func.id}"
+        for module, path in MODULES.items()
+        if not module.startswith("merit_jax.checkpoints.") and module not in UNVERIFIED
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if node.func.id in ("OrbaxLeaves", "params_directory")
+    }
+    assert not wrong, f"use finished_leaves, branch_leaves or merged_leaves: {sorted(wrong)}"
+
+
+REUSED = ("partition", "conflict", "merge_record", "branch_done", "gradient_index")
+"""Paths of a workdir from which a run takes what an earlier command has made."""
+
+OTHERS = {
+    "merit_jax.pipeline.measure_conflict": "conflict",  # what its config leaves open
+    "merit_jax.pipeline.merge_inputs": "merge_record",  # compared with the checksums of the same merge
+    "merit_jax.pipeline.merge_record": "merge_record",  # read_merge, which compares
+    "merit_jax.pipeline.evaluated_models": "merge_record",  # of other workdirs
+    "merit_jax.pipeline.diagnostics.models": "merge_record",  # of joint training, in another workdir
+}
+"""Modules of the pipeline that read such a file by its path -> the one that they read."""
+
+
+def test_what_a_run_reuses_is_read_through_its_stage():
+    wrong = set()
+    for module, path in MODULES.items():
+        if not module.startswith("merit_jax.pipeline."):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("read_json", "read_arrays", "read_inputs"):
+                read = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)} & set(REUSED)
+                wrong |= {f"{module} reads {name}" for name in read - {OTHERS.get(module)}}
+    assert not wrong, f"use the stage's read, which compares inputs: {sorted(wrong)}"

@@ -15,6 +15,7 @@ from merit_jax.core import sharding
 from merit_jax.core.types import LeafReader
 from merit_jax.pipeline.run import Run, Shared
 from merit_jax.workdir.artifacts import local_folder
+from merit_jax.workdir.checksums import stamp
 from merit_jax.workdir.leftovers import sweep
 from merit_jax.workdir.paths import Workdir, absolute, is_remote
 from merit_jax.workdir.version import refuse_older
@@ -43,20 +44,34 @@ def resolve(path: str) -> Path:
     return SHIPPED[path]() if path in SHIPPED else Path(path)
 
 
+LABELS = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
+"""Keys of a checkpoint's config that change nothing in the computation."""
+
+
 class Theta0Checkpoint:
     """theta0 on disk, as `merit_jax.pipeline.run.Theta0`."""
 
-    def __init__(self, path: Path, **switches: Any) -> None:
-        self.path = path
-        self._opened = open_pretrained(path, **switches)
+    def __init__(self, path: Path, *, dtype: Any = "float32", **switches: Any) -> None:
+        self.path, self.dtype = path, jnp.dtype(dtype).name
+        self._opened = open_pretrained(path, dtype=dtype, **switches)
         self.model: Model = self._opened.model
         self.logical_axes, self.abstract = self.model.logical_axes, self.model.abstract
         files = sorted(path.glob("*")) if path.is_dir() else [path]
-        stats = [(file.name, file.stat()) for file in files if file.is_file()]
-        self.source: Mapping[str, Any] = {
-            "path": str(path.resolve()),
-            "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
-        }
+        stamps = [[file.name, *stamp(file)] for file in files if file.is_file()]
+        self.source: Mapping[str, Any] = {"path": str(path.resolve()), "files": stamps}
+        config = self._opened.checkpoint.config
+        self.settings: Mapping[str, Any] = {key: value for key, value in config.items() if key not in LABELS}
+
+    def check_unchanged(self) -> None:
+        """Checks that no file has been written since the checkpoint was opened.
+
+        Raises:
+            ValueError: One has; it is named.
+        """
+        for name, *known in self.source["files"]:
+            file = self.path / name if self.path.is_dir() else self.path
+            if not file.exists() or [*stamp(file)] != known:
+                raise ValueError(f"{file} was written while the run read it; start again")
 
     def leaves(self) -> LeafReader:
         """Returns a reader of single leaves."""

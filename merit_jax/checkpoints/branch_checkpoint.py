@@ -1,22 +1,31 @@
-"""Checkpoints of a branch: one Orbax step directory that is complete or absent."""
+"""Checkpoints of a branch: one Orbax step directory that is complete or absent, and the checksums of its files."""
 
+import logging
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from merit_jax.checkpoints.readers import LOCAL, OrbaxLeaves
 from merit_jax.core import tree
 from merit_jax.core.errors import UnfinishedError
 from merit_jax.core.types import Leaves, TrainState
 from merit_jax.workdir.artifacts import read_json, whole_checkpoint, write_json, written_checkpoint
-from merit_jax.workdir.checksums import file_checksums, verify_checksums
+from merit_jax.workdir.checksums import file_checksums, fingerprint, verify_checksums
 from merit_jax.workdir.fences import pass_fence
 from merit_jax.workdir.paths import absolute
 
 PARAMS, OPTIMIZER, PROGRESS = "params", "optimizer", "progress"
 SUMS = "checksums.json"
-"""File next to `checkpoints/`: the step of the newest checkpoint, the sha256 of its files, and the branch's inputs."""
+"""File next to `checkpoints/`: the step of the newest checkpoint, the sha256 of its files, and the branch's inputs.
+
+It is there, without a step, before the first checkpoint is begun, and each checkpoint is kept until the next one has checksums.
+So one without checksums is what a killed process left, and nothing that was not verified is ever trained from or merged.
+"""
+
+log = logging.getLogger("merit_jax")
 
 
 class Progress(NamedTuple):
@@ -42,6 +51,9 @@ class Checkpoints:
 
     Args:
         directory: `branches/<k>/checkpoints` of a workdir.
+
+    Raises:
+        ValueError: There are checkpoints, and no checksums of any of them.
     """
 
     def __init__(self, directory: epath.PathLike) -> None:
@@ -49,8 +61,9 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self.directory,
             item_names=(PARAMS, OPTIMIZER, PROGRESS),
-            options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True, enable_async_checkpointing=False),
+            options=ocp.CheckpointManagerOptions(max_to_keep=None, create=True, enable_async_checkpointing=False),
         )
+        self._remove_unrecorded()
 
     def latest(self) -> int | None:
         """Returns the step of the newest complete checkpoint."""
@@ -65,17 +78,23 @@ class Checkpoints:
         if not final:
             items[OPTIMIZER] = ocp.args.StandardSave(state.optimizer)
         pass_fence(self.directory)
+        if not (self.directory.parent / SUMS).exists():
+            _write_sums(self.directory, None, progress.inputs, {})
         with written_checkpoint(self.directory):
             self._manager.save(progress.step, args=ocp.args.Composite(**items))
         self._withdraw_if_lost(progress.step)
-        _record_sums(self.directory, progress.step, progress.inputs)
+        if jax.process_index() == 0:
+            _write_sums(
+                self.directory, progress.step, progress.inputs, file_checksums(self.directory / str(progress.step))
+            )
+        self._keep_only(progress.step)
 
     def _withdraw_if_lost(self, step: int) -> None:
         """Removes a checkpoint that was written while another process took the branch, which would resume from it."""
         try:
             pass_fence(self.directory)
         except UnfinishedError:
-            if _sums_of(self.directory, step) is None:
+            if read_sums(self.directory.parent / SUMS, _mend(self.directory))["step"] != step:
                 (self.directory / str(step)).rmtree(missing_ok=True)
             raise
 
@@ -86,12 +105,9 @@ class Checkpoints:
             ValueError: The checkpoint is not as it was written.
         """
         args = ocp.args.Composite(**{PROGRESS: ocp.args.JsonRestore()})
-        recorded = self._check()
+        self._check()
         with whole_checkpoint(self._newest()):
-            progress = Progress(**self._manager.restore(self.latest(), args=args)[PROGRESS])
-        if not recorded:
-            _record_sums(self.directory, progress.step, progress.inputs)
-        return progress
+            return Progress(**self._manager.restore(self.latest(), args=args)[PROGRESS])
 
     def restore(self, like: TrainState) -> TrainState:
         """Reads the newest state, with the shapes, dtypes and shardings of `like`, on whatever devices those are."""
@@ -108,15 +124,34 @@ class Checkpoints:
         leaves: Leaves = tree.flatten(items[PARAMS])
         return TrainState(jax.numpy.int32(self.latest()), leaves, items[OPTIMIZER])
 
-    def _check(self) -> bool:
-        """Verifies the newest checkpoint once; False if it has no checksums, as a killed run may leave it."""
+    def _check(self) -> None:
+        """Verifies the newest checkpoint once."""
         if not self._checked:
-            record = _sums_of(self.directory, self.latest())
-            if record is None:
-                return False
-            verify_checksums(self._newest(), record["files"])
+            mend = _mend(self.directory)
+            verify_checksums(self._newest(), read_sums(self.directory.parent / SUMS, mend)["files"], mend)
             self._checked = True
-        return True
+
+    def _remove_unrecorded(self) -> None:
+        """Removes what a killed process left: a checkpoint that it did not come to record, or one that it had replaced."""
+        steps = self._manager.all_steps()
+        if not steps:
+            return
+        mend = _mend(self.directory)
+        recorded = read_sums(self.directory.parent / SUMS, mend)["step"]
+        if recorded is not None and recorded not in steps:
+            raise ValueError(f"{self.directory} lacks checkpoint {recorded}, of which it has the checksums; {mend}")
+        if max(steps) != recorded:
+            log.warning(
+                "%s: checkpoint %d was not recorded before its process ended, and is removed",
+                self.directory,
+                max(steps),
+            )
+        self._keep_only(recorded)
+
+    def _keep_only(self, step: int | None) -> None:
+        for other in self._manager.all_steps():
+            if other != step:
+                self._manager.delete(other)
 
     def _newest(self) -> epath.Path:
         return self.directory / str(self.latest())
@@ -126,42 +161,64 @@ class Checkpoints:
         self._manager.close()
 
 
-def check_branch(checkpoints: epath.PathLike, inputs: str) -> None:
-    """Verifies a finished branch, which may be a copy from elsewhere, by the checksums of its files: each is read once.
+def finished_leaves(checkpoints: epath.PathLike, done: Mapping[str, Any]) -> OrbaxLeaves:
+    """Opens the parameters of a finished branch, which may be a copy from elsewhere; each of its files is read once to verify it.
 
     Args:
         checkpoints: `branches/<k>/checkpoints` of a workdir.
-        inputs: Fingerprint that the branch must be made from.
+        done: Record of the branch, its `done.json`.
 
     Raises:
-        ValueError: There are no checksums, they are of another branch, or a file is not as it was written.
+        ValueError: There are no checksums, they or the parameters are of another branch, or a file is not as it was written.
     """
-    directory = epath.Path(checkpoints)
-    step = params_directory(directory).parent
-    record = _sums_of(directory, int(step.name))
-    if record is None:
-        raise ValueError(
-            f"{directory.parent / SUMS} has no checksums of checkpoint {step.name}; copy the whole folder of the branch, or "
-            "delete its done.json and run launch.branch for it, which takes the checkpoint as it is"
-        )
-    if record["inputs"] != inputs:
+    directory = absolute(checkpoints)
+    mend, params = _mend(directory), params_directory(directory)
+    step, record = params.parent, read_sums(directory.parent / SUMS, mend)
+    if record["step"] != int(step.name):
+        raise ValueError(f"{directory.parent / SUMS} has no checksums of checkpoint {step.name}; {mend}")
+    if record["inputs"] != fingerprint(done["inputs"]):
         raise ValueError(
             f"{directory.parent / SUMS} is of a branch made from another theta0, data or configuration; copy the whole folder "
-            "of the branch again"
+            f"of the branch again, or {mend}"
         )
-    verify_checksums(step, record["files"])
+    verify_checksums(step, record["files"], mend)
+    with whole_checkpoint(step):
+        written = ocp.JsonCheckpointHandler(multiprocessing_options=LOCAL).restore(step / PROGRESS)
+    if written["fingerprint"] != done["fingerprint"]:
+        raise ValueError(
+            f"{step} holds other parameters (fingerprint {written['fingerprint'][:12]}) than {directory.parent / 'done.json'} "
+            f"records ({done['fingerprint'][:12]}); copy the whole folder of the branch again, or {mend}"
+        )
+    return OrbaxLeaves(params)
 
 
-def _sums_of(directory: epath.Path, step: int | None) -> dict[str, Any] | None:
-    """The record of this checkpoint; None if there is none, or it is of an earlier one."""
-    path = directory.parent / SUMS
-    record = read_json(path) if path.exists() else {"step": None}
-    return record if record.get("step") == step else None
+def read_sums(path: epath.Path, mend: str) -> Mapping[str, Any]:
+    """Reads a record of checksums.
+
+    Args:
+        path: The record.
+        mend: What to do where there is none, or a damaged one.
+
+    Raises:
+        ValueError: It is missing or damaged.
+    """
+    try:
+        record = read_json(path)
+        if not isinstance(record, Mapping) or not isinstance(record.get("files"), Mapping):
+            raise ValueError("expected checksums by file")
+    except ValueError as error:
+        reason = str(error).removeprefix(str(path)).partition("; ")[0].strip()
+        raise ValueError(f"{path}: without its checksums nothing is read ({reason}); {mend}") from None
+    return record
 
 
-def _record_sums(directory: epath.Path, step: int, inputs: str) -> None:
+def _mend(directory: epath.Path) -> str:
+    branch = directory.parent
+    return f"delete {branch} and train the branch again (launch.branch --branch={branch.name})"
+
+
+def _write_sums(directory: epath.Path, step: int | None, inputs: str, files: Mapping[str, str]) -> None:
     if jax.process_index() == 0:
-        files = file_checksums(directory / str(step))
         write_json(directory.parent / SUMS, {"inputs": inputs, "step": step, "files": files})
 
 
@@ -173,5 +230,5 @@ def params_directory(directory: epath.PathLike) -> epath.Path:
     """
     steps = [step.step for step in ocp.path.step.standard_name_format().find_all(directory)]
     if not steps:
-        raise ValueError(f"no finished checkpoint in {directory}; delete the branch's folder and train it again")
+        raise ValueError(f"no finished checkpoint in {directory}; {_mend(absolute(directory))}")
     return epath.Path(directory) / str(max(steps)) / PARAMS

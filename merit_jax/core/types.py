@@ -183,11 +183,12 @@ class ReadReport(NamedTuple):
 
     Attributes:
         files: Paths read, training file first.
-        digest: sha256 over the bytes of those files and the manifest's options for reading them.
+        digest: sha256 over the bytes of those files, the training rows' images and the manifest's options for reading them.
         rows: Training rows kept.
         truncated: Training examples truncated at the maximum length.
         tokens: Supervised training tokens after truncation.
         total_tokens: Training tokens after truncation, prompts included.
+        held_out_images: sha256 over the images of the held-out rows; "" if there are none.
     """
 
     files: tuple[str, ...]
@@ -196,6 +197,7 @@ class ReadReport(NamedTuple):
     truncated: int
     tokens: int
     total_tokens: int
+    held_out_images: str = ""
 
 
 class DatasetSlice(NamedTuple):

@@ -1,22 +1,19 @@
 """Reads files that hold many datasets: their rows by the value of a column, each file parsed once."""
 
 import functools
-import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
-
-from etils import epath
 
 from merit_jax.core.errors import raise_if_of_machine
 from merit_jax.data.readers import files_digest, read_rows
 from merit_jax.data.rows import OnError, Row, RowError, fail
-from merit_jax.workdir.paths import is_remote
+from merit_jax.workdir.checksums import Stamp, stamp
 
 KEPT = 2
 """Parsed sets of files that are kept: those of one manifest entry, training and held-out."""
 
 Groups = Mapping[str, Mapping[str, Sequence[tuple[str, Row]]]]
-Stamps = tuple[tuple[int, int], ...]
+Stamps = tuple[Stamp, ...]
 
 
 class Parsed(NamedTuple):
@@ -83,14 +80,9 @@ def _stamps(files: Sequence[str]) -> Stamps:
     return tuple(map(_stamp, files))
 
 
-def _stamp(path: str) -> tuple[int, int]:
-    """A file's size and time, which change when it is written anew."""
+def _stamp(path: str) -> Stamp:
     try:
-        if is_remote(path):
-            found = epath.Path(path).stat()
-            return found.length, int(found.mtime)
-        local = os.stat(path)
-        return local.st_size, local.st_mtime_ns
+        return stamp(path)
     except (OSError, ValueError) as error:
         raise_if_of_machine(error, path)
         raise ValueError(f"{path}: no such file; correct the path") from None

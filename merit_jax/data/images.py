@@ -173,7 +173,7 @@ def _unpacked(part: Part, folder: epath.Path) -> Part:
     if "bytes" not in part:
         return part
     path = folder / hashlib.sha256(part["bytes"]).hexdigest()
-    if not path.exists():
+    if not path.exists() or path.read_bytes() != part["bytes"]:
         write_bytes(path, part["bytes"])
     return {"type": "image", "path": str(path)}
 

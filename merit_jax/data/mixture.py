@@ -16,12 +16,14 @@ from merit_jax.data.containers import container_hint
 from merit_jax.data.data_files import listed
 from merit_jax.data.formats import ColumnMap, detect, to_record
 from merit_jax.data.group_by import forget, group_digest, read_groups
+from merit_jax.data.image_contents import UNPACKED, DamagedImageError, ImageContents
 from merit_jax.data.image_roots import image_root_hint
 from merit_jax.data.images import unpack
 from merit_jax.data.manifest import Entry, read_manifest, taken_for_lines
 from merit_jax.data.readers import files_digest, read_rows
 from merit_jax.data.rows import OnError, Row, RowError, fail
-from merit_jax.data.token_cache import as_table, is_saved, load_table, save_table
+from merit_jax.data.token_cache import TokenTable, as_table, is_saved, load_table, save_table
+from merit_jax.workdir.checksums import Stamp, stamp
 from merit_jax.workdir.paths import absolute
 
 log = logging.getLogger("merit_jax")
@@ -110,11 +112,13 @@ def read_dataset(
     Returns:
         The dataset. Held-out records have been checked to encode, and stay records.
     """
-    digest, folder = entry_digest(entry), None
+    before, digest, folder = _stamps(entry), entry_digest(entry), None
     if cache_dir is not None and on_error is fail:
         folder = _cache_folder(cache_dir, entry, digest, tokenizer_digest(tokenizer), limits, seed)
-    if folder is not None and is_saved(folder):
-        table, held_out = load_table(folder), _read_records(entry, limits, seed, on_error, cache_dir, train=False)[1]
+    contents = None if folder is None else ImageContents(folder)
+    table = _load_intact(folder, contents) if folder is not None and is_saved(folder) else None
+    if table is not None:
+        held_out = _read_records(entry, limits, seed, on_error, cache_dir, train=False)[1]
     else:
         train, held_out = _read_records(entry, limits, seed, on_error, cache_dir)
         encoded = list(_encoded(entry, tokenizer, filter(keep, train), limits.max_length, on_error))
@@ -123,11 +127,43 @@ def read_dataset(
         held_out = [record for record, *_ in checked]
         if folder is not None:
             save_table(table, folder)
+    for file in before:
+        if stamp(file) != before[file]:
+            raise ValueError(f"dataset {entry.name!r}: {file} was written while it was read; start again")
+    return Dataset(entry.name, table, tuple(held_out), _report(entry, table, held_out, digest, contents))
+
+
+def _load_intact(folder: epath.Path, contents: ImageContents | None) -> TokenTable | None:
+    """Loads the table of a cache folder; None if an image that was unpacked with it is missing or damaged."""
+    table = load_table(folder)
+    try:
+        if contents is not None and table.images:
+            contents.digest(example.images for example in table)
+    except DamagedImageError as error:
+        log.warning("%s; it is unpacked again", error)
+        return None
+    return table
+
+
+def _report(
+    entry: Entry, table: TokenTable, held_out: Sequence[Record], digest: str, contents: ImageContents | None
+) -> ReadReport:
+    """Counts what was read, with the digests of the images where those are kept."""
+    apart = ""
+    if contents is not None:
+        if table.images and (images := contents.digest(example.images for example in table)):
+            digest = hashlib.sha256(repr((digest, images)).encode()).hexdigest()
+        apart = contents.digest(images_of(record.messages) for record in held_out)
+        contents.save()
     tokens = int(table.supervised_counts.sum())
-    report = ReadReport(
-        (*entry.files, *entry.held_out_files), digest, len(table), int(table.truncated), tokens, len(table.tokens)
-    )
-    return Dataset(entry.name, table, tuple(held_out), report)
+    files = (*entry.files, *entry.held_out_files)
+    return ReadReport(files, digest, len(table), int(table.truncated), tokens, len(table.tokens), apart)
+
+
+def _stamps(entry: Entry) -> dict[str, Stamp]:
+    """Returns the stamps of an entry's files; of those that are there."""
+    files = (*entry.files, *entry.held_out_files)
+    return {file: stamp(file) for file in files if epath.Path(file).exists()}
 
 
 def _read_records(
@@ -193,7 +229,7 @@ def read_records(
             on_error(RowError.of(error, where, container_hint(row)))
             continue
         if cache_dir is not None and images_of(record.messages):
-            record = unpack(record, absolute(cache_dir) / "images")
+            record = unpack(record, absolute(cache_dir) / UNPACKED)
         records.append(record)
     return records
 

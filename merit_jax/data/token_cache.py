@@ -14,7 +14,7 @@ from merit_jax.workdir.array_files import read_array
 from merit_jax.workdir.artifacts import write_array, write_text
 from merit_jax.workdir.checksums import sha256_array
 from merit_jax.workdir.leftovers import sweep_folder
-from merit_jax.workdir.paths import is_there
+from merit_jax.workdir.paths import absolute, is_remote, is_there
 
 ARRAYS = ("tokens", "supervised", "truncated", "offsets")
 IMAGES = "images.json"
@@ -101,11 +101,11 @@ def as_table(examples: Iterable[Example], truncated: int = 0) -> TokenTable:
 
 def save_table(table: TokenTable, folder: epath.Path) -> None:
     """Writes the table, whose images are paths, file by file; the folder counts as saved once the last array is there."""
-    sums = _sums(table)
+    sums, images = _sums(table, folder), _stored_images(table, folder)
     sweep_folder(folder)
     for name in ARRAYS:
         if name == ARRAYS[-1]:
-            write_text(folder / IMAGES, json.dumps([list(images) for images in table.images]))
+            write_text(folder / IMAGES, json.dumps(images))
             write_text(folder / SUMS, json.dumps(sums))
         write_array(folder / f"{name}.npy", np.asarray(getattr(table, name)))
 
@@ -137,9 +137,15 @@ def _load_array(folder: epath.Path, name: str) -> np.ndarray:
         raise ValueError(f"{path}: damaged token cache ({error}); delete {folder}") from error
 
 
-def _sums(table: TokenTable) -> dict[str, str]:
+def _stored_images(table: TokenTable, folder: epath.Path) -> list[list[Reference]]:
+    """The images as the cache keeps them: a path below the cache from there, so that the cache can be moved."""
+    above = f"{absolute(folder.parent)}/"
+    return [[i.removeprefix(above) if isinstance(i, str) else i for i in images] for images in table.images]
+
+
+def _sums(table: TokenTable, folder: epath.Path) -> dict[str, str]:
     """sha256 of each array and of the images."""
-    images = json.dumps([list(images) for images in table.images]).encode()
+    images = json.dumps(_stored_images(table, folder)).encode()
     arrays = {name: sha256_array(np.atleast_1d(getattr(table, name))) for name in ARRAYS}
     return {**arrays, "images": hashlib.sha256(images).hexdigest()}
 
@@ -150,7 +156,7 @@ def _check(table: TokenTable, folder: epath.Path) -> None:
     except (OSError, ValueError, RecursionError) as error:
         raise_if_of_machine(error, folder / SUMS)
         raise ValueError(f"{folder / SUMS}: damaged token cache ({error}); delete {folder}") from error
-    found = _sums(table)
+    found = _sums(table, folder)
     if recorded != found:
         changed = [name for name in found if not isinstance(recorded, dict) or recorded.get(name) != found[name]]
         raise ValueError(f"{folder}: damaged token cache ({changed} not as written); delete {folder}")
@@ -158,10 +164,12 @@ def _check(table: TokenTable, folder: epath.Path) -> None:
 
 def _load_images(folder: epath.Path, rows: int) -> list[tuple[str, ...]]:
     try:
-        images = [tuple(row) for row in json.loads((folder / IMAGES).read_text())]
+        above = absolute(folder.parent)
+        stored = json.loads((folder / IMAGES).read_text())
+        images = [tuple(i if i.startswith("/") or is_remote(i) else str(above / i) for i in row) for row in stored]
         if len(images) not in (0, rows):
             raise ValueError(f"{len(images)} rows, the arrays have {rows}")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise_if_of_machine(error, folder / IMAGES)
         raise ValueError(f"{folder / IMAGES}: damaged token cache ({error}); delete {folder}") from error
     return images

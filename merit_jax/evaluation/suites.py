@@ -8,13 +8,18 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from merit_jax.core.seeds import fold
 from merit_jax.core.text import matches
 from merit_jax.core.types import Record
-from merit_jax.data.manifest import read_manifest, taken_for_lines
+from merit_jax.data.chat_template import images_of
+from merit_jax.data.image_contents import ImageContents
+from merit_jax.data.manifest import Entry, read_manifest, taken_for_lines
 from merit_jax.data.mixture import NAMED, entry_digest, read_entry, sample
 from merit_jax.evaluation.questions import repeats
+from merit_jax.workdir.checksums import fingerprint
+from merit_jax.workdir.paths import absolute
 
 log = logging.getLogger("merit_jax")
 
@@ -88,9 +93,25 @@ def _half(name: str, records: list[Record], half: Half) -> list[Record]:
     return [record for place, record in enumerate(records) if (place in choosing) == (half == "choosing")]
 
 
-def suite_digests(path: str) -> dict[str, str]:
-    """Returns suite -> digest of its files, whatever their folder; none without a path."""
-    return {entry.name: entry_digest(entry) for entry in read_manifest(path, suites=True)} if path else {}
+def suite_digests(path: str, images: epath.PathLike | None = None) -> dict[str, str]:
+    """Returns suite -> digest of its files, whatever their folder; none without a path.
+
+    Args:
+        path: Manifest of the suites.
+        images: Folder of the token cache, which keeps checksums of the records' images, to be part of the digests; None: the
+            records of a text model have none.
+    """
+    return {entry.name: _digest(entry, images) for entry in read_manifest(path, suites=True)} if path else {}
+
+
+def _digest(entry: Entry, cache_dir: epath.PathLike | None) -> str:
+    digest = entry_digest(entry)
+    if cache_dir is None:
+        return digest
+    contents = ImageContents(absolute(cache_dir) / f"suite-{fingerprint(entry.name)[:16]}")
+    images = contents.digest(images_of(record.messages) for record in read_entry(entry))
+    contents.save()
+    return fingerprint([digest, images]) if images else digest
 
 
 def kinds(accuracies: Mapping[str, float], retained: Sequence[str]) -> Kinds:

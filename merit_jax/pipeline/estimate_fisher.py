@@ -5,7 +5,6 @@ from typing import Any
 
 from etils import epath
 
-from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves, OverlayLeaves, TreeLeaves
 from merit_jax.checkpoints.writer import write_streamed
 from merit_jax.core import sharding
@@ -15,7 +14,7 @@ from merit_jax.pipeline.calibration import calibration_batches
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import Stage
-from merit_jax.pipeline.train_branches import branch_inputs
+from merit_jax.pipeline.train_branches import branch_leaves, finished_branch
 from merit_jax.workdir.artifact_types import Fill, RecordedFolder
 from merit_jax.workdir.checksums import fingerprint
 
@@ -32,12 +31,7 @@ def estimate_fisher(run: Run, index: int) -> bool:
     Raises:
         ValueError: The branch is unfinished, or it was estimated from other inputs.
     """
-    branch = load_partition(run).branches[index]
-
-    def inputs(run: Run) -> dict[str, Any]:
-        return {"branch": fingerprint(branch_inputs(run, branch)), "examples": run.config.gradients.examples}
-
-    return Stage(inputs, lambda run: _estimate(run, index, branch), lambda run: _artifact(run, index))(run)
+    return _stage(index)(run)
 
 
 def fisher_leaves(run: Run, index: int) -> OrbaxLeaves:
@@ -47,8 +41,24 @@ def fisher_leaves(run: Run, index: int) -> OrbaxLeaves:
         ValueError: It is missing, or not as it was written.
     """
     artifact = _artifact(run, index)
+    _stage(index).recorded(run)
     artifact.verify()
     return OrbaxLeaves(artifact.folder)
+
+
+def _stage(index: int) -> Stage:
+    """Returns the stage that estimates the Fisher information of a branch."""
+
+    def inputs(run: Run) -> dict[str, Any]:
+        branch = fingerprint(finished_branch(run, index)["inputs"])
+        return {"branch": branch, "examples": run.config.gradients.examples, "dtype": run.compute_dtype}
+
+    return Stage(
+        inputs,
+        lambda run: _estimate(run, index, load_partition(run).branches[index]),
+        lambda run: _artifact(run, index),
+        command="launch.run --stages=merge",
+    )
 
 
 def _artifact(run: Run, index: int) -> RecordedFolder:
@@ -56,7 +66,7 @@ def _artifact(run: Run, index: int) -> RecordedFolder:
 
 
 def _estimate(run: Run, index: int, branch: Branch) -> Fill:
-    trained = OrbaxLeaves(params_directory(run.workdir.branch(index) / "checkpoints"))
+    trained = branch_leaves(run, index)
     found = diagonal_fisher(
         run.loss_fn,
         run.place(OverlayLeaves(run.theta0.leaves(), trained)),

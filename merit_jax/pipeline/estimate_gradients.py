@@ -16,7 +16,7 @@ from merit_jax.gradients.store import GradientStore, NewRow
 from merit_jax.pipeline.calibration import batches_of, calibration_batches
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import GrowingStage
-from merit_jax.workdir.artifacts import plain, read_inputs
+from merit_jax.workdir.artifacts import read_inputs
 
 log = logging.getLogger("merit_jax")
 
@@ -68,8 +68,8 @@ def _up_to_date(run: Run, entries: Mapping[str, Any]) -> dict[str, Any]:
     return {name: entry for name, entry in entries.items() if name not in changed}
 
 
-def _inputs(run: Run) -> dict[str, Any]:
-    """Everything that all rows of the store have in common."""
+def gradient_inputs(run: Run) -> dict[str, Any]:
+    """Returns everything that all rows of the store have in common, as JSON values."""
     cfg = run.config.gradients
     keys = ["examples", "average", "reduction", "stride" if cfg.reduction == "stride" else "width"]
     kept = {COORDINATES: compressor(run).definition}
@@ -78,6 +78,7 @@ def _inputs(run: Run) -> dict[str, Any]:
         "text": run.text_inputs,
         "trainable": list(run.config.train.trainable),
         "gradients": {key: cfg[key] for key in keys} | kept,
+        "dtype": run.compute_dtype,
     }
 
 
@@ -97,7 +98,7 @@ def _store(run: Run) -> GradientStore:
     return store
 
 
-estimate_gradients = GrowingStage(_inputs, _estimate, _store, name="gradients")
+estimate_gradients = GrowingStage(gradient_inputs, _estimate, _store, name="gradients")
 """Takes one gradient per dataset at theta0; datasets that are new in the mixture are added."""
 
 
@@ -108,7 +109,7 @@ def stored_gradients(run: Run) -> Mapping[str, Any]:
         ValueError: There is no store, it was made at another theta0, with other settings or from other data.
     """
     if not estimate_gradients.is_current(run):
-        return {"inputs": plain(_inputs(run)), "datasets": {}}
+        return {"inputs": gradient_inputs(run), "datasets": {}}
     index = GradientStore(run.workdir.gradients).read()
     return {**index, "datasets": _up_to_date(run, index["datasets"])}
 

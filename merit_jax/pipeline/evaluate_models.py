@@ -13,9 +13,9 @@ from merit_jax.evaluation.evaluator import Suites
 from merit_jax.evaluation.not_finite import names
 from merit_jax.evaluation.questions import question_ids
 from merit_jax.evaluation.scoring import Scores, likelihoods
-from merit_jax.evaluation.suites import kinds, suite_digests
+from merit_jax.evaluation.suites import kinds
 from merit_jax.pipeline.evaluated_models import EvaluatedModel, evaluated_models
-from merit_jax.pipeline.evaluators import batch_shapes, make_evaluator, reported_half, suite_scorer
+from merit_jax.pipeline.evaluators import batch_shapes, digests_of_suites, make_evaluator, reported_half, suite_scorer
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import GrowingStage
 from merit_jax.workdir.artifact_types import JsonArtifact
@@ -57,14 +57,17 @@ def evaluation_inputs(run: Run) -> dict[str, Any]:
             "nothing to evaluate on: no dataset of the mixture has held-out records, and evaluate.suites is not set; give "
             "held-out files, `held_out` rows, or suites"
         )
+    images = {d.name: d.report.held_out_images for d in run.datasets if d.report.held_out_images}
     keys = ("max_new_tokens", "mixture_examples", "max_suite_records", "retained")
     return {
         "text": run.text_inputs,
         "max_held_out": run.config.mixture.max_held_out,
         "evaluate": {key: list(cfg[key]) if key == "retained" else cfg[key] for key in keys},
         "datasets": run.digests(),
-        "suites": suite_digests(cfg.suites),
+        **({"images": images} if images else {}),
+        "suites": digests_of_suites(run),
         "half": reported_half(run),
+        "dtype": run.compute_dtype,
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from merit_jax.core.types import LeafReader, Params
 from merit_jax.pipeline.merge_inputs import merged_leaves
+from merit_jax.pipeline.merge_record import read_merge
 from merit_jax.pipeline.run import Run
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import MERGED, THETA0, Workdir
@@ -37,11 +38,13 @@ def evaluated_models(run: Run, merged: Mapping[str, Workdir] | None = None) -> d
         merged: Name -> workdir of each merged model; None: the run's own, as "merged".
 
     Raises:
-        ValueError: A model is not merged yet.
+        ValueError: A model is not merged yet, or was made from other inputs than the run's.
     """
     found = {THETA0: EvaluatedModel(run.theta0.leaves, {"theta0": run.theta0_fingerprint}, 0.0)}
     for name, workdir in ({MERGED: run.workdir} if merged is None else merged).items():
-        record = read_json(workdir.merge_record)
+        record = read_merge(run) if workdir == run.workdir else read_json(workdir.merge_record)
+        if record["inputs"]["theta0"] != run.theta0_fingerprint:
+            raise ValueError(f"{workdir.merge_record} starts from another theta0; models of one theta0 are compared")
         found[name] = EvaluatedModel(
             partial(merged_leaves, workdir),
             record["inputs"],

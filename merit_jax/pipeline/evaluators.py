@@ -33,6 +33,11 @@ def reported_half(run: Run) -> Half:
     return "reporting" if run.config.frontier.scales else "all"
 
 
+def digests_of_suites(run: Run) -> dict[str, str]:
+    """Returns suite -> digest of its files, with its images for a vision-language model."""
+    return suite_digests(run.config.evaluate.suites, run.workdir.token_cache if run.reader is not None else None)
+
+
 class SuiteScorer:
     """The suites of a run, and one compiled evaluator for all of their halves.
 
@@ -78,6 +83,6 @@ def suite_scorer(run: Run) -> SuiteScorer:
         **{section: cfg[section].to_dict() for section in ("evaluate", "frontier", "loss")},
         "seed": cfg.seed,
         "max_length": cfg.mixture.max_length,
-        "suites": suite_digests(cfg.evaluate.suites),
+        "suites": digests_of_suites(run),
     }
     return run.shared.once("suite_scorer", depends_on, lambda: SuiteScorer(run), kept=1)

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from etils import epath
 
 from merit_jax.pipeline.merge_inputs import merged_leaves
+from merit_jax.pipeline.merge_record import read_merge
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.run_model_card import merged_card
 from merit_jax.pipeline.stage import Stage
 from merit_jax.workdir.artifact_types import Exported
-from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.lease import Lease, held
 
 
@@ -29,7 +29,7 @@ def _export(run: Run, lease: Lease) -> Callable[[epath.Path], None]:
 
 
 export_model = Stage(
-    lambda run: read_json(run.workdir.merge_record)["inputs"],
+    lambda run: read_merge(run)["inputs"],
     _export,
     lambda run: Exported(run.workdir.merged_hf / "merit.json"),
     name="export",

@@ -6,10 +6,8 @@ from typing import Any
 from etils import epath
 
 from merit_jax.checkpoints import compatibility
-from merit_jax.checkpoints.branch_checkpoint import check_branch
 from merit_jax.checkpoints.readers import OrbaxLeaves, distance
 from merit_jax.core.progress import bar
-from merit_jax.core.registry import lookup
 from merit_jax.merging import MERGERS, merge_streamed, token_weights
 from merit_jax.merging.mergekit_config import recipe
 from merit_jax.merging.options import resolve_options
@@ -26,13 +24,13 @@ from merit_jax.pipeline.merge_inputs import (
     with_missing,
 )
 from merit_jax.pipeline.merge_options import match_displacement, merge_options
+from merit_jax.pipeline.merge_record import merge_settings, source_of_branches
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import ExtendableStage
 from merit_jax.workdir.artifact_types import Fill, ReplaceableFolder
 from merit_jax.workdir.artifacts import write_json, write_text
 from merit_jax.workdir.checksums import file_checksums, fingerprint
 from merit_jax.workdir.lease import Lease, held
-from merit_jax.workdir.paths import Workdir
 
 FOR_MERGEKIT = """For mergekit, run in the workdir that holds the branches. It reads Hugging Face folders: write each branch with
 python -m launch.export --branch=K --out=branches/K/hf; "theta0", where it is named, is the folder of model.path."""
@@ -40,17 +38,9 @@ python -m launch.export --branch=K --out=branches/K/hf; "theta0", where it is na
 
 
 def _inputs(run: Run) -> dict[str, Any]:
-    merger = lookup(MERGERS, run.config.merge.method, "merge.method")
-    lookup(TOKENS, run.config.merge.tokens, "merge.tokens")
+    settings = merge_settings(run)
     finished = finished_branches(source_of_branches(run), allow_missing=run.allow_missing)
-    return {
-        "theta0": run.theta0_fingerprint,
-        "method": run.config.merge.method,
-        "options": merge_options(run),
-        "tokens": run.config.merge.tokens,
-        "branches": [None if done is None else fingerprint(done["inputs"]) for done in finished],
-        **({"fisher": {"examples": run.config.gradients.examples}} if merger.fisher else {}),
-    }
+    return {**settings, "branches": [None if done is None else fingerprint(done["inputs"]) for done in finished]}
 
 
 def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | None, lease: Lease) -> Fill:
@@ -72,7 +62,7 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
     if run.config.merge.method != "token_weighted":
         earlier = None  # only an average can be added to
     parts = late_merge_inputs(run, source, finished, earlier) if earlier else merge_inputs(source, finished)
-    _check(run, source, parts, finished)
+    _check(run, parts)
     distances = _distances(run, parts, earlier["displacement"]["branches"] if earlier else [0.0] * len(finished))
     present = [distances[k] for k, done in enumerate(finished) if done is not None]
     options = resolve_options(merger.leaf, match_displacement(merge_options(run), present))
@@ -98,6 +88,7 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
         with bar(len(theta0.paths()), "merge", "parameter") as progress:
             merge_streamed(merger, theta0, readers, weights, out, lambda _: progress.update(), fishers, **options)
         result["displacement"]["merged"] = distance(OrbaxLeaves(out), theta0)
+        run.theta0.check_unchanged()
         if (text := _for_mergekit(run, used.values, finished, options)) is not None:
             write_text(folder / "mergekit.yaml", text)
         write_json(folder / run.workdir.merged_sums.name, {"inputs": inputs, "files": file_checksums(out)})
@@ -123,8 +114,8 @@ def _named(inputs: Mapping[str, Any], finished: Sequence[Done | None]) -> list[D
     return [done if key else None for key, done in zip(inputs["branches"], finished, strict=True)]
 
 
-def _check(run: Run, source: Run, parts: Sequence[MergeInput], finished: Sequence[Done | None]) -> None:
-    """Checks that every model has theta0's parameters, and every branch the files that were written.
+def _check(run: Run, parts: Sequence[MergeInput]) -> None:
+    """Checks that every model has theta0's parameters.
 
     Raises:
         ValueError: One does not.
@@ -132,8 +123,6 @@ def _check(run: Run, source: Run, parts: Sequence[MergeInput], finished: Sequenc
     paths = run.theta0.leaves().paths()
     for part in parts:
         compatibility.same_leaves(paths, part.leaves.paths(), part.name)
-        if part.branch is not None and (done := finished[part.branch]) is not None:
-            check_branch(source.workdir.branch(part.branch) / "checkpoints", fingerprint(done["inputs"]))
 
 
 def _distances(run: Run, parts: Sequence[MergeInput], known: Sequence[float]) -> list[float]:
@@ -156,9 +145,3 @@ def _for_mergekit(
     """Returns the configuration of the same merge for mergekit; None where it has no such method."""
     folders = [f"branches/{k}/hf" for k, done in enumerate(finished) if done is not None]
     return recipe(run.config.merge.method, options, "theta0", folders, weights, comment=FOR_MERGEKIT)
-
-
-def source_of_branches(run: Run) -> Run:
-    """Returns the run whose branches are merged: this one, unless `merge.branches` names another's workdir."""
-    other = run.config.merge.branches
-    return run.derive(run.config, Workdir.at(other)) if other else run

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from merit_jax.checkpoints.branch_checkpoint import params_directory
+from merit_jax.checkpoints.branch_checkpoint import read_sums
 from merit_jax.checkpoints.readers import OrbaxLeaves, SomeLeaves
 from merit_jax.core.registry import lookup
 from merit_jax.core.types import LeafReader
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
-from merit_jax.pipeline.train_branches import branch_inputs
-from merit_jax.workdir.artifacts import is_current, read_json
+from merit_jax.pipeline.train_branches import branch_leaves, finished_branch
+from merit_jax.workdir.artifacts import read_inputs
 from merit_jax.workdir.checksums import verify_checksums
 from merit_jax.workdir.paths import Workdir
 
@@ -51,18 +51,23 @@ def finished_branches(run: Run, *, allow_missing: bool = False) -> list[Done | N
         ValueError: A branch is not finished, or none is, or one was made from other inputs.
     """
     found: list[Done | None] = []
-    for index, branch in enumerate(load_partition(run).branches):
+    for index in range(len(load_partition(run).branches)):
         done = run.workdir.branch_done(index)
-        if done.exists():
-            is_current(done, branch_inputs(run, branch), overwrite=False)
-        elif not allow_missing:
+        if not done.exists() and not allow_missing:
             raise ValueError(
                 f"branch {index} is not finished ({done} is missing); train it: launch.branch --branch={index}, or merge the "
                 "others with --allow_missing"
             )
-        found.append(read_json(done) if done.exists() else None)
+        found.append(finished_branch(run, index) if done.exists() else None)
     if not any(found):
         raise ValueError(f"no branch of {run.workdir.root} is finished; there is nothing to merge")
+    types = {index: done["inputs"]["dtype"] for index, done in enumerate(found) if done is not None}
+    if len(set(types.values())) > 1:
+        listed = ", ".join(f"branch {index} in {dtype}" for index, dtype in types.items())
+        raise ValueError(
+            f"the branches of {run.workdir.root} were trained in different types: {listed}; set model.dtype and train those of "
+            "another type again: launch.branch --overwrite"
+        )
     return found
 
 
@@ -106,12 +111,8 @@ def lacks_branches(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 
 def merge_inputs(run: Run, finished: Sequence[Done | None]) -> list[MergeInput]:
-    """Returns every finished branch."""
-    return [
-        MergeInput(k, OrbaxLeaves(params_directory(run.workdir.branch(k) / "checkpoints")), (k,))
-        for k, done in enumerate(finished)
-        if done is not None
-    ]
+    """Returns every finished branch, after comparing its files with their checksums."""
+    return [MergeInput(k, branch_leaves(run, k), (k,)) for k, done in enumerate(finished) if done is not None]
 
 
 def late_merge_inputs(
@@ -140,24 +141,12 @@ def merged_leaves(workdir: Workdir) -> OrbaxLeaves:
     Raises:
         ValueError: They are missing, or not as they were written.
     """
-    if workdir.merged_sums.exists():
-        verify_checksums(workdir.merged_params, read_json(workdir.merged_sums)["files"])
+    mend = f"delete {workdir.merged} and merge again: launch.run --stages=merge"
+    sums = read_sums(workdir.merged_sums, mend)
+    if sums["inputs"] != read_inputs(workdir.merge_record):
+        raise ValueError(f"{workdir.merged_sums} is of another merge than {workdir.merge_record}; {mend}")
+    verify_checksums(workdir.merged_params, sums["files"], mend)
     return OrbaxLeaves(workdir.merged_params)
-
-
-def read_merge(workdir: Workdir) -> dict[str, Any]:
-    """Reads the record of a merge.
-
-    Raises:
-        ValueError: It is missing, or an earlier version wrote it, which did not record the weights that were used.
-    """
-    record = read_json(workdir.merge_record)
-    if "weighted_mean" not in record:
-        raise ValueError(
-            f"{workdir.merge_record} does not say which weights were used: an earlier version wrote it; run "
-            "launch.run --stages=merge --overwrite"
-        )
-    return record
 
 
 def with_missing(weights: Sequence[float] | None, finished: Sequence[Done | None]) -> list[float] | None:

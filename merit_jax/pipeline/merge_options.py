@@ -38,7 +38,10 @@ def merge_options(run: Run) -> dict[str, Any]:
     if "seed" in declared_options(lookup(MERGERS, cfg.method, "merge.method").leaf):
         options.setdefault("seed", run.config.seed)
     if cfg.match:
-        record = read_json(Workdir.at(cfg.match).merge_record)
+        path = Workdir.at(cfg.match).merge_record
+        record = read_json(path)
+        if record["inputs"]["theta0"] != run.theta0_fingerprint:
+            raise ValueError(f"merge.match = {cfg.match!r}: {path} starts from another theta0; name a run of this one")
         options["match"] = {"displacement": record["displacement"]["merged"], "inputs": fingerprint(record["inputs"])}
     return options
 

@@ -14,8 +14,6 @@ from merit_jax.pipeline.measure_conflict import conflict_inputs, load_conflict, 
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import Stage
 from merit_jax.workdir.artifact_types import JsonArtifact
-from merit_jax.workdir.artifacts import read_json
-from merit_jax.workdir.checksums import fingerprint
 
 log = logging.getLogger("merit_jax")
 
@@ -42,7 +40,7 @@ def _inputs(run: Run) -> dict[str, Any]:
         **({"representation": representation} if by_conflict and representation != PAPER else {}),
         "text": run.text_inputs,
         "datasets": run.digests(),
-        "conflict": fingerprint(conflict_inputs(run)) if by_conflict else None,
+        "gradients": conflict_inputs(run)["gradients"] if by_conflict else None,
     }
 
 
@@ -64,9 +62,10 @@ def load_partition(run: Run) -> Partition:
     """Reads the branches of `partition.json`.
 
     Raises:
-        ValueError: The file is missing, damaged or names datasets that the mixture lacks.
+        ValueError: The file is missing or damaged, was made from other inputs than the run's (another method, seed, theta0 or
+            mixture), or names datasets that the mixture lacks.
     """
-    data = dict(read_json(run.workdir.partition))
+    data = dict(partition_mixture.read(run))
     data.pop("inputs", None)
     made = Partition.from_dict(data, str(run.workdir.partition))
     known = set(run.names)

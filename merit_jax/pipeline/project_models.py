@@ -5,29 +5,30 @@ from typing import Any
 
 import numpy as np
 
-from merit_jax.checkpoints.branch_checkpoint import params_directory
-from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.core.types import LeafReader
 from merit_jax.gradients.compressor import Compressor
 from merit_jax.gradients.store import GradientStore, StoredRow
 from merit_jax.pipeline.estimate_gradients import compressor
-from merit_jax.pipeline.measure_conflict import conflict_inputs
+from merit_jax.pipeline.measure_conflict import measure_conflict
+from merit_jax.pipeline.merge_inputs import merged_leaves
+from merit_jax.pipeline.merge_record import read_merge
+from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import Stage
+from merit_jax.pipeline.train_branches import branch_leaves
 from merit_jax.workdir.artifact_types import JsonArtifact
-from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import MERGED, THETA0
 
 
 def _applies(run: Run) -> bool:
     """Returns whether the run has similarities, and branches of its own."""
-    branches = range(len(read_json(run.workdir.merge_record)["inputs"]["branches"]))
+    branches = range(len(load_partition(run).branches))
     return run.workdir.conflict.exists() and all(run.workdir.branch_done(k).exists() for k in branches)
 
 
 def _inputs(run: Run) -> dict[str, Any]:
-    return {"merge": read_json(run.workdir.merge_record)["inputs"], "conflict": fingerprint(conflict_inputs(run))}
+    return {"merge": read_merge(run)["inputs"], "conflict": fingerprint(measure_conflict.recorded(run))}
 
 
 def _project(run: Run) -> dict[str, Any]:
@@ -36,11 +37,10 @@ def _project(run: Run) -> dict[str, Any]:
     A model that moved down dataset t's gradient alone has that dataset's row. theta0, which has not moved, has zeros. All are
     taken over the entries that the stored gradients keep.
     """
-    found, branches = run.workdir, range(len(read_json(run.workdir.merge_record)["inputs"]["branches"]))
-    trained = [OrbaxLeaves(params_directory(found.branch(k) / "checkpoints")) for k in branches]
-    models: dict[str, LeafReader] = {MERGED: OrbaxLeaves(found.merged_params)}
+    trained = [branch_leaves(run, k) for k in range(len(load_partition(run).branches))]
+    models: dict[str, LeafReader] = {MERGED: merged_leaves(run.workdir)}
     models |= {f"branch {k}": reader for k, reader in enumerate(trained)}
-    paths, gradients = trained[0].paths(), GradientStore(found.gradients).rows(run.names)
+    paths, gradients = trained[0].paths(), GradientStore(run.workdir.gradients).rows(run.names)
     cosines = {THETA0: [0.0] * len(gradients)}
     for name, model in models.items():
         cosines[name] = _cosines(_displacement(run.theta0.leaves(), model, paths, compressor(run)), gradients)

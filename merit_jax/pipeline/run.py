@@ -19,6 +19,8 @@ from merit_jax.data.mixture import load_mixture
 from merit_jax.training.optimizer import make_optimizer
 from merit_jax.training.step import TrainStep, make_step
 from merit_jax.workdir.artifacts import is_current, read_json, write_json
+from merit_jax.workdir.checksums import fingerprint
+from merit_jax.workdir.left_open import LeftOpen
 from merit_jax.workdir.paths import Workdir
 
 log = logging.getLogger("merit_jax")
@@ -31,14 +33,21 @@ class Theta0(Protocol):
     """The merge-ready checkpoint that every branch starts from.
 
     Attributes:
-        source: Identity of its files (path, sizes, times), as JSON values.
+        source: Stamp of its files, which changes whenever one is written, as JSON values.
+        settings: What its config says of the computation, as JSON values.
+        dtype: Type of the computation.
         logical_axes: Tree like the params; per leaf a tuple of logical axis names.
         abstract: Tree like the params; per leaf its shape and dtype.
     """
 
     source: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    dtype: str
     logical_axes: Params
     abstract: Params
+
+    def check_unchanged(self) -> None:
+        """Raises ValueError if a file has been written since the checkpoint was opened."""
 
     def leaves(self) -> LeafReader:
         """Returns a reader of single leaves."""
@@ -152,7 +161,12 @@ class Run:
     @property
     def params(self) -> Params:
         """theta0 on the devices."""
-        return self.shared.once("params", self.mesh, lambda: self.place(self.theta0.leaves()), kept=1)
+        return self.shared.once("params", self.mesh, self._place_theta0, kept=1)
+
+    def _place_theta0(self) -> Params:
+        params = self.place(self.theta0.leaves())
+        self.theta0.check_unchanged()
+        return params
 
     def place(self, leaves: LeafReader) -> Params:
         """Puts parameters from files on the devices, one leaf at a time."""
@@ -219,16 +233,21 @@ class Run:
 
     @property
     def theta0_fingerprint(self) -> str:
-        """Fingerprint of theta0; kept in the workdir until its files change, so that a finished run does not load it."""
+        """Fingerprint of theta0's parameters and config; kept in the workdir until its files are written again."""
         return self.shared.once("theta0_fingerprint", None, self._fingerprint_theta0)
 
     def _fingerprint_theta0(self) -> str:
         path, inputs = self.workdir.theta0, dict(self.theta0.source)
         if path.exists() and is_current(path, inputs, overwrite=True):
             return read_json(path)["fingerprint"]
-        value = tree.fingerprint(self.params)
+        value = fingerprint({"params": tree.fingerprint(self.params), "config": dict(self.theta0.settings)})
         self.on_first_process(lambda: write_json(path, {"inputs": inputs, "fingerprint": value}))
         return value
+
+    @property
+    def compute_dtype(self) -> str:
+        """Type of the computation; where `model.dtype` leaves it to the device, that of what is there already serves as well."""
+        return LeftOpen(self.theta0.dtype) if self.config.model.dtype == "auto" else self.theta0.dtype
 
     @property
     def text_inputs(self) -> dict[str, Any]:

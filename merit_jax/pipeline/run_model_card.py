@@ -7,15 +7,16 @@ from typing import Any
 from merit_jax.core.types import DatasetSlice
 from merit_jax.merging import model_card
 from merit_jax.partition import Partition
-from merit_jax.pipeline.merge_inputs import TOKENS, read_merge
+from merit_jax.pipeline.merge_inputs import TOKENS
+from merit_jax.pipeline.merge_record import read_merge, source_of_branches
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
-from merit_jax.workdir.artifacts import read_json
+from merit_jax.pipeline.train_branches import finished_branch
 
 
 def merged_card(run: Run) -> dict[str, str]:
     """Returns the text files next to a run's merged weights: file name -> content."""
-    merge, partition = read_merge(run.workdir), load_partition(run)
+    merge, partition = read_merge(run), load_partition(source_of_branches(run))
     merged = [k for k, key in enumerate(merge["inputs"]["branches"]) if key is not None]
     kept = ("inputs", *TOKENS.values(), "weights", "weighted_mean")
     record = {
@@ -32,7 +33,7 @@ def merged_card(run: Run) -> dict[str, str]:
 
 def branch_card(run: Run, index: int) -> dict[str, str]:
     """Returns the text files next to the weights of one branch."""
-    done = read_json(run.workdir.branch_done(index))
+    done = finished_branch(run, index)
     record = {
         **_record(run, load_partition(run)),
         "inputs": done["inputs"],

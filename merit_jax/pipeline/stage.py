@@ -2,6 +2,7 @@
 
 One rule serves all: an artifact that is there, made from the same inputs, is left alone; one made from other inputs is an error
 that names the difference, or is made again with `--overwrite`; what is computed is written whole or not at all, by process 0.
+Whoever reads an artifact reads it through its stage (`Stage.read`), which first compares its inputs with the run's.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from typing import Any
 
 from merit_jax.pipeline.run import Run
 from merit_jax.workdir.artifact_types import Artifact, Inputs
-from merit_jax.workdir.artifacts import is_current, plain, read_inputs, read_json, write_json
+from merit_jax.workdir.artifacts import check_inputs, is_current, plain, read_inputs, read_json, write_json
 
 log = logging.getLogger("merit_jax")
 
@@ -35,6 +36,7 @@ class Stage:
         name: Key of its seconds in `times.json`; "" keeps none.
         applies: run -> whether the run has such a stage.
         guard: run -> a context, a lease say, to enter while the artifact is computed and written; None for a stage without.
+        command: The command that makes the artifact, in messages; "": launch.run with this stage.
     """
 
     inputs: Callable[[Run], Inputs]
@@ -43,6 +45,7 @@ class Stage:
     name: str = ""
     applies: Callable[[Run], bool] = always
     guard: Callable[[Run], AbstractContextManager[Any]] | None = None
+    command: str = ""
 
     def __call__(self, run: Run) -> bool:
         """Computes and writes the artifact unless it is there.
@@ -61,6 +64,26 @@ class Stage:
         """
         return is_current(self.artifact(run).path, self.inputs(run), overwrite=run.overwrite)
 
+    def recorded(self, run: Run) -> Inputs:
+        """Returns the inputs that the artifact records, which are the run's.
+
+        `--overwrite` makes artifacts again, and does not let others be read: one made from other inputs is always refused.
+
+        Raises:
+            ValueError: It is missing, damaged, or was made from other inputs; the difference is named.
+        """
+        command = self.command or f"launch.run --stages={self.name}"
+        return check_inputs(self.artifact(run).path, self.inputs(run), command)
+
+    def read(self, run: Run) -> Any:
+        """Returns the artifact's content, after comparing its inputs with the run's.
+
+        Raises:
+            ValueError: It is missing, damaged, or was made from other inputs; the difference is named.
+        """
+        self.recorded(run)
+        return self.artifact(run).read()
+
     def _update(self, run: Run) -> bool:
         artifact, inputs = self.artifact(run), self.inputs(run)
         if self._is_done(run, artifact, inputs):
@@ -71,7 +94,7 @@ class Stage:
             return self._begin(run, artifact, inputs, guard)
 
     def _begin(self, run: Run, artifact: Artifact, inputs: Inputs, *guard: Any) -> bool:
-        run.on_first_process(lambda: artifact.begin(inputs, overwrite=run.overwrite))
+        run.on_first_process(lambda: artifact.begin(plain(inputs), overwrite=run.overwrite))
         return not self._is_done(run, artifact, inputs) and self._compute(run, artifact, inputs, *guard)
 
     def _is_done(self, run: Run, artifact: Artifact, inputs: Inputs) -> bool:
@@ -79,7 +102,7 @@ class Stage:
 
     def _compute(self, run: Run, artifact: Artifact, inputs: Inputs, *guard: Any) -> bool:
         content = self.compute(run, *guard)
-        run.on_first_process(lambda: artifact.write(inputs, content))
+        run.on_first_process(lambda: artifact.write(plain(inputs), content))
         return True
 
 
@@ -101,7 +124,7 @@ class ExtendableStage(Stage):
     def _compute(self, run: Run, artifact: Artifact, inputs: Inputs, *guard: Any) -> bool:
         part = artifact.read() if self._is_part(run, artifact, inputs) else None
         content = self.compute(run, inputs, part, *guard)
-        run.on_first_process(lambda: artifact.write(inputs, content))
+        run.on_first_process(lambda: artifact.write(plain(inputs), content))
         return True
 
     def _is_part(self, run: Run, artifact: Artifact, inputs: Inputs) -> bool:
@@ -122,10 +145,14 @@ class GrowingStage(Stage):
         return False
 
     def _compute(self, run: Run, artifact: Artifact, inputs: Inputs, *guard: Any) -> bool:
-        current = is_current(artifact.path, inputs, overwrite=run.overwrite)
+        same = is_current(artifact.path, plain(inputs), overwrite=True)
+        current = same or is_current(artifact.path, inputs, overwrite=run.overwrite)
+        known = artifact.read() if same or (current and not run.overwrite) else None
         grew = False
-        for content in self.compute(run, artifact.read() if current else None, *guard):
-            run.on_first_process(partial(artifact.write, inputs, content))
+        for content in self.compute(run, known, *guard):
+            if not grew and known is not None:  # nothing is added to entries made with another value that is left open
+                is_current(artifact.path, plain(inputs), overwrite=False)
+            run.on_first_process(partial(artifact.write, plain(inputs), content))
             grew = True
         return grew
 

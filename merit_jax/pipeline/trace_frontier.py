@@ -13,10 +13,10 @@ from merit_jax.core.progress import bar
 from merit_jax.core.types import Params
 from merit_jax.evaluation.frontier import Point, choose_scale
 from merit_jax.evaluation.not_finite import names
-from merit_jax.evaluation.suites import kinds, suite_digests
+from merit_jax.evaluation.suites import kinds
 from merit_jax.pipeline.evaluate_models import evaluation_inputs
 from merit_jax.pipeline.evaluated_models import EvaluatedModel, evaluated_models
-from merit_jax.pipeline.evaluators import suite_scorer
+from merit_jax.pipeline.evaluators import digests_of_suites, suite_scorer
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import GrowingStage
 from merit_jax.workdir.artifact_types import JsonArtifact
@@ -76,10 +76,11 @@ def _inputs(run: Run) -> dict[str, Any]:
         raise ValueError(f"frontier.retention = {frontier.retention}: expected a share of theta0's score, from 0 to 1")
     return {
         "text": run.text_inputs,
-        "suites": suite_digests(cfg.suites),
+        "suites": digests_of_suites(run),
         "retained": list(cfg.retained),
         "max_new_tokens": cfg.max_new_tokens,
         "max_suite_records": cfg.max_suite_records,
+        "dtype": run.compute_dtype,
         "frontier": {key: list(value) if key == "scales" else value for key, value in frontier.items()},
     }
 

@@ -2,24 +2,27 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import jax
 
+from merit_jax.checkpoints.branch_checkpoint import finished_leaves
+from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.core import sharding, tree
 from merit_jax.core.types import Branch
 from merit_jax.data.loader import TrainingBatches, training_batches
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import Stage, timed
+from merit_jax.training.divergence import DivergedError
 from merit_jax.training.loop import Finished, fine_tune
 from merit_jax.training.optimizer import make_schedule
 from merit_jax.training.preemption import StopSignal, preemption_notice
 from merit_jax.training.step import init_state
 from merit_jax.workdir.artifact_types import ResumableFolder
-from merit_jax.workdir.artifacts import read_json, write_json
+from merit_jax.workdir.artifacts import plain, read_json, write_json
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.lease import held
 from merit_jax.workdir.process import Process
@@ -53,6 +56,29 @@ def train_branch(run: Run, index: int) -> bool:
         ValueError: There is no such branch, or its directory holds one that was made from other inputs.
         UnfinishedError: Another process trains it, or this one was preempted; run again later to resume.
     """
+    return _stage(run, index)(run)
+
+
+def finished_branch(run: Run, index: int) -> Mapping[str, Any]:
+    """Reads the `done.json` of a branch.
+
+    Raises:
+        ValueError: There is no such branch, it is not finished, or it was made from other inputs than the run's.
+    """
+    return _stage(run, index).read(run)
+
+
+def branch_leaves(run: Run, index: int) -> OrbaxLeaves:
+    """Opens the trained parameters of a finished branch, after comparing its files with their checksums.
+
+    Raises:
+        ValueError: It is not finished, was made from other inputs than the run's, or is not as it was written.
+    """
+    return finished_leaves(run.workdir.branch(index) / "checkpoints", finished_branch(run, index))
+
+
+def _stage(run: Run, index: int) -> Stage:
+    """Returns the stage that trains a branch of the run's partition."""
     branches = load_partition(run).branches
     if not 0 <= index < len(branches):
         raise ValueError(f"there is no branch {index}; {run.workdir.partition} has branches 0 to {len(branches) - 1}")
@@ -61,7 +87,8 @@ def train_branch(run: Run, index: int) -> bool:
         lambda run, stop: _fine_tune(run, index, branches[index], stop)._asdict(),
         lambda run: ResumableFolder(run.workdir.branch_done(index)),
         guard=lambda run: _held(run, index),
-    )(run)
+        command=f"launch.branch --branch={index}",
+    )
 
 
 def branch_inputs(run: Run, branch: Branch) -> dict[str, Any]:
@@ -74,6 +101,7 @@ def branch_inputs(run: Run, branch: Branch) -> dict[str, Any]:
         "datasets": run.digests(names),
         "shares": [list(part) for part in branch.shares],
         "order": branch.seed,
+        "dtype": run.compute_dtype,
         "train": {k: v for k, v in train.items() if k not in UNRECORDED and (k not in ADDED or v != ADDED[k])},
     }
 
@@ -92,25 +120,49 @@ def _held(run: Run, index: int) -> Iterator[StopSignal]:
 
 def _fine_tune(run: Run, index: int, branch: Branch, stop: StopSignal) -> Finished:
     cfg, batches = run.config.train, _batches(run, branch)
+    _refuse_diverged(run, index, branch)
     log.info("branch %d: %d datasets, %d steps, %d tokens", index, len(branch.shares), batches.steps, batches.tokens)
     run.on_first_process(lambda: _record_start(run, index, batches.steps))
     leaves, frozen = tree.split(run.params, cfg.trainable)
-    return fine_tune(
-        run.train_step,
-        init_state(leaves, run.optimizer, sharding.of_optimizer(run.optimizer, leaves, run.mesh)),
-        frozen,
-        batches,
-        make_schedule(cfg.schedule, cfg.learning_rate, cfg.warmup, batches.steps),
-        theta0=leaves,
-        directory=run.workdir.branch(index),
-        mesh=run.mesh,
-        inputs=fingerprint(branch_inputs(run, branch)),
-        micro_batches=cfg.micro_batches,
-        checkpoint_every=cfg.checkpoint_every,
-        log_every=cfg.log_every,
-        description=f"branch {index}",
-        stop=stop,
-    )
+    with _remembers_divergence(run, index, branch):
+        return fine_tune(
+            run.train_step,
+            init_state(leaves, run.optimizer, sharding.of_optimizer(run.optimizer, leaves, run.mesh)),
+            frozen,
+            batches,
+            make_schedule(cfg.schedule, cfg.learning_rate, cfg.warmup, batches.steps),
+            theta0=leaves,
+            directory=run.workdir.branch(index),
+            mesh=run.mesh,
+            inputs=fingerprint(branch_inputs(run, branch)),
+            micro_batches=cfg.micro_batches,
+            checkpoint_every=cfg.checkpoint_every,
+            log_every=cfg.log_every,
+            description=f"branch {index}",
+            stop=stop,
+        )
+
+
+@contextlib.contextmanager
+def _remembers_divergence(run: Run, index: int, branch: Branch) -> Iterator[None]:
+    """Records that a branch has diverged, so that it is not trained to the same step again and again."""
+    try:
+        yield
+    except DivergedError as error:
+        record = {"inputs": plain(branch_inputs(run, branch)), "message": str(error)}
+        run.on_first_process(lambda: write_json(run.workdir.branch_diverged(index), record))
+        raise
+
+
+def _refuse_diverged(run: Run, index: int, branch: Branch) -> None:
+    """Refuses a branch that has diverged from the same inputs; with overwrite it is tried again, from its last checkpoint."""
+    path = run.workdir.branch_diverged(index)
+    if not path.exists():
+        return
+    record = read_json(path)
+    if record["inputs"] == plain(branch_inputs(run, branch)) and not run.overwrite:
+        raise DivergedError(f"{record['message']} (it has diverged before, and would again; {path} remembers it)")
+    run.on_first_process(path.unlink)
 
 
 def _batches(run: Run, branch: Branch) -> TrainingBatches:

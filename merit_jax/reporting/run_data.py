@@ -10,6 +10,7 @@ from merit_jax.conflict import repeated
 from merit_jax.reporting.figures import Number
 from merit_jax.training.metrics_log import read_metrics
 from merit_jax.workdir.artifacts import read_arrays, read_json
+from merit_jax.workdir.consistency import check_records
 from merit_jax.workdir.paths import DIAGNOSTICS, Workdir
 from merit_jax.workdir.scores import current_frontier, read_evaluation
 from merit_jax.workdir.version import refuse_older
@@ -140,11 +141,12 @@ def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:
         folder: The same as the user wrote it; commands are shown with it.
 
     Raises:
-        ValueError: There is nothing of a run, an earlier version wrote it, or a file is damaged.
+        ValueError: There is nothing of a run, an earlier version wrote it, a file is damaged, or one is of another run.
     """
     if not any(path.exists() for path in (workdir.mixture, workdir.partition, workdir.conflict, workdir.config)):
         raise ValueError(f"{workdir.root} holds no run: expected mixture.json, conflict.npz or partition.json in it")
     refuse_older(workdir)
+    check_records(workdir)
     mixture = _json(workdir.mixture) or {}
     diagnostics = _diagnostics(workdir)
     evaluation = read_evaluation(workdir) if workdir.evaluation.exists() else {}

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -19,6 +19,7 @@ from merit_jax.core.errors import UnfinishedError
 from merit_jax.core.progress import bar
 from merit_jax.core.sharding import place_batch
 from merit_jax.core.types import Batch, Leaves, TrainState
+from merit_jax.training.divergence import DivergedError
 from merit_jax.training.metrics_log import MetricsLog
 from merit_jax.training.preemption import StopSignal, never_stop
 from merit_jax.training.step import TrainStep
@@ -84,8 +85,7 @@ def fine_tune(
 ) -> Finished:
     """Trains a branch to the end of its data, from its newest checkpoint if it has one.
 
-    The order in every iteration is: save the state, then advance the data, then step. A run that is killed at any moment
-    and started again therefore ends with the same bits as one that was not.
+    Each iteration saves the state, then advances the data, then steps: a run that was killed ends with the same bits.
 
     Args:
         step: The compiled step.
@@ -106,12 +106,13 @@ def fine_tune(
     Raises:
         ValueError: The directory holds a branch made from other inputs.
         UnfinishedError: It was preempted, and its state is saved.
+        DivergedError: A loss, gradient or parameter is NaN or infinite; the last checkpoint before is kept.
     """
     checkpoints, iterator = Checkpoints(epath.Path(directory) / "checkpoints"), loader.iterator()
     state, at = _resume(checkpoints, state, iterator, loader.steps, inputs)
     log = MetricsLog(epath.Path(directory) / "metrics.jsonl", at.step, log_every, theta0)
     began, start, tokens = time.monotonic(), at.step, at.tokens
-    with closing(checkpoints), bar(loader.steps, description, "step", initial=start) as progress:
+    with _closing(checkpoints, description), bar(loader.steps, description, "step", initial=start) as progress:
         for index, stopping in ((index, stop(index)) for index in range(start, loader.steps)):
             if index > start and (stopping or index % checkpoint_every == 0):
                 _save(checkpoints, log, state, Progress(index, tokens, _get_state(iterator), inputs))
@@ -125,6 +126,18 @@ def fine_tune(
         if start < loader.steps:
             at = _save_final(checkpoints, state, Progress(loader.steps, tokens, _get_state(iterator), inputs))
     return Finished(loader.steps, tokens, int(sum(loader.read)), at.fingerprint, time.monotonic() - began)
+
+
+@contextmanager
+def _closing(checkpoints: Checkpoints, description: str) -> Iterator[None]:
+    """Closes the checkpoints; of a branch that diverges, says which it is, what is kept of it, and what to do."""
+    try:
+        with closing(checkpoints):
+            yield
+    except DivergedError as error:
+        kept = checkpoints.latest()
+        state = "nothing is saved" if kept is None else f"the checkpoint of step {kept} is kept"
+        raise DivergedError(f"{description}: {error}. Training has stopped, and {state}; {error.mend}") from None
 
 
 def _save(checkpoints: Checkpoints, log: MetricsLog, state: TrainState, progress: Progress) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from merit_jax.core import tree
 from merit_jax.core.types import Array, Leaves
+from merit_jax.training.divergence import Loss, check_parameters, last_finite
 from merit_jax.training.step import StepMetrics
 from merit_jax.workdir.artifacts import write_text
 from merit_jax.workdir.paths import is_there
@@ -60,6 +61,7 @@ class MetricsLog:
         self._since = time.monotonic()
         self._pending: list[StepMetrics] = []
         self._entries = [entry for entry in read_metrics(path) if entry["step"] <= start]
+        self._last = Loss(self._entries[-1]["step"], self._entries[-1]["loss"]) if self._entries else None
 
     def add(self, index: int, metrics: StepMetrics, leaves: Leaves, *, last: bool) -> dict[str, int | float]:
         """Takes one step's metrics, writes a line every few steps, and returns the newest line."""
@@ -72,17 +74,23 @@ class MetricsLog:
         """Writes a line of the steps since the last one, up to `step`, with the distance from theta0.
 
         Lines that end where a checkpoint does hold each step once, also in a run that was stopped and started again.
+
+        Raises:
+            DivergedError: A loss, gradient or parameter of these steps is NaN or infinite.
         """
         if not self._pending:
             return
         host = jax.device_get(self._pending)
+        self._last = last_finite(host, step - len(host) + 1, self._last)
+        displacement = float(_distance(leaves, self._theta0))
+        check_parameters(displacement, step, leaves, self._theta0, self._last)
         now = time.monotonic()
         tokens, divisor = (float(sum(getattr(m, name) for m in host)) for name in ("tokens", "divisor"))
         self.latest = {
             "step": step,
             "loss": round(float(sum(m.nll for m in host)) / max(divisor, 1), 6),
             "gradient_norm": round(float(host[-1].gradient_norm), 6),
-            "displacement": round(float(_distance(leaves, self._theta0)), 6),
+            "displacement": round(displacement, 6),
             "tokens": int(tokens),
             "tokens_per_second": round(tokens / max(now - self._since, 1e-9), 2),
         }

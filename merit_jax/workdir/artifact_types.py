@@ -123,9 +123,10 @@ class RecordedFolder(JsonArtifact):
         Raises:
             ValueError: The record is missing, or a file has changed.
         """
-        record = read_json(self.path)
-        if "files" in record:
-            verify_checksums(self.folder, record["files"])
+        record, mend = read_json(self.path), f"delete {self.path} and run again"
+        if "files" not in record:
+            raise ValueError(f"{self.path} has no checksums of {self.folder}; {mend}")
+        verify_checksums(self.folder, record["files"], mend)
 
 
 class ReplaceableFolder(JsonArtifact):

@@ -16,6 +16,7 @@ from etils import epath
 from merit_jax.core.errors import raise_if_of_machine
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.fences import pass_fence
+from merit_jax.workdir.left_open import settled
 from merit_jax.workdir.leftovers import lock, temporary_name
 from merit_jax.workdir.paths import is_remote, is_there
 
@@ -38,7 +39,7 @@ def is_current(path: epath.Path, inputs: Mapping[str, Any], *, overwrite: bool) 
 
     Args:
         path: A `.json` or `.npz` artifact that records its inputs.
-        inputs: What it would be made from now.
+        inputs: What it would be made from now; where a value is left open (`left_open`), the recorded one is as good.
         overwrite: Treat an artifact made from other inputs as absent.
 
     Raises:
@@ -46,15 +47,41 @@ def is_current(path: epath.Path, inputs: Mapping[str, Any], *, overwrite: bool) 
     """
     if not is_there(path):
         return False
-    recorded = read_inputs(path)
-    if recorded == plain(inputs):
+    changes = changed_inputs(path, inputs)
+    if not changes:
         return True
     if overwrite:
         return False
-    changes = "; ".join(differences(recorded, plain(inputs)))
     raise ValueError(
         f"{path} was made from other inputs: {changes}. Use another --workdir, or --overwrite to make it again from these"
     )
+
+
+def check_inputs(path: epath.Path, inputs: Mapping[str, Any], made_by: str) -> Mapping[str, Any]:
+    """Checks that an artifact that is to be read was made from exactly these inputs, and returns those that it records.
+
+    Args:
+        path: A `.json` or `.npz` artifact that records its inputs.
+        inputs: As for `is_current`.
+        made_by: The command that makes it.
+
+    Raises:
+        ValueError: It is missing, damaged, or was made from other inputs; the difference is named.
+    """
+    if not path.exists():
+        raise ValueError(f"{path} is missing; run {made_by} first")
+    if changes := changed_inputs(path, inputs):
+        raise ValueError(
+            f"{path} was made from other inputs: {changes}. Give the config that it was made with, or make it again: {made_by} "
+            "--overwrite"
+        )
+    return read_inputs(path)
+
+
+def changed_inputs(path: epath.Path, inputs: Mapping[str, Any]) -> str:
+    """Returns the differences between the inputs that an artifact records and a run's, as text; "" if there are none."""
+    recorded = read_inputs(path)
+    return "; ".join(differences(recorded, plain(settled(inputs, recorded))))
 
 
 def plain(value: Any) -> Any:

@@ -10,8 +10,27 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from merit_jax.workdir.paths import is_remote
+
 CHUNK = 1 << 22
 """Bytes of a file that are hashed at a time."""
+
+
+Stamp = tuple[int, ...]
+"""What the file system says of a file and changes whenever it is written: size, times, and the number of its inode."""
+
+
+def stamp(path: epath.PathLike) -> Stamp:
+    """Returns the stamp of a file. The time of the last change of the inode, which nobody can set, is part of it.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    if is_remote(path):
+        found = epath.Path(path).stat()
+        return (found.length, int(found.mtime))
+    local = os.stat(path)
+    return (local.st_size, local.st_mtime_ns, local.st_ctime_ns, local.st_ino, local.st_dev)
 
 
 def fingerprint(value: Any) -> str:
@@ -39,8 +58,13 @@ def sha256_array(vector: Any) -> str:
     return digest.hexdigest()
 
 
-def verify_checksums(directory: epath.Path, recorded: Mapping[str, str]) -> None:
+def verify_checksums(directory: epath.Path, recorded: Mapping[str, str], mend: str = "") -> None:
     """Compares the files below a directory with the checksums recorded when they were written.
+
+    Args:
+        directory: The directory.
+        recorded: Checksums by path from there.
+        mend: What to do about damage; "": delete the item and make it again.
 
     Raises:
         ValueError: One is missing, new, or has other bytes.
@@ -51,7 +75,8 @@ def verify_checksums(directory: epath.Path, recorded: Mapping[str, str]) -> None
             reason = "is missing" if name not in found else "was not there" if name not in recorded else "has changed"
             item, _, rest = name.partition("/")
             place, file = (directory / item, rest) if rest else (directory, item)
-            raise ValueError(f"{place} is damaged (since it was written, {file} {reason}); delete it and make it again")
+            mend = mend or "delete it and make it again"
+            raise ValueError(f"{place} is damaged (since it was written, {file} {reason}); {mend}")
 
 
 def _files(directory: epath.Path, prefix: str) -> Iterator[tuple[str, epath.Path]]:

@@ -100,6 +100,10 @@ class Workdir:
         """Returns the record of the last start of branch `index`: host, process, devices, number of starts and of steps."""
         return self.branch(index) / "host.json"
 
+    def branch_diverged(self, index: int) -> epath.Path:
+        """Returns the record of a branch that has diverged: its inputs, and what was said."""
+        return self.branch(index) / "diverged.json"
+
     def branch_lease(self, index: int) -> epath.Path:
         """Returns the lease of branch `index`; outside its directory, which is copied and removed."""
         return self.root / "branches" / f"{index}.lease"

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import os
 
 import numpy as np
 import pytest
 
-from merit_jax.data import group_by
+from merit_jax.data import group_by, image_contents, mixture
+from merit_jax.data.chat_template import images_of
 from merit_jax.data.manifest import Entry, read_manifest
 from merit_jax.data.mixture import load_mixture, read_entry
 from models.pretrained.processor import load_processor
@@ -170,3 +172,83 @@ def test_embedded_images_are_unpacked_once_beside_the_cache(data, cauldron, toke
     assert fresh.held_out == again.held_out
     part = fresh.held_out[0].messages[0]["content"][0]
     assert part["path"].startswith(f"{cache}/images/")
+
+
+def digest(data, tokenizer, cache):
+    return load(data, tokenizer, include=["colours"], cache_dir=cache)[0].report.digest
+
+
+def repaint(path, old):
+    """Writes another picture of the same size in bytes over one, with its time."""
+    stat = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (stat.st_size, old)
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_another_image_under_the_same_name_is_another_dataset(data, tokenizer, tmp_path, monkeypatch, settled):
+    monkeypatch.setattr(image_contents, "SETTLED_NS", -(10**12) if settled else 10**12)
+    image = data / "images/3.png"
+    before = digest(data, tokenizer, tmp_path / "cache")
+    assert digest(data, tokenizer, tmp_path / "cache") == before
+    repaint(image, image.stat().st_mtime_ns)
+    assert digest(data, tokenizer, tmp_path / "cache") != before
+
+
+def test_an_unchanged_image_is_not_read_again(data, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_contents, "SETTLED_NS", -(10**12))
+    before = digest(data, tokenizer, tmp_path / "cache")
+    monkeypatch.setattr(image_contents, "file_checksum", lambda path: pytest.fail(f"read {path}"))
+    assert digest(data, tokenizer, tmp_path / "cache") == before
+
+
+def test_held_out_images_are_told_apart_from_those_that_are_trained_on(data, tokenizer, tmp_path):
+    write(data, c={"file_name": "all.json", "image_root": "images", "held_out": 1, "formatting": "llava"})
+    one, other = (load(data, tokenizer, cache_dir=tmp_path / "cache", max_held_out=n)[0].report for n in (0, 1))
+    assert one == other
+    assert (one.held_out_images == "") == (not any(images_of(r.messages) for r in load(data, tokenizer)[0].held_out))
+
+
+def test_a_missing_image_of_a_cached_dataset_is_named(data, tokenizer, tmp_path):
+    digest(data, tokenizer, tmp_path / "cache")
+    (data / "images/3.png").unlink()
+    with pytest.raises(ValueError, match=r"image .*images/3\.png is missing; put it back"):
+        digest(data, tokenizer, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"no picture")])
+@pytest.mark.parametrize("tokens", [True, False])
+def test_a_damaged_unpacked_image_is_unpacked_again(data, cauldron, tokenizer, tmp_path, damage, tokens):
+    (fresh,) = load(data, tokenizer, cache_dir=tmp_path / "cache")
+    if not tokens:
+        for path in (tmp_path / "cache").glob("*/offsets.npy"):
+            path.unlink()
+    damage(tmp_path / "cache/images" / hashlib.sha256(cauldron[1]).hexdigest())
+    (again,) = load(data, tokenizer, cache_dir=tmp_path / "cache")
+    assert again.report == fresh.report
+    files = {path.name: path.read_bytes() for path in (tmp_path / "cache/images").iterdir()}
+    assert files == {hashlib.sha256(content).hexdigest(): content for content in cauldron}
+
+
+def test_a_moved_cache_keeps_its_images(data, cauldron, tokenizer, tmp_path, monkeypatch):
+    (fresh,) = load(data, tokenizer, cache_dir=tmp_path / "cache")
+    (tmp_path / "cache").rename(tmp_path / "moved")
+    monkeypatch.setattr(mixture, "save_table", lambda *_: pytest.fail("tokenised again"))
+    (moved,) = load(data, tokenizer, cache_dir=tmp_path / "moved")
+    assert (names(moved), moved.report) == (names(fresh), fresh.report)
+    folder = str((tmp_path / "moved/images").resolve())
+    assert all(image["path"].startswith(folder) for example in moved.train for image in example.images)
+
+
+def test_a_file_that_is_written_while_it_is_read_is_refused(data, tokenizer, tmp_path, monkeypatch):
+    def written(*args, read=mixture._read_records, **options):
+        found = read(*args, **options)
+        (data / "all.json").write_text((data / "all.json").read_text() + " ")
+        return found
+
+    monkeypatch.setattr(mixture, "_read_records", written)
+    with pytest.raises(ValueError, match=r"dataset 'colours': .*all\.json was written while it was read; start again"):
+        digest(data, tokenizer, tmp_path / "cache")

@@ -9,6 +9,7 @@ interrupted run, or one that has run out of room, is started again without the f
 
 import argparse
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,6 +180,25 @@ class Campaign:
         detail = f"{file.relative_to(workdir)}: {act(file, self.rng)}"
         return self.judge(f"damaged {kind}", detail, workdir, self.lab.run(workdir), again=False)
 
+    def damaged_before_export(self) -> Outcome:
+        """One flipped bit anywhere in a finished workdir, of which the merged model or a branch is then exported."""
+        branch = self.rng.choice((None, 0, 1))
+        expected = self.lab.root / f"export-{branch}"
+        if not expected.exists():
+            _done(self.lab.export(self.whole, expected, branch))
+        workdir, out = self.lab.copy(self.whole, "struck"), self.lab.root / "exported"
+        shutil.rmtree(out, ignore_errors=True)
+        files = sorted(path for path in workdir.rglob("*") if path.is_file() and path.stat().st_size)
+        file = self.rng.choice(files)
+        detail = f"{file.relative_to(workdir)}: {flip(file, self.rng)}, then the export of {branch}"
+        struck = self.lab.export(workdir, out, branch)
+        if struck.code:
+            end = CLEAR if struck.clear else CRASH
+        else:
+            name = "model.safetensors"
+            end = EQUAL if (out / name).read_bytes() == (expected / name).read_bytes() else SILENT
+        return Outcome("one bit, then an export", detail, _manner(struck), end, _error(struck))
+
     def damaged_in_training(self) -> Outcome:
         """One damaged file of the checkpoint that a killed branch is to carry on from."""
         workdir = self.lab.folder("struck")
@@ -268,6 +288,7 @@ def strikes(campaign: Campaign, kills: int, damages: int) -> Iterator[Callable[[
         campaign.foreign_branch,
         campaign.mixed_branches,
         campaign.damaged_in_training,
+        campaign.damaged_before_export,
     )
     for number in range(kills // 2):
         yield others[number % len(others)]

@@ -82,6 +82,17 @@ class Lab:
         text, _ = command.communicate(kill_after or LONGEST)
         return Ended(command.returncode, text, time.monotonic() - began)
 
+    def export(self, workdir: Path, out: Path, branch: int | None = None) -> Ended:
+        """Exports the merged model of a workdir, or a branch."""
+        began = time.monotonic()
+        argv = ["export", f"--config={self.root}/config.py", f"--workdir={workdir}", f"--out={out}"]
+        argv += [] if branch is None else [f"--branch={branch}"]
+        command = Command(
+            module("export"), [*argv, f"--compilation_cache={self.root}/compiled"], REPOSITORY, environment()
+        )
+        text, _ = command.communicate(LONGEST)
+        return Ended(command.returncode, text, time.monotonic() - began)
+
     def run_twice(self, workdir: Path, delay: float) -> list[Ended]:
         """Runs all stages in two processes at a time, the second one so many seconds later."""
         with ThreadPoolExecutor(2) as pool:

@@ -55,6 +55,13 @@ def test_a_branch_of_another_theta0_is_one_sentence(campaign):
     assert outcome.end == CLEAR, outcome
 
 
+@pytest.mark.slow
+def test_a_flipped_bit_is_never_exported_in_silence(campaign):
+    for _ in range(3):
+        outcome = campaign.damaged_before_export()
+        assert outcome.end in (EQUAL, CLEAR), outcome
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("act", [flip, truncate])

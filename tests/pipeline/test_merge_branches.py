@@ -11,8 +11,8 @@ import yaml
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.data.loader import training_batches
-from merit_jax.pipeline.merge_inputs import read_merge
 from merit_jax.pipeline.merge_options import merge_options
+from merit_jax.pipeline.merge_record import read_merge
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run_diagnostics import run_diagnostics
 from merit_jax.pipeline.stages import run_stages
@@ -171,7 +171,7 @@ def test_a_record_that_does_not_say_which_weights_were_used_is_refused(finished,
     del record["weighted_mean"]
     write_json(run.workdir.merge_record, record)
     with pytest.raises(ValueError, match=r"which weights were used: .* launch\.run --stages=merge --overwrite"):
-        read_merge(run.workdir)
+        read_merge(run)
 
 
 def test_another_runs_branches_are_merged_again_and_nothing_is_trained(finished, tmp_path):

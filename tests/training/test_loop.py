@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from etils import epath
 
+from merit_jax.checkpoints import branch_checkpoint
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.core import sharding, tree
 from merit_jax.core.errors import UnfinishedError
+from merit_jax.training.divergence import DivergedError
 from merit_jax.training.loop import fine_tune, in_micro_batches
 from merit_jax.training.optimizer import make_optimizer, make_schedule
 from merit_jax.training.step import init_state, make_step
@@ -38,7 +40,7 @@ class KilledError(Exception):
     pass
 
 
-def train(directory, die_at=None, inputs="a", every=2, log_every=2, stop_at=None, name="adamw"):
+def train(directory, die_at=None, inputs="a", every=2, log_every=2, stop_at=None, name="adamw", after=None):
     optimizer = make_optimizer(name)
     mesh = sharding.make_mesh()
     leaves, frozen = tree.split(toy.params(), ["kernel"])
@@ -49,7 +51,8 @@ def train(directory, die_at=None, inputs="a", every=2, log_every=2, stop_at=None
     def fragile(state, frozen, batch, rate):
         if die_at is not None and int(state.step) == die_at:
             raise KilledError
-        return step(state, frozen, batch, rate)
+        result = step(state, frozen, batch, rate)
+        return after(*result) if after else result
 
     state = init_state(leaves, optimizer, sharding.of_optimizer(optimizer, leaves, mesh))
     options = {
@@ -170,13 +173,64 @@ def test_a_damaged_checkpoint_is_not_resumed(tmp_path):
         train(tmp_path)
 
 
-def test_a_run_killed_between_a_checkpoint_and_its_checksums_carries_on(tmp_path, undisturbed):
-    with pytest.raises(KilledError):
-        train(tmp_path, die_at=5)
-    (tmp_path / "checksums.json").unlink()
+def killed_before_the_checksums(directory, monkeypatch, number):
+    """Trains until right before the checksums of a checkpoint, the first, second, ..., would be written."""
+    left = iter(range(number))
+
+    def record(folder, step, *content):
+        if step is not None and next(left) == number - 1:
+            raise KilledError
+        return write_sums(folder, step, *content)
+
+    write_sums = branch_checkpoint._write_sums
+    with monkeypatch.context() as patch:
+        patch.setattr(branch_checkpoint, "_write_sums", record)
+        with pytest.raises(KilledError):
+            train(directory)
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_a_checkpoint_that_was_not_recorded_is_removed_and_trained_again(tmp_path, undisturbed, monkeypatch, number):
+    killed_before_the_checksums(tmp_path, monkeypatch, number)
+    assert (tmp_path / "checkpoints" / str(min(2 * number, STEPS))).exists()
     assert train(tmp_path)[:2] == (STEPS, TOKENS)
     assert result(tmp_path).tobytes() == result(undisturbed).tobytes()
     assert read_json(epath.Path(tmp_path / "checksums.json"))["step"] == STEPS
+
+
+def test_a_checkpoint_without_checksums_is_never_resumed(tmp_path):
+    with pytest.raises(KilledError):
+        train(tmp_path, die_at=5)
+    (tmp_path / "checksums.json").unlink()
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"without its checksums nothing is read .*; delete .* and train the branch"
+        ):
+            train(tmp_path)
+
+
+def poisoned(quantity, at):
+    """A step that comes to NaN in the loss or in a parameter, before step number `at` ends."""
+
+    def poison(state, metrics):
+        if int(state.step) != at:
+            return state, metrics
+        if quantity == "loss":
+            return state, metrics._replace(nll=jax.numpy.float32("nan"))
+        return state._replace(leaves={k: v.at[0].set(np.inf) for k, v in state.leaves.items()}), metrics
+
+    return poison
+
+
+@pytest.mark.parametrize("quantity", ["loss", "parameter"])
+@pytest.mark.parametrize(("at", "kept"), [(1, "nothing is saved"), (4, "step 2 is kept"), (7, "step 6 is kept")])
+def test_training_stops_where_it_diverges_and_keeps_the_last_good_checkpoint(tmp_path, quantity, at, kept):
+    finite = at - (quantity == "loss")
+    last = rf" \(the last finite loss is [-\d.]+, at step {finite}\)" if finite else ""
+    said = rf"train: the {quantity} .*step {at}{last}.*{kept}; lower train\.learning_rate"
+    with pytest.raises(DivergedError, match=said):
+        train(tmp_path, after=poisoned(quantity, at), log_every=1)
+    assert train(tmp_path)[:2] == (STEPS, TOKENS)
 
 
 def test_a_damaged_line_of_the_log_is_named(tmp_path):

@@ -4,15 +4,14 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from merit_jax.checkpoints.branch_checkpoint import params_directory
-from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.core import sharding, tree
 from merit_jax.core.types import LeafReader, Leaves, Params
 from merit_jax.pipeline.diagnostics.task import NotPossible
-from merit_jax.pipeline.merge_branches import source_of_branches
-from merit_jax.pipeline.merge_inputs import finished_branches, read_merge
+from merit_jax.pipeline.merge_inputs import finished_branches, merged_leaves
+from merit_jax.pipeline.merge_record import read_merge, source_of_branches
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
+from merit_jax.pipeline.train_branches import branch_leaves
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import MERGED, THETA0, Workdir, absolute
@@ -74,7 +73,7 @@ def trained(run: Run, *, branches: int = 1) -> Trained:
     made_from = [fingerprint(done["inputs"]) for done in finished_branches(source) if done is not None]
     if not run.workdir.merge_record.exists():
         raise NotPossible("the branches are not merged: run launch.run --stages=merge")
-    record = read_merge(run.workdir)
+    record = read_merge(run)
     if record["inputs"]["branches"] != made_from:
         raise ValueError(
             f"{run.workdir.merge_record} is a merge of other branches; run launch.run --stages=merge again"
@@ -83,11 +82,11 @@ def trained(run: Run, *, branches: int = 1) -> Trained:
     homes = {f"branch {k}": source.workdir.branch(k) for k in range(count)}
     inputs = {"branches": made_from, "merged": fingerprint(record["inputs"])}
     return Trained(
-        {name: OrbaxLeaves(params_directory(home / "checkpoints")) for name, home in homes.items()},
+        {name: branch_leaves(source, k) for k, name in enumerate(homes)},
         record["method"],
         record["weights"] if record["weighted_mean"] else None,
-        OrbaxLeaves(run.workdir.merged_params),
-        OrbaxLeaves(joint.merged_params) if joint else None,
+        merged_leaves(run.workdir),
+        merged_leaves(joint) if joint else None,
         {**homes, **({JOINT: joint.branch(0)} if joint else {})},
         {**inputs, "joint": fingerprint(read_json(joint.merge_record)["inputs"]) if joint else None},
     )

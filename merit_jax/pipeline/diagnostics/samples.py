@@ -46,6 +46,7 @@ class Sample:
             "datasets": digests,
             "examples": self._limit,
             "trainable": list(run.config.train.trainable),
+            "dtype": run.compute_dtype,
         }
 
     def batches(self, tick: Tick) -> "Placed":

@@ -1,0 +1,64 @@
+"""`merge.json` as others read it: the record of a run's own merge, compared with what the run would merge now."""
+
+from typing import Any
+
+from merit_jax.core.registry import lookup
+from merit_jax.merging import MERGERS
+from merit_jax.pipeline.merge_inputs import TOKENS
+from merit_jax.pipeline.merge_options import merge_options
+from merit_jax.pipeline.partition_mixture import load_partition
+from merit_jax.pipeline.run import Run
+from merit_jax.pipeline.train_branches import finished_branch
+from merit_jax.workdir.artifacts import check_inputs, read_json
+from merit_jax.workdir.checksums import fingerprint
+from merit_jax.workdir.paths import Workdir
+
+
+def source_of_branches(run: Run) -> Run:
+    """Returns the run whose branches are merged: this one, unless `merge.branches` names another's workdir."""
+    other = run.config.merge.branches
+    return run.derive(run.config, Workdir.at(other)) if other else run
+
+
+def merge_settings(run: Run) -> dict[str, Any]:
+    """Returns everything that decides a merge except its branches, as JSON values."""
+    merger = lookup(MERGERS, run.config.merge.method, "merge.method")
+    lookup(TOKENS, run.config.merge.tokens, "merge.tokens")
+    return {
+        "theta0": run.theta0_fingerprint,
+        "method": run.config.merge.method,
+        "options": merge_options(run),
+        "tokens": run.config.merge.tokens,
+        **({"fisher": {"examples": run.config.gradients.examples}} if merger.fisher else {}),
+    }
+
+
+def read_merge(run: Run) -> dict[str, Any]:
+    """Reads the record of the run's merge.
+
+    A branch that is not in the merge may be finished by now, and one that is may have been removed; every branch that is there
+    is the one that was merged.
+
+    Raises:
+        ValueError: It is missing, is a merge of other branches or by another operator than the run's, or an earlier version wrote
+            it, which did not record the weights that were used.
+    """
+    path, source = run.workdir.merge_record, source_of_branches(run)
+    count = len(load_partition(source).branches)
+    known = read_json(path)["inputs"]["branches"] if path.exists() else []
+    now = [_merged_now(source, k, known[k] if k < len(known) else None) for k in range(count)]
+    check_inputs(path, {**merge_settings(run), "branches": now}, "launch.run --stages=merge")
+    record = read_json(path)
+    if "weighted_mean" not in record:
+        raise ValueError(
+            f"{path} does not say which weights were used: an earlier version wrote it; run "
+            "launch.run --stages=merge --overwrite"
+        )
+    return record
+
+
+def _merged_now(source: Run, index: int, known: str | None) -> str | None:
+    """Returns what a merge records of a branch; of one that it lacks, or that is no longer there, what it has recorded."""
+    if known is None or not source.workdir.branch_done(index).exists():
+        return known
+    return fingerprint(finished_branch(source, index)["inputs"])
