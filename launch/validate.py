@@ -16,9 +16,10 @@ from launch.console import app
 from launch.wiring import open_run
 from merit_jax.core.progress import bar
 from merit_jax.core.types import Dataset, Image, ImageReader, Record
-from merit_jax.data.chat_template import encode, images_of
+from merit_jax.data.chat_template import encode
 from merit_jax.data.duplicates import content_digest, files_mark, first_with_a_mark
 from merit_jax.data.manifest import read_manifest
+from merit_jax.data.message_texts import images_of
 from merit_jax.data.mixture import Limits, read_dataset
 from models.pretrained.processor import load_processor
 

@@ -10,7 +10,8 @@ from etils import epath
 
 from merit_jax.core.seeds import fold
 from merit_jax.core.types import Dataset, Example, ReadReport, Record
-from merit_jax.data.chat_template import encode, images_of, tokenizer_digest
+from merit_jax.data.chat_template import encode, tokenizer_digest
+from merit_jax.data.message_texts import images_of
 from merit_jax.data.formats import ColumnMap, detect, to_record
 from merit_jax.data.group_by import forget, group_digest, read_groups
 from merit_jax.data.images import unpack

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Int32
 
 from merit_jax.core.types import Example, Image, Record
-from merit_jax.data.chat_template import encode_prompt, encode_response, images_of
+from merit_jax.data.chat_template import encode_prompt, encode_response
+from merit_jax.data.message_texts import images_of
 
 
 class Question(NamedTuple):

@@ -40,7 +40,7 @@ def _manifest(folder: Path, name: str) -> None:
 
 def _records(folder: Path, name: str) -> None:
     """Reads the rows, and opens the images that they name."""
-    from merit_jax.data.chat_template import images_of
+    from merit_jax.data.message_texts import images_of
     from merit_jax.data.mixture import read_records
     from models.processing.image_loading import image_size, open_image
 
