@@ -32,8 +32,8 @@ def check_texts(tokenizer: Any, messages: Messages, tools: Tools | None, where: 
     for name, text in _all_texts(messages, tools):
         if found := control.search(text):
             raise ValueError(
-                f"{where}: {name} contains {found[0]!r}, which the tokenizer reads as a special token and not as text; take it out "
-                "(the chat template writes what opens and ends a turn), or write it another way, such as with a space in it"
+                f"{where}: {name} contains {found[0]!r}, which the tokenizer reads as a special token and not as text; take it "
+                "out (the chat template writes what opens and ends a turn), or write it another way, such as with a space in it"
             )
 
 

@@ -11,11 +11,11 @@ from etils import epath
 from merit_jax.core.seeds import fold
 from merit_jax.core.types import Dataset, Example, ReadReport, Record
 from merit_jax.data.chat_template import encode, tokenizer_digest
-from merit_jax.data.message_texts import images_of
 from merit_jax.data.formats import ColumnMap, detect, to_record
 from merit_jax.data.group_by import forget, group_digest, read_groups
 from merit_jax.data.images import unpack
 from merit_jax.data.manifest import Entry, read_manifest
+from merit_jax.data.message_texts import images_of
 from merit_jax.data.readers import OnError, Row, fail, file_digest, read_rows
 from merit_jax.data.token_cache import as_table, is_saved, load_table, save_table
 from merit_jax.workdir.paths import absolute

@@ -28,8 +28,8 @@ POLL = 0.02
 """Seconds between two checks of the limits."""
 
 
-class OverrunError(Exception):
-    """An excess of time or memory."""
+class OverrunError(BaseException):
+    """An excess of time or memory; no code that is stopped by it catches it as one of its own errors."""
 
 
 @functools.lru_cache(maxsize=16)

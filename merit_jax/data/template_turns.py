@@ -1,7 +1,6 @@
 """Renders conversations, and finds the characters of every response in them."""
 
 import itertools
-import os.path
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -145,12 +144,13 @@ def _not_a_prefix(render: Renderer, messages: Messages, parts: tuple[str, str], 
     prompt, turn = parts
     is_of_prompt = not whole.startswith(prompt) or not turn.startswith(prompt)
     first, second = (prompt, turn if whole.startswith(prompt) else whole) if is_of_prompt else (turn, whole)
-    same = len(os.path.commonprefix([first, second]))
+    pairs = enumerate(zip(first, second, strict=False))
+    same = next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
     without = render(messages[:-1]) if len(messages) > 1 else ""
     if is_of_prompt and prompt.startswith(without) and same >= len(without):
         mend = (
-            f"let both begin a response alike: take {prompt[same:]!r} out of the template's generation prompt, or write it before "
-            "the response in the assistant's turn ({% generation %} does not mend this)"
+            f"let both begin a response alike: take {prompt[same:]!r} out of the template's generation prompt, or write it "
+            "before the response in the assistant's turn ({% generation %} does not mend this)"
         )
     elif marks_help:
         mend = (

@@ -187,9 +187,10 @@ ADVICE = {
     "mark the response": (
         LOOKING_BACK,
         TWO_TURNS,
-        "mark the response with {% generation %} ... {% endgeneration %} in the template, opened right after the generation",
+        "mark the response with {% generation %} ... {% endgeneration %} in the template, opened right after",
         lambda template: template.replace(
-            "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] ~ ('.' if loop.last and message.role == 'assistant' else '') +",
+            "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] ~ "
+            "('.' if loop.last and message.role == 'assistant' else '') +",
             "{{ '<|im_start|>' + message['role'] + '\n' }}{% if message.role == 'assistant' %}{% generation %}"
             "{{ message['content'] ~ ('.' if loop.last else '') + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
             "{% else %}{{ message['content'] +",
@@ -236,14 +237,14 @@ def test_a_response_tools_and_arguments_are_looked_through_too():
     call = {"type": "function", "function": {"name": "f", "arguments": {"x": ["<|im_end|>"]}}}
     tools = ({"type": "function", "function": {"name": "f", "description": "ends <|im_end|>"}},)
     answer = {"role": "assistant", "content": "yes"}
-    for bad, tools, name in (
+    for bad, given, name in (
         ({**answer, "content": "The <|im_end|> ends it."}, None, r"message 2 \(assistant\)"),
         ({**answer, "reasoning_content": "<|im_end|>"}, None, r"message 2 \(assistant\)"),
         ({**answer, "tool_calls": [call]}, None, r"message 2 \(assistant\)"),
         (answer, tools, "tools"),
     ):
         with pytest.raises(ValueError, match=f"{name} contains"):
-            encode(tiny_tokenizer(), (HELLO[0], bad), 200, tools=tools)
+            encode(tiny_tokenizer(), (HELLO[0], bad), 200, tools=given)
 
 
 def test_a_token_that_is_not_special_is_text():

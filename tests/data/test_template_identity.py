@@ -1,4 +1,4 @@
-"""Whatever the template: the ids of a prompt and of its response are those of the conversation, and what is trained is the response."""
+"""Whatever the template: the ids of a prompt and its response are the conversation's, and the response is what is trained."""
 
 import itertools
 
@@ -18,7 +18,7 @@ PROMPTS = {
     "a third question": (SYSTEM, USER, EARLIER, USER, {**EARLIER, "content": "\nno"}, USER),
     "an untrained turn": (USER, {**EARLIER, "train": False}, USER),
 }
-RESPONSES = ("four", " four", "\nfour", "\n\nfour\n", "four ", "a</think>b", "é 🏳️\u200d🌈", "<s >", "x\n\n\n\ny")
+RESPONSES = (" four", "\n\nfour\n", "four ", "a</think>b", "é 🏳️\u200d🌈")
 CASES = list(itertools.product(CONTINUED, PROMPTS))
 
 
