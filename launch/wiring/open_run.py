@@ -1,6 +1,6 @@
 """Opens the run of a config: connects `models/` to `merit_jax/`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,16 @@ class Theta0Checkpoint:
         """Returns a reader of single leaves."""
         return self._opened
 
-    def export(self, read: Callable[[str], np.ndarray], directory: epath.PathLike, extra: Mapping[str, str]) -> None:
-        """Writes parameters of this model as a folder, with its tokenizer and some text files."""
+    def export(
+        self,
+        read: Callable[[str], np.ndarray],
+        directory: epath.PathLike,
+        extra: Mapping[str, str],
+        stop: Sequence[int] = (),
+    ) -> None:
+        """Writes parameters of this model as a folder, with its tokenizer and some text files; responses end at `stop` too."""
         with local_folder(directory, last="merit.json") as folder:
-            export_hf(folder, read, self._opened, extra=extra)
+            export_hf(folder, read, self._opened, extra=extra, stop=stop)
 
 
 def open_model(path: str, *, dtype: str = "auto", **switches: Any) -> Theta0Checkpoint:

@@ -43,8 +43,13 @@ class Theta0(Protocol):
     def leaves(self) -> LeafReader:
         """Returns a reader of single leaves."""
 
-    def export(self, read: Callable[[str], Any], directory: epath.Path, extra: Mapping[str, str]) -> None:
-        """Writes other parameters in the format of this checkpoint, with its tokenizer and further text files."""
+    def export(
+        self, read: Callable[[str], Any], directory: epath.Path, extra: Mapping[str, str], stop: Sequence[int] = ()
+    ) -> None:
+        """Writes other parameters in the format of this checkpoint, with its tokenizer and further text files.
+
+        Responses of the exported model end at the tokens `stop` too.
+        """
 
 
 class Shared:

@@ -10,6 +10,7 @@ from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Split
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from models.io.gguf import GGUFFile
+from models.io.hf_folder import read_json
 
 _LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _QWEN2 = (
@@ -34,11 +35,27 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     if not path.is_dir():
         raise ValueError(f"{path}: expected a folder with a tokenizer or a .gguf file")
     try:
-        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except BaseException as error:  # tokenizers and transformers fail on damaged files in any way
         if not _of_file(error):
             raise
         raise ValueError(f"{path}: the folder has no tokenizer that can be read: {error}") from None
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = _processor_template(path)
+    return tokenizer
+
+
+def _processor_template(path: Path) -> str | dict[str, str] | None:
+    """Returns the chat template that a folder has in a file of its processor alone, as LLaVA's and Qwen2-VL's have."""
+    for name in ("chat_template.json", "processor_config.json"):
+        template = read_json(path / name).get("chat_template") if (path / name).is_file() else None
+        texts = list(template.values()) if isinstance(template, dict) else [template]
+        if template is None:
+            continue
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{path / name}: chat_template = {template!r:.60}: expected a text, or texts by name")
+        return template
+    return None
 
 
 def from_gguf(metadata: Mapping[str, Any], where: str) -> PreTrainedTokenizerBase:
