@@ -133,6 +133,7 @@ def get_config() -> ConfigDict:
     c.mixture.max_length = 2048  # tokens of an example, prompt included; longer ones are truncated and counted
     c.mixture.max_train = 0  # training examples per dataset, drawn by seed; 0: all
     c.mixture.max_held_out = 0  # held-out examples per dataset, drawn by seed; 0: all
+    c.mixture.max_flawed = 0.5  # share of a dataset's rows without an end of turn, or with a text left out; more: refused
 
     c.gradients = ConfigDict()  # one gradient per dataset at theta0
     c.gradients.examples = 200  # n: calibration examples per dataset at most (paper: 200)

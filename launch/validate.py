@@ -18,6 +18,7 @@ from merit_jax.core.progress import bar
 from merit_jax.core.types import Dataset, Image, ImageReader, Record
 from merit_jax.data.chat_template import encode
 from merit_jax.data.duplicates import content_digest, files_mark, first_with_a_mark
+from merit_jax.data.flaws import MAX_FLAWED, flaw_sentences, refuse_flawed
 from merit_jax.data.manifest import read_manifest
 from merit_jax.data.message_texts import images_of
 from merit_jax.data.mixture import Limits, read_dataset
@@ -25,7 +26,7 @@ from models.pretrained.processor import load_processor
 
 FLAGS = flags.FLAGS
 
-COLUMNS = ("rows", "held out", "images", "supervised", "tokens", "truncated")
+COLUMNS = ("rows", "held out", "images", "supervised", "tokens", "truncated", "no end", "left out")
 
 
 class Counts(NamedTuple):
@@ -39,6 +40,9 @@ class Counts(NamedTuple):
         supervised: Supervised training tokens.
         tokens: Training tokens.
         truncated: Training rows truncated at the maximum length.
+        unended: Training rows with a response that ends in no special token.
+        unseen: Training rows with a text that the chat template leaves out.
+        flaws: (share of the rows, sentence) of both.
         content: Digest of the training examples in any order, equal for duplicates.
         marks: That digest, and those of the files, and of training and held-out examples together: copies of the same data, which
             hold out or draw others of their examples, have one in common.
@@ -51,6 +55,9 @@ class Counts(NamedTuple):
     supervised: int
     tokens: int
     truncated: int
+    unended: int
+    unseen: int
+    flaws: tuple[tuple[float, str], ...]
     content: str
     marks: tuple[str, ...]
 
@@ -92,6 +99,7 @@ def validate(
     max_length: int,
     seed: int,
     reader: ImageReader | None = None,
+    max_flawed: float = MAX_FLAWED,
 ) -> tuple[list[Counts], list[ValueError]]:
     """Reads every dataset to its end, and opens every image.
 
@@ -102,6 +110,7 @@ def validate(
         max_length: Tokens per example.
         seed: Seed of held-out splits.
         reader: Reads images; None for a text model.
+        max_flawed: Share of a dataset's training rows that may have no end of turn, or a text that the template leaves out.
 
     Returns:
         The datasets, by name, without their bad records; and the errors, each bad image once.
@@ -115,6 +124,7 @@ def validate(
             try:
                 found = read_dataset(entry, tokenizer, Limits(max_length), seed=seed, on_error=errors.append, keep=keep)
                 counts.append(count(found, tokenizer, max_length))
+                refuse_flawed(found.name, found.report, max_flawed)
             except ValueError as error:
                 errors.append(error)
             progress.update()
@@ -126,10 +136,11 @@ def count(dataset: Dataset, tokenizer: Any, max_length: int) -> Counts:
     report = dataset.report
     images = sum(len(example.images) for example in dataset.train)
     sizes = (report.rows, len(dataset.held_out), images, report.tokens, report.total_tokens, report.truncated)
+    flaws = (report.unended, report.unseen, tuple(flaw_sentences(dataset.name, report)))
     held_out = [encode(tokenizer, r.messages, max_length, tools=r.tools, where=r.where)[0] for r in dataset.held_out]
     content = content_digest(dataset.train)
     marks = (content, *files_mark(dataset), content_digest([*dataset.train, *held_out]))
-    return Counts(dataset.name, *sizes, content, marks)
+    return Counts(dataset.name, *sizes, *flaws, content, marks)
 
 
 def duplicates(counts: Sequence[Counts]) -> list[tuple[Counts, ...]]:
@@ -154,9 +165,9 @@ def duplicate_note(group: Sequence[Counts]) -> str:
 def table(counts: Sequence[Counts]) -> Table:
     """Makes a table of the counts per dataset and in all."""
     result = Table(Column("dataset", overflow="fold"), *COLUMNS, show_footer=True)
-    for name, *row, _, _ in counts:
+    for name, *row, _, _, _ in counts:
         result.add_row(escape(name), *(f"{number:,}" for number in row))
-    totals = [sum(column) for column in zip(*(row[1:-2] for row in counts), strict=True)] or [0] * len(COLUMNS)
+    totals = [sum(column) for column in zip(*(row[1:-3] for row in counts), strict=True)] or [0] * len(COLUMNS)
     footers = (f"{len(counts)} datasets", *(f"{total:,}" for total in totals))
     for column, footer in zip(result.columns, footers, strict=True):
         column.footer = footer
@@ -170,6 +181,9 @@ def print_findings(counts: Sequence[Counts], errors: Sequence[ValueError], max_b
     console.print(table(counts))
     for group in duplicates(counts):
         console.print(duplicate_note(group), style="yellow", markup=False, highlight=False)
+    told = "\n".join(map(str, errors))
+    for sentence in (sentence for each in counts for _, sentence in each.flaws if sentence not in told):
+        console.print(sentence, style="yellow", markup=False, highlight=False)
     for error in errors[:max_bad]:
         console.print(str(error), style="red", markup=False, highlight=False)
     if errors:
@@ -192,6 +206,13 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "max_length", 2048, "Tokens of an example; longer ones are truncated and counted.", lower_bound=2
     )
+    flags.DEFINE_float(
+        "max_flawed",
+        MAX_FLAWED,
+        "Share of a dataset's rows that may have no end of turn, or a text that the chat template leaves out.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
     flags.DEFINE_integer("max_bad", 50, "Bad records to print; all are counted.", lower_bound=0)
     flags.DEFINE_integer("seed", 0, "Seed of held-out splits.")
 
@@ -206,6 +227,7 @@ def main(_: Sequence[str]) -> int:
         max_length=FLAGS.max_length,
         seed=FLAGS.seed,
         reader=processor.images,
+        max_flawed=FLAGS.max_flawed,
     )
     print_findings(counts, errors, FLAGS.max_bad)
     return 1 if errors else 0

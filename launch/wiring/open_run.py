@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from merit_jax.core import sharding
 from merit_jax.core.types import LeafReader
 from merit_jax.pipeline.run import Run, Shared
+from merit_jax.pipeline.run_date import fix_run_date
 from merit_jax.workdir.artifacts import local_folder
 from merit_jax.workdir.paths import Workdir, absolute, is_remote
 from merit_jax.workdir.version import refuse_older
@@ -91,5 +92,6 @@ def open_run(
     refuse_older(Workdir(root, root))
     theta0 = open_model(**config.model, constrain=lambda x: sharding.keep_rows(x, sharding.make_mesh(**config.mesh)))
     tokenizer, reader = load_processor(theta0.path, theta0.model.config)
+    fix_run_date(tokenizer, Workdir.at(root))
     shared = Shared(theta0.model, theta0, tokenizer, reader)
     return Run(config, Workdir.at(root), shared, overwrite, allow_missing)

@@ -188,6 +188,9 @@ class ReadReport(NamedTuple):
         truncated: Training examples truncated at the maximum length.
         tokens: Supervised training tokens after truncation.
         total_tokens: Training tokens after truncation, prompts included.
+        unended: Training rows with a response that ends in no special token.
+        unseen: Training rows with a text that the chat template leaves out.
+        first_unseen: The first of those, with what is left out; empty without any, or where the token cache was read.
     """
 
     files: tuple[str, ...]
@@ -196,6 +199,9 @@ class ReadReport(NamedTuple):
     truncated: int
     tokens: int
     total_tokens: int
+    unended: int = 0
+    unseen: int = 0
+    first_unseen: str = ""
 
 
 class DatasetSlice(NamedTuple):

@@ -1,6 +1,7 @@
 """Reads a mixture: every dataset of a manifest is read, checked, sampled and tokenised."""
 
 import hashlib
+import logging
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -9,8 +10,9 @@ import numpy as np
 from etils import epath
 
 from merit_jax.core.seeds import fold
-from merit_jax.core.types import Dataset, Example, ReadReport, Record
-from merit_jax.data.chat_template import encode, tokenizer_digest
+from merit_jax.core.types import Dataset, ReadReport, Record
+from merit_jax.data.chat_template import Encoded, encode_whole, tokenizer_digest
+from merit_jax.data.flaws import MAX_FLAWED, flaw_sentences, refuse_flawed
 from merit_jax.data.formats import ColumnMap, detect, to_record
 from merit_jax.data.group_by import forget, group_digest, read_groups
 from merit_jax.data.images import unpack
@@ -20,7 +22,9 @@ from merit_jax.data.readers import OnError, Row, fail, file_digest, read_rows
 from merit_jax.data.token_cache import as_table, is_saved, load_table, save_table
 from merit_jax.workdir.paths import absolute
 
-CACHE_VERSION = "3"
+log = logging.getLogger("merit_jax")
+
+CACHE_VERSION = "4"
 
 
 class Limits(NamedTuple):
@@ -45,6 +49,7 @@ def load_mixture(
     max_length: int,
     max_train: int = 0,
     max_held_out: int = 0,
+    max_flawed: float = MAX_FLAWED,
     seed: int,
     cache_dir: epath.PathLike | None = None,
 ) -> tuple[Dataset, ...]:
@@ -57,6 +62,7 @@ def load_mixture(
         max_length: Tokens per example; the rest is truncated.
         max_train: Training rows per dataset, sampled by `seed` and the dataset's name; 0 for all.
         max_held_out: The same for held-out rows.
+        max_flawed: Share of a dataset's training rows that may have a flaw of `flaws.flaw_sentences`; some are logged.
         seed: The run's seed.
         cache_dir: Folder that keeps tokenised datasets between runs, and images that dataset files embed; None for none.
 
@@ -64,7 +70,7 @@ def load_mixture(
         The datasets, sorted by name.
 
     Raises:
-        ValueError: The manifest or a record is bad.
+        ValueError: The manifest or a record is bad, or a dataset has too many flawed rows.
     """
     limits = Limits(max_length, max_train, max_held_out)
     entries = sorted(read_manifest(path, include), key=lambda entry: entry.file)
@@ -73,6 +79,10 @@ def load_mixture(
     finally:
         if any(entry.group_by for entry in entries):
             forget()
+    for name, report in ((dataset.name, dataset.report) for dataset in datasets):
+        refuse_flawed(name, report, max_flawed)
+        for _, sentence in flaw_sentences(name, report):
+            log.warning("%s", sentence)
     return tuple(sorted(datasets, key=lambda dataset: dataset.name))
 
 
@@ -100,7 +110,7 @@ def read_dataset(
     Returns:
         The dataset. Held-out records have been checked to encode, and stay records.
     """
-    digest, folder = entry_digest(entry), None
+    digest, folder, first = entry_digest(entry), None, ""
     if cache_dir is not None and on_error is fail:
         folder = _cache_folder(cache_dir, entry, digest, tokenizer_digest(tokenizer), limits, seed)
     if folder is not None and is_saved(folder):
@@ -108,12 +118,20 @@ def read_dataset(
     else:
         train, held_out = _read_records(entry, limits, seed, on_error, cache_dir)
         encoded = list(_encoded(tokenizer, filter(keep, train), limits.max_length, on_error))
-        table = as_table([example for _, example, _ in encoded], truncated=sum(truncated for *_, truncated in encoded))
-        held_out = [record for record, *_ in _encoded(tokenizer, filter(keep, held_out), limits.max_length, on_error)]
+        missing = [(record, found.unseen) for record, found in encoded if found.unseen]
+        first = f"{missing[0][0].where}: {missing[0][1][0]}" if missing else ""
+        table = as_table(
+            [found.example for _, found in encoded],
+            truncated=sum(found.truncated for _, found in encoded),
+            unended=sum(found.unended for _, found in encoded),
+            unseen=len(missing),
+        )
+        held_out = [record for record, _ in _encoded(tokenizer, filter(keep, held_out), limits.max_length, on_error)]
         if folder is not None:
             save_table(table, folder)
     tokens = int(table.supervised_counts.sum())
-    report = ReadReport(_files(entry), digest, len(table), int(table.truncated), tokens, len(table.tokens))
+    sizes = (len(table), table.truncated, tokens, len(table.tokens), table.unended, table.unseen)
+    report = ReadReport(_files(entry), digest, *sizes, first_unseen=first)
     return Dataset(entry.name, table, tuple(held_out), report)
 
 
@@ -201,15 +219,15 @@ def sample(records: list[Record], limit: int, seed: int) -> list[Record]:
 
 def _encoded(
     tokenizer: Any, records: Iterable[Record], max_length: int, on_error: OnError
-) -> Iterator[tuple[Record, Example, bool]]:
-    """Yields each record that encodes, its example, and whether that was truncated."""
+) -> Iterator[tuple[Record, Encoded]]:
+    """Yields each record that encodes, and its tokens."""
     for record in records:
         try:
-            example, truncated = encode(tokenizer, record.messages, max_length, tools=record.tools, where=record.where)
+            found = encode_whole(tokenizer, record.messages, max_length, tools=record.tools, where=record.where)
         except ValueError as error:
             on_error(error)
             continue
-        yield record, example, truncated
+        yield record, found
 
 
 def _files(entry: Entry) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ def exclude_question(task: Task) -> None:
         others = [doc for doc in whole if _question(task, doc) != asked[0]]
         if len(others) < n:
             raise ValueError(
-                f"task {task.config.task}: {n} worked examples (shots) are wanted, and there are {len(others)} beside the question "
+                f"task {task.config.task}: {n} worked examples (shots) are wanted, there are {len(others)} beside the question "
                 "itself; lower `shots`, or name another fewshot_split"
             )
         sampler.df = others

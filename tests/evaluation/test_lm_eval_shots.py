@@ -68,7 +68,9 @@ def test_prompts_without_the_question_are_those_of_the_harness(tmp_path):
 
 def test_too_few_other_questions_are_an_error(tmp_path):
     found = task(tmp_path, [ROWS[0], COPIES[0], ROWS[1]], "fewshot_split: train")
-    with pytest.raises(ValueError, match=r"task t: 2 worked examples .* there are 1 beside the question itself; lower `shots`"):
+    with pytest.raises(
+        ValueError, match=r"task t: 2 worked examples .* there are 1 beside the question itself; lower `shots`"
+    ):
         [found.fewshot_context(ROWS[0], 2) for _ in range(20)]
 
 

@@ -24,6 +24,8 @@ LIBRARIES = tuple(
 )
 """Where Python and its packages may read what they load late."""
 PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "pty.spawn")
+TRIAL = str(REPOSITORY / "merit_jax/data/template_child.py")
+"""The program in which a template is tried."""
 NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request", "http.client.connect")
 FILES = (
     "os.rename",
@@ -61,6 +63,8 @@ class Watch:
             self.roots = roots
 
     def _look(self, event: str, arguments: tuple[Any, ...], roots: Sequence[str]) -> None:
+        if event == "subprocess.Popen" and TRIAL in map(str, arguments[1]):
+            return
         if event in PROGRAMS or event in NETWORK or event == "pickle.find_class":
             self.seen.append(f"{event}{arguments[:2]!r:.200}")
         elif event == "open" and not isinstance(arguments[0], int):
