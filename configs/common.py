@@ -80,6 +80,8 @@ def declared() -> ConfigDict:
     c.mixture.max_train = Key(0, whole(0))
     # held-out examples per dataset, drawn by seed; 0: all
     c.mixture.max_held_out = Key(0, whole(0))
+    # share of a dataset's rows without an end of turn, or with a text left out; more: refused
+    c.mixture.max_flawed = Key(0.5, number(least=0, most=1))
 
     # one gradient per dataset at theta0
     c.gradients = ConfigDict()

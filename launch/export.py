@@ -13,6 +13,7 @@ from launch.console import app
 from launch.wiring import basin, open_run
 from merit_jax.checkpoints.readers import OverlayLeaves
 from merit_jax.core.types import LeafReader
+from merit_jax.evaluation.prompts import stop_tokens
 from merit_jax.pipeline.merge_inputs import merged_leaves
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.run_model_card import branch_card, merged_card
@@ -40,7 +41,8 @@ def main(argv: Sequence[str]) -> None:
     """Exports one checkpoint."""
     run = open_run.open_run(basin.prepare_theta0(app.config(), FLAGS.workdir), FLAGS.workdir)
     card = merged_card(run) if FLAGS.branch is None else branch_card(run, FLAGS.branch)
-    run.theta0.export(leaves_of(run, FLAGS.branch).read, epath.Path(FLAGS.out), card)
+    leaves, stop = leaves_of(run, FLAGS.branch), stop_tokens(run.tokenizer)
+    run.theta0.export(leaves.read, epath.Path(FLAGS.out), card, stop)
 
 
 if __name__ == "__main__":

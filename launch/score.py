@@ -17,7 +17,7 @@ from launch.wiring import open_run
 from merit_jax.core import sharding
 from merit_jax.core.loss import next_token_loss
 from merit_jax.core.types import Record
-from merit_jax.data.mixture import read_records
+from merit_jax.data.records import read_records
 from merit_jax.evaluation.batch_shapes import BatchShapes, doubling_buckets
 from merit_jax.evaluation.conversations import likelihoods, responses
 from merit_jax.evaluation.decoding import Inference

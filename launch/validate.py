@@ -20,6 +20,7 @@ from merit_jax.core.progress import bar
 from merit_jax.core.types import Dataset, ImageReader
 from merit_jax.data.chat_template import encode
 from merit_jax.data.duplicates import files_mark, first_with_a_mark, row_digest, rows_digest
+from merit_jax.data.flaws import MAX_FLAWED, flaw_sentences, refuse_flawed
 from merit_jax.data.manifest import read_manifest, taken_for_lines
 from merit_jax.data.mixture import Limits, read_dataset
 from merit_jax.data.shared_rows import shared_rows, short_digests
@@ -27,7 +28,7 @@ from models.pretrained.processor import load_processor
 
 FLAGS = flags.FLAGS
 
-COLUMNS = ("rows", "held out", "images", "supervised", "tokens", "truncated")
+COLUMNS = ("rows", "held out", "images", "supervised", "tokens", "truncated", "no end", "left out")
 
 
 class Counts(NamedTuple):
@@ -41,6 +42,9 @@ class Counts(NamedTuple):
         supervised: Supervised training tokens.
         tokens: Training tokens.
         truncated: Training rows truncated at the maximum length.
+        unended: Training rows with a response that ends in no special token.
+        unseen: Training rows with a text that the chat template leaves out.
+        flaws: (share of the rows, sentence) of both.
         content: Digest of the training examples in any order, equal for duplicates.
         marks: That digest, and those of the files, and of training and held-out examples together: copies of the same data, which
             hold out or draw others of their examples, have one in common.
@@ -56,6 +60,9 @@ class Counts(NamedTuple):
     supervised: int
     tokens: int
     truncated: int
+    unended: int
+    unseen: int
+    flaws: tuple[tuple[float, str], ...]
     content: str
     marks: tuple[str, ...]
     animated: int
@@ -85,6 +92,7 @@ def validate(
     max_length: int,
     seed: int,
     reader: ImageReader | None = None,
+    max_flawed: float = MAX_FLAWED,
 ) -> Findings:
     """Reads every dataset to its end, and opens every image.
 
@@ -95,6 +103,7 @@ def validate(
         max_length: Tokens per example.
         seed: Seed of held-out splits.
         reader: Reads images; None for a text model.
+        max_flawed: Share of a dataset's training rows that may have no end of turn, or a text that the template leaves out.
     """
     counts: list[Counts] = []
     bad: list[BadRecord] = []
@@ -111,6 +120,7 @@ def validate(
             try:
                 found = read_dataset(entry, tokenizer, limits, seed=seed, on_error=on_error, keep=keep)
                 counts.append(count(found, tokenizer, max_length, len(animated)))
+                refuse_flawed(found.name, found.report, max_flawed)
             except ValueError as error:
                 on_error(error)
             progress.update()
@@ -122,12 +132,13 @@ def count(dataset: Dataset, tokenizer: Any, max_length: int, animated: int) -> C
     report = dataset.report
     images = sum(len(example.images) for example in dataset.train)
     sizes = (report.rows, len(dataset.held_out), images, report.tokens, report.total_tokens, report.truncated)
+    flaws = (report.unended, report.unseen, tuple(flaw_sentences(dataset.name, report)))
     held_out = [encode(tokenizer, r.messages, max_length, tools=r.tools, where=r.where)[0] for r in dataset.held_out]
     train_rows, held_out_rows = ([row_digest(row) for row in rows] for rows in (dataset.train, held_out))
     content = rows_digest(train_rows)
     marks = (content, *files_mark(dataset), rows_digest([*train_rows, *held_out_rows]))
     short = (short_digests(train_rows), short_digests(held_out_rows))
-    return Counts(dataset.name, *sizes, content, marks, animated, *short)
+    return Counts(dataset.name, *sizes, *flaws, content, marks, animated, *short)
 
 
 def duplicates(counts: Sequence[Counts]) -> list[tuple[Counts, ...]]:
@@ -193,6 +204,8 @@ def print_findings(found: Findings, max_bad: int) -> None:
     say(
         (f"{c.name}: {c.animated:,} images have several frames or pages; the first is read" for c in animated), "yellow"
     )
+    refused = "\n".join(str(error) for _, error in found.bad)
+    say((said for each in found.counts for _, said in each.flaws if said not in refused), "yellow")
     if found.bad:
         say(bad_record_lines(found.bad, max_bad), "red")
         datasets = len({dataset for dataset, _ in found.bad})
@@ -214,6 +227,13 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "max_length", 2048, "Tokens of an example; longer ones are truncated and counted.", lower_bound=2
     )
+    flags.DEFINE_float(
+        "max_flawed",
+        MAX_FLAWED,
+        "Share of a dataset's rows that may have no end of turn, or a text that the chat template leaves out.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
     flags.DEFINE_integer(
         "max_bad", 50, "Kinds of bad records to print, dealt to the datasets in turn; all are counted.", lower_bound=0
     )
@@ -230,6 +250,7 @@ def main(_: Sequence[str]) -> int:
         max_length=FLAGS.max_length,
         seed=FLAGS.seed,
         reader=processor.images,
+        max_flawed=FLAGS.max_flawed,
     )
     print_findings(found, FLAGS.max_bad)
     return 1 if found.bad else 0

@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Callable
 
 from merit_jax.core.types import Image, ImageReader, Record
-from merit_jax.data.chat_template import images_of
 from merit_jax.data.image_roots import image_root_hint
 from merit_jax.data.manifest import Entry
-from merit_jax.data.mixture import image_roots
+from merit_jax.data.message_texts import images_of
+from merit_jax.data.records import image_roots
 from merit_jax.data.rows import OnError, RowError
 from models.processing.image_loading import is_animated
 

@@ -1,6 +1,6 @@
 """Opens the run of a config: connects `models/` to `merit_jax/`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from configs.schema.check import check
 from merit_jax.core import sharding
 from merit_jax.core.types import LeafReader
 from merit_jax.pipeline.run import Run, Shared
+from merit_jax.pipeline.run_date import fix_run_date
 from merit_jax.workdir.artifacts import local_folder
 from merit_jax.workdir.checksums import stamp
 from merit_jax.workdir.leftovers import sweep
@@ -77,10 +78,16 @@ class Theta0Checkpoint:
         """Returns a reader of single leaves."""
         return self._opened
 
-    def export(self, read: Callable[[str], np.ndarray], directory: epath.PathLike, extra: Mapping[str, str]) -> None:
-        """Writes parameters of this model as a folder, with its tokenizer and some text files."""
+    def export(
+        self,
+        read: Callable[[str], np.ndarray],
+        directory: epath.PathLike,
+        extra: Mapping[str, str],
+        stop: Sequence[int] = (),
+    ) -> None:
+        """Writes parameters of this model as a folder, with its tokenizer and some text files; responses end at `stop` too."""
         with local_folder(directory, last="merit.json") as folder:
-            export_hf(folder, read, self._opened, extra=extra)
+            export_hf(folder, read, self._opened, extra=extra, stop=stop)
 
 
 def open_model(path: str, *, dtype: str = "auto", **switches: Any) -> Theta0Checkpoint:
@@ -104,6 +111,7 @@ def open_run(
     refuse_older(Workdir(root, root))
     theta0 = open_model(**config.model, constrain=lambda x: sharding.keep_rows(x, sharding.make_mesh(**config.mesh)))
     tokenizer, reader = load_processor(theta0.path, theta0.model.config)
+    fix_run_date(tokenizer, Workdir.at(root))
     shared = Shared(theta0.model, theta0, tokenizer, reader)
     found = Workdir.at(root)
     if jax.process_index() == 0:

@@ -189,6 +189,9 @@ class ReadReport(NamedTuple):
         tokens: Supervised training tokens after truncation.
         total_tokens: Training tokens after truncation, prompts included.
         held_out_images: sha256 over the images of the held-out rows; "" if there are none.
+        unended: Training rows with a response that ends in no special token.
+        unseen: Training rows with a text that the chat template leaves out.
+        first_unseen: The first of those, with what is left out; empty without any, or where the token cache was read.
     """
 
     files: tuple[str, ...]
@@ -198,6 +201,9 @@ class ReadReport(NamedTuple):
     tokens: int
     total_tokens: int
     held_out_images: str = ""
+    unended: int = 0
+    unseen: int = 0
+    first_unseen: str = ""
 
 
 class DatasetSlice(NamedTuple):

@@ -2,33 +2,30 @@
 
 import hashlib
 import logging
-import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from etils import epath
 
 from merit_jax.core.seeds import fold
-from merit_jax.core.types import Dataset, Example, ReadReport, Record
-from merit_jax.data.chat_template import encode, images_of, tokenizer_digest
-from merit_jax.data.containers import container_hint
+from merit_jax.core.types import Dataset, ReadReport, Record
+from merit_jax.data.chat_template import Encoded, encode_whole, tokenizer_digest
 from merit_jax.data.data_files import listed
-from merit_jax.data.formats import ColumnMap, detect, to_record
-from merit_jax.data.group_by import forget, group_digest, read_groups
-from merit_jax.data.image_contents import UNPACKED, DamagedImageError, ImageContents
+from merit_jax.data.flaws import MAX_FLAWED, flaw_sentences, refuse_flawed
+from merit_jax.data.group_by import forget
+from merit_jax.data.image_contents import DamagedImageError, ImageContents
 from merit_jax.data.image_roots import image_root_hint
-from merit_jax.data.images import unpack
 from merit_jax.data.manifest import Entry, read_manifest, taken_for_lines
-from merit_jax.data.readers import files_digest, read_rows
-from merit_jax.data.rows import OnError, Row, RowError, fail
+from merit_jax.data.message_texts import images_of
+from merit_jax.data.records import entry_digest, image_roots, read_entry, sample, split_held_out
+from merit_jax.data.rows import OnError, RowError, fail
 from merit_jax.data.token_cache import TokenTable, as_table, is_saved, load_table, save_table
 from merit_jax.workdir.checksums import Stamp, stamp
 from merit_jax.workdir.paths import absolute
 
 log = logging.getLogger("merit_jax")
 
-CACHE_VERSION = "4"
+CACHE_VERSION = "5"
 NAMED = 20
 """Datasets whose files a run's log names; the others are counted."""
 
@@ -55,6 +52,7 @@ def load_mixture(
     max_length: int,
     max_train: int = 0,
     max_held_out: int = 0,
+    max_flawed: float = MAX_FLAWED,
     seed: int,
     cache_dir: epath.PathLike | None = None,
 ) -> tuple[Dataset, ...]:
@@ -67,6 +65,7 @@ def load_mixture(
         max_length: Tokens per example; the rest is truncated.
         max_train: Training rows per dataset, sampled by `seed` and the dataset's name; 0 for all.
         max_held_out: The same for held-out rows.
+        max_flawed: Share of a dataset's training rows that may have a flaw of `flaws.flaw_sentences`; some are logged.
         seed: The run's seed.
         cache_dir: Folder that keeps tokenised datasets between runs, and images that dataset files embed; None for none.
 
@@ -74,7 +73,7 @@ def load_mixture(
         The datasets, sorted by name.
 
     Raises:
-        ValueError: The manifest or a record is bad.
+        ValueError: The manifest or a record is bad, or a dataset has too many flawed rows.
     """
     limits = Limits(max_length, max_train, max_held_out)
     entries = sorted(read_manifest(path, include), key=lambda entry: entry.files)
@@ -85,6 +84,10 @@ def load_mixture(
     finally:
         if any(entry.group_by for entry in entries):
             forget()
+    for name, report in ((dataset.name, dataset.report) for dataset in datasets):
+        refuse_flawed(name, report, max_flawed)
+        for _, sentence in flaw_sentences(name, report):
+            log.warning("%s", sentence)
     return tuple(sorted(datasets, key=lambda dataset: dataset.name))
 
 
@@ -112,7 +115,7 @@ def read_dataset(
     Returns:
         The dataset. Held-out records have been checked to encode, and stay records.
     """
-    before, digest, folder = _stamps(entry), entry_digest(entry), None
+    before, digest, folder, first = _stamps(entry), entry_digest(entry), None, ""
     if cache_dir is not None and on_error is fail:
         folder = _cache_folder(cache_dir, entry, digest, tokenizer_digest(tokenizer), limits, seed)
     contents = None if folder is None else ImageContents(folder)
@@ -122,15 +125,22 @@ def read_dataset(
     else:
         train, held_out = _read_records(entry, limits, seed, on_error, cache_dir)
         encoded = list(_encoded(entry, tokenizer, filter(keep, train), limits.max_length, on_error))
-        table = as_table([example for _, example, _ in encoded], truncated=sum(truncated for *_, truncated in encoded))
+        missing = [(record, found.unseen) for record, found in encoded if found.unseen]
+        first = f"{missing[0][0].where}: {missing[0][1][0]}" if missing else ""
+        table = as_table(
+            [found.example for _, found in encoded],
+            truncated=sum(found.truncated for _, found in encoded),
+            unended=sum(found.unended for _, found in encoded),
+            unseen=len(missing),
+        )
         checked = _encoded(entry, tokenizer, filter(keep, held_out), limits.max_length, on_error)
-        held_out = [record for record, *_ in checked]
+        held_out = [record for record, _ in checked]
         if folder is not None:
             save_table(table, folder)
     for file in before:
         if stamp(file) != before[file]:
             raise ValueError(f"dataset {entry.name!r}: {file} was written while it was read; start again")
-    return Dataset(entry.name, table, tuple(held_out), _report(entry, table, held_out, digest, contents))
+    return Dataset(entry.name, table, tuple(held_out), _report(entry, table, held_out, digest, contents, first))
 
 
 def _load_intact(folder: epath.Path, contents: ImageContents | None) -> TokenTable | None:
@@ -146,7 +156,7 @@ def _load_intact(folder: epath.Path, contents: ImageContents | None) -> TokenTab
 
 
 def _report(
-    entry: Entry, table: TokenTable, held_out: Sequence[Record], digest: str, contents: ImageContents | None
+    entry: Entry, table: TokenTable, held_out: Sequence[Record], digest: str, contents: ImageContents | None, first: str
 ) -> ReadReport:
     """Counts what was read, with the digests of the images where those are kept."""
     apart = ""
@@ -157,7 +167,9 @@ def _report(
         contents.save()
     tokens = int(table.supervised_counts.sum())
     files = (*entry.files, *entry.held_out_files)
-    return ReadReport(files, digest, len(table), int(table.truncated), tokens, len(table.tokens), apart)
+    sizes = (len(table), int(table.truncated), tokens, len(table.tokens))
+    flaws = (int(table.unended), int(table.unseen), first)
+    return ReadReport(files, digest, *sizes, apart, *flaws)
 
 
 def _stamps(entry: Entry) -> dict[str, Stamp]:
@@ -174,7 +186,7 @@ def _read_records(
     apart = entry._replace(files=entry.held_out_files)
     held_out = read_entry(apart, on_error, cache_dir=cache_dir) if entry.held_out_files else []
     if entry.held_out:
-        records, held_out = _split(entry, records, seed)
+        records, held_out = split_held_out(entry, records, seed)
     if entry.num_samples > len(records) > 0:
         raise ValueError(
             f"dataset {entry.name!r}: num_samples is {entry.num_samples}, {listed(entry.files)} has {len(records)} training rows"
@@ -184,108 +196,19 @@ def _read_records(
     return records, sample(held_out, limits.max_held_out, fold(seed, "max_held_out", entry.name))
 
 
-def read_entry(entry: Entry, on_error: OnError = fail, *, cache_dir: epath.PathLike | None = None) -> list[Record]:
-    """Reads the records of an entry's training files, as the entry says; arguments as for `read_records`.
-
-    Lines without a group belong to no dataset; `read_manifest` reports them.
-    """
-    rows: Mapping[str, Iterable[tuple[str, Row]] | None] = dict.fromkeys(entry.files)
-    if entry.group_by:
-        rows = read_groups(entry.files, entry.group_by, lambda _: None).get(entry.name, {})
-    return [
-        record
-        for file in entry.files
-        if file in rows
-        for record in read_records(file, entry.format, entry.layout, on_error, rows=rows[file], cache_dir=cache_dir)
-    ]
-
-
-def read_records(
-    file: str,
-    format_name: str | None = None,
-    layout: ColumnMap = ColumnMap(),
-    on_error: OnError = fail,
-    *,
-    rows: Iterable[tuple[str, Row]] | None = None,
-    cache_dir: epath.PathLike | None = None,
-) -> list[Record]:
-    """Reads the records of one file.
-
-    Args:
-        file: Path (.jsonl, .json, .parquet).
-        format_name: A key of `formats.FORMATS`; None: detected from the first row.
-        layout: Columns and tags that differ from the format's own.
-        on_error: Called with the error of every bad record, which is then left out; the default raises.
-        rows: Those of the file's rows to read; None: all.
-        cache_dir: Folder in whose `images/` embedded images are written, so that records name files; None: they stay in memory.
-    """
-    layout = layout._replace(image_root=layout.image_root or str(epath.Path(file).parent))
-    records = []
-    for where, row in read_rows(file, on_error) if rows is None else rows:
-        try:
-            format_name = format_name or detect(row, where, layout)
-            record = to_record(format_name, row, where, layout)
-        except ValueError as error:
-            on_error(RowError.of(error, where, container_hint(row)))
-            continue
-        if cache_dir is not None and images_of(record.messages):
-            record = unpack(record, absolute(cache_dir) / UNPACKED)
-        records.append(record)
-    return records
-
-
-def _split(entry: Entry, records: Sequence[Record], seed: int) -> tuple[list[Record], list[Record]]:
-    """Splits held-out records off: (training, held out), each in file order."""
-    count = round(entry.held_out * len(records)) if isinstance(entry.held_out, float) else entry.held_out
-    if not 0 < count < len(records):
-        raise ValueError(
-            f"dataset {entry.name!r}: held_out = {entry.held_out} takes {count} of the {len(records)} rows of "
-            f"{listed(entry.files)}; at least one row must be held out and one left to train on"
-        )
-    order = np.random.default_rng(fold(seed, "held_out", entry.name)).permutation(len(records))
-    return [records[i] for i in np.sort(order[count:])], [records[i] for i in np.sort(order[:count])]
-
-
-def sample(records: list[Record], limit: int, seed: int) -> list[Record]:
-    """Samples at most `limit` records (0: all), in file order; a larger limit keeps those of a smaller one."""
-    if not 0 < limit < len(records):
-        return records
-    return [records[i] for i in np.sort(np.random.default_rng(seed).permutation(len(records))[:limit])]
-
-
 def _encoded(
     entry: Entry, tokenizer: Any, records: Iterable[Record], max_length: int, on_error: OnError
-) -> Iterator[tuple[Record, Example, bool]]:
-    """Yields each record that encodes, its example, and whether that was truncated."""
+) -> Iterator[tuple[Record, Encoded]]:
+    """Yields each record that encodes, and its tokens."""
     for record in records:
         try:
-            example, truncated = encode(tokenizer, record.messages, max_length, tools=record.tools, where=record.where)
+            found = encode_whole(tokenizer, record.messages, max_length, tools=record.tools, where=record.where)
         except ValueError as error:
             named = [image for image in images_of(record.messages) if image.get("path", "\0") in str(error)]
             hints = (image_root_hint(image, image_roots(entry)) for image in named)
             on_error(RowError.of(error, record.where, next(filter(None, hints), "")))
             continue
-        yield record, example, truncated
-
-
-def image_roots(entry: Entry) -> tuple[str, ...]:
-    """Returns the folders from which relative paths of an entry's images start."""
-    files = (*entry.files, *entry.held_out_files)
-    return (entry.layout.image_root,) if entry.layout.image_root else tuple(posixpath.dirname(file) for file in files)
-
-
-def entry_digest(entry: Entry) -> str:
-    """Returns a sha256, in hex, over the bytes of an entry's files and the manifest's options for reading them.
-
-    It does not depend on the folder of the files, only on the path from there to the images.
-    """
-    columns, tags, root = entry.layout
-    images = posixpath.relpath(root, posixpath.dirname(entry.files[0]) or ".") if root else "."
-    options = (entry.format, sorted(columns.items()), sorted(tags.items()), images, entry.held_out, entry.num_samples)
-    group = (entry.group_by, entry.name) if entry.group_by else None
-    digest = group_digest if group else files_digest
-    digests = [digest(files) for files in (entry.files, entry.held_out_files) if files]
-    return hashlib.sha256(repr((digests, options, group)).encode()).hexdigest()
+        yield record, found
 
 
 def _cache_folder(

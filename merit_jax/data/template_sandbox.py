@@ -1,4 +1,7 @@
-"""Renders chat templates from elsewhere within limits: of their constants before they are compiled, of time and memory after."""
+"""Renders chat templates from elsewhere within limits.
+
+Their constants are checked before they are compiled; they are tried in a child process; and every rendering is watched.
+"""
 
 import contextlib
 import ctypes
@@ -16,6 +19,8 @@ from typing import Any
 import jinja2
 from jinja2 import nodes
 
+from merit_jax.data.template_trial import harm
+
 LARGEST = 10**6
 """Largest whole number in a template, and largest product of constants."""
 WIDTH = re.compile(r"%[-+ #0]*\d{7,}|\{\w*:[^\s{}\"']{0,3}\d{7,}")
@@ -24,32 +29,37 @@ SECONDS = 5.0
 """Wall time of one rendering, and as much again for each image."""
 GROWTH = 2**28
 """Bytes by which the process may grow beyond its largest size until now."""
+OVERRUN = "does not come to an end, or fills the memory"
+_LOOKED_AT = (nodes.Pow, nodes.Mul, nodes.Const, nodes.Filter, nodes.Name)
 POLL = 0.02
 """Seconds between two checks of the limits."""
 
 
-class OverrunError(Exception):
-    """An excess of time or memory."""
+class OverrunError(BaseException):
+    """An excess of time or memory; no code that is stopped by it catches it as one of its own errors."""
 
 
 @functools.lru_cache(maxsize=16)
 def check_template(source: str) -> None:
-    """Checks the constants of a template, which its compilation would compute.
+    """Checks the constants of a template, which its compilation would compute, and tries it in a child process.
 
-    Values that depend on the conversation are left to `bounded`.
+    What depends on the conversation otherwise than by its length and roles is left to `bounded`.
 
     Raises:
-        ValueError: It is no Jinja template, or has a power, a large number or a large product in it.
+        ValueError: It is no Jinja template, has a power, a large number, a large product or a random choice in it, does not come
+            to an end, or fills the memory.
     """
     try:
         tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(source)
-        reason = next(filter(None, map(_objection, tree.find_all((nodes.Pow, nodes.Mul, nodes.Const)))), None)
+        reason = next(filter(None, map(_objection, tree.find_all(_LOOKED_AT))), None)
     except jinja2.TemplateSyntaxError as error:
         raise ValueError(f"the chat template is damaged at line {error.lineno} ({error.message}); mend it") from None
     except (RecursionError, ValueError) as error:
         raise ValueError(f"the chat template cannot be parsed ({type(error).__name__}: {error}); mend it") from None
     if reason:
         raise ValueError(f"the chat template has {reason}, which no conversation needs; mend it")
+    if harm(source):
+        raise ValueError(f"the chat template {OVERRUN}; mend it")
 
 
 def render(
@@ -79,7 +89,7 @@ def render(
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     except OverrunError:
-        raise ValueError(f"{where}: the chat template does not come to an end, or fills the memory; mend it") from None
+        raise ValueError(f"{where}: the chat template {OVERRUN}; mend it") from None
     except Exception as error:  # a template can divide by zero, index a number, recurse, ...
         raise ValueError(f"{where}: the chat template fails on this conversation: {error}") from error
 
@@ -172,6 +182,8 @@ def _peak_bytes() -> int:
 
 
 def _objection(node: nodes.Node) -> str | None:
+    if isinstance(node, nodes.Filter | nodes.Name):
+        return f"a random choice at line {node.lineno}" if node.name in ("random", "lipsum") else None
     if isinstance(node, nodes.Pow):
         return f"a power at line {node.lineno}"
     if isinstance(node, nodes.Mul):

@@ -16,7 +16,7 @@ from merit_jax.workdir.checksums import sha256_array
 from merit_jax.workdir.leftovers import sweep_folder
 from merit_jax.workdir.paths import absolute, is_remote, is_there
 
-ARRAYS = ("tokens", "supervised", "truncated", "offsets")
+ARRAYS = ("tokens", "supervised", "counts", "offsets")
 IMAGES = "images.json"
 SUMS = "checksums.json"
 """sha256 of each array and of the images."""
@@ -31,7 +31,7 @@ class TokenTable(Sequence[Example]):
     Attributes:
         tokens: Ids of all examples.
         supervised: Loss mask of all examples.
-        truncated: Examples that were truncated at the maximum length.
+        counts: Numbers of examples that were truncated, have a response without an end, and have texts left out.
         offsets: Example i is `tokens[offsets[i] : offsets[i + 1]]`.
         images: The images of each example; empty if no example has any.
     """
@@ -40,11 +40,11 @@ class TokenTable(Sequence[Example]):
         self,
         tokens: Int32[np.ndarray, " n"],
         supervised: Bool[np.ndarray, " n"],
-        truncated: Int64[np.ndarray, ""],
+        counts: Int64[np.ndarray, "3"],
         offsets: Int64[np.ndarray, " rows_and_1"],
         images: Sequence[Sequence[Reference]] = (),
     ):
-        self.tokens, self.supervised, self.truncated, self.offsets = tokens, supervised, truncated, offsets
+        self.tokens, self.supervised, self.counts, self.offsets = tokens, supervised, counts, offsets
         self.images = images
 
     def __len__(self) -> int:
@@ -55,6 +55,21 @@ class TokenTable(Sequence[Example]):
         part = slice(self.offsets[index], self.offsets[index + 1])
         images = tuple(_part(image) for image in self.images[index]) if self.images else ()
         return Example(self.tokens[part], self.supervised[part], images)
+
+    @property
+    def truncated(self) -> int:
+        """Examples that were truncated at the maximum length."""
+        return int(self.counts[0])
+
+    @property
+    def unended(self) -> int:
+        """Examples with a response that ends in no special token."""
+        return int(self.counts[1])
+
+    @property
+    def unseen(self) -> int:
+        """Examples with a text that the chat template leaves out."""
+        return int(self.counts[2])
 
     @property
     def lengths(self) -> Int64[np.ndarray, " rows"]:
@@ -69,8 +84,8 @@ class TokenTable(Sequence[Example]):
         return np.add.reduceat(self.supervised, self.offsets[:-1], dtype=np.int64)
 
 
-def as_table(examples: Iterable[Example], truncated: int = 0) -> TokenTable:
-    """Puts examples end to end, `truncated` of which were truncated; a table is returned as it is.
+def as_table(examples: Iterable[Example], truncated: int = 0, unended: int = 0, unseen: int = 0) -> TokenTable:
+    """Puts examples end to end, with numbers of them as `TokenTable` has them; a table is returned as it is.
 
     Raises:
         ValueError: An example has no token.
@@ -93,7 +108,7 @@ def as_table(examples: Iterable[Example], truncated: int = 0) -> TokenTable:
     return TokenTable(
         np.concatenate([np.zeros(0, np.int32), *(example.tokens for example in examples)]),
         np.concatenate([np.zeros(0, bool), *(example.supervised for example in examples)]),
-        np.asarray(truncated, np.int64),
+        np.asarray([truncated, unended, unseen], np.int64),
         np.cumsum([0, *lengths], dtype=np.int64),
         [tuple(map(_reference, example.images)) for example in examples] if any(e.images for e in examples) else (),
     )
@@ -122,8 +137,8 @@ def load_table(folder: epath.Path) -> TokenTable:
         OSError: The machine cannot read a file that may be sound.
         ValueError: A file is damaged.
     """
-    tokens, supervised, truncated, offsets = (_load_array(folder, name) for name in ARRAYS)
-    table = TokenTable(tokens, supervised, truncated, offsets, _load_images(folder, rows=offsets.size - 1))
+    tokens, supervised, counts, offsets = (_load_array(folder, name) for name in ARRAYS)
+    table = TokenTable(tokens, supervised, counts, offsets, _load_images(folder, rows=offsets.size - 1))
     _check(table, folder)
     return table
 

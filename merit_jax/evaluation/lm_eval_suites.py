@@ -16,6 +16,7 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 
 from merit_jax.core.errors import raise_if_of_machine
+from merit_jax.evaluation.lm_eval_shots import exclude_question
 
 TASK_KEYS = {"name", "metric", "shots"}
 SUITE_KEYS = {"tasks", "folder"}
@@ -144,8 +145,10 @@ def load_tasks(suite: Suite, *, run_code: bool = False) -> list[Task | Group]:
                     f"{suite.file}: the data of {benchmark.name} cannot be read: {error}; it comes from the Hugging Face Hub, or "
                     "from the files that the task names"
                 ) from error
-        for task in found["tasks"].values() if benchmark.shots is not None else ():
-            task.set_config("num_fewshot", benchmark.shots)
+        for task in found["tasks"].values():
+            exclude_question(task)
+            if benchmark.shots is not None:
+                task.set_config("num_fewshot", benchmark.shots)
         loaded.append(found.get("groups", {}).get(benchmark.name) or found["tasks"][benchmark.name])
     return loaded
 

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Int32
 
 from merit_jax.core.types import Example, Image, Record
-from merit_jax.data.chat_template import encode_prompt, encode_response, images_of
+from merit_jax.data.chat_template import encode_prompt, encode_response
+from merit_jax.data.message_texts import images_of, special_ids
 
 
 class Question(NamedTuple):
@@ -57,8 +58,7 @@ def multiple_choice(tokenizer: Any, record: Record) -> Question:
 def stop_tokens(tokenizer: Any) -> tuple[int, ...]:
     """Returns the ids that end a response: the end-of-text token, and the token with which the chat template closes a turn."""
     turn = encode_response(tokenizer, ({"role": "user", "content": "a"},), "b")
-    special = set(tokenizer.all_special_ids)
-    ends = {int(turn[-1])} & special | ({tokenizer.eos_token_id} - {None})
+    ends = {int(turn[-1])} & special_ids(tokenizer) | ({tokenizer.eos_token_id} - {None})
     return tuple(sorted(ends))
 
 

@@ -13,10 +13,11 @@ from etils import epath
 from merit_jax.core.seeds import fold
 from merit_jax.core.text import matches
 from merit_jax.core.types import Record
-from merit_jax.data.chat_template import images_of
 from merit_jax.data.image_contents import ImageContents
 from merit_jax.data.manifest import Entry, read_manifest, taken_for_lines
-from merit_jax.data.mixture import NAMED, entry_digest, read_entry, sample
+from merit_jax.data.message_texts import images_of
+from merit_jax.data.mixture import NAMED
+from merit_jax.data.records import entry_digest, read_entry, sample
 from merit_jax.evaluation.questions import repeats
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import absolute

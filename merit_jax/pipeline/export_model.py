@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from etils import epath
 
+from merit_jax.evaluation.prompts import stop_tokens
 from merit_jax.pipeline.merge_inputs import merged_leaves
 from merit_jax.pipeline.merge_record import read_merge
 from merit_jax.pipeline.run import Run
@@ -19,11 +20,11 @@ def _export(run: Run, lease: Lease) -> Callable[[epath.Path], None]:
     Raises:
         ValueError: The merged parameters are not as they were written.
     """
-    leaves, card = merged_leaves(run.workdir), merged_card(run)
+    leaves, card, stop = merged_leaves(run.workdir), merged_card(run), stop_tokens(run.tokenizer)
 
     def write(folder: epath.Path) -> None:
         lease.check()
-        run.theta0.export(leaves.read, folder, card)
+        run.theta0.export(leaves.read, folder, card, stop)
 
     return write
 

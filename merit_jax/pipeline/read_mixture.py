@@ -22,6 +22,8 @@ def _describe(run: Run) -> dict[str, Any]:
             "tokens": dataset.report.tokens,
             "total_tokens": dataset.report.total_tokens,
             "truncated": dataset.report.truncated,
+            "unended": dataset.report.unended,
+            "unseen": dataset.report.unseen,
             "held_out": len(dataset.held_out),
             "files": list(dataset.report.files),
         }

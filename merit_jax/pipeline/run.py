@@ -16,6 +16,7 @@ from merit_jax.core.loss import next_token_loss
 from merit_jax.core.types import Batch, Dataset, ImageReader, LeafReader, LossFn, Model, Params
 from merit_jax.data.chat_template import tokenizer_digest
 from merit_jax.data.mixture import load_mixture
+from merit_jax.data.template_source import fixed_date
 from merit_jax.training.optimizer import make_optimizer
 from merit_jax.training.step import TrainStep, make_step
 from merit_jax.workdir.artifacts import is_current, read_json, write_json
@@ -52,8 +53,13 @@ class Theta0(Protocol):
     def leaves(self) -> LeafReader:
         """Returns a reader of single leaves."""
 
-    def export(self, read: Callable[[str], Any], directory: epath.Path, extra: Mapping[str, str]) -> None:
-        """Writes other parameters in the format of this checkpoint, with its tokenizer and further text files."""
+    def export(
+        self, read: Callable[[str], Any], directory: epath.Path, extra: Mapping[str, str], stop: Sequence[int] = ()
+    ) -> None:
+        """Writes other parameters in the format of this checkpoint, with its tokenizer and further text files.
+
+        Responses of the exported model end at the tokens `stop` too.
+        """
 
 
 class Shared:
@@ -252,8 +258,9 @@ class Run:
     @property
     def text_inputs(self) -> dict[str, Any]:
         """Everything that decides how a record becomes tokens, as JSON values."""
-        mixture = self.config.mixture
+        mixture, date = self.config.mixture, fixed_date(self.tokenizer)
         return {
+            **({"date": date} if date else {}),
             "seed": self.config.seed,
             "tokenizer": self.shared.once("tokenizer_digest", None, lambda: tokenizer_digest(self.tokenizer)),
             "max_length": mixture.max_length,

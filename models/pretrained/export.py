@@ -16,6 +16,7 @@ from models.io.hf_folder import Checkpoint, read_json
 from models.io.safetensors import DTYPES, TensorSpec
 from models.io.weight_map import tensor_of
 from models.pretrained.load import Pretrained, open_pretrained
+from models.processing.generation_config import add_ends
 from models.processing.tokenizer import load_tokenizer
 
 
@@ -27,6 +28,7 @@ def export_hf(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     dtype: Any = None,
     extra: Mapping[str, str] | None = None,
+    stop: Sequence[int] = (),
 ) -> None:
     """Writes a Hugging Face folder, holding one leaf at a time; `out_dir` appears only when it is complete.
 
@@ -38,6 +40,7 @@ def export_hf(
         max_shard_bytes: A new file is begun before this size is passed.
         dtype: Type of the tensors; None for each tensor's type in the base (float32 for GGUF).
         extra: Text files to add, such as a model card: file name -> content.
+        stop: Ids of tokens that end a response, in addition to those that the base's settings name.
 
     Raises:
         ValueError: `out_dir` is in use, a leaf has the wrong shape, is not finite or does not fit the type, or the base is
@@ -54,7 +57,7 @@ def export_hf(
     specs = specs if dtype is None else [spec._replace(dtype=jnp.dtype(dtype)) for spec in specs]
     asked = f"the type in {opened.checkpoint.path}" if dtype is None else "the type asked for"
     tensors = _tensors(read_leaf, opened, specs, f"{asked}; give dtype bfloat16 or float32")
-    other_files = partial(_add_other_files, opened.checkpoint, dtype)
+    other_files = partial(_add_other_files, opened.checkpoint, dtype, stop)
     write_folder(out, specs, tensors, other_files, extra or {}, max_shard_bytes)
 
 
@@ -75,8 +78,14 @@ def _tensors(
         yield stored_as(opened.checkpoint.read(key), dtypes[key], key, place_of_type)
 
 
-def _add_other_files(checkpoint: Checkpoint, dtype: Any, draft: Path) -> None:
-    """Writes config, tokenizer, chat template and licences."""
+def _add_other_files(checkpoint: Checkpoint, dtype: Any, stop: Sequence[int], draft: Path) -> None:
+    """Writes config, tokenizer, chat template, settings of generation and licences."""
+    _add_files_of_base(checkpoint, dtype, draft)
+    if stop:
+        add_ends(draft, stop)
+
+
+def _add_files_of_base(checkpoint: Checkpoint, dtype: Any, draft: Path) -> None:
     if checkpoint.path.is_dir():
         copy_other_files(checkpoint.path, draft)
         if dtype is not None:

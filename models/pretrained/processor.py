@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from models.families.registry import FAMILIES, parse_config
 from models.io.hf_folder import read_json
+from models.processing.content_shape import roles_of_strings, shaped
 from models.processing.image_loading import ImageReader
 from models.processing.tokenizer import load_tokenizer
 
@@ -94,8 +95,10 @@ class ImageTokenizer:
         """
         if tokenize:
             raise ValueError("tokenize=True; render with tokenize=False, then call the tokenizer")
-        contents = [_parts(message["content"]) for message in messages]
-        parts = [part for content in contents for part in content]
+        template = options.get("chat_template") or self.tokenizer.get_chat_template(tools=options.get("tools"))
+        messages = shaped(messages, roles_of_strings(self.tokenizer, template))
+        contents = [message.get("content") for message in messages]
+        parts = [part for content in contents for part in _parts(content)]
         images = [part for part in parts if part["type"] == "image"]
         for part in parts:
             if part["type"] == "text" and self.placeholder in part["text"]:
@@ -104,6 +107,8 @@ class ImageTokenizer:
                 )
         shown = [
             {**message, "content": [{"type": "image"} if part["type"] == "image" else part for part in content]}
+            if isinstance(content, list)
+            else message
             for message, content in zip(messages, contents, strict=True)
         ]
         try:
@@ -124,7 +129,7 @@ class ImageTokenizer:
 
 
 def _parts(content: Any) -> list[Mapping[str, Any]]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content or []
 
 
 def _vision_config(path: Path) -> Any:

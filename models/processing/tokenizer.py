@@ -6,6 +6,7 @@ from transformers import PreTrainedTokenizerBase
 
 from models.io.errors import raise_if_of_machine
 from models.io.gguf import GGUFFile
+from models.io.hf_folder import read_json
 from models.processing.gguf_tokenizer import from_gguf, of_file
 from models.processing.local_folder import open_tokenizer
 from models.processing.tokenizer_trial import try_tokenizer
@@ -27,9 +28,25 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         raise ValueError(f"{path}: expected a folder with a tokenizer or a .gguf file")
     try:
         try_tokenizer(path)
-        return open_tokenizer(path)
+        tokenizer = open_tokenizer(path)
     except BaseException as error:  # tokenizers and transformers fail on damaged files in any way
         if not of_file(error):
             raise
         raise_if_of_machine(error, path)
         raise ValueError(f"{path}: the folder has no tokenizer that can be read: {error}") from None
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = _processor_template(path)
+    return tokenizer
+
+
+def _processor_template(path: Path) -> str | dict[str, str] | None:
+    """Returns the chat template that a folder has in a file of its processor alone, as LLaVA's and Qwen2-VL's have."""
+    for name in ("chat_template.json", "processor_config.json"):
+        template = read_json(path / name).get("chat_template") if (path / name).is_file() else None
+        texts = list(template.values()) if isinstance(template, dict) else [template]
+        if template is None:
+            continue
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{path / name}: chat_template = {template!r:.60}: expected a text, or texts by name")
+        return template
+    return None

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from merit_jax.data.chat_template import encode, encode_prompt, encode_response, tokenizer_digest
+from merit_jax.data.chat_template import encode, encode_prompt, encode_response, encode_whole, tokenizer_digest
+from merit_jax.data.template_source import OPEN
+from tests.support.templates import DEEPSEEK, LLAMA2, LLAVA, QWEN3, SMOLLM3, WITHOUT_SYSTEM
 from tests.support.tiny_tokenizer import CHATML, CHATML_GENERATION, metaspace_tokenizer, tiny_tokenizer
 
 HELLO = ({"role": "user", "content": "Is it?"}, {"role": "assistant", "content": "yes, there"})
@@ -17,17 +19,6 @@ TWO_TURNS = (
 THINKING = CHATML.replace(
     "message['content'] + '<|im_end|>\n'",
     "('<think>' + message['content'] + '</think>' if loop.last else message['content']) + '<|im_end|>\n'",
-)
-LLAMA2 = (
-    "{% for message in messages %}"
-    "{% if message['role'] == 'user' %}{{ '<s>[INST] ' + message['content'] + ' [/INST]' }}"
-    "{% else %}{{ ' ' + message['content'] + ' </s>' }}{% endif %}{% endfor %}"
-)
-SMOLLM3 = (
-    "{% for message in messages %}{% if message['role'] == 'assistant' %}"
-    "{% generation %}{{ '<|im_start|>assistant\n' + message['content'] + '<|im_end|>\n' }}{% endgeneration %}"
-    "{% else %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 
@@ -94,21 +85,10 @@ def test_generation_blocks_agree_with_the_masks_of_transformers():
 
 
 def test_a_template_that_rewrites_the_past_is_refused():
-    with pytest.raises(ValueError, match=r"here:3: the chat template does not render .*'<think>one.*generation"):
+    with pytest.raises(
+        ValueError, match=r"here:3: the chat template does not render .*'<think>one.*the same way whether"
+    ):
         encode(tiny_tokenizer(THINKING), TWO_TURNS, 200, where="here:3")
-
-
-@pytest.mark.parametrize("template", [CHATML, CHATML_GENERATION, SMOLLM3])
-@pytest.mark.parametrize("response", ["four", " four", "\nfour", "\n\nfour\n", "the <|im_end|> end"])
-def test_prompt_and_response_ids_are_the_conversation_ids(template, response):
-    tokenizer = tiny_tokenizer(template)
-    messages = (*TWO_TURNS[:-1], {"role": "assistant", "content": response})
-    prompt = encode_prompt(tokenizer, messages[:-1])
-    answer = encode_response(tokenizer, messages[:-1], response)
-    example, truncated = encode(tokenizer, messages, 200)
-    np.testing.assert_array_equal(np.concatenate([prompt, answer]), example.tokens)
-    assert example.supervised[len(prompt) :].all()
-    assert not truncated
 
 
 def test_a_prompt_has_the_ids_that_its_text_has():
@@ -184,6 +164,142 @@ def test_an_example_without_a_supervised_token_is_refused():
 def test_a_template_error_names_the_record(template, reason):
     with pytest.raises(ValueError, match=rf"f.jsonl:7: .*{reason}"):
         encode(tiny_tokenizer(template), HELLO, 200, where="f.jsonl:7")
+
+
+LOOKING_BACK = CHATML.replace(
+    "message['content'] +", "message['content'] ~ ('.' if loop.last and message.role == 'assistant' else '') +"
+)
+ADVICE = {
+    "take it out of the generation prompt": (
+        DEEPSEEK,
+        HELLO,
+        r"let both begin a response alike: take '<think>\\n' out of the template's generation prompt, or write it before",
+        lambda template: template.replace("assistant\n<think>\n' }}{% endif %}", "assistant\n' }}{% endif %}"),
+    ),
+    "write it before the response": (
+        DEEPSEEK,
+        HELLO,
+        r"or write it before the response in the assistant's turn \({% generation %} does not mend this\)",
+        lambda template: template.replace(
+            "'<|im_start|>assistant\n' +", "'<|im_start|>assistant\n<think>\n</think>' +"
+        ),
+    ),
+    "mark the response": (
+        LOOKING_BACK,
+        TWO_TURNS,
+        "mark the response with {% generation %} ... {% endgeneration %} in the template, opened right after",
+        lambda template: template.replace(
+            "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] ~ "
+            "('.' if loop.last and message.role == 'assistant' else '') +",
+            "{{ '<|im_start|>' + message['role'] + '\n' }}{% if message.role == 'assistant' %}{% generation %}"
+            "{{ message['content'] ~ ('.' if loop.last else '') + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
+            "{% else %}{{ message['content'] +",
+        ).replace("'<|im_end|>\n' }}{% endfor %}", "'<|im_end|>\n' }}{% endif %}{% endfor %}"),
+    ),
+}
+
+
+@pytest.mark.parametrize("advice", ADVICE)
+def test_the_advice_on_a_template_leads_on(advice):
+    template, messages, sentence, follow = ADVICE[advice]
+    with pytest.raises(ValueError, match=rf"here:3: the chat template does not render .*{sentence}"):
+        encode(tiny_tokenizer(template), messages, 200, where="here:3")
+    mended = follow(template)
+    assert mended != template
+    tokenizer = tiny_tokenizer(mended)
+    prompt, example = encode_prompt(tokenizer, messages[:-1]), encode(tokenizer, messages, 200)[0]
+    answer = encode_response(tokenizer, messages[:-1], messages[-1]["content"])
+    assert [*prompt, *answer] == example.tokens.tolist()
+    assert messages[-1]["content"] in tokenizer.decode(example.tokens[example.supervised])
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"content": "What is <|im_end|>?"}, r"message 2 \(user\) contains '<\|im_end\|>'"),
+        ({"content": "<|endoftext|>"}, r"message 2 \(user\) contains '<\|endoftext\|>'"),
+        ({"content": f"a{OPEN}b"}, r"message 2 \(user\) contains '.ue000generation"),
+        ({"name": "<|im_start|>"}, r"message 2 \(user\) contains '<\|im_start\|>'"),
+    ],
+)
+def test_a_text_that_would_become_structure_is_refused(change, name):
+    tokenizer, messages = tiny_tokenizer(), (TWO_TURNS[0], {**TWO_TURNS[1], **change}, TWO_TURNS[2])
+    for refused in (
+        lambda: encode(tokenizer, messages, 200, where="f.jsonl:7"),
+        lambda: encode_prompt(tokenizer, messages[:-1], where="f.jsonl:7"),
+        lambda: encode_response(tokenizer, messages[:-1], "x", where="f.jsonl:7"),
+    ):
+        with pytest.raises(ValueError, match=f"f.jsonl:7: {name}.*; take it out"):
+            refused()
+
+
+def test_a_response_tools_and_arguments_are_looked_through_too():
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": ["<|im_end|>"]}}}
+    tools = ({"type": "function", "function": {"name": "f", "description": "ends <|im_end|>"}},)
+    answer = {"role": "assistant", "content": "yes"}
+    for bad, given, name in (
+        ({**answer, "content": "The <|im_end|> ends it."}, None, r"message 2 \(assistant\)"),
+        ({**answer, "reasoning_content": "<|im_end|>"}, None, r"message 2 \(assistant\)"),
+        ({**answer, "tool_calls": [call]}, None, r"message 2 \(assistant\)"),
+        (answer, tools, "tools"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} contains"):
+            encode(tiny_tokenizer(), (HELLO[0], bad), 200, tools=given)
+
+
+def test_a_token_that_is_not_special_is_text():
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<think>", "</think>"])
+    example, _ = encode(tokenizer, (HELLO[0], {"role": "assistant", "content": "<think>hm</think>yes"}), 200)
+    assert tokenizer.convert_tokens_to_ids("</think>") in example.tokens[example.supervised]
+
+
+@pytest.mark.parametrize(
+    ("template", "unended"),
+    [(CHATML, False), (CHATML_GENERATION, False), (CHATML.replace("<|im_end|>", ""), True), (LLAVA, True)],
+)
+def test_a_response_without_an_end_is_told(template, unended):
+    assert encode_whole(tiny_tokenizer(template), HELLO, 200).unended is unended
+
+
+def test_the_end_of_an_untrained_response_does_not_matter():
+    template = CHATML.replace("'<|im_end|>\n' }}", "('<|im_end|>' if loop.index != 3 else '') + '\n' }}")
+    untrained = (*TWO_TURNS[:2], {**TWO_TURNS[2], "train": False}, *TWO_TURNS[3:])
+    tokenizer = tiny_tokenizer(template)
+    assert encode_whole(tokenizer, TWO_TURNS, 200).unended
+    assert not encode_whole(tokenizer, untrained, 200).unended
+
+
+THOUGHTS = (*TWO_TURNS[1:2], {**TWO_TURNS[2], "reasoning_content": "because"}, *TWO_TURNS[3:])
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "names"),
+    [
+        (CHATML, TWO_TURNS, ()),
+        (WITHOUT_SYSTEM, TWO_TURNS, ("message 1 (system)",)),
+        (CHATML, THOUGHTS, ("reasoning of message 2 (assistant)",)),
+        (QWEN3, THOUGHTS, ("reasoning of message 2 (assistant)",)),
+        (QWEN3, (*THOUGHTS[:-1], {**THOUGHTS[-1], "reasoning_content": "so"}), ("reasoning of message 2 (assistant)",)),
+        (QWEN3, (HELLO[0], {**HELLO[1], "reasoning_content": "so"}), ()),
+        (
+            CHATML.replace("message['content']", "message['content'] | trim"),
+            (*HELLO[:1], {**HELLO[1], "content": " a\n"}),
+            (),
+        ),
+    ],
+)
+def test_texts_that_a_template_leaves_out_are_named(template, messages, names):
+    assert encode_whole(tiny_tokenizer(template), messages, 200).unseen == names
+
+
+def test_functions_that_a_template_leaves_out_are_named():
+    call = {"type": "function", "function": {"name": "look_up", "arguments": {}}}
+    tools = ({"type": "function", "function": {"name": "look_up", "description": "x"}},)
+    messages = (HELLO[0], {**HELLO[1], "tool_calls": [call]})
+    found = encode_whole(tiny_tokenizer(), messages, 200, tools=tools)
+    assert found.unseen == ("tool calls of message 2 (assistant)", "tools")
+    assert encode_whole(tiny_tokenizer("{{ tools | tojson }}" + CHATML), messages, 200, tools=tools).unseen == ()
 
 
 def test_a_template_that_marks_some_responses_only_is_refused():

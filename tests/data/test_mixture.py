@@ -242,11 +242,12 @@ def test_a_table_is_the_list_it_was_made_of(tmp_path):
     rng = np.random.default_rng(0)
     examples = [Example(rng.integers(0, 9, n).astype(np.int32), rng.random(n) < 0.5) for n in (3, 1, 5)]
     folder = epath.Path(tmp_path / "t")
-    save_table(as_table(examples, truncated=2), folder)
-    for table in (as_table(examples, truncated=2), load_table(folder)):
+    made = as_table(examples, truncated=2, unended=1, unseen=3)
+    save_table(made, folder)
+    for table in (made, load_table(folder)):
         assert isinstance(table, TokenTable)
         assert as_table(table) is table
-        assert table.truncated == 2
+        assert (table.truncated, table.unended, table.unseen) == (2, 1, 3)
         assert table.lengths.tolist() == [3, 1, 5]
         assert table.supervised_counts.tolist() == [example.supervised.sum() for example in examples]
         for index in range(-3, 3):

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from merit_jax.data.manifest import Entry, read_manifest, taken_for, taken_for_lines
-from merit_jax.data.mixture import entry_digest, load_mixture
+from merit_jax.data.mixture import load_mixture
+from merit_jax.data.records import entry_digest
 from merit_jax.data.splits import HELD_OUT, TRAIN, parse_name
 from merit_jax.evaluation.suites import load_suites, suite_digests
 from tests.support.tiny_tokenizer import tiny_tokenizer

@@ -1,12 +1,17 @@
 """A template is checked before it is compiled; code that takes too long or too much is stopped, other code is left alone."""
 
+import os
+import resource
+import signal
 import threading
 import time
 
 import pytest
 
+from merit_jax.data.chat_template import encode
 from merit_jax.data.template_sandbox import OverrunError, bounded, check_template
-from tests.support.tiny_tokenizer import CHATML
+from merit_jax.data.template_trial import TemplateTrial
+from tests.support.tiny_tokenizer import CHATML, tiny_tokenizer
 from tests.support.tiny_vision import TEMPLATE
 
 
@@ -26,6 +31,17 @@ def test_what_conversations_need_is_taken(template):
         ("{{ messages[0] | center(10000000) }}", "has a number above 1000000"),
         ("{{ '%1000000000d' | format(1) }}", "has a number above 1000000"),
         ("{{ '{:>1000000000}'.format(1) }}", "has a number above 1000000"),
+        ("{{ ['a', 'b'] | random }}", "has a random choice at line 1"),
+        (
+            "{% set n = messages | length * 2700 %}{{ ('a' * 900000) * n }}",
+            "does not come to an end, or fills the memory; mend it",
+        ),
+        ("{% set s = 'a' | center(900000) %}{{ s | replace(' ', s) }}", "does not come to an end, or fills the memory"),
+        (
+            "{% for m in messages %}{% for i in range(m.content | length * 9999) %}{% for j in range(99999) %}"
+            "{% endfor %}{% endfor %}{% endfor %}",
+            "does not come to an end, or fills the memory",
+        ),
         ("{% if", "is damaged at line 1"),
         ("{{ " + "(" * 5000, "cannot be parsed"),
     ],
@@ -33,6 +49,39 @@ def test_what_conversations_need_is_taken(template):
 def test_what_fills_the_memory_or_is_no_template_is_refused(template, reason):
     with pytest.raises(ValueError, match=f"the chat template {reason}"):
         check_template(template)
+
+
+def test_a_template_is_tried_in_one_child_that_lives_on_and_is_replaced_when_it_dies():
+    trial = TemplateTrial()
+    try:
+        assert trial.harm(CHATML) is None
+        first = trial.pid
+        assert [trial.harm("{{ 1 / 0 }}"), trial.harm("{% set n = 2700 %}{{ 'a' * 900000 * n }}"), trial.pid] == [
+            None,
+            "memory",
+            first,
+        ]
+        os.kill(first, signal.SIGKILL)
+        assert trial.harm(TEMPLATE) is None
+        assert trial.pid not in (None, first)
+    finally:
+        trial.end()
+    assert trial.pid is None
+
+
+def test_two_gigabytes_in_one_step_are_not_allocated_here():
+    source = "{% set n = messages | length * 2700 %}{{ ('a' * 900000) * n }}{# once #}"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(
+        ValueError, match="f:1: the chat template does not come to an end, or fills the memory; mend it"
+    ):
+        encode(
+            tiny_tokenizer(source),
+            ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}),
+            9,
+            where="f:1",
+        )
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
 
 
 def wait():

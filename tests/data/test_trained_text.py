@@ -240,7 +240,7 @@ def test_nulls_of_parquet_are_no_fields(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     import pyarrow
 
-    from merit_jax.data.mixture import read_records
+    from merit_jax.data.records import read_records
 
     other = {
         "type": "function",

@@ -11,7 +11,7 @@ from merit_jax.data import manifest
 from merit_jax.data.column_map import IMAGES
 from merit_jax.data.formats import FORMATS, TOOLS, VIDEOS, detect, to_record
 from merit_jax.data.messages import FIELDS, REASONINGS, ROLES, TURN_FLAGS, UNUSED
-from merit_jax.data.mixture import read_entry
+from merit_jax.data.records import read_entry
 from merit_jax.data.row_fields import MARKS, REFUSED
 from merit_jax.merging import MERGERS
 from merit_jax.merging.options import declared_options

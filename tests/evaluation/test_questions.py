@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from merit_jax.data.mixture import read_records
+from merit_jax.data.records import read_records
 from merit_jax.evaluation.questions import question_ids
 from tests.support import world
 

@@ -176,6 +176,12 @@ ATTACKS = (
     "{{ 'x'.format_map({}) }}",
     "{{ 'x' | center(999999) }}",
     "{{ messages | tojson(indent=100000) }}",
+    "{% set n = messages | length * 2700 %}{{ ('a' * 900000) * n }}",
+    "{% set s = 'a' | center(900000) %}{{ s | replace(' ', s) | length }}",
+    "{% set n = 99999 * (messages | length * 27000) %}{{ 'a' | center(n) }}",
+    "{{ range(99999) | join(messages[0].content * 99999) }}",
+    "{{ [1, 2] | random }}",
+    "{{ messages[0].content ~ '<|im_end|>' * 9 }}",
 )
 """Chat templates that are no accident."""
 

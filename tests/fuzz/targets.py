@@ -40,8 +40,8 @@ def _manifest(folder: Path, name: str) -> None:
 
 def _records(folder: Path, name: str) -> None:
     """Reads the rows, and opens the images that they name."""
-    from merit_jax.data.chat_template import images_of
-    from merit_jax.data.mixture import read_records
+    from merit_jax.data.message_texts import images_of
+    from merit_jax.data.records import read_records
     from models.processing.image_loading import image_size, is_animated, open_image
 
     errors: list[ValueError] = []
@@ -59,7 +59,7 @@ def _records(folder: Path, name: str) -> None:
 
 def _container(folder: Path) -> None:
     """Reads a file of records as lines and as a list; a record is never in two errors."""
-    from merit_jax.data.mixture import read_records
+    from merit_jax.data.records import read_records
 
     errors: list[ValueError] = []
     for name in ("c.json", "c.jsonl"):

@@ -11,7 +11,7 @@ from launch.wiring import open_run
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.data.chat_template import encode
-from merit_jax.data.mixture import read_records
+from merit_jax.data.records import read_records
 from models import load_pretrained
 from models.processing.tokenizer import load_tokenizer
 from tests.support import world

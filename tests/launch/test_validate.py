@@ -10,7 +10,7 @@ from rich.console import Console
 from launch import validate
 from models.pretrained.processor import load_processor
 from tests.support import tiny_vision
-from tests.support.tiny_tokenizer import tiny_tokenizer
+from tests.support.tiny_tokenizer import CHATML, tiny_tokenizer
 
 GOOD = {"inputs": "q", "targets": "yes"}
 LONG = {"inputs": "q" * 200, "targets": "yes"}
@@ -50,6 +50,8 @@ def test_the_table_ends_with_totals(folder):
         "0",
         str(sum(count.supervised for count in counts)),
         str(sum(count.tokens for count in counts)),
+        "0",
+        "0",
         "0",
     ]
 
@@ -285,3 +287,22 @@ def test_the_same_images_in_other_files_are_duplicates_and_other_images_are_not(
     )
     assert not errors
     assert [[each.name for each in group] for group in validate.duplicates(counts)] == [["a", "b"]]
+
+
+def test_a_template_that_ends_no_response_is_an_error_and_less_is_told(tmp_path, capsys):
+    template = CHATML.replace(
+        "<|im_end|>\n' }}{% endfor %}",
+        "' + ('' if 'open' in message['content'] else '<|im_end|>') + '\n' }}{% endfor %}",
+    )
+    for name, answers in (("all", ["open", "open"]), ("some", ["open", "yes"])):
+        rows = [json.dumps({"inputs": "q", "targets": answer}) + "\n" for answer in answers]
+        (tmp_path / f"{name}.train.jsonl").write_text("".join(rows))
+    counts, errors = validate.validate(
+        f"{tmp_path}/*.train.jsonl", tiny_tokenizer(template), include=(), max_length=200, seed=0
+    )
+    assert [(each.name, each.unended, each.unseen) for each in counts] == [("all", 2, 0), ("some", 1, 0)]
+    (error,) = errors
+    assert str(error).startswith("dataset 'all': 2 of 2 training rows have a response that ends in no special token")
+    validate.print_findings(counts, errors, 5)
+    said = capsys.readouterr().out
+    assert said.count("dataset 'all': 2 of 2 training rows") == said.count("dataset 'some': 1 of 2 training rows") == 1

@@ -13,8 +13,8 @@ from merit_jax.checkpoints.readers import OrbaxLeaves, OverlayLeaves
 from merit_jax.core import tree
 from merit_jax.data.bucketing import calibration_examples
 from merit_jax.data.chat_template import encode
-from merit_jax.data.mixture import read_records
 from merit_jax.data.packing import RowCapacity, fill_row
+from merit_jax.data.records import read_records
 from merit_jax.evaluation.prompts import prompt, stop_tokens
 from merit_jax.gradients.store import GradientStore
 from merit_jax.pipeline.stages import run_stages

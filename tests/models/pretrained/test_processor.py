@@ -8,6 +8,7 @@ import pytest
 
 from merit_jax.data.chat_template import encode, encode_prompt, tokenizer_digest
 from models.pretrained.processor import ImageTokenizer, load_processor
+from models.processing.content_shape import ROLES, roles_of_strings
 from tests.support import tiny_vision
 from tests.support.tiny_tokenizer import CHATML, tiny_tokenizer
 
@@ -133,6 +134,56 @@ def test_a_template_that_does_not_write_images_is_refused(tmp_path, template):
     image = reference(tiny_vision.picture(tmp_path / "a.png", 16, 24))
     with pytest.raises(ValueError, match=BAD_TEMPLATES[template]):
         encode(load_processor(model).tokenizer, conversation(image, TEXT), 100, where="f:1")
+
+
+def parts_of(template):
+    """The template for parts: each message's text from a list, its images left out."""
+    return template.replace("message['content']", "(message['content'] | map(attribute='text') | join)")
+
+
+SHAPES = {
+    "text model's": (CHATML, {"system", "developer", "user", "assistant", "tool"}),
+    "text model's that writes anything": (
+        CHATML.replace("message['content']", "(message['content'] | trim)"),
+        set(ROLES),
+    ),
+    "of parts": (parts_of(CHATML), set()),
+    "of parts, but a string for the system": (
+        "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
+        "{% if message.role == 'system' %}{{ message.content | trim }}"
+        "{% else %}{% for part in message.content %}{{ part.text }}{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+        {"system"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_text_is_given_in_the_shape_that_the_template_takes(tmp_path, kind):
+    template, strings = SHAPES[kind]
+    tokenizer = load_processor(tiny_vision.folder(tmp_path, tiny_vision.tokenizer(template))).tokenizer
+    assert roles_of_strings(tokenizer.tokenizer, template) == strings
+    messages = ({"role": "system", "content": "Sys."}, *conversation(TEXT))
+    example, _ = encode(tokenizer, messages, 200)
+    assert tokenizer.decode(example.tokens) == (
+        "<|im_start|>system\nSys.<|im_end|>\n<|im_start|>user\nWhat is this?<|im_end|>\n<|im_start|>assistant\nnoise<|im_end|>"
+    )
+
+
+def test_a_list_as_python_shows_it_is_refused(tmp_path):
+    template = CHATML.replace("message['content']", "(message['content'] | string)")
+    model = tiny_vision.folder(tmp_path / "model", tiny_vision.tokenizer(template))
+    image, tokenizer = reference(tiny_vision.picture(tmp_path / "a.png", 16, 24)), load_processor(model).tokenizer
+    with pytest.raises(ValueError, match=r"f:1: the chat template writes '<.image_pad.>' 0 times for 1 images"):
+        encode(tokenizer, conversation(image, TEXT), 100, where="f:1")
+    with pytest.raises(ValueError, match=r"f:1: the chat template writes a message's list .*\[\{'type': 'text'.*parts"):
+        encode(tiny_vision.tokenizer(template), conversation(TEXT), 100, where="f:1")
+
+
+def test_a_question_about_such_a_list_is_none(processor):
+    asked = conversation({"type": "text", "text": "Explain [{'type': 'text', 'text': 'a'}], please."})
+    example, _ = encode(processor.tokenizer, asked, 100)
+    assert "[{'type': 'text', 'text': 'a'}]" in processor.tokenizer.decode(example.tokens)
 
 
 def test_a_missing_image_is_named_where_the_text_is_made(tmp_path, processor):

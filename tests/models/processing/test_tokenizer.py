@@ -1,5 +1,6 @@
 """Tokenizers rebuilt from GGUF metadata, and folders of exported ones."""
 
+import json
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from models import load_tokenizer, smollm2_path
 from models.io.hf_folder import open_checkpoint
 from models.processing.gguf_tokenizer import from_gguf
+from tests.support.tiny_tokenizer import CHATML, tiny_tokenizer
 
 TEXTS = (
     "Hello, it's 1234 o'clock.",
@@ -114,3 +116,23 @@ def test_smollm2_tokenizer_and_weights_need_no_torch():
         "assert models.load_tokenizer(path)('Hi 12')['input_ids'] and models.read_config(path).layers == 30"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+@pytest.mark.parametrize("name", ["chat_template.json", "processor_config.json"])
+def test_a_template_in_a_file_of_the_processor_alone_is_read(tmp_path, name):
+    tiny_tokenizer(None).save_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path).chat_template is None
+    (tmp_path / name).write_text(json.dumps({"chat_template": CHATML}))
+    assert load_tokenizer(tmp_path).chat_template == CHATML
+    tiny_tokenizer("{{ 'own' }}").save_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path).chat_template == "{{ 'own' }}"
+
+
+@pytest.mark.parametrize(
+    ("content", "mistake"), [('{"chat_template": [1]}', r"chat_template = \[1\]: expected a text"), ("{", "JSON")]
+)
+def test_a_damaged_file_of_a_template_is_named(tmp_path, content, mistake):
+    tiny_tokenizer(None).save_pretrained(tmp_path)
+    (tmp_path / "chat_template.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"chat_template.json.*{mistake}"):
+        load_tokenizer(tmp_path)
