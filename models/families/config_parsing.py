@@ -1,7 +1,11 @@
 """Reads a Hugging Face config.json strictly: a setting that the models do not implement is refused by name."""
 
+import copy
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
+
+from transformers import CONFIG_MAPPING
 
 from models.interface import DecoderConfig, Llama3Scaling
 
@@ -9,6 +13,11 @@ LARGEST = 2**31 - 1
 """Largest whole number of a config: sizes are numbers of rows, columns and layers."""
 _WIDEST = 1e300
 """Largest number: more is no size of anything; infinity and NaN are beyond it."""
+MOST_LAYERS = 2**14
+"""Layers that a config may have: transformers makes a list as long."""
+PARTS = ("text_config", "vision_config")
+_UNREAD = ("dtype", "torch_dtype", "id2label", "label2id", "num_labels", "problem_type")
+"""Keys that change no model of ours: types are chosen by the caller, labels are of classifiers."""
 Made = TypeVar("Made")
 
 
@@ -47,6 +56,11 @@ class Section:
         known = not isinstance(value, bool) and isinstance(value, int | float) and -_WIDEST <= value <= _WIDEST
         return float(value) if known else self.refuse(key, value, "; expected a number")
 
+    def positive(self, key: str) -> float:
+        """Returns a number above 0; refuses an absent one."""
+        found = self.number(key)
+        return found if found > 0 else self.refuse(key, found, "; expected more than 0")
+
     def section(self, key: str) -> "Section":
         """Returns a nested dictionary; refuses anything else."""
         found = self.raw.get(key)
@@ -66,36 +80,69 @@ class Section:
         raise ValueError(f"{self.where}: {key} = {value!r:.80}{reason}")
 
 
+def completed(config: Section) -> Section:
+    """Returns a config.json as transformers understands it: old keys translated, every default written out.
+
+    Raises:
+        ValueError: It asks for quantisation or for other settings in some layers, or transformers cannot read it.
+    """
+    for level in (config, *(config.section(part) for part in PARTS if config.get(part) is not None)):
+        level.expect("quantization_config", None)
+        level.expect("per_layer_config", None)
+        if level.integer("num_hidden_layers", 0) > MOST_LAYERS:
+            level.refuse("num_hidden_layers", level.raw["num_hidden_layers"], f"; expected {MOST_LAYERS} at most")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            full = CONFIG_MAPPING[config.raw["model_type"]].from_dict(_read(config.raw)).to_dict()
+    except Exception as error:  # transformers fails on odd values in any way: StrictDataclassError, AttributeError, ...
+        said = " ".join(str(error).split())
+        raise ValueError(f"{config.where}: not a config that transformers can read: {said}") from None
+    return Section(full, config.where)
+
+
+def _read(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a copy, which transformers may change, without the keys of `_UNREAD`."""
+    return {
+        key: _read(value) if key in PARTS and isinstance(value, Mapping) else copy.deepcopy(value)
+        for key, value in raw.items()
+        if key not in _UNREAD
+    }
+
+
 def parse_decoder(config: Section, family: str, **fields: Any) -> DecoderConfig:
     """Reads the settings that the text families have in common.
 
     Args:
-        config: Content of config.json.
+        config: Content of config.json, or a completed part of it.
         family: Name for `DecoderConfig.family`.
         **fields: Further fields of `DecoderConfig`.
 
     Raises:
         ValueError: A key is missing, of the wrong type, or asks for what the decoder does not implement.
     """
-    _refuse_unsupported(config)
     heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
-    rope = rope_settings(config)
-    for level in (rope, config):
-        level.expect("partial_rotary_factor", None, 1, 1.0)
+    sizes = {
+        "vocab_size": config.integer("vocab_size"),
+        "hidden_size": hidden,
+        "layers": config.integer("num_hidden_layers"),
+        "heads": heads,
+        "kv_heads": config.integer("num_key_value_heads", heads),
+        "head_dim": config.integer("head_dim", hidden // max(heads, 1)),
+        "mlp_size": config.integer("intermediate_size"),
+        "norm_eps": config.number("rms_norm_eps", 1e-6),
+    }
+    tied = is_tied(config)
+    full = completed(Section({**config.raw, "tie_word_embeddings": tied}, config.where))
+    _refuse_unsupported(full)
+    rope = rope_settings(full)
     return config.make(
         DecoderConfig,
         family=family,
-        vocab_size=config.integer("vocab_size"),
-        hidden_size=hidden,
-        layers=config.integer("num_hidden_layers"),
-        heads=heads,
-        kv_heads=config.integer("num_key_value_heads", heads),
-        head_dim=config.integer("head_dim", hidden // max(heads, 1)),
-        mlp_size=config.integer("intermediate_size"),
-        rope_theta=rope.number("rope_theta", 10000.0),
+        **sizes,
+        rope_theta=rope.positive("rope_theta"),
         rope_scaling=_rope_scaling(rope),
-        norm_eps=config.number("rms_norm_eps", 1e-6),
-        tied=is_tied(config),
+        tied=tied,
         **fields,
     )
 
@@ -110,39 +157,45 @@ def is_tied(config: Section) -> bool:
     return False
 
 
-def rope_settings(config: Section) -> Section:
-    """Returns the RoPE settings, from the new key (rope_parameters) or the old ones (rope_theta, rope_scaling)."""
-    nested = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(nested, Mapping):
-        config.refuse("rope_parameters", nested, "; expected a dictionary")
-    return Section({"rope_theta": config.get("rope_theta"), **nested}, config.where)
+def rope_settings(full: Section) -> Section:
+    """Returns the RoPE settings of a completed config.
+
+    Raises:
+        ValueError: They differ by layer type.
+    """
+    found, length = full.section("rope_parameters"), "original_max_position_embeddings"
+    rope = Section({**found.raw, **{key: full.raw[key] for key in (length,) if key in full.raw}}, found.where)
+    for key, value in rope.raw.items():
+        if isinstance(value, Mapping):
+            rope.refuse(key, value, ": settings by layer type are not supported; expected one set for all layers")
+    return rope
 
 
-def _refuse_unsupported(config: Section) -> None:
-    config.expect("hidden_act", None, "silu")
-    config.expect("quantization_config", None)
-    if config.raw.get("use_sliding_window") is not False:
-        uses_window = config.get("use_sliding_window") or config.get("model_type") != "qwen2"
-        if uses_window and config.get("sliding_window") is not None:
-            config.refuse("sliding_window", config.get("sliding_window"), ": windowed attention is not supported")
-    kinds = config.get("layer_types") or ()
+def _refuse_unsupported(full: Section) -> None:
+    full.expect("hidden_act", "silu")
+    if "is_causal" in full.raw:
+        full.expect("is_causal", True)
+    full.expect("partial_rotary_factor", None, 1)
+    kinds = full.get("layer_types") or ()
+    if full.get("sliding_window") is not None and any(kind != "full_attention" for kind in kinds or ("sliding",)):
+        full.refuse("sliding_window", full.get("sliding_window"), ": windowed attention is not supported")
     if not isinstance(kinds, list | tuple):
-        config.refuse("layer_types", kinds, "; expected a list")
+        full.refuse("layer_types", kinds, "; expected a list")
     for kind in kinds:
-        Section({"layer_types": kind}, config.where).expect("layer_types", "full_attention")
+        Section({"layer_types": kind}, full.where).expect("layer_types", "full_attention")
 
 
 def _rope_scaling(rope: Section) -> Llama3Scaling | None:
-    kind = rope.raw.get("rope_type", rope.raw.get("type", "default"))
-    if kind in (None, "default"):
+    rope.expect("partial_rotary_factor", None, 1)
+    rope.expect("rope_type", "default", "llama3")
+    if rope.raw["rope_type"] == "default":
         return None
-    if kind != "llama3":
-        raise ValueError(
-            f"{rope.where}: RoPE scaling of type {kind!r} is not supported; expected 'default' or 'llama3'"
-        )
+    low, high = rope.number("low_freq_factor"), rope.number("high_freq_factor")
+    if high <= low:
+        rope.refuse("high_freq_factor", high, f"; expected more than low_freq_factor = {low}")
     return Llama3Scaling(
-        factor=rope.number("factor"),
-        low_freq_factor=rope.number("low_freq_factor"),
-        high_freq_factor=rope.number("high_freq_factor"),
-        original_length=rope.integer("original_max_position_embeddings"),
+        factor=rope.positive("factor"),
+        low_freq_factor=low,
+        high_freq_factor=high,
+        original_length=int(rope.positive("original_max_position_embeddings")),
     )

@@ -1,7 +1,7 @@
 """The Qwen2.5-VL family: a Qwen2.5 decoder with three positions per token, and a vision tower with windows."""
 
 from models.families import qwen2
-from models.families.config_parsing import Section, is_tied, parse_decoder, rope_settings
+from models.families.config_parsing import Section, completed, parse_decoder, rope_settings
 from models.families.vision_config import both
 from models.interface import DecoderConfig, VisionLanguageConfig
 from models.io.weight_map import WeightRow, below
@@ -32,54 +32,46 @@ def parse(config: Section) -> Config:
     Raises:
         ValueError: A key is missing or asks for what the model does not implement.
     """
-    text, vision = parse_text(config), config.section("vision_config")
+    config.section("vision_config").expect("model_type", None, "qwen2_5_vl", "qwen2_5_vl_vision")
+    if config.get("text_config") is not None:
+        config.section("text_config").expect("model_type", None, "qwen2_5_vl_text")
+    full = completed(config)
+    text, vision = parse_text(full), full.section("vision_config")
     tower = parse_vision(vision)
-    vision.integer("out_hidden_size")
     vision.expect("out_hidden_size", text.hidden_size)
     projector = PatchMergerConfig(patches=tower.patches_per_token, out_size=text.hidden_size)
-    image_token = config.integer("image_token_id", 151655)
-    return config.make(VisionLanguageConfig, "qwen2_5_vl", text, tower, projector, image_token)
+    image_token = full.integer("image_token_id")
+    return full.make(VisionLanguageConfig, "qwen2_5_vl", text, tower, projector, image_token)
 
 
-def parse_text(config: Section) -> DecoderConfig:
-    """Reads the decoder.
+def parse_text(full: Section) -> DecoderConfig:
+    """Reads the decoder of a completed config.
 
     Raises:
-        ValueError: A key is missing or asks for what the decoder does not implement.
+        ValueError: It asks for what the decoder does not implement.
     """
-    text = config
-    if config.get("text_config") is not None:
-        text = config.section("text_config")
-        text.expect("model_type", None, "qwen2_5_vl_text")
+    text = full.section("text_config")
     rope = rope_settings(text)
-    for key in ("type", "rope_type"):
-        rope.expect(key, None, "default", "mrope")
     section = rope.get("mrope_section")
     if not isinstance(section, list | tuple) or len(section) != 3 or not all(type(n) is int for n in section):
         rope.refuse("mrope_section", section, "; expected three whole numbers, such as [16, 24, 24]")
-    text.integer("num_key_value_heads")
-    plain = {
-        "rms_norm_eps": text.get("rms_norm_eps", 1e-5),
-        "rope_scaling": None,
-        "rope_parameters": {"rope_theta": rope.get("rope_theta") or text.get("rope_theta") or 1e6},
-        "tie_word_embeddings": is_tied(config) or is_tied(text),
-    }
-    inside = Section({**text.raw, **plain}, text.where)
+    rope.expect("rope_type", "default")
+    inside = Section({**text.raw, "tie_word_embeddings": full.raw["tie_word_embeddings"]}, text.where)
     return parse_decoder(inside, "qwen2", qkv_bias=True, mrope_section=tuple(section))
 
 
 def parse_vision(config: Section) -> QwenVisionConfig:
-    """Reads the tower.
+    """Reads the tower of a completed config.
 
     Raises:
-        ValueError: A key is missing or asks for what the tower does not implement.
+        ValueError: It asks for what the tower does not implement.
     """
-    config.expect("model_type", None, "qwen2_5_vl", "qwen2_5_vl_vision")
-    config.expect("hidden_act", None, "silu")
+    config.expect("hidden_act", "silu")
+    config.expect("is_causal", None, False)
     for key in ("in_channels", "in_chans"):
         config.expect(key, None, 3)
-    rope = config.section("rope_parameters") if config.get("rope_parameters") else Section({}, config.where)
-    rope.expect("rope_type", None, "axial")
+    rope = rope_settings(config)
+    rope.expect("rope_type", "axial")
     full = config.get("fullatt_block_indexes")
     if not isinstance(full, list | tuple) or not all(type(index) is int for index in full):
         config.refuse("fullatt_block_indexes", full, "; expected a list of whole numbers")
@@ -90,12 +82,12 @@ def parse_vision(config: Section) -> QwenVisionConfig:
         heads=config.integer("num_heads"),
         mlp_size=config.integer("intermediate_size"),
         patch_size=config.integer("patch_size"),
-        temporal_patch_size=config.integer("temporal_patch_size", 2),
+        temporal_patch_size=config.integer("temporal_patch_size"),
         channels=3,
-        merge_size=config.integer("spatial_merge_size", 2),
+        merge_size=config.integer("spatial_merge_size"),
         window_size=config.integer("window_size"),
         full_layers=tuple(full),
-        rope_theta=rope.number("rope_theta", 10000.0),
+        rope_theta=rope.positive("rope_theta"),
     )
 
 

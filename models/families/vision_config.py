@@ -2,12 +2,9 @@
 
 from typing import Any
 
-from transformers import CONFIG_MAPPING
-
-from models.families.config_parsing import Section
+from models.families.config_parsing import PARTS, Section, completed
 from models.families.decoders import DECODERS
 from models.interface import DecoderConfig
-from models.io.errors import raise_if_of_machine
 from models.io.weight_map import WeightRow, below
 from models.modules.vit import ACTIVATIONS, ViTConfig
 
@@ -32,15 +29,9 @@ def complete(config: Section) -> Section:
     Raises:
         ValueError: A part is missing or of a kind that is not known, or a value is of the wrong type.
     """
-    config.expect("quantization_config", None)
-    for part in ("text_config", "vision_config"):
+    for part in PARTS:
         config.section(part)
-    try:
-        full = CONFIG_MAPPING[config.raw["model_type"]].from_dict(dict(config.raw)).to_dict()
-    except Exception as error:  # transformers fails on odd values in any way: StrictDataclassError, AttributeError, ...
-        raise_if_of_machine(error, config.where)
-        raise ValueError(f"{config.where}: not a config that transformers can read: {error}") from None
-    return Section(full, config.where)
+    return completed(config)
 
 
 def parse_text(full: Section, tied: bool) -> DecoderConfig:
@@ -67,6 +58,7 @@ def parse_tower(full: Section, **chosen: Any) -> ViTConfig:
     vision = full.section("vision_config")
     vision.expect("model_type", *TOWERS)
     vision.expect("hidden_act", *ACTIVATIONS)
+    vision.expect("is_causal", None, False)
     layers = vision.integer("num_hidden_layers")
     return vision.make(
         ViTConfig,

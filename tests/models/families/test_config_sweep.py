@@ -1,0 +1,134 @@
+"""Every key of every family's config, changed one at a time, against PyTorch: the same logits, or refused by name."""
+
+import copy
+import json
+
+import pytest
+
+import tests.support.tiny as tiny
+import tests.support.tiny_qwen_vl as qwen
+import tests.support.tiny_tiles as tiny_tiles
+from models import read_config
+from models.families.decoders import DECODERS
+from models.families.registry import FAMILIES
+from models.pretrained.processor import load_processor
+from models.processing.image_loading import open_image
+from tests.support.config_sweep import Case, Sweep
+
+pytestmark = pytest.mark.parity
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 5000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8,
+}
+WINDOW = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2}
+NESTED = {key: value for key, value in qwen.hf_config().items() if key not in qwen.TEXT} | {"text_config": qwen.TEXT}
+TEXT = {
+    **{family: tiny.hf_config(family, num_hidden_layers=2) for family in DECODERS},
+    "llama, scaled": tiny.hf_config(num_hidden_layers=2, rope_theta=None, rope_parameters=LLAMA3),
+    "qwen2, window": tiny.hf_config("qwen2", num_hidden_layers=2, **WINDOW),
+}
+IMAGES = {
+    "qwen2_5_vl": NESTED,
+    "qwen2_5_vl, published layout": qwen.hf_config(),
+    **{kind: tiny_tiles.hf_config(kind) for kind in tiny_tiles.KINDS},
+}
+LONG, SHORT = 14, 9
+
+
+def make(path, name):
+    """A folder saved by transformers with no constant parameter, under the config.json of a case."""
+    torch = pytest.importorskip("torch")
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    raw = copy.deepcopy((TEXT | IMAGES)[name])
+    auto = AutoModelForCausalLM if name in TEXT else AutoModelForImageTextToText
+    torch.manual_seed(0)
+    peer = auto.from_config(AutoConfig.for_model(**copy.deepcopy(raw)))
+    with torch.no_grad():
+        for parameter in peer.parameters():
+            parameter.normal_(0.1, 0.2)
+    peer.save_pretrained(path)
+    (path / "config.json").write_text(json.dumps(raw))
+    return with_text(path, raw, auto) if name in TEXT else with_images(path, name, raw, auto)
+
+
+def with_text(path, raw, auto):
+    rows = tiny.rows(LONG, SHORT, width=LONG)
+    return Case(path, raw, auto, inputs(rows), lambda folder, config: rows)
+
+
+def with_images(path, name, raw, auto):
+    if raw["model_type"] == "qwen2_5_vl":
+        qwen.helpers(path)
+    else:
+        tiny_tiles.helpers(path, name)
+    pictures = [tiny_tiles.picture(path / f"{n}.png", *size, seed=n) for n, size in enumerate([(17, 33), (30, 14)])]
+    talks = [tiny_tiles.conversation(*pictures), tiny_tiles.conversation()]
+
+    def rows(folder, config):
+        return tiny_tiles.batch(load_processor(folder, config), talks, 80, 44)
+
+    batch = rows(path, read_config(path))
+    return Case(path, raw, auto, inputs(batch) | pixels(path, raw, batch, pictures), rows)
+
+
+def inputs(rows):
+    torch = pytest.importorskip("torch")
+    return {
+        "input_ids": torch.from_numpy(rows.tokens).long(),
+        "attention_mask": torch.from_numpy(rows.segments).long(),
+    }
+
+
+def pixels(path, raw, rows, pictures):
+    """The images of the first of two rows, as transformers' own processor makes them."""
+    torch = pytest.importorskip("torch")
+    from transformers import AutoImageProcessor
+
+    images = [open_image(picture) for picture in pictures]
+    nested = raw["model_type"] in ("idefics3", "smolvlm")
+    processor = AutoImageProcessor.from_pretrained(path, backend="pil")
+    found = dict(processor(images=[images, []] if nested else images, return_tensors="pt"))
+    if raw["model_type"] == "qwen2_5_vl":
+        found["mm_token_type_ids"] = torch.from_numpy(rows.tokens == raw["image_token_id"]).int()
+    return found
+
+
+def test_every_family_is_swept():
+    assert {raw["model_type"] for raw in (TEXT | IMAGES).values()} == set(FAMILIES)
+
+
+@pytest.fixture(scope="module")
+def sweeps(tmp_path_factory):
+    """Case -> its sweep, parsed."""
+    made = {}
+
+    def make_sweep(name):
+        if name not in made:
+            folder = tmp_path_factory.mktemp("sweep")
+            made[name] = Sweep(make(folder / "base", name), folder / "changed")
+            made[name].parse()
+        return made[name]
+
+    return make_sweep
+
+
+@pytest.mark.parametrize("name", TEXT | IMAGES)
+def test_no_key_that_pytorch_obeys_is_ignored(sweeps, name):
+    sweep = sweeps(name)
+    assert not sweep.wrong
+    print("REPORT", name, len(sweep.refused), len(sweep.equal), len(sweep.computed), sweep.computed.keys())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TEXT | IMAGES)
+def test_every_key_that_is_obeyed_gives_the_logits_of_pytorch(sweeps, name):
+    sweep = sweeps(name)
+    sweep.compute()
+    assert not sweep.wrong
+    print("REPORT", name, {k: v for k, v in sweep.equal.items() if v > 1e-2})
