@@ -1,6 +1,5 @@
 """Starts commands: common flags, logging, several processes, and errors that a user can act on."""
 
-import errno
 import logging
 import os
 import re
@@ -168,7 +167,6 @@ def _say(message: str, style: str) -> None:
 def _set_up() -> None:
     """Sets up distributed processes, compilation cache and logging."""
     _hush_orbax()
-    Console.on_broken_pipe = _broken_pipe  # type: ignore[assignment,method-assign]  # Rich's own ends with exit code 1
     if FLAGS.distributed:
         _join(FLAGS.distributed)
     if FLAGS.compilation_cache:
@@ -182,11 +180,6 @@ def _set_up() -> None:
     console = terminal(stderr=True)
     log.handlers, log.propagate = [RichHandler(console=console, show_path=False, show_level=False)], False
     log.setLevel(logging.INFO if is_first_process() else logging.WARNING)
-
-
-def _broken_pipe(console: Console) -> None:
-    """Raises anew what Rich has caught."""
-    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def _hush_orbax() -> None:

@@ -1,4 +1,4 @@
-"""How a command ends: which errors are its user's mistakes, which are the machine's, and what is left to say."""
+"""Decides how a command ends: which errors are its user's mistakes, which are the machine's, and what is left to say."""
 
 import contextlib
 import dis

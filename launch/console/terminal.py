@@ -1,5 +1,7 @@
 """The terminal: everything that commands print goes through it, with the control characters of names written out."""
 
+import errno
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -16,6 +18,10 @@ WIDTH = 140
 
 class Terminal(Console):
     """A rich console that shows control characters instead of sending them, whatever text they are in."""
+
+    def on_broken_pipe(self) -> None:
+        """Raises anew what Rich has caught, which would end the command with exit code 1."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Makes a text of a string, before a table measures it; see `rich.console.Console.render_str`."""

@@ -17,6 +17,7 @@ from merit_jax.data.group_by import read_groups
 from merit_jax.data.manifest_parser import load_manifest
 from merit_jax.data.rows import OnError, fail
 from merit_jax.data.splits import TRAIN, FileSet, check_shards, divide
+from merit_jax.workdir.paths import is_remote
 
 REMOTE_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 OTHER_KEYS = (

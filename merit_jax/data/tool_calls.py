@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from merit_jax.core.types import Tools
-from merit_jax.data.readers import parse_json
+from merit_jax.data.json_values import parse_json
 
 CALL_KEYS = {"id", "type", "index", "function"}
 

@@ -8,6 +8,7 @@ from typing import Any, NoReturn, TypeVar
 from transformers import CONFIG_MAPPING
 
 from models.interface import DecoderConfig, Llama3Scaling
+from models.io.errors import raise_if_of_machine
 
 LARGEST = 2**31 - 1
 """Largest whole number of a config: sizes are numbers of rows, columns and layers."""
@@ -96,6 +97,7 @@ def completed(config: Section) -> Section:
             warnings.simplefilter("ignore")
             full = CONFIG_MAPPING[config.raw["model_type"]].from_dict(_read(config.raw)).to_dict()
     except Exception as error:  # transformers fails on odd values in any way: StrictDataclassError, AttributeError, ...
+        raise_if_of_machine(error, config.where)
         said = " ".join(str(error).split())
         raise ValueError(f"{config.where}: not a config that transformers can read: {said}") from None
     return Section(full, config.where)
