@@ -163,6 +163,7 @@ def test_the_merge_is_the_token_weighted_mean_of_the_exported_branches(finished,
 def test_the_exported_merge_holds_the_merged_leaves(finished):
     merged = world.host(OrbaxLeaves(finished.workdir.merged_params))
     loaded = world.host(load_pretrained(str(finished.workdir.merged_hf))[1])
+    assert read_json(finished.workdir.merged_hf / "generation_config.json")["eos_token_id"] == 2  # <|im_end|>
     assert loaded.keys() == merged.keys()
     assert all(loaded[path].tobytes() == merged[path].tobytes() for path in merged)
 
