@@ -32,7 +32,7 @@ def kind_of(error: ValueError) -> str:
         >>> kind_of(ValueError("missing field 'output' (found: ['a b', 'c']); add it"))
         "missing field 'output' (found: _)"
         >>> kind_of(ValueError("target 'a kite' is not among 12 options; mend one"))
-        "target _ is not among _ options"
+        'target _ is not among _ options'
     """
     reason = (error.reason if isinstance(error, RowError) else str(error)).partition("; ")[0]
     named = _QUOTED.sub(lambda found: found[0] if _WORD.fullmatch(found[0]) else "_", reason)
