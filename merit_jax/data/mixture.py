@@ -215,6 +215,6 @@ def _cache_folder(
     cache_dir: epath.PathLike, entry: Entry, digest: str, tokenizer: str, limits: Limits, seed: int
 ) -> epath.Path:
     """Names the cache folder after everything that the tokens, and the paths of images, depend on."""
-    place = str(absolute(epath.Path(entry.files[0]).parent))
-    key = repr((CACHE_VERSION, entry.name, place, digest, tokenizer, limits, seed))
+    places = sorted({str(absolute(epath.Path(file).parent)) for file in (*entry.files, *entry.held_out_files)})
+    key = repr((CACHE_VERSION, entry.name, places, digest, tokenizer, limits, seed))
     return epath.Path(cache_dir) / hashlib.sha256(key.encode()).hexdigest()[:32]

@@ -116,6 +116,25 @@ def test_images_lie_beside_the_data_unless_the_manifest_says_where(data):
     assert record.messages[0]["content"][0]["path"] == str(data.resolve() / "images/0.png")
 
 
+def test_a_run_names_the_image_root_that_would_help(data, tokenizer):
+    write(data, flan={"file_name": "all.json", "group_by": "task_name"})
+    with pytest.raises(
+        ValueError, match=r"all.json\[0\]: .*/0.png: no such image; .*`image_root: .*/images` in the manifest"
+    ):
+        load(data, tokenizer, include=["colours"])
+
+
+def test_images_start_from_the_folder_of_each_file(data, tokenizer):
+    for name in ("x", "y"):
+        (data / name).mkdir()
+        picture(data / name / "a.png", 16, 16)
+        (data / name / f"{name}.json").write_text(json.dumps([llava("a.png")]))
+    write(data, a={"file_name": ["x/x.json", "y/y.json"]})
+    (dataset,) = load(data, tokenizer)
+    found = [image["path"] for example in dataset.train for image in example.images]
+    assert found == [str(data.resolve() / name / "a.png") for name in ("x", "y")]
+
+
 def test_a_cached_mixture_keeps_its_images_and_its_cuts(data, tokenizer, tmp_path):
     options = {"max_length": 90, "cache_dir": str(tmp_path / "cache")}
     fresh, again = load(data, tokenizer, **options), load(data, tokenizer, **options)
