@@ -1,4 +1,4 @@
-"""How a command ends: which errors are its user's mistakes, which are the machine's, and what is left to say."""
+"""Says how a command ends: which errors are mistakes of its user, which are the failures of the machine, and which are crashes."""
 
 import contextlib
 import dis
