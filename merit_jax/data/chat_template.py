@@ -24,6 +24,7 @@ from jaxtyping import Bool, Int32
 
 from merit_jax.core.types import Example, Image, Tools
 from merit_jax.data.template_sandbox import render
+from merit_jax.data.token_ids import check_ids
 
 Messages = Sequence[Mapping[str, Any]]
 Span = tuple[int, int]
@@ -68,6 +69,7 @@ def encode(
     tokens, supervised = _tokenize(tokenizer, text[: spans[-1][1]], spans, trained)
     example = Example(tokens[:max_length], supervised[:max_length], images_of(messages))
     example.supervised[:1] = False
+    check_ids(tokenizer, tokens, where)
     if not example.supervised.any():
         raise ValueError(
             f"{where}: no supervised token is left after truncation to {max_length} tokens (the conversation has "

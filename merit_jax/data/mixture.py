@@ -17,6 +17,7 @@ from merit_jax.data.images import unpack
 from merit_jax.data.manifest import Entry, read_manifest
 from merit_jax.data.readers import OnError, Row, fail, file_digest, read_rows
 from merit_jax.data.token_cache import as_table, is_saved, load_table, save_table
+from merit_jax.data.token_ids import check_ids
 from merit_jax.workdir.paths import absolute
 
 CACHE_VERSION = "3"
@@ -111,6 +112,7 @@ def read_dataset(
         held_out = [record for record, *_ in _encoded(tokenizer, filter(keep, held_out), limits.max_length, on_error)]
         if folder is not None:
             save_table(table, folder)
+    check_ids(tokenizer, table.tokens, f"dataset {entry.name!r}")
     tokens = int(table.supervised_counts.sum())
     report = ReadReport(_files(entry), digest, len(table), int(table.truncated), tokens, len(table.tokens))
     return Dataset(entry.name, table, tuple(held_out), report)

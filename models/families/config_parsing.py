@@ -89,6 +89,8 @@ def completed(config: Section) -> Section:
     for level in (config, *(config.section(part) for part in PARTS if config.get(part) is not None)):
         level.expect("quantization_config", None)
         level.expect("per_layer_config", None)
+        if not isinstance(level.get("layer_types", []), list | tuple):
+            level.refuse("layer_types", level.raw["layer_types"], "; expected a list")
         if level.integer("num_hidden_layers", 0) > MOST_LAYERS:
             level.refuse("num_hidden_layers", level.raw["num_hidden_layers"], f"; expected {MOST_LAYERS} at most")
     try:
@@ -179,8 +181,6 @@ def _refuse_unsupported(full: Section) -> None:
     kinds = full.get("layer_types") or ()
     if full.get("sliding_window") is not None and any(kind != "full_attention" for kind in kinds or ("sliding",)):
         full.refuse("sliding_window", full.get("sliding_window"), ": windowed attention is not supported")
-    if not isinstance(kinds, list | tuple):
-        full.refuse("layer_types", kinds, "; expected a list")
     for kind in kinds:
         Section({"layer_types": kind}, full.where).expect("layer_types", "full_attention")
 

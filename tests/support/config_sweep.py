@@ -27,7 +27,9 @@ TOLERANCE = 1e-3
 PARTS = ("text_config", "vision_config")
 LEGACY = re.compile(r"""kwargs\.(?:pop|get)\(\s*"(\w+)""")
 """Keys that transformers translates into others."""
-COMPUTING = re.compile(r"transformers/(models/|masking_utils|modeling_rope_utils|modeling_layers|integrations/|activations)")
+COMPUTING = re.compile(
+    r"transformers/(models/|masking_utils|modeling_rope_utils|modeling_layers|integrations/|activations)"
+)
 """Files of transformers that compute."""
 ROPES = (
     {"rope_type": "linear", "factor": 2.0},
@@ -171,9 +173,9 @@ class Sweep:
         self.wrong: dict[Change, str] = {}
         self.computed: dict[Change, Any] = {}
 
-    def parse(self) -> None:
+    def parse(self, keep: Callable[[Change], bool] = lambda change: True) -> None:
         """Tries every change as far as that needs no model of ours: is it refused, computed, or of no effect in PyTorch too?"""
-        for change in changes(self.case.raw, self.read):
+        for change in filter(keep, changes(self.case.raw, self.read)):
             written(self.case, self.folder, change)
             try:
                 config = read_config(self.folder)
@@ -251,29 +253,28 @@ def watched() -> Iterator[set[str]]:
         kind.__getattribute__ = original
 
 
-def levels(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yields the place of every part of a config, with the class of transformers that reads it."""
+def levels(raw: Mapping[str, Any]) -> dict[tuple[str, ...], list[Any]]:
+    """The place of every part of a config, with the classes of transformers that read it."""
     config = AutoConfig.for_model(**copy.deepcopy(dict(raw)))
-    yield (), type(config)
+    found: dict[tuple[str, ...], list[Any]] = {(): [type(config)]}
     for part in PARTS:
         if hasattr(config, part):
-            yield ((part,) if part in raw else ()), type(getattr(config, part))
+            found.setdefault((part,) if part in raw else (), []).append(type(getattr(config, part)))
+    return found
 
 
 def changes(raw: Mapping[str, Any], read: set[str]) -> Iterator[Change]:
     """Yields every change: of keys in the file, of keys that the classes declare, and of those that PyTorch reads."""
     sources = "".join(inspect.getsource(module) for module in (configuration_utils, modeling_rope_utils))
     usual = {*LEGACY.findall(sources), *read}
-    for place, kind in levels(raw):
-        level: Any = raw
-        for key in place:
-            level = level[key]
-        declared = {field.name: field.type for field in dataclasses.fields(kind)}
-        methods = {name for name in usual if callable(getattr(kind, name, None))}
+    for place, kinds in levels(raw).items():
+        level = raw[place[0]] if place else raw
+        declared = {field.name: field.type for kind in kinds for field in dataclasses.fields(kind)}
+        methods = {name for name in usual if callable(getattr(kinds[0], name, None))}
         for key in sorted({*level, *declared, *usual} - methods - {*PARTS, "sub_configs", "attribute_map"}):
-            if key == "model_type" and not place:
+            if (*place, key) == ("model_type",):
                 continue
-            now = level.get(key, _default(kind, key))
+            now = level.get(key, next((found for kind in kinds if (found := _default(kind, key)) is not None), None))
             yield from (Change((*place, key), value) for value in values(key, now, declared.get(key)))
             if key in level:
                 yield Change((*place, key), ABSENT)
