@@ -63,8 +63,8 @@ class Reader(TileReader):
         made = found.get("longest_edge") if isinstance(found, Mapping) else None
         if made is None:
             raise ValueError(
-                f"{path}: max_image_size = {found!r:.80} in preprocessor_config.json has no longest_edge, the side of a tile; set "
-                f'it to {{"longest_edge": {side}}}'
+                f"{path}: max_image_size = {found!r:.80} in preprocessor_config.json has no longest_edge, the side of a tile; "
+                f'set it to {{"longest_edge": {side}}}'
             )
         if made != side:
             raise ValueError(
