@@ -16,6 +16,8 @@ _WIDEST = 1e300
 MOST_LAYERS = 2**14
 """Layers that a config may have: transformers makes a list as long."""
 PARTS = ("text_config", "vision_config")
+REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+"""Sizes of a decoder that a file must state, though transformers has defaults."""
 _UNREAD = ("dtype", "torch_dtype", "id2label", "label2id", "num_labels", "problem_type")
 """Keys that change no model of ours: types are chosen by the caller, labels are of classifiers."""
 Made = TypeVar("Made")
@@ -123,27 +125,28 @@ def parse_decoder(config: Section, family: str, **fields: Any) -> DecoderConfig:
     Raises:
         ValueError: A key is missing, of the wrong type, or asks for what the decoder does not implement.
     """
-    heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
-    sizes = {
-        "vocab_size": config.integer("vocab_size"),
-        "hidden_size": hidden,
-        "layers": config.integer("num_hidden_layers"),
-        "heads": heads,
-        "kv_heads": config.integer("num_key_value_heads", heads),
-        "head_dim": config.integer("head_dim", hidden // max(heads, 1)),
-        "mlp_size": config.integer("intermediate_size"),
-        "norm_eps": config.number("rms_norm_eps", 1e-6),
-    }
+    for key in REQUIRED:
+        config.integer(key)
+    for key in ("num_key_value_heads", "head_dim"):
+        config.integer(key, 0)
+    config.number("rms_norm_eps", 0.0)
     tied = is_tied(config)
     full = completed(Section({**config.raw, "tie_word_embeddings": tied}, config.where))
     _refuse_unsupported(full)
-    rope = rope_settings(full)
+    rope, heads, hidden = rope_settings(full), full.integer("num_attention_heads"), full.integer("hidden_size")
     return config.make(
         DecoderConfig,
         family=family,
-        **sizes,
+        vocab_size=full.integer("vocab_size"),
+        hidden_size=hidden,
+        layers=full.integer("num_hidden_layers"),
+        heads=heads,
+        kv_heads=full.integer("num_key_value_heads"),
+        head_dim=full.integer("head_dim", hidden // max(heads, 1)),
+        mlp_size=full.integer("intermediate_size"),
         rope_theta=rope.positive("rope_theta"),
         rope_scaling=_rope_scaling(rope),
+        norm_eps=full.number("rms_norm_eps"),
         tied=tied,
         **fields,
     )
