@@ -26,6 +26,7 @@ from jaxtyping import Bool, Int32
 from merit_jax.core.types import Example, Tools
 from merit_jax.data.message_texts import Messages, check_texts, images_of, special_ids, unseen
 from merit_jax.data.template_turns import Renderer, Turn, find_turns
+from merit_jax.data.token_ids import check_ids
 
 
 class Tokenizer(Protocol):
@@ -85,6 +86,7 @@ def encode_whole(
     tokens, supervised, lasts = _tokenize(tokenizer, text[: turns[-1].end], turns, trained)
     example = Example(tokens[:max_length], supervised[:max_length], images_of(messages))
     example.supervised[:1] = False
+    check_ids(tokenizer, tokens, where)
     if not example.supervised.any():
         raise ValueError(
             f"{where}: no supervised token is left after truncation to {max_length} tokens (the conversation has "

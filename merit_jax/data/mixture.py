@@ -20,6 +20,7 @@ from merit_jax.data.message_texts import images_of
 from merit_jax.data.records import entry_digest, image_roots, read_entry, sample, split_held_out
 from merit_jax.data.rows import OnError, RowError, fail
 from merit_jax.data.token_cache import TokenTable, as_table, is_saved, load_table, save_table
+from merit_jax.data.token_ids import check_ids
 from merit_jax.workdir.checksums import Stamp, stamp
 from merit_jax.workdir.paths import absolute
 
@@ -137,6 +138,7 @@ def read_dataset(
         held_out = [record for record, _ in checked]
         if folder is not None:
             save_table(table, folder)
+    check_ids(tokenizer, table.tokens, f"dataset {entry.name!r}")
     for file in before:
         if stamp(file) != before[file]:
             raise ValueError(f"dataset {entry.name!r}: {file} was written while it was read; start again")

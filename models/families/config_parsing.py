@@ -17,6 +17,8 @@ _WIDEST = 1e300
 MOST_LAYERS = 2**14
 """Layers that a config may have: transformers makes a list as long."""
 PARTS = ("text_config", "vision_config")
+REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+"""Sizes of a decoder that a file must state, though transformers has defaults."""
 _UNREAD = ("dtype", "torch_dtype", "id2label", "label2id", "num_labels", "problem_type")
 """Keys that change no model of ours: types are chosen by the caller, labels are of classifiers."""
 Made = TypeVar("Made")
@@ -90,6 +92,8 @@ def completed(config: Section) -> Section:
     for level in (config, *(config.section(part) for part in PARTS if config.get(part) is not None)):
         level.expect("quantization_config", None)
         level.expect("per_layer_config", None)
+        if not isinstance(level.get("layer_types", []), list | tuple):
+            level.refuse("layer_types", level.raw["layer_types"], "; expected a list")
         if level.integer("num_hidden_layers", 0) > MOST_LAYERS:
             level.refuse("num_hidden_layers", level.raw["num_hidden_layers"], f"; expected {MOST_LAYERS} at most")
     try:
@@ -123,27 +127,28 @@ def parse_decoder(config: Section, family: str, **fields: Any) -> DecoderConfig:
     Raises:
         ValueError: A key is missing, of the wrong type, or asks for what the decoder does not implement.
     """
-    heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
-    sizes = {
-        "vocab_size": config.integer("vocab_size"),
-        "hidden_size": hidden,
-        "layers": config.integer("num_hidden_layers"),
-        "heads": heads,
-        "kv_heads": config.integer("num_key_value_heads", heads),
-        "head_dim": config.integer("head_dim", hidden // max(heads, 1)),
-        "mlp_size": config.integer("intermediate_size"),
-        "norm_eps": config.number("rms_norm_eps", 1e-6),
-    }
+    for key in REQUIRED:
+        config.integer(key)
+    for key in ("num_key_value_heads", "head_dim"):
+        config.integer(key, 0)
+    config.number("rms_norm_eps", 0.0)
     tied = is_tied(config)
     full = completed(Section({**config.raw, "tie_word_embeddings": tied}, config.where))
     _refuse_unsupported(full)
-    rope = rope_settings(full)
+    rope, heads, hidden = rope_settings(full), full.integer("num_attention_heads"), full.integer("hidden_size")
     return config.make(
         DecoderConfig,
         family=family,
-        **sizes,
+        vocab_size=full.integer("vocab_size"),
+        hidden_size=hidden,
+        layers=full.integer("num_hidden_layers"),
+        heads=heads,
+        kv_heads=full.integer("num_key_value_heads"),
+        head_dim=full.integer("head_dim", hidden // max(heads, 1)),
+        mlp_size=full.integer("intermediate_size"),
         rope_theta=rope.positive("rope_theta"),
         rope_scaling=_rope_scaling(rope),
+        norm_eps=full.number("rms_norm_eps"),
         tied=tied,
         **fields,
     )
@@ -181,8 +186,6 @@ def _refuse_unsupported(full: Section) -> None:
     kinds = full.get("layer_types") or ()
     if full.get("sliding_window") is not None and any(kind != "full_attention" for kind in kinds or ("sliding",)):
         full.refuse("sliding_window", full.get("sliding_window"), ": windowed attention is not supported")
-    if not isinstance(kinds, list | tuple):
-        full.refuse("layer_types", kinds, "; expected a list")
     for kind in kinds:
         Section({"layer_types": kind}, full.where).expect("layer_types", "full_attention")
 

@@ -58,11 +58,22 @@ class Reader(TileReader):
             ValueError: The folder has no image processor, or one that makes tiles of another size.
         """
         super().__init__(path, config, tokenizer)
-        made = getattr(self.processor, "max_image_size", {"longest_edge": None})["longest_edge"]
-        if made != config.vision.image_size:
+        side, size = config.vision.image_size, self.processor.size
+        found = getattr(self.processor, "max_image_size", None)
+        made = found.get("longest_edge") if isinstance(found, Mapping) else None
+        if made is None:
             raise ValueError(
-                f"{path}: the image processor makes tiles of {made} pixels, the vision tower takes {config.vision.image_size}; "
-                "set max_image_size in preprocessor_config.json"
+                f"{path}: max_image_size = {found!r:.80} in preprocessor_config.json has no longest_edge, the side of a tile; "
+                f'set it to {{"longest_edge": {side}}}'
+            )
+        if made != side:
+            raise ValueError(
+                f"{path}: the image processor makes tiles of {made} pixels, the vision tower takes {side}; set max_image_size in "
+                "preprocessor_config.json"
+            )
+        if self.processor.do_resize and not (size.longest_edge or (size.height and size.width)):
+            raise ValueError(
+                f"{path}: size in preprocessor_config.json has neither longest_edge nor height and width; set one of the two"
             )
 
     def tiles(self, height: int, width: int) -> int:

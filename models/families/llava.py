@@ -90,9 +90,10 @@ class Reader(TileReader):
         super().__init__(path, config, tokenizer)
         processor, side = self.processor, config.vision.image_size
         made = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
-        if (made.height, made.width) != (side, side):
+        height, width = getattr(made, "height", None), getattr(made, "width", None)
+        if (height, width) != (side, side):
             raise ValueError(
-                f"{path}: the image processor makes images of {made.height} x {made.width} pixels, the vision tower takes "
+                f"{path}: the image processor makes images of {height} x {width} pixels, the vision tower takes "
                 f"{side} x {side}; set crop_size (or size) in preprocessor_config.json"
             )
 

@@ -17,7 +17,7 @@ class Processor(NamedTuple):
     """The host's side of a model.
 
     Attributes:
-        tokenizer: A Hugging Face tokenizer, or an `ImageTokenizer`.
+        tokenizer: A Hugging Face tokenizer, or an `ImageTokenizer`; its `embedding_rows` are those of the model, if known.
         images: The reader of the model's images; None for a text model.
     """
 
@@ -39,6 +39,7 @@ def load_processor(path: str | Path, config: Any = None) -> Processor:
     tokenizer = load_tokenizer(path)
     if config is None:
         config = _vision_config(Path(path))
+    tokenizer.embedding_rows = _rows(Path(path), config)
     make_reader = None if config is None else FAMILIES[config.family].reader
     if make_reader is None:
         return Processor(tokenizer, None)
@@ -142,6 +143,14 @@ def _vision_config(path: Path) -> Any:
     if "vision_config" not in raw and (family is None or family.reader is None):
         return None
     return parse_config(raw, str(path / CONFIG))
+
+
+def _rows(path: Path, config: Any) -> int | None:
+    """Returns the rows of the model's embedding; None where neither a config nor the folder's config.json tells."""
+    if config is not None:
+        return getattr(config, "text", config).vocab_size
+    found = read_json(path / CONFIG).get("vocab_size") if (path / CONFIG).is_file() else None
+    return found if type(found) is int else None
 
 
 def _check_image_token(tokenizer: Any, placeholder: str | None, image_token: int, where: str) -> None:

@@ -71,6 +71,14 @@ FIELDS = (
 """Names that change what is trained of a row or a turn."""
 LITERALS = (b"NaN", b"-Infinity", b"1e999", b"null", b"true", b"1" * 5000, b"-0.0", b"[]", b"{}", b'"\\ud800"')
 
+SETTINGS = (
+    *("rope_parameters", "rope_scaling", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"),
+    *("is_causal", "layer_types", "sliding_window", "use_sliding_window", "max_window_layers", "per_layer_config"),
+    *("num_labels", "id2label", "dtype", "torch_dtype", "auto_map", "attribute_map", "sub_configs", "to_dict"),
+    *("num_hidden_layers", "depth", "head_dim", "image_size", "mrope_section", "fullatt_block_indexes", "text_config"),
+)
+"""Keys of a config.json that transformers gives a meaning, and names of its classes' own."""
+
 
 def flip(data: bytes, rng: random.Random) -> bytes:
     """Turns over a few bits."""
@@ -132,6 +140,26 @@ def revalue(data: bytes, rng: random.Random) -> bytes:
         except (ValueError, RecursionError):
             continue
     return flip(data, rng)
+
+
+def setting(data: bytes, rng: random.Random) -> bytes:
+    """Puts a key that transformers knows into a config, or into a part of it, with a strange value."""
+    try:
+        config = json.loads(data)
+    except (ValueError, RecursionError):
+        return flip(data, rng)
+    if not isinstance(config, dict):
+        return flip(data, rng)
+    levels = [
+        config,
+        *(config[part] for part in ("text_config", "vision_config") if isinstance(config.get(part), dict)),
+    ]
+    ropes = {
+        kind: {"rope_type": kind, "factor": _odd(rng)} for kind in ("linear", "dynamic", "yarn", "llama3", "longrope")
+    }
+    value = rng.choice((_odd(rng), {"full_attention": _odd(rng)}, *ropes.values()))
+    rng.choice(levels)[rng.choice(SETTINGS)] = value
+    return _dumped(config, rng)
 
 
 def twice(data: bytes, rng: random.Random) -> bytes:

@@ -299,7 +299,7 @@ TARGETS: dict[str, Target] = {
     "index": Target(
         "model.safetensors.index.json", _folder, lambda _: [_index()], mutators.JSON, 5_000, beside=_shards
     ),
-    "config": Target("config.json", _config, _configs, mutators.JSON, 8_000),
+    "config": Target("config.json", _config, _configs, (*mutators.JSON, mutators.setting, mutators.setting), 8_000),
     "pretrained": Target(
         "config.json", _pretrained, lambda _: [json.dumps(corpus.LLAMA).encode()], mutators.JSON, 600, beside=_weights
     ),

@@ -1,13 +1,10 @@
-"""Checkpoints with one config key changed: which keys PyTorch reads, other values for them, and what becomes of each."""
+"""Checkpoints with one config key changed, here and in PyTorch: what becomes of each."""
 
 import contextlib
 import copy
-import dataclasses
-import inspect
 import json
 import re
 import sys
-import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,44 +12,17 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from transformers import AutoConfig, configuration_utils, modeling_rope_utils
-from transformers.activations import ACT2FN
+from transformers import AutoConfig, configuration_utils
 
 import tests.support.tiny as tiny
 from models import load_pretrained, read_config
+from tests.support.config_changes import ABSENT, PARTS, Change, changes
 
-ABSENT = object()
-"""Stands for a key that is taken out."""
 TOLERANCE = 1e-3
-PARTS = ("text_config", "vision_config")
-LEGACY = re.compile(r"""kwargs\.(?:pop|get)\(\s*"(\w+)""")
-"""Keys that transformers translates into others."""
 COMPUTING = re.compile(
     r"transformers/(models/|masking_utils|modeling_rope_utils|modeling_layers|integrations/|activations)"
 )
 """Files of transformers that compute."""
-ROPES = (
-    {"rope_type": "linear", "factor": 2.0},
-    {"rope_type": "dynamic", "factor": 2.0},
-    {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 8},
-    {
-        "rope_type": "llama3",
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 8,
-    },
-    {"rope_type": "default", "rope_theta": 77.0},
-    {"rope_type": "default", "partial_rotary_factor": 0.5},
-    {"full_attention": {"rope_type": "default", "rope_theta": 77.0}},
-)
-WORDS = {
-    "layer_types": (["sliding_attention", "full_attention"], ["chunked_attention"] * 2, ["full_attention"] * 2),
-    "model_type": ("llama", "qwen2", "mistral", "clip_vision_model", "siglip_vision_model"),
-    "rope_type": ("linear", "dynamic", "yarn", "llama3", "default", "axial"),
-    "original_max_position_embeddings": (8, 64),
-}
-"""Values for keys whose type says too little."""
 
 
 class MissingError(Exception):
@@ -75,16 +45,6 @@ class Case(NamedTuple):
     auto: Any
     inputs: Mapping[str, Any]
     rows: Callable[[Any], Any]
-
-
-class Change:
-    """One key with another value."""
-
-    def __init__(self, place: tuple[str, ...], value: Any):
-        self.place, self.value = place, value
-
-    def __repr__(self) -> str:
-        return f"{'.'.join(self.place)} = {'absent' if self.value is ABSENT else repr(self.value)}"
 
 
 def written(case: Case, folder: Path, change: Change | None) -> Path:
@@ -173,9 +133,9 @@ class Sweep:
         self.wrong: dict[Change, str] = {}
         self.computed: dict[Change, Any] = {}
 
-    def parse(self) -> None:
+    def parse(self, keep: Callable[[Change], bool] = lambda change: True) -> None:
         """Tries every change as far as that needs no model of ours: is it refused, computed, or of no effect in PyTorch too?"""
-        for change in changes(self.case.raw, self.read):
+        for change in filter(keep, changes(self.case.raw, self.read)):
             written(self.case, self.folder, change)
             try:
                 config = read_config(self.folder)
@@ -251,63 +211,3 @@ def watched() -> Iterator[set[str]]:
         yield seen
     finally:
         kind.__getattribute__ = original
-
-
-def levels(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yields the place of every part of a config, with the class of transformers that reads it."""
-    config = AutoConfig.for_model(**copy.deepcopy(dict(raw)))
-    yield (), type(config)
-    for part in PARTS:
-        if hasattr(config, part):
-            yield ((part,) if part in raw else ()), type(getattr(config, part))
-
-
-def changes(raw: Mapping[str, Any], read: set[str]) -> Iterator[Change]:
-    """Yields every change: of keys in the file, of keys that the classes declare, and of those that PyTorch reads."""
-    sources = "".join(inspect.getsource(module) for module in (configuration_utils, modeling_rope_utils))
-    usual = {*LEGACY.findall(sources), *read}
-    for place, kind in levels(raw):
-        level: Any = raw
-        for key in place:
-            level = level[key]
-        declared = {field.name: field.type for field in dataclasses.fields(kind)}
-        methods = {name for name in usual if callable(getattr(kind, name, None))}
-        for key in sorted({*level, *declared, *usual} - methods - {*PARTS, "sub_configs", "attribute_map"}):
-            if key == "model_type" and not place:
-                continue
-            now = level.get(key, _default(kind, key))
-            yield from (Change((*place, key), value) for value in values(key, now, declared.get(key)))
-            if key in level:
-                yield Change((*place, key), ABSENT)
-            for inner, old in level[key].items() if isinstance(level.get(key), dict) else ():
-                yield from (Change((*place, key, inner), value) for value in values(inner, old, None))
-                yield Change((*place, key, inner), ABSENT)
-
-
-def _default(kind: Any, key: str) -> Any:
-    """The value of a key that the file leaves out."""
-    found = getattr(kind, key, None)
-    return found if isinstance(found, bool | int | float | str | list | tuple | dict) else None
-
-
-def values(key: str, now: Any, declared: Any) -> Iterator[Any]:
-    """Yields other values for a key."""
-    said = str(declared)
-    found: list[Any] = [None, *WORDS.get(key, ())]
-    if key in ("rope_parameters", "rope_scaling"):
-        found += [{**(now or {}), **rope} for rope in ROPES]
-    elif isinstance(now, bool):
-        found.append(not now)
-    elif isinstance(now, int):
-        found += [now + 1 if now in (0, 1) else now // 2, *([[now, now]] if "list[int]" in said else [])]
-    elif isinstance(now, float):
-        found.append(2 * now + 0.5)
-    elif isinstance(now, str):
-        found += [*typing.get_args(declared), *(("gelu", "relu", "gelu_pytorch_tanh") if now in ACT2FN else ())]
-    elif isinstance(now, list | tuple) and now and isinstance(now[0], int):
-        found += [list(now[::-1]), list(now[1:]), [*now[:-1], now[-1] + 1]]
-    elif now is None and "dict" not in said:
-        found += [False, 4]
-    for number, value in enumerate(found):
-        if not (type(value) is type(now) and value == now) and value not in found[:number]:
-            yield value

@@ -9,6 +9,7 @@ import tests.support.tiny as tiny
 import tests.support.tiny_qwen_vl as qwen
 import tests.support.tiny_tiles as tiny_tiles
 from models import read_config
+from models.families import config_parsing
 from models.families.decoders import DECODERS
 from models.families.registry import FAMILIES
 from models.pretrained.processor import load_processor
@@ -122,7 +123,10 @@ def sweeps(tmp_path_factory):
 def test_no_key_that_pytorch_obeys_is_ignored(sweeps, name):
     sweep = sweeps(name)
     assert not sweep.wrong
-    print("REPORT", name, len(sweep.refused), len(sweep.equal), len(sweep.computed), sweep.computed.keys())
+    assert {"is_causal", "hidden_act", "rope_scaling", "per_layer_config"} <= keys(sweep.refused)
+    assert {"rms_norm_eps", "rope_theta", "tie_word_embeddings"} <= keys(sweep.computed) | keys(sweep.refused)
+    assert {"use_cache", "initializer_range", "bos_token_id"} <= keys(sweep.equal)
+    assert all("config.json: " in message for message in sweep.refused.values())
 
 
 @pytest.mark.slow
@@ -131,4 +135,17 @@ def test_every_key_that_is_obeyed_gives_the_logits_of_pytorch(sweeps, name):
     sweep = sweeps(name)
     sweep.compute()
     assert not sweep.wrong
-    print("REPORT", name, {k: v for k, v in sweep.equal.items() if v > 1e-2})
+    assert sum(moved > 0.01 for moved in sweep.equal.values()) >= 3
+
+
+@pytest.mark.parametrize("key", ["is_causal", "hidden_act", "layer_types"])
+def test_the_sweep_finds_a_key_that_is_ignored(tmp_path, monkeypatch, key):
+    monkeypatch.setattr(config_parsing, "_refuse_unsupported", lambda full: None)
+    sweep = Sweep(make(tmp_path / "base", "qwen2, window"), tmp_path / "changed")
+    sweep.parse(lambda change: change.place == (key,))
+    assert sweep.wrong
+    assert keys(sweep.wrong) == {key}
+
+
+def keys(changes):
+    return {change.place[-1] for change in changes}

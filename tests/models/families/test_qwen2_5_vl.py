@@ -173,19 +173,25 @@ def test_old_and_new_layouts_of_the_config_are_one():
     [
         ("vision_config", "model_type", "siglip", "vision_config: model_type = 'siglip' is not supported"),
         ("vision_config", "hidden_act", "gelu", "vision_config: hidden_act = 'gelu' is not supported; expected 'silu'"),
-        ("vision_config", "patch_size", None, "vision_config: patch_size = None; expected a whole number"),
+        ("vision_config", "patch_size", None, "that transformers can read: .*'patch_size'"),
         ("vision_config", "out_hidden_size", 16, "out_hidden_size = 16 is not supported; expected 32"),
-        ("vision_config", "out_hidden_size", None, "out_hidden_size = None; expected a whole number"),
+        ("vision_config", "out_hidden_size", None, "that transformers can read: .*'out_hidden_size'"),
         ("vision_config", "window_size", 7, "vision_config: window_size = 7 is smaller than one token of 8 pixels"),
         ("vision_config", "num_heads", 16, "must be a multiple of 4 wide"),
-        ("vision_config", "fullatt_block_indexes", None, "fullatt_block_indexes = None; expected a list"),
-        ("vision_config", "rope_parameters", {"rope_type": "default"}, "rope_type = 'default' is not supported"),
+        ("vision_config", "fullatt_block_indexes", None, "that transformers can read: .*'fullatt_block_indexes'"),
+        ("vision_config", "rope_parameters", {"rope_type": "linear", "factor": 2.0}, "rope_type = 'linear' is not"),
+        ("vision_config", "rope_scaling", {"rope_type": "linear", "factor": 2.0}, "rope_type = 'linear' is not"),
+        ("vision_config", "is_causal", True, "vision_config: is_causal = True is not supported; expected False"),
         (None, "vision_config", None, "vision_config = None; expected a dictionary"),
         (None, "rope_scaling", {"type": "mrope"}, "mrope_section = None; expected three whole numbers"),
-        (None, "rope_scaling", {"type": "yarn"}, "type = 'yarn' is not supported"),
+        (
+            None,
+            "rope_scaling",
+            {"type": "yarn", "factor": 2.0, "mrope_section": [2, 3, 3]},
+            "type = 'yarn' is not supported",
+        ),
         (None, "rope_scaling", {"type": "mrope", "mrope_section": [1, 1, 1]}, "sums to 3, but a head has"),
         (None, "image_token_id", 10**6, "the image token 1000000 is not among 19 tokens"),
-        (None, "use_sliding_window", True, "windowed attention is not supported"),
     ],
 )
 def test_what_the_model_does_not_do_is_refused_by_name(part, key, value, message):
@@ -194,6 +200,19 @@ def test_what_the_model_does_not_do_is_refused_by_name(part, key, value, message
     with pytest.raises(ValueError, match=message) as error:
         parse_config(raw, "config.json")
     assert str(error.value).startswith("config.json: ")
+
+
+def test_rope_theta_of_the_tower_is_read_where_transformers_reads_it():
+    for key, value in (("rope_theta", 77.0), ("rope_parameters", {"rope_type": "axial", "rope_theta": 77.0})):
+        raw = qwen.hf_config(vision_config={**qwen.VISION, key: value})
+        assert parse_config(raw, "config.json").vision.rope_theta == 77.0
+
+
+def test_windowed_layers_of_the_decoder_are_refused():
+    parse_config(qwen.hf_config(use_sliding_window=True), "config.json")
+    raw = qwen.hf_config(use_sliding_window=True, max_window_layers=1)
+    with pytest.raises(ValueError, match="sliding_window = 64: windowed attention is not supported"):
+        parse_config(raw, "config.json")
 
 
 def test_windows_are_squares_row_by_row_and_smaller_at_the_edges():

@@ -1,5 +1,6 @@
 """Import of Hugging Face folders: what is read, and what is refused."""
 
+import copy
 import json
 
 import jax
@@ -11,6 +12,7 @@ from safetensors.numpy import save_file
 
 import tests.support.tiny as tiny
 from models import Llama3Scaling, leaf_keys, load_pretrained, read_config
+from models.families.registry import parse_config
 
 SHARD = "model-00002-of-00002.safetensors"
 
@@ -106,7 +108,20 @@ UNSUPPORTED = {
     "rope type": ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "'yarn'"),
     "partial rotary": ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
     "window": ({"sliding_window": 128}, "sliding_window = 128"),
-    "layer types": ({"layer_types": ["sliding_attention"]}, "sliding_attention"),
+    "layer types": ({"layer_types": ["sliding_attention"] * 3}, "layer_types = 'sliding_attention'"),
+    "number of layer types": ({"layer_types": ["full_attention"]}, "`num_hidden_layers` .* number of `layer_types`"),
+    "no causal mask": ({"is_causal": False}, "is_causal = False is not supported; expected True"),
+    "null is not causal": ({"is_causal": None}, "is_causal = None is not supported; expected True"),
+    "settings of single layers": ({"per_layer_config": {"0": {"head_dim": 8}}}, "per_layer_config = "),
+    "rope by layer type": (
+        {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 9.0}}},
+        "rope_parameters: full_attention = .*: settings by layer type are not supported",
+    ),
+    "both rope keys": (
+        {"rope_scaling": {"rope_type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "default"}},
+        "rope_parameters: rope_type = 'linear' is not supported",
+    ),
+    "no theta": ({"rope_theta": 0}, "rope_theta = 0.0; expected more than 0"),
     "quantised": ({"quantization_config": {"bits": 4}}, "quantization_config"),
     "missing size": ({"hidden_size": None}, "hidden_size = None; expected a whole number"),
     "bad heads": ({"num_key_value_heads": 4}, "config.json: heads = 6 is not a multiple"),
@@ -123,11 +138,46 @@ def test_unsupported_configs_are_refused_by_name(tmp_path, case):
     assert "config.json" in str(raised.value)
 
 
-def test_qwen2_window_is_refused_only_when_in_use(tmp_path):
-    off = {"sliding_window": 128, "use_sliding_window": False}
-    assert read_config(tiny.folder(tmp_path / "off", "qwen2", **off)).qkv_bias
-    with pytest.raises(ValueError, match="sliding_window = 128"):
-        read_config(tiny.folder(tmp_path / "on", "qwen2", **off | {"use_sliding_window": True}))
+@pytest.mark.parametrize("window", [{}, {"sliding_window": 128}])
+def test_qwen2_window_is_refused_only_when_some_layer_has_it(tmp_path, window):
+    """As in transformers, whose default is 4096 tokens from layer `max_window_layers` = 28 on."""
+    off = tiny.folder(tmp_path / "off", "qwen2", use_sliding_window=False, max_window_layers=0, **window)
+    assert read_config(off) == read_config(tiny.folder(tmp_path / "late", "qwen2", use_sliding_window=True, **window))
+    on = tiny.folder(tmp_path / "on", "qwen2", use_sliding_window=True, max_window_layers=2, **window)
+    with pytest.raises(ValueError, match=rf"sliding_window = {window.get('sliding_window', 4096)}: windowed attention"):
+        read_config(on)
+
+
+def test_original_length_at_the_top_counts_before_that_of_the_scaling(tmp_path):
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    path = tiny.folder(
+        tmp_path / "hf",
+        rope_scaling=scaling | {"original_max_position_embeddings": 32},
+        original_max_position_embeddings=16,
+    )
+    assert read_config(path).rope_scaling == Llama3Scaling(8.0, 1.0, 4.0, 16)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("factor", 0, "factor = 0.0; expected more than 0"),
+        ("high_freq_factor", 1.0, "high_freq_factor = 1.0; expected more than low_freq_factor = 1.0"),
+        ("original_max_position_embeddings", -1, "original_max_position_embeddings = -1.0; expected more than 0"),
+    ],
+)
+def test_a_scaling_without_meaning_is_refused(tmp_path, key, value, message):
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    scaling |= {"original_max_position_embeddings": 32, key: value}
+    with pytest.raises(ValueError, match=rf"config\.json: rope_parameters: {message}"):
+        read_config(tiny.folder(tmp_path / "hf", rope_scaling=scaling))
+
+
+def test_reading_a_config_changes_nothing_in_it():
+    raw = tiny.hf_config(rope_parameters={"rope_type": "default"})
+    before = copy.deepcopy(raw)
+    parse_config(raw, "config.json")
+    assert raw == before
 
 
 def without(weights, key):
@@ -198,7 +248,8 @@ def test_what_is_no_checkpoint_is_said_so(tmp_path):
 
 
 LIES = {
-    "layers": ({"num_hidden_layers": 2**31 - 1}, "layers = 2147483647, but the files hold [0-9]+ tensors"),
+    "layers": ({"num_hidden_layers": 2**31 - 1}, "num_hidden_layers = 2147483647; expected 16384 at most"),
+    "some layers": ({"num_hidden_layers": 9999}, "layers = 9999, but the files hold [0-9]+ tensors"),
     "head": ({"head_dim": 2**31 - 2}, "head_dim = 2147483646, but the files hold [0-9]+ at most along any axis"),
     "more than can be": ({"num_hidden_layers": 10**30}, "num_hidden_layers = 1000.*; expected a whole number"),
     "no number": ({"rms_norm_eps": float("nan")}, "rms_norm_eps = nan; expected a number"),

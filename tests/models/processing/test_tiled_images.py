@@ -343,6 +343,12 @@ def test_configs_that_ask_for_something_else_are_refused(kind, change, message):
             "makes images of 20 x 16 pixels, the vision tower takes 16 x 16",
         ),
         ("siglip", {"size": {"height": 8, "width": 8}}, "makes images of 8 x 8 pixels"),
+        (
+            "smolvlm",
+            {"max_image_size": {"height": 16, "width": 16}},
+            r"max_image_size = .*'height': 16.* has no longest_edge, the side of a tile; set it to .\"longest_edge\": 16",
+        ),
+        ("idefics3", {"size": {"shortest_edge": 32}}, "size in preprocessor_config.json has neither longest_edge nor"),
         ("smolvlm", {"max_image_size": {"longest_edge": 20}}, "makes tiles of 20 pixels, the vision tower takes 16"),
         ("smolvlm", {"image_processor_type": "Nothing"}, "no image processor"),
     ],
