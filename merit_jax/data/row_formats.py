@@ -10,7 +10,7 @@ from merit_jax.data.readers import Row, field, text_field
 from merit_jax.data.tool_calls import is_blank
 
 OPENAI_KEYS = ("role", "content")
-PART_KEYS = {"type", "text", "detail", *IMAGE_KEYS}
+PART_KEYS = {"type", "text", "detail", "source", *IMAGE_KEYS}
 """Keys of a part of a content; `detail` is for OpenAI's models."""
 
 

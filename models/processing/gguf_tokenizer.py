@@ -139,7 +139,7 @@ def _frame(tokens: Sequence[str], first: int | None, last: int | None) -> proces
         [piece.replace(":ID", f":{part}") for piece in (*before, f"${name}:ID", *behind)]
         for part, name in enumerate("AB")
     )
-    special = [(tokens[number], number) for number in {first, last} if number is not None]
+    special = list({number: (tokens[number], number) for number in (first, last) if number is not None}.values())
     template = processors.TemplateProcessing(single=single, pair=[*single, *second], special_tokens=special)
     return processors.Sequence([plain, template])
 

@@ -90,9 +90,9 @@ REFUSED = {
         {"keys": {"attention.causal": False}},
         r"llama\.attention\.causal = False is not supported; expected True",
     ),
-    "linear": ({"keys": {"rope.scale_linear": 2.0}}, "RoPE scaling of type 'linear'"),
-    "no type": ({"keys": {"rope.scaling.factor": 4.0}}, "RoPE scaling of type 'linear'"),
-    "factor": ({"keys": {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}}, "of type 'linear'"),
+    "linear": ({"keys": {"rope.scale_linear": 2.0}}, "rope_type = 'linear' is not supported"),
+    "no type": ({"keys": {"rope.scaling.factor": 4.0}}, "rope_type = 'linear' is not supported"),
+    "factor": ({"keys": {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}}, "rope_type = 'linear' is not supported"),
     "attention factor": ({"keys": {"rope.scaling.attn_factor": 1.5}}, r"rope\.scaling\.attn_factor = 1\.5"),
     "rotated part": (
         {"keys": {"rope.dimension_count": 2}},
