@@ -19,6 +19,15 @@ MOST_LAYERS = 2**14
 PARTS = ("text_config", "vision_config")
 REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 """Sizes of a decoder that a file must state, though transformers has defaults."""
+DIVISORS = (
+    "num_attention_heads",
+    "num_key_value_heads",
+    "num_heads",
+    "patch_size",
+    "spatial_merge_size",
+    "window_size",
+)
+"""Numbers that transformers divides by while it reads a config."""
 _UNREAD = ("dtype", "torch_dtype", "id2label", "label2id", "num_labels", "problem_type")
 """Keys that change no model of ours: types are chosen by the caller, labels are of classifiers."""
 Made = TypeVar("Made")
@@ -96,6 +105,9 @@ def completed(config: Section) -> Section:
             level.refuse("layer_types", level.raw["layer_types"], "; expected a list")
         if level.integer("num_hidden_layers", 0) > MOST_LAYERS:
             level.refuse("num_hidden_layers", level.raw["num_hidden_layers"], f"; expected {MOST_LAYERS} at most")
+        for key in DIVISORS:
+            if level.get(key) is not None and level.integer(key) < 1:
+                level.refuse(key, level.raw[key], "; expected 1 or more")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

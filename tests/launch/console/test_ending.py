@@ -128,7 +128,7 @@ HEAD = "end, start = os.pipe(); os.dup2(start, 1); os.close(end)"
     [
         "print('x' * 10)",
         "[print('x' * 100) for _ in range(10000)]",
-        "__import__('rich.console').console.Console().print('x' * 100)",
+        "__import__('launch.console.terminal').console.terminal.Terminal().print('x' * 100)",
         "sys.stdout.write('x'); return 7",
     ],
 )

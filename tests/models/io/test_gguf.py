@@ -92,7 +92,10 @@ REFUSED = {
     ),
     "linear": ({"keys": {"rope.scale_linear": 2.0}}, "rope_type = 'linear' is not supported"),
     "no type": ({"keys": {"rope.scaling.factor": 4.0}}, "rope_type = 'linear' is not supported"),
-    "factor": ({"keys": {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}}, "rope_type = 'linear' is not supported"),
+    "factor": (
+        {"keys": {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}},
+        "rope_type = 'linear' is not supported",
+    ),
     "attention factor": ({"keys": {"rope.scaling.attn_factor": 1.5}}, r"rope\.scaling\.attn_factor = 1\.5"),
     "rotated part": (
         {"keys": {"rope.dimension_count": 2}},
@@ -241,7 +244,7 @@ def test_tensor_names_outside_the_tables_are_refused(tmp_path):
 WRONG = {
     "heads": ({"keys": {"attention.head_count": "x"}}, r"llama\.attention\.head_count = 'x'; expected a number"),
     "no heads": ({"keys": {"attention.head_count": 0}, "drop": ["rope.dimension_count"]}, "heads = 0"),
-    "layers": ({"keys": {"block_count": 2**31 - 1}}, "layers = 2147483647, but the files hold"),
+    "layers": ({"keys": {"block_count": 2**31 - 1}}, "layers = 2147483647; expected 16384 at most"),
     "one place": ({"tensors": {"blk.00.attn_norm.weight": np.ones(24, np.float32)}}, "has no place"),
 }
 
