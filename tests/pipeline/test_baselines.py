@@ -94,7 +94,7 @@ def test_baselines_share_gradients_and_tokens_with_the_run(run):
         *("mixture.json", "partition.json", "branches", "merged", "times.json")
     }
     assert {path.name for path in of(run, "wise").root.iterdir()} == {"merged", "times.json"}
-    assert read_json(of(run, "merit1d").partition)["inputs"]["conflict"] is not None
+    assert read_json(of(run, "merit1d").partition)["inputs"]["gradients"] is not None
 
 
 def test_a_baseline_trains_by_its_own_recipe(run):
