@@ -1,4 +1,4 @@
-"""Says how a command ends: which errors are mistakes of its user, which are the failures of the machine, and which are crashes."""
+"""Says how a command ends: which errors are mistakes of its user, which are failures of the machine, and which are crashes."""
 
 import contextlib
 import dis
