@@ -98,6 +98,8 @@ def completed(config: Section) -> Section:
     Raises:
         ValueError: It asks for quantisation or for other settings in some layers, or transformers cannot read it.
     """
+    if config.raw.get("is_causal", True) is not True:
+        config.refuse("is_causal", config.raw["is_causal"], " is not supported; expected True")
     for level in (config, *(config.section(part) for part in PARTS if config.get(part) is not None)):
         level.expect("quantization_config", None)
         level.expect("per_layer_config", None)

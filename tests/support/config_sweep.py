@@ -147,10 +147,12 @@ class Sweep:
             else:
                 self.computed[change] = config
 
-    def compute(self) -> None:
+    def compute(self, keep: Callable[[Change], bool] = lambda change: True) -> None:
         """Computes what `parse` left open."""
         found: dict[Any, np.ndarray | ValueError] = {}
         for change, config in self.computed.items():
+            if not keep(change):
+                continue
             written(self.case, self.folder, change)
             if config not in found:
                 try:

@@ -52,7 +52,7 @@ def make(path, name):
     peer = auto.from_config(AutoConfig.for_model(**copy.deepcopy(raw)))
     with torch.no_grad():
         for parameter in peer.parameters():
-            parameter.normal_(0.1, 0.2)
+            parameter.normal_(0.1, 0.5)
     peer.save_pretrained(path)
     (path / "config.json").write_text(json.dumps(raw))
     return with_text(path, raw, auto) if name in TEXT else with_images(path, name, raw, auto)
@@ -132,10 +132,11 @@ def test_no_key_that_pytorch_obeys_is_ignored(sweeps, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TEXT | IMAGES)
 def test_every_key_that_is_obeyed_gives_the_logits_of_pytorch(sweeps, name):
+    """A decoder in a vision-language model is that of its text family, where its keys are computed."""
     sweep = sweeps(name)
-    sweep.compute()
+    sweep.compute(lambda change: change.place[0] != "text_config")
     assert not sweep.wrong
-    assert sum(moved > 0.01 for moved in sweep.equal.values()) >= 3
+    assert sum(moved > 0.01 for moved in sweep.equal.values()) >= (5 if name in TEXT else 1)
 
 
 @pytest.mark.parametrize("key", ["is_causal", "hidden_act", "layer_types"])

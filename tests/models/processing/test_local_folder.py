@@ -196,7 +196,10 @@ BOMBS = {
         {"padding": {"strategy": {"Fixed": 2**40}, **FIXED}},
         "ends the process .SIGABRT.: it asks for more memory",
     ),
-    "some": ({"padding": {"strategy": {"Fixed": 2**20}, **FIXED}}, "it makes 1048576 tokens of a text of|it asks for more memory"),
+    "some": (
+        {"padding": {"strategy": {"Fixed": 2**20}, **FIXED}},
+        "it makes 1048576 tokens of a text of|it asks for more memory",
+    ),
     "doubled": (
         {"normalizer": {"type": "Sequence", "normalizers": [DOUBLE] * 40}},
         "ends the process|takes too much memory|takes more than|tokens of a text",
