@@ -330,7 +330,7 @@ def test_the_command_says_where_the_page_is_and_what_is_wrong(written, tmp_path)
     assert "branch 3" in (half / "report.html").read_text()
     drawn = {path.name for path in (half / "figures").glob("*")}
     assert drawn == ({"tokens.svg", "tokens.png"} if find_spec("altair") else set())
-    assert bad[0] == 1
+    assert bad[0] == 65
     assert "no such directory" in bad[2]
 
 
