@@ -28,6 +28,9 @@ from models.pretrained.processor import load_processor
 
 FLAGS = flags.FLAGS
 
+USUALLY_ZERO = ("images", "truncated", "no end", "left out")
+"""Columns that are left out where there is nothing to count."""
+
 COLUMNS = ("rows", "held out", "images", "supervised", "tokens", "truncated", "no end", "left out")
 
 
@@ -176,15 +179,15 @@ def shared_notes(counts: Sequence[Counts], most: int) -> list[str]:
 
 def table(counts: Sequence[Counts]) -> Table:
     """Makes a table of the counts per dataset and in all."""
-    result = Table(Column("dataset", overflow="fold"), *COLUMNS, show_footer=True)
-    rows = [each[1 : len(COLUMNS) + 1] for each in counts]
-    for each, row in zip(counts, rows, strict=True):
-        result.add_row(escape(each.name), *(f"{number:,}" for number in row))
-    totals = [sum(column) for column in zip(*rows, strict=True)] or [0] * len(COLUMNS)
-    footers = (f"{len(counts)} datasets", *(f"{total:,}" for total in totals))
-    for column, footer in zip(result.columns, footers, strict=True):
-        column.footer = footer
-        column.justify = "left" if column is result.columns[0] else "right"
+    result = Table(Column("dataset", footer=f"{len(counts)} datasets", overflow="fold"), show_footer=True)
+    shown = []
+    for place, name in enumerate(COLUMNS, start=1):
+        total = sum(each[place] for each in counts)
+        if total or name not in USUALLY_ZERO:
+            result.add_column(name, footer=f"{total:,}", justify="right", no_wrap=True)
+            shown.append(place)
+    for each in counts:
+        result.add_row(escape(each.name), *(f"{each[place]:,}" for place in shown))
     return result
 
 

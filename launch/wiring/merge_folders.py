@@ -19,7 +19,7 @@ from models.io.left_behind import left_behind
 from models.io.raw_tensors import StoredTensors
 from models.pretrained.pairing import Pairing, pair
 from models.processing.config_differences import completed, config_differences
-from models.processing.vocabulary import check_vocabularies
+from models.processing.vocabulary import check_vocabularies, rule_notes
 
 log = logging.getLogger("merit_jax")
 
@@ -48,11 +48,15 @@ def merge_folders(
         max_shard_bytes: Size of a weight file before a new one is begun.
 
     Raises:
-        ValueError: A folder is damaged, models differ in what they compute, in tensors, shapes or vocabulary, a value is not
-            finite or does not fit the base's type, weights or options are wrong, or there are weights (not None) for a
+        ValueError: A folder is damaged or not named, models differ in what they compute, in tensors, shapes or vocabulary, a
+            value is not finite or does not fit the base's type, weights or options are wrong, or there are weights (not None) for a
             method that takes none.
         OSError: A file cannot be read or written, or there is no room for the folder.
     """
+    if not models or not all(models):
+        raise ValueError(
+            f"--models={','.join(models)}: an entry is empty; give the folders, with one comma between two"
+        )
     merger = lookup(MERGERS, method, "method")
     if merger.fisher:
         raise ValueError(
@@ -119,6 +123,7 @@ def open_models(base: str, models: Sequence[str]) -> tuple[StoredTensors, Pairin
     compatibility.same_tree(paired.base.paths(), [theta.paths() for theta in paired.models], models)
     rows = _rows(theta0)
     notes = [note for model in models for note in check_vocabularies(base, model, rows)]
+    notes += [note for model in models for note in rule_notes(base, model)]
     notes += [note for folder in (theta0, *thetas) for note in left_behind(folder.path)]
     for note in dict.fromkeys(notes):
         log.warning(note)

@@ -104,14 +104,14 @@ def _is_text(value: Any) -> bool:
 
 def _is_pattern(value: Any) -> bool:
     try:
-        return _is_text(value) and bool(re.compile(value))
+        return _is_text(value) and bool(value) and bool(re.compile(value))
     except (re.error, RecursionError, OverflowError):
         return False
 
 
 TEXT = Range("text without control characters", _is_text)
 SOME_TEXT = Range("text, not empty and without control characters", lambda value: _is_text(value) and bool(value))
-PATTERN = Range("a regular expression without control characters", _is_pattern)
+PATTERN = Range("a regular expression, not empty and without control characters", _is_pattern)
 SWITCH = Range("true or false", lambda value: isinstance(value, bool))
 
 

@@ -17,6 +17,7 @@ from models.io.drafts import check_free
 from models.io.folder_writer import MAX_SHARD_BYTES, copy_other_files, files_to_copy, write_folder
 from models.io.hf_folder import INDEX, SINGLE, Folder
 from models.io.safetensors import STORED, TensorSpec
+from models.io.weight_map import unwrapped
 
 ADAPTER = "adapter_config.json"
 _TABLE = re.compile(r"emb|\bw[tp]e\b|\bshared\b")
@@ -102,7 +103,10 @@ class StoredTensors(Folder):
         specs = list(self.specs.values())
         place = f"its type in {self.path}; give a base in bfloat16 or float32, or a smaller scale"
         tensors = (stored_as(np.asarray(read(spec.key)), spec.dtype, spec.key, place) for spec in specs)
-        write_folder(Path(out_dir), specs, tensors, partial(copy_other_files, self.path), extra, max_shard_bytes)
+        plain = [
+            spec._replace(key=unwrapped(spec.key)) for spec in specs
+        ]  # which transformers would not find otherwise
+        write_folder(Path(out_dir), plain, tensors, partial(copy_other_files, self.path), extra, max_shard_bytes)
 
 
 def _floating(spec: TensorSpec) -> bool:

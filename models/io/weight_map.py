@@ -156,11 +156,20 @@ def match(
     return WeightMap(leaves, kept)
 
 
+def unwrapped(key: str) -> str:
+    """Returns a tensor's name without what `torch.compile` puts into it, "_orig_mod.", and data-parallel training before it.
+
+    Examples:
+        >>> unwrapped("module._orig_mod.model.norm.weight")
+        'model.norm.weight'
+    """
+    return re.sub(r"^(module\.)+", "", key.replace("_orig_mod.", ""))
+
+
 def canonical_names(spellings: Iterable[tuple[str, str]], stored: Iterable[str]) -> dict[str, str]:
     """Returns the names of a key table for the tensors of a checkpoint.
 
-    `torch.compile` puts "_orig_mod." into names, and data-parallel training "module." before them; versions of transformers
-    differ in the first parts of a name.
+    Names are `unwrapped`; versions of transformers differ in the first parts of a name.
 
     Args:
         spellings: The family's other beginnings of names, each with the one that its key table has; the first that fits counts.
@@ -179,7 +188,7 @@ def canonical_names(spellings: Iterable[tuple[str, str]], stored: Iterable[str])
     spellings = tuple(spellings)
     found: dict[str, str] = {}
     for key in stored:
-        name = re.sub(r"^(module\.)+", "", key.replace("_orig_mod.", ""))
+        name = unwrapped(key)
         other, own = next(((other, own) for other, own in spellings if name.startswith(other)), ("", ""))
         name = own + name.removeprefix(other)
         if name in found:

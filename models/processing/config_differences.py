@@ -6,12 +6,12 @@ from functools import cache
 from typing import Any
 
 _NEUTRAL = re.compile(
-    r"_.*|architectures|auto_map|attn_implementation|(torch_)?dtype|transformers_version|unsloth_.*|problem_type|"
+    r"_.*|architectures|auto_map|attn_implementation|(torch_)?dtype|transformers_version|unsloth_.*|problem_type|id2label|label2id|num_labels|"
     r"initializer_(range|factor)|gradient_checkpointing|use_return_dict|return_dict|output_router_logits|pretraining_tp|"
     r"chunk_size_feed_forward|task_specific_params|tokenizer_class|model_max_length|name_or_path|"
     r".*(dropout|pdrop|layerdrop|drop_path|aux_loss|z_loss|jitter).*"
 )
-"""Last part of a key's name -> it names, loads, trains or generates, and the logits of a text do not depend on it."""
+"""A part of a key's name -> it names, loads, trains or generates, and the logits of a text do not depend on it."""
 _DEPTH, _MOST_LAYERS = re.compile(r"layer|depth|block|label"), 10_000
 _BY_LENGTH = {"dynamic", "yarn", "longrope"}
 """Types of RoPE that depend on `max_position_embeddings`."""
@@ -72,7 +72,7 @@ def _neutral(key: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool
     if name == "max_position_embeddings":
         kinds = {value for config in (one, other) for key, value in config.items() if _rope_kind(key, above)}
         return not kinds & _BY_LENGTH
-    return bool(_NEUTRAL.fullmatch(name)) or name in _generation_keys()
+    return any(map(_NEUTRAL.fullmatch, key.split("."))) or name in _generation_keys()
 
 
 def _rope_kind(key: str, above: str) -> bool:

@@ -51,6 +51,30 @@ def check_vocabularies(base: str | Path, other: str | Path, rows: int | None = N
     ]
 
 
+def rule_notes(base: str | Path, other: str | Path) -> list[str]:
+    """Returns a sentence where the tokenizers of two folders part texts by other rules, though their tokens are the same."""
+    files = [Path(folder) / "tokenizer.json" for folder in (base, other)]
+    if not all(file.is_file() for file in files):
+        return []
+    ours, theirs = map(_rules, map(read_json, files))
+    changed = [name for name in ours if ours[name] != theirs[name]]
+    if not changed:
+        return []
+    return [
+        f"{files[1]}: other {', '.join(changed)} than in {files[0]}, so the model was trained on other tokens of the same text; "
+        "the merged folder has the base's"
+    ]
+
+
+def _rules(content: Mapping[str, Any]) -> dict[str, Any]:
+    model = content.get("model")
+    model = model if isinstance(model, Mapping) else {}
+    merges = model.get("merges") or []
+    rules = {name: content.get(name) for name in ("normalizer", "pre_tokenizer", "post_processor")}
+    spelt = [" ".join(map(str, pair)) if isinstance(pair, list) else pair for pair in merges]
+    return {**rules, "merges": spelt, "model": model.get("type")}
+
+
 def same_vocabulary(ours: Mapping[int, str], theirs: Mapping[int, str], base: str, other: str, remedy: str) -> None:
     """Refuses two vocabularies, id -> token, in which an id has different tokens."""
     for number in sorted(ours.keys() & theirs.keys()):

@@ -40,7 +40,7 @@ WRONG = {
     "conflict.similarity": ("dot",),
     "partition.method": ("median", ""),
     "partition.groups": (0,),
-    "train.trainable": ((), ("(",), ("[",), ("*",)),
+    "train.trainable": ((), ("",), ("(",), ("[",), ("*",)),
     "train.no_decay": (("(",),),
     "train.epochs": (0.0, 0),
     "train.learning_rate": (0.0,),

@@ -272,3 +272,21 @@ def test_transformers_loads_the_folder(tmp_path):
 def test_weights_that_make_no_difference_are_refused_before_a_model_is_read(tmp_path):
     with pytest.raises(ValueError, match="make no difference to --method=ties"):
         merge_folders("nowhere", ["none"], [1.0], "ties", {}, str(tmp_path / "out"))
+
+
+def test_a_base_under_wrapped_names_is_written_under_those_that_transformers_loads(tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(BASE, base)
+    tensors = load_file(base / "model.safetensors")
+    save_file({f"module._orig_mod.{name}": value for name, value in tensors.items()}, base / "model.safetensors")
+    merge_folders(str(base), list(map(str, FOLDERS)), None, "uniform", {}, str(tmp_path / "out"))
+    merge_folders(str(BASE), list(map(str, FOLDERS)), None, "uniform", {}, str(tmp_path / "plain"))
+    found, plain = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "plain"))
+    assert found.keys() == plain.keys() == tensors.keys()
+    assert all(np.array_equal(found[name], plain[name]) for name in plain)
+
+
+@pytest.mark.parametrize("models", [[], [""], [str(FOLDERS[0]), ""]])
+def test_an_empty_entry_of_models_is_told(tmp_path, models):
+    with pytest.raises(ValueError, match=r"--models=.*: an entry is empty; give the folders"):
+        merge_folders(str(BASE), models, None, "uniform", {}, str(tmp_path / "out"))

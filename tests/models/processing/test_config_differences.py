@@ -75,4 +75,11 @@ def test_a_config_that_transformers_cannot_read_is_compared_as_it_is():
 
 @pytest.mark.parametrize("key", ["num_hidden_layers", "num_labels"])
 def test_a_huge_number_of_layers_or_labels_is_not_written_out(key):
-    assert config_differences({**QWEN2, key: 2**40}, QWEN2)[key] == (2**40, QWEN2.get(key))
+    expected = {} if key == "num_labels" else {key: (2**40, QWEN2.get(key))}
+    assert config_differences({**QWEN2, key: 2**40}, QWEN2) == expected
+
+
+def test_keys_inside_a_neutral_one_make_no_difference():
+    further = {"auto_map": {"AutoModel": "x.Y"}, "task_specific_params": {"sum": {"length": 1}}, "id2label": {"0": "a"}}
+    plain = {"model_type": "llama"}
+    assert config_differences(plain, plain | further) == {}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from models.processing.vocabulary import check_vocabularies, read_vocabulary
+from models.processing.vocabulary import check_vocabularies, read_vocabulary, rule_notes
 
 TOKENS = {0: "<unk>", 1: "\u2581the", 2: "b"}
 ADDED = {**TOKENS, 3: "<|im_end|>"}
@@ -90,3 +90,17 @@ def test_a_folder_without_a_known_tokenizer_is_told(tmp_path):
 def test_a_damaged_file_is_named(tmp_path, name, content):
     with pytest.raises(ValueError, match=rf"{name}: expected a tokenizer with a vocabulary"):
         read_vocabulary(folder(tmp_path / "a", {name: content}))
+
+
+def test_other_rules_for_the_same_tokens_are_told(tmp_path):
+    for name, merges, lower in (
+        ("base", ["a b", "c d"], None),
+        ("same", [["a", "b"], ["c", "d"]], None),
+        ("odd", [], {"type": "Lowercase"}),
+    ):
+        (tmp_path / name).mkdir()
+        model = {"type": "BPE", "vocab": {"a": 0}, "merges": merges}
+        (tmp_path / name / "tokenizer.json").write_text(json.dumps({"model": model, "normalizer": lower}))
+    assert rule_notes(tmp_path / "base", tmp_path / "same") == []
+    (note,) = rule_notes(tmp_path / "base", tmp_path / "odd")
+    assert "other normalizer, merges than in" in note
