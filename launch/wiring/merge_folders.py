@@ -49,8 +49,8 @@ def merge_folders(
 
     Raises:
         ValueError: A folder is damaged or not named, models differ in what they compute, in tensors, shapes or vocabulary, a
-            value is not finite or does not fit the base's type, weights or options are wrong, or there are weights (not None) for a
-            method that takes none.
+            value is not finite or does not fit the base's type, weights or options are wrong, or there are weights (not None)
+            for a method that takes none.
         OSError: A file cannot be read or written, or there is no room for the folder.
     """
     if not models or not all(models):
