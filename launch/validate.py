@@ -13,6 +13,7 @@ from rich.table import Column, Table
 
 from launch.console import app
 from launch.console.bad_records import BadRecord, bad_record_lines
+from launch.console.exit_codes import MISTAKE
 from launch.console.image_check import ImageCheck
 from launch.console.terminal import Terminal
 from launch.wiring import open_run
@@ -256,7 +257,7 @@ def main(_: Sequence[str]) -> int:
         max_flawed=FLAGS.max_flawed,
     )
     print_findings(found, FLAGS.max_bad)
-    return 1 if found.bad else 0
+    return MISTAKE if found.bad else 0
 
 
 if __name__ == "__main__":
