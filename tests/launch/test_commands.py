@@ -91,7 +91,7 @@ def test_a_branch_is_exported(finished, tmp_path):
     given = [config(finished, tmp_path), f"--workdir={finished.workdir.root}"]
     lines = [["--out=b1", "--branch=1"], ["--out=merged"], ["--out=b9", "--branch=9"], [f"--out={tmp_path}"]]
     results = commands(tmp_path, "export", [[*given, *line] for line in lines])
-    assert [code for code, *_ in results] == [0, 0, 1, 1], results
+    assert [code for code, *_ in results] == [0, 0, MISTAKE, MISTAKE], results
     assert "branches/9/done.json is missing" in results[2][2]
     assert "not an empty folder" in results[3][2]
     sources = (params_directory(finished.workdir.branch(1) / "checkpoints"), finished.workdir.merged_params)
@@ -115,7 +115,7 @@ def test_scores_are_log_likelihoods_in_the_order_of_the_file(finished, tmp_path)
         [*given, "--data=no.jsonl"],
     ]
     scored, generated, long, absent = commands(tmp_path, "score", lines)
-    assert (scored[0], generated[0], long[0], absent[0]) == (0, 0, 1, 1), (scored, generated, long, absent)
+    assert (scored[0], generated[0], long[0], absent[0]) == (0, 0, MISTAKE, MISTAKE), (scored, generated, long, absent)
     assert "data.jsonl:2" in long[2]
     assert "raise --max_length" in long[2]
     assert "no.jsonl" in absent[2]
@@ -174,7 +174,7 @@ def test_validate_lists_bad_rows_and_fails(finished, tmp_path):
     given = [f"--tokenizer={Path(finished.workdir.root).parent / 'theta0'}", "--mixture=*.train.jsonl"]
     lines = [given, [*given, "--include=b"], [*given, "--mixture=none*.jsonl"]]
     (code, output, _), (fine, _, _), (empty, _, error) = commands(tmp_path, "validate", lines)
-    assert (code, fine, empty) == (1, 0, 1)
+    assert (code, fine, empty) == (MISTAKE, 0, MISTAKE)
     assert all(f"a.train.jsonl:{row}" in output for row in (2, 4))
     assert "2 bad records" in output
     assert "none*.jsonl" in error
@@ -187,7 +187,7 @@ def test_evaluate_writes_scores_and_samples(finished, tmp_path):
     given = [f"--model={model}", f"--suite={suite}", "--tasks=hyperbaton", "--limit=3", "--batch_size=2"]
     lines = [[*given, "--out=out"], [*given, "--suite=nothing"], [*given, "--tasks=boolq"]]
     right, unknown, other = commands(tmp_path, "evaluate", lines)
-    assert (right[0], unknown[0], other[0]) == (0, 1, 1), (right, unknown, other)
+    assert (right[0], unknown[0], other[0]) == (0, MISTAKE, MISTAKE), (right, unknown, other)
     assert "hyperbaton" in right[1]
     assert "known: paper_text" in unknown[2]
     assert "no task 'boolq' in this suite; it has hyperbaton, pig_latin_encode" in other[2]
