@@ -24,7 +24,8 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from merit_jax.core.types import Example, Tools
-from merit_jax.data.message_texts import Messages, check_texts, images_of, special_ids, unseen
+from merit_jax.data.left_out import unseen
+from merit_jax.data.message_texts import Messages, check_texts, images_of, special_ids
 from merit_jax.data.template_turns import Renderer, Turn, find_turns
 from merit_jax.data.token_ids import check_ids
 
@@ -87,13 +88,19 @@ def encode_whole(
     example = Example(tokens[:max_length], supervised[:max_length], images_of(messages))
     example.supervised[:1] = False
     check_ids(tokenizer, tokens, where)
+    if not supervised[1:].any():
+        raise ValueError(
+            f"{where}: no token is supervised: the chat template writes nothing where the response is to be (an empty "
+            "{% generation %} block, or no content of the assistant's message); let the template write the message's content "
+            "and its end-of-turn token there"
+        )
     if not example.supervised.any():
         raise ValueError(
             f"{where}: no supervised token is left after truncation to {max_length} tokens (the conversation has "
             f"{len(tokens)}); raise the maximum length or delete the record"
         )
     unended = not lasts <= special_ids(tokenizer)
-    return Encoded(example, len(tokens) > max_length, unended, unseen(messages, tools, text))
+    return Encoded(example, len(tokens) > max_length, unended, unseen(tokenizer, messages, tools, text, turns))
 
 
 def encode_prompt(
@@ -159,7 +166,8 @@ def _tokenize(
     """Tokenises the pieces of `text` between the turns' boundaries apart.
 
     Returns:
-        The ids; True on those of a response that is trained (of all, by default); and the last id of each such response.
+        The ids; True on those of a response that is trained (of all, by default); and the last id of each such
+        response, white space aside.
     """
     ends = [0, *itertools.chain.from_iterable(turns), len(text)]
     ids, marks, lasts = [], [], set()
@@ -168,8 +176,14 @@ def _tokenize(
         is_trained = index % 3 == 2 and (not trained or trained[index // 3])
         ids += piece
         marks += [is_trained] * len(piece)
-        lasts |= set(piece[-1:]) if is_trained else set()
+        lasts |= set(_ends(tokenizer, text[start:end], piece)) if is_trained else set()
     return np.asarray(ids, np.int32), np.asarray(marks, bool), lasts
+
+
+def _ends(tokenizer: Any, text: str, ids: list[int]) -> list[int]:
+    """Returns the last id of a piece of text, that of the white space behind it aside."""
+    words = text.rstrip()
+    return ids[-1:] if words in ("", text) else _ids(tokenizer, words, inside=True)[-1:]
 
 
 def _ids(tokenizer: Any, text: str, *, inside: bool) -> list[int]:

@@ -1,4 +1,4 @@
-"""Reads the texts of messages: which images they have, which control tokens they contain, and which a template leaves out."""
+"""Reads the texts of messages: which images they have, which control tokens they contain, and which responses say nothing."""
 
 import functools
 import re
@@ -46,17 +46,9 @@ def parts_written(messages: Messages, rendered: str) -> str | None:
     return None
 
 
-def unseen(messages: Messages, tools: Tools | None, rendered: str) -> tuple[str, ...]:
-    """Returns the names of the texts that a rendering lacks, white space aside: contents, reasoning, and names of functions."""
-    whole: str | None = None
-    missing = []
-    for name, text in _shown_texts(messages, tools):
-        if text in rendered:
-            continue
-        whole = "".join(rendered.split()) if whole is None else whole
-        if "".join(text.split()) not in whole:
-            missing.append(name)
-    return tuple(dict.fromkeys(missing))
+def is_blank_response(tokenizer: Any, text: str) -> bool:
+    """Returns whether a rendered response has nothing but special tokens and white space."""
+    return not _control(tokenizer).sub("", text).strip()
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:
@@ -87,23 +79,6 @@ def _all_texts(messages: Messages, tools: Tools | None) -> Iterator[tuple[str, s
             yield f"message {number} ({message['role']})", text
     for text in _strings(tools or ()):
         yield "tools", text
-
-
-def _shown_texts(messages: Messages, tools: Tools | None) -> Iterator[tuple[str, str]]:
-    """Yields (name, text) of the texts that a template should write."""
-    for number, message in enumerate(messages, start=1):
-        name = f"message {number} ({message['role']})"
-        yield from ((name, text) for text in _contents(message))
-        yield from ((f"reasoning of {name}", message[key]) for key in REASONING if isinstance(message.get(key), str))
-        yield from ((f"tool calls of {name}", call) for call in _function_names(message.get("tool_calls") or ()))
-    yield from (("tools", tool) for tool in _function_names(tools or ()))
-
-
-def _function_names(functions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for function in functions:
-        name = (function.get("function") or function).get("name")
-        if isinstance(name, str):
-            yield name
 
 
 def _contents(message: Mapping[str, Any]) -> Iterator[str]:

@@ -26,7 +26,7 @@ from merit_jax.workdir.paths import absolute
 
 log = logging.getLogger("merit_jax")
 
-CACHE_VERSION = "5"
+CACHE_VERSION = "6"
 NAMED = 20
 """Datasets whose files a run's log names; the others are counted."""
 

@@ -24,7 +24,11 @@ def template_of(tokenizer: Any, tools: Sequence[Mapping[str, Any]] | None, where
     try:
         return tokenizer.get_chat_template(**({} if tools is None else {"tools": [dict(tool) for tool in tools]}))
     except ValueError as error:
-        raise ValueError(f"{where}: the tokenizer has no chat template; set `tokenizer.chat_template`") from error
+        folder = str(getattr(tokenizer, "name_or_path", "") or "the model's folder")
+        raise ValueError(
+            f"{where}: the tokenizer has no chat template; put chat_template.jinja into {folder} (or `chat_template` into its "
+            "tokenizer_config.json)"
+        ) from error
 
 
 @functools.lru_cache(maxsize=16)

@@ -5,7 +5,7 @@ import pytest
 
 from merit_jax.data.chat_template import encode, encode_prompt, encode_response, encode_whole, tokenizer_digest
 from merit_jax.data.template_source import OPEN
-from tests.support.templates import DEEPSEEK, LLAMA2, LLAVA, QWEN3, SMOLLM3, WITHOUT_SYSTEM
+from tests.support.templates import DEEPSEEK, LLAMA2, LLAVA, SMOLLM3
 from tests.support.tiny_tokenizer import CHATML, CHATML_GENERATION, metaspace_tokenizer, tiny_tokenizer
 
 HELLO = ({"role": "user", "content": "Is it?"}, {"role": "assistant", "content": "yes, there"})
@@ -148,6 +148,23 @@ def test_an_example_without_a_supervised_token_is_refused():
         encode(tokenizer, HELLO, prompt, where="f.jsonl:7")
 
 
+def test_an_empty_block_is_told_as_such_and_not_as_truncation():
+    template = CHATML_GENERATION.replace("{{- message['content'] + '<|im_end|>' }}\n        {%- endgen", "{%- endgen")
+    assert template != CHATML_GENERATION
+    with pytest.raises(
+        ValueError, match=r"f.jsonl:7: no token is supervised: .*\(an empty {% generation %} block"
+    ) as error:
+        encode(tiny_tokenizer(template), HELLO, 200, where="f.jsonl:7")
+    assert "truncation" not in str(error.value)
+
+
+def test_a_tokenizer_without_template_names_its_folder():
+    tokenizer = tiny_tokenizer(None)
+    tokenizer.name_or_path = "models/mine"
+    with pytest.raises(ValueError, match=r"put chat_template.jinja into models/mine "):
+        encode(tokenizer, HELLO, 200)
+
+
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
@@ -158,7 +175,7 @@ def test_an_example_without_a_supervised_token_is_refused():
         ("{{ 1 / 0 }}", "fails on this conversation: division by zero"),
         ("{{ '\\ud800' }}", "writes what is no text"),
         ("{{ 'a' * 10**10 }}", "has a power at line 1"),
-        (None, "no chat template"),
+        (None, r"no chat template; put chat_template.jinja into the model's folder \(or `chat_template` into its"),
     ],
 )
 def test_a_template_error_names_the_record(template, reason):
@@ -256,7 +273,13 @@ def test_a_token_that_is_not_special_is_text():
 
 @pytest.mark.parametrize(
     ("template", "unended"),
-    [(CHATML, False), (CHATML_GENERATION, False), (CHATML.replace("<|im_end|>", ""), True), (LLAVA, True)],
+    [
+        (CHATML, False),
+        (CHATML_GENERATION, False),
+        (SMOLLM3, False),
+        (CHATML.replace("<|im_end|>", ""), True),
+        (LLAVA, True),
+    ],
 )
 def test_a_response_without_an_end_is_told(template, unended):
     assert encode_whole(tiny_tokenizer(template), HELLO, 200).unended is unended
@@ -268,38 +291,6 @@ def test_the_end_of_an_untrained_response_does_not_matter():
     tokenizer = tiny_tokenizer(template)
     assert encode_whole(tokenizer, TWO_TURNS, 200).unended
     assert not encode_whole(tokenizer, untrained, 200).unended
-
-
-THOUGHTS = (*TWO_TURNS[1:2], {**TWO_TURNS[2], "reasoning_content": "because"}, *TWO_TURNS[3:])
-
-
-@pytest.mark.parametrize(
-    ("template", "messages", "names"),
-    [
-        (CHATML, TWO_TURNS, ()),
-        (WITHOUT_SYSTEM, TWO_TURNS, ("message 1 (system)",)),
-        (CHATML, THOUGHTS, ("reasoning of message 2 (assistant)",)),
-        (QWEN3, THOUGHTS, ("reasoning of message 2 (assistant)",)),
-        (QWEN3, (*THOUGHTS[:-1], {**THOUGHTS[-1], "reasoning_content": "so"}), ("reasoning of message 2 (assistant)",)),
-        (QWEN3, (HELLO[0], {**HELLO[1], "reasoning_content": "so"}), ()),
-        (
-            CHATML.replace("message['content']", "message['content'] | trim"),
-            (*HELLO[:1], {**HELLO[1], "content": " a\n"}),
-            (),
-        ),
-    ],
-)
-def test_texts_that_a_template_leaves_out_are_named(template, messages, names):
-    assert encode_whole(tiny_tokenizer(template), messages, 200).unseen == names
-
-
-def test_functions_that_a_template_leaves_out_are_named():
-    call = {"type": "function", "function": {"name": "look_up", "arguments": {}}}
-    tools = ({"type": "function", "function": {"name": "look_up", "description": "x"}},)
-    messages = (HELLO[0], {**HELLO[1], "tool_calls": [call]})
-    found = encode_whole(tiny_tokenizer(), messages, 200, tools=tools)
-    assert found.unseen == ("tool calls of message 2 (assistant)", "tools")
-    assert encode_whole(tiny_tokenizer("{{ tools | tojson }}" + CHATML), messages, 200, tools=tools).unseen == ()
 
 
 def test_a_template_that_marks_some_responses_only_is_refused():
