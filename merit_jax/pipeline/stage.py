@@ -1,8 +1,8 @@
 """A stage: what it is made from, what it computes and which artifact keeps it; everything else about stages is here.
 
 One rule serves all: an artifact that is there, made from the same inputs, is left alone; one made from other inputs is an error
-that names the difference, or is made again with `--overwrite`; one of which files are missing is refused, also with `--overwrite`,
-and the message says what to delete so that it is made again; what is computed is written whole or not at all, by process 0.
+that names the difference, or is made again with `--overwrite`; one that lacks files is refused, also with `--overwrite`, and
+the message says what to delete so that it is made again; what is computed is written whole or not at all, by process 0.
 Whoever reads an artifact reads it through its stage (`Stage.read`), which first compares its inputs with the run's.
 """
 
