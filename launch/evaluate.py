@@ -23,6 +23,7 @@ from launch.console.terminal import Terminal
 from launch.wiring import open_run
 from merit_jax.core import sharding
 from merit_jax.evaluation.batch_shapes import BatchShapes, doubling_buckets
+from merit_jax.workdir.artifact_types import verify_export
 from merit_jax.workdir.artifacts import read_json, write_json, write_text
 from merit_jax.workdir.paths import THETA0, is_remote
 from models.processing.generation_config import read_generation
@@ -59,10 +60,12 @@ def open_harness_model(path: str, *, dtype: str, max_length: int | None, batch_s
     """Opens a checkpoint as the harness's model.
 
     Raises:
-        ValueError: The checkpoint cannot be read, or does not declare the length of its context.
+        ValueError: The checkpoint cannot be read, is not as the export wrote it, or does not declare the length of its context.
     """
     from merit_jax.evaluation.lm_eval_adapter import HarnessModel
 
+    if Path(path).is_dir():
+        verify_export(epath.Path(path))
     pretrained = open_run.open_model(path, dtype=dtype)
     generation, tokenizer = read_generation(pretrained.path), load_tokenizer(pretrained.path)
     longest = max_length or generation.context

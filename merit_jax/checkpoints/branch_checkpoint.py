@@ -13,7 +13,7 @@ from merit_jax.core import tree
 from merit_jax.core.errors import UnfinishedError
 from merit_jax.core.types import Leaves, TrainState
 from merit_jax.workdir.artifacts import read_json, whole_checkpoint, write_json, written_checkpoint
-from merit_jax.workdir.checksums import file_checksums, fingerprint, verify_checksums
+from merit_jax.workdir.checksums import file_checksums, fingerprint, verify_checksums, verify_files
 from merit_jax.workdir.fences import pass_fence
 from merit_jax.workdir.paths import absolute
 
@@ -190,6 +190,21 @@ def finished_leaves(checkpoints: epath.PathLike, done: Mapping[str, Any]) -> Orb
             f"records ({done['fingerprint'][:12]}); copy the whole folder of the branch again, or {mend}"
         )
     return OrbaxLeaves(params)
+
+
+def check_present(checkpoints: epath.PathLike) -> None:
+    """Checks that the files of a finished branch are there; none is read but their checksums.
+
+    Args:
+        checkpoints: `branches/<k>/checkpoints` of a workdir.
+
+    Raises:
+        ValueError: A file or the checksums are missing.
+    """
+    directory = absolute(checkpoints)
+    mend = _mend(directory)
+    record = read_sums(directory.parent / SUMS, mend)
+    verify_files(directory if record["step"] is None else directory / str(record["step"]), record["files"], mend)
 
 
 def read_sums(path: epath.Path, mend: str) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from merit_jax.pipeline.merge_record import read_merge
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.run_model_card import merged_card
 from merit_jax.pipeline.stage import Stage
-from merit_jax.workdir.artifact_types import Exported
+from merit_jax.workdir.artifact_types import Exported, verify_export
 from merit_jax.workdir.lease import Lease, held
 
 
@@ -32,8 +32,9 @@ def _export(run: Run, lease: Lease) -> Callable[[epath.Path], None]:
 export_model = Stage(
     lambda run: read_merge(run)["inputs"],
     _export,
-    lambda run: Exported(run.workdir.merged_hf / "merit.json"),
+    lambda run: Exported(run.workdir.merged_hf),
     name="export",
     guard=lambda run: held(run.workdir.merge_lease, "the export"),
+    check=lambda run: verify_export(run.workdir.merged_hf),
 )
 """Exports the merged model in the format of theta0."""

@@ -17,6 +17,7 @@ from merit_jax.pipeline.merge_inputs import (
     Done,
     MergeInput,
     branch_tokens,
+    check_merged_present,
     finished_branches,
     lacks_branches,
     late_merge_inputs,
@@ -104,6 +105,7 @@ merge_branches = ExtendableStage(
     lambda run: ReplaceableFolder(run.workdir.merge_record, run.workdir.merged_next),
     name="merge",
     guard=lambda run: held(run.workdir.merge_lease, "the merge"),
+    check=lambda run: check_merged_present(run.workdir),
     extends=lacks_branches,
 )
 """Merges the finished branches; late ones are added to a merge that lacks them."""

@@ -11,7 +11,7 @@ from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.train_branches import branch_leaves, finished_branch
 from merit_jax.workdir.artifacts import read_inputs
-from merit_jax.workdir.checksums import verify_checksums
+from merit_jax.workdir.checksums import verify_checksums, verify_files
 from merit_jax.workdir.paths import Workdir
 
 Done = Mapping[str, Any]
@@ -141,12 +141,26 @@ def merged_leaves(workdir: Workdir) -> OrbaxLeaves:
     Raises:
         ValueError: They are missing, or not as they were written.
     """
-    mend = f"delete {workdir.merged} and merge again: launch.run --stages=merge"
+    mend = _mend(workdir)
     sums = read_sums(workdir.merged_sums, mend)
     if sums["inputs"] != read_inputs(workdir.merge_record):
         raise ValueError(f"{workdir.merged_sums} is of another merge than {workdir.merge_record}; {mend}")
     verify_checksums(workdir.merged_params, sums["files"], mend)
     return OrbaxLeaves(workdir.merged_params)
+
+
+def check_merged_present(workdir: Workdir) -> None:
+    """Checks that the files of the merged parameters are there; none is read but their checksums.
+
+    Raises:
+        ValueError: A file or the checksums are missing.
+    """
+    mend = _mend(workdir)
+    verify_files(workdir.merged_params, read_sums(workdir.merged_sums, mend)["files"], mend)
+
+
+def _mend(workdir: Workdir) -> str:
+    return f"delete {workdir.merged} and merge again: launch.run --stages=merge"
 
 
 def with_missing(weights: Sequence[float] | None, finished: Sequence[Done | None]) -> list[float] | None:

@@ -1,7 +1,8 @@
 """A stage: what it is made from, what it computes and which artifact keeps it; everything else about stages is here.
 
 One rule serves all: an artifact that is there, made from the same inputs, is left alone; one made from other inputs is an error
-that names the difference, or is made again with `--overwrite`; what is computed is written whole or not at all, by process 0.
+that names the difference, or is made again with `--overwrite`; one that lacks files is refused, also with `--overwrite`, and
+the message says what to delete so that it is made again; what is computed is written whole or not at all, by process 0.
 Whoever reads an artifact reads it through its stage (`Stage.read`), which first compares its inputs with the run's.
 """
 
@@ -25,6 +26,10 @@ def always(run: Run) -> bool:
     return True
 
 
+def nothing(run: Run) -> None:
+    """Checks nothing."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """A stage whose artifact is computed in one piece. Called with a run, it returns whether there was anything to do.
@@ -37,6 +42,7 @@ class Stage:
         applies: run -> whether the run has such a stage.
         guard: run -> a context, a lease say, to enter while the artifact is computed and written; None for a stage without.
         command: The command that makes the artifact, in messages; "": launch.run with this stage.
+        check: run -> raises where the files that the artifact's record stands for are missing.
     """
 
     inputs: Callable[[Run], Inputs]
@@ -46,12 +52,13 @@ class Stage:
     applies: Callable[[Run], bool] = always
     guard: Callable[[Run], AbstractContextManager[Any]] | None = None
     command: str = ""
+    check: Callable[[Run], None] = nothing
 
     def __call__(self, run: Run) -> bool:
         """Computes and writes the artifact unless it is there.
 
         Raises:
-            ValueError: The artifact was made from other inputs, and the run does not overwrite.
+            ValueError: The artifact was made from other inputs, and the run does not overwrite; or files of it are missing.
             UnfinishedError: Another process computes it.
         """
         return timed(run, self.name, lambda: self.applies(run) and self._update(run))
@@ -98,7 +105,10 @@ class Stage:
         return not self._is_done(run, artifact, inputs) and self._compute(run, artifact, inputs, *guard)
 
     def _is_done(self, run: Run, artifact: Artifact, inputs: Inputs) -> bool:
-        return is_current(artifact.path, inputs, overwrite=run.overwrite)
+        if not is_current(artifact.path, inputs, overwrite=run.overwrite):
+            return False
+        self.check(run)
+        return True
 
     def _compute(self, run: Run, artifact: Artifact, inputs: Inputs, *guard: Any) -> bool:
         content = self.compute(run, *guard)

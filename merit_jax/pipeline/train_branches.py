@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from merit_jax.checkpoints.branch_checkpoint import finished_leaves
+from merit_jax.checkpoints.branch_checkpoint import check_present, finished_leaves
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.core import sharding, tree
 from merit_jax.core.types import Branch
@@ -16,7 +16,7 @@ from merit_jax.data.loader import TrainingBatches, training_batches
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import Stage, timed
-from merit_jax.training.divergence import DivergedError
+from merit_jax.training.divergence import DivergedError, advice
 from merit_jax.training.loop import Finished, fine_tune
 from merit_jax.training.optimizer import make_schedule
 from merit_jax.training.preemption import StopSignal, preemption_notice
@@ -87,6 +87,7 @@ def _stage(run: Run, index: int) -> Stage:
         lambda run, stop: _fine_tune(run, index, branches[index], stop)._asdict(),
         lambda run: ResumableFolder(run.workdir.branch_done(index)),
         guard=lambda run: _held(run, index),
+        check=lambda run: check_present(run.workdir.branch(index) / "checkpoints"),
         command=f"launch.branch --branch={index}",
     )
 
@@ -145,13 +146,17 @@ def _fine_tune(run: Run, index: int, branch: Branch, stop: StopSignal) -> Finish
 
 @contextlib.contextmanager
 def _remembers_divergence(run: Run, index: int, branch: Branch) -> Iterator[None]:
-    """Records that a branch has diverged, so that it is not trained to the same step again and again."""
+    """Says what to do about a branch that diverges, and records it: it is not trained to the same step again and again."""
     try:
         yield
     except DivergedError as error:
-        record = {"inputs": plain(branch_inputs(run, branch)), "message": str(error)}
+        mend = (
+            advice(clip_norm=run.config.train.clip_norm, dtype=run.compute_dtype) if error.mend is None else error.mend
+        )
+        told = DivergedError(error.problem, mend)
+        record = {"inputs": plain(branch_inputs(run, branch)), "message": str(told)}
         run.on_first_process(lambda: write_json(run.workdir.branch_diverged(index), record))
-        raise
+        raise told from None
 
 
 def _refuse_diverged(run: Run, index: int, branch: Branch) -> None:
@@ -161,7 +166,7 @@ def _refuse_diverged(run: Run, index: int, branch: Branch) -> None:
         return
     record = read_json(path)
     if record["inputs"] == plain(branch_inputs(run, branch)) and not run.overwrite:
-        raise DivergedError(f"{record['message']} (it has diverged before, and would again; {path} remembers it)")
+        raise DivergedError(f"{record['message']} (it has diverged before, and would again; {path} remembers it)", "")
     run.on_first_process(path.unlink)
 
 

@@ -10,23 +10,36 @@ import numpy as np
 from merit_jax.core.types import Leaves
 from merit_jax.training.step import StepMetrics
 
-MEND = (
-    "lower train.learning_rate, raise train.warmup, lower train.clip_norm or compute in float32 (model.dtype), and start it "
-    "again with --overwrite"
-)
-"""What to do about a branch that diverges."""
+
+def advice(*, clip_norm: float | None = None, dtype: str = "") -> str:
+    """Returns what to do about a branch that diverges.
+
+    Args:
+        clip_norm: Its largest norm of a gradient; 0: none is clipped; None: not known.
+        dtype: Name of the type that it computes in; "": not known.
+
+    Examples:
+        >>> advice(clip_norm=1.0, dtype="float32")
+        'lower train.learning_rate, raise train.warmup or lower train.clip_norm, and start it again with --overwrite'
+    """
+    clip = "set train.clip_norm (it is 0: no clipping)" if clip_norm == 0 else "lower train.clip_norm"
+    finer = [] if dtype == "float32" else ["compute in float32 (model.dtype)"]
+    *others, last = ["lower train.learning_rate", "raise train.warmup", clip, *finer]
+    return f"{', '.join(others)} or {last}, and start it again with --overwrite"
 
 
 class DivergedError(ValueError):
     """Training has come to a loss, a gradient or a parameter that is NaN or infinite, and would come to it again.
 
     Attributes:
-        mend: What to do.
+        problem: What has happened.
+        mend: What to do; None: as for every branch; "": `problem` says it.
     """
 
-    def __init__(self, message: str, mend: str = MEND) -> None:
-        super().__init__(message)
-        self.mend = mend
+    def __init__(self, problem: str, mend: str | None = None) -> None:
+        said = advice() if mend is None else mend
+        super().__init__(f"{problem}; {said}" if said else problem)
+        self.problem, self.mend = problem, mend
 
 
 class Loss(NamedTuple):

@@ -130,14 +130,15 @@ def fine_tune(
 
 @contextmanager
 def _closing(checkpoints: Checkpoints, description: str) -> Iterator[None]:
-    """Closes the checkpoints; of a branch that diverges, says which it is, what is kept of it, and what to do."""
+    """Closes the checkpoints; of a branch that diverges, says which it is and what is kept of it."""
     try:
         with closing(checkpoints):
             yield
     except DivergedError as error:
         kept = checkpoints.latest()
         state = "nothing is saved" if kept is None else f"the checkpoint of step {kept} is kept"
-        raise DivergedError(f"{description}: {error}. Training has stopped, and {state}; {error.mend}") from None
+        problem = f"{description}: {error.problem}. Training has stopped, and {state}"
+        raise DivergedError(problem, error.mend) from None
 
 
 def _save(checkpoints: Checkpoints, log: MetricsLog, state: TrainState, progress: Progress) -> None:

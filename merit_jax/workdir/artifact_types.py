@@ -16,6 +16,7 @@ from merit_jax.workdir.artifacts import (
     write_json,
 )
 from merit_jax.workdir.checksums import file_checksums, verify_checksums
+from merit_jax.workdir.paths import is_there
 
 Inputs = Mapping[str, Any]
 """Everything that decides an artifact's content, as JSON values."""
@@ -172,11 +173,43 @@ class ReplaceableFolder(JsonArtifact):
             self.former.rmtree()
 
 
+EXPORT_SUMS = "checksums.json"
+"""File of an exported folder that records its inputs and the sha256 of its other files; it is written last."""
+
+CARD = "README.md"
+"""File of an exported folder that people edit: the model card, which has no checksum."""
+
+
 class Exported(JsonArtifact):
-    """A folder in another tool's format, whose writer makes it whole or not at all; its record is one of its files."""
+    """A folder in another tool's format, whose writer makes it whole or not at all; one of its files has their checksums.
+
+    Attributes:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: epath.Path) -> None:
+        super().__init__(folder / EXPORT_SUMS)
+        self.folder = folder
 
     def write(self, inputs: Inputs, content: Callable[[epath.Path], Any]) -> None:  # type: ignore[override]
-        """Writes the folder in place of one that is there."""
-        if self.path.parent.exists():
-            self.path.parent.rmtree()
-        content(self.path.parent)
+        """Writes the folder in place of one that is there, then the checksums."""
+        if self.folder.exists():
+            self.folder.rmtree()
+        content(self.folder)
+        files = {name: value for name, value in file_checksums(self.folder).items() if name != CARD}
+        write_json(self.path, {INPUTS: inputs, "files": files})
+
+
+def verify_export(folder: epath.Path) -> None:
+    """Compares an exported folder's files with their checksums, if it has any; files that were added are let be.
+
+    Raises:
+        ValueError: The checksums are damaged, or a file is missing or has changed.
+    """
+    path, mend = folder / EXPORT_SUMS, f"delete {folder} and export again: launch.run --stages=export"
+    if not is_there(path):
+        return
+    record = read_json(path)
+    if not isinstance(record, Mapping) or not isinstance(record.get("files"), Mapping):
+        return  # another tool's file of this name
+    verify_checksums(folder, record["files"], mend, added=True)

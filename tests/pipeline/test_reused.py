@@ -1,6 +1,7 @@
 """What is reused is what it claims to be: every reader compares what an artifact was made from with the run's own inputs."""
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from merit_jax.pipeline.run_diagnostics import run_diagnostics
 from merit_jax.pipeline.run_model_card import branch_card, merged_card
 from merit_jax.pipeline.stages import run_stages
 from merit_jax.pipeline.train_branches import train_branch
+from merit_jax.training.divergence import DivergedError
 from merit_jax.workdir.artifacts import read_json, write_json
 from tests.support import world
 
@@ -159,6 +161,27 @@ def test_checksums_of_another_merge_are_refused(finished, tmp_path):
     write_json(run.workdir.merged_sums, {**sums, "inputs": {**sums["inputs"], "method": "uniform"}})
     with pytest.raises(ValueError, match=r"checksums\.json is of another merge than .*merge\.json; delete "):
         export.leaves_of(run, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "mend"),
+    [
+        ({"train.clip_norm": 0.0}, "raise train.warmup or set train.clip_norm (it is 0: no clipping), and start"),
+        ({"train.clip_norm": 1.0}, "raise train.warmup or lower train.clip_norm, and start"),
+    ],
+)
+def test_the_advice_after_divergence_can_be_obeyed(finished, tmp_path, changes, mend):
+    wild = world.copied(finished, tmp_path, overwrite=True, **{"train.learning_rate": 1e30, **changes})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("merit_jax.pipeline.train_branches.fine_tune", diverges)
+        with pytest.raises(ValueError, match=re.escape(mend)) as first:
+            train_branch(wild, 0)
+        with pytest.raises(ValueError, match=re.escape(f"{first.value} (it has diverged before")):
+            train_branch(dataclasses.replace(wild, overwrite=False), 0)
+
+
+def diverges(*_, **__):
+    raise DivergedError("the loss is nan at step 1")
 
 
 def test_a_branch_that_diverges_stops_and_is_not_started_again_until_something_changes(finished, tmp_path):
