@@ -1,6 +1,6 @@
 """Names under which a row keeps its parts, and those of every format."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from merit_jax.data.messages import CALL
@@ -58,6 +58,25 @@ def image_column(row: Row, where: str, layout: ColumnMap) -> str | None:
     if len(filled) == 2:
         raise ValueError(f"{where}: both 'image' and 'images' are set; set `columns`: {{images: ...}} in the manifest")
     return next((key for key in (*filled, *IMAGES) if key in row), None)
+
+
+def check_columns(columns: Mapping[str, str], keys: Collection[str], where: str) -> None:
+    """Refuses a column that the manifest names and that no row has.
+
+    Args:
+        columns: Part -> column, as the manifest names them.
+        keys: The keys of all rows.
+        where: What the rows are of, for error messages.
+
+    Raises:
+        ValueError: There is such a column; it is named, with the keys.
+    """
+    for part, column in columns.items():
+        if column not in keys:
+            raise ValueError(
+                f"{where}: `columns` in the manifest names {column!r} as {part!r}, which no row has (found: "
+                f"{sorted(keys)!r:.300}); correct the name, or take it out of `columns`"
+            )
 
 
 def has(row: Row, key: str) -> bool:

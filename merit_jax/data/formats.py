@@ -50,7 +50,7 @@ def to_record(format_name: str, row: Row, where: str, layout: ColumnMap = Column
             f"{where}: the row has a {unused!r} field, which is not read as {format_name!r}; remove the field or the "
             f"row{remedy}"
         )
-    check_row(row, layout.columns.values(), where)
+    check_row(row, format_name, layout.columns, where)
     system = _system(row, layout.columns.get("system", "system"), where)
     messages = check_conversation([*system, *read(row, where, layout)], where)
     target = messages[-1]["content"]
@@ -84,7 +84,14 @@ def _system(row: Row, column: str, where: str) -> list[Message]:
 def _tools(row: Row, layout: ColumnMap, where: str) -> Tools | None:
     """The functions that a row announces."""
     named = layout.columns.get("tools")
-    filled = [key for key in ((named,) if named else TOOLS) if not is_blank(row.get(key))]
+    others = set(layout.columns.values()) - {named}
+    filled = [key for key in dict.fromkeys((*([named] if named else []), *TOOLS)) if not is_blank(row.get(key))]
+    filled = [key for key in filled if key not in others]
+    if named and (unread := [key for key in filled if key != named]):
+        raise ValueError(
+            f"{where}: the row has a field {unread[0]!r}, which is not read, for `columns` in the manifest names {named!r}; "
+            "name the one that is meant, and remove the other"
+        )
     if len(filled) > 1:
         raise ValueError(
             f"{where}: both 'tools' and 'functions' are set; set `columns`: {{tools: ...}} in the manifest"

@@ -13,7 +13,8 @@ from merit_jax.workdir.checksums import Stamp, file_checksum, stamp
 from merit_jax.workdir.paths import absolute, is_remote
 
 SUMS = "image_checksums.json"
-"""File of a dataset's token cache with the sha256 of each of its images, and the stamp that the image had then."""
+"""File of a dataset's token cache: the sha256 of each of its images with the stamp that the image had then, and the digest of
+the images that its tokens were made from."""
 
 UNPACKED = "images"
 """Folder of the token cache with the images that dataset files embed, each named after its sha256."""
@@ -34,12 +35,15 @@ class ImageContents:
 
     Args:
         folder: The dataset's token cache.
+
+    Attributes:
+        tokenised: The digest of the images that the tokens in the folder were made from; "" if it is not known.
     """
 
     def __init__(self, folder: epath.Path) -> None:
         self._path, self._unpacked = folder / SUMS, f"{absolute(folder.parent) / UNPACKED}/"
         self._new = False
-        self._known = _read(self._path)
+        self._known, self.tokenised = _read(self._path)
 
     def digest(self, images: Iterable[Sequence[Image]]) -> str:
         """Returns a sha256 over the contents of the images of examples, in order; "" if there are none.
@@ -57,10 +61,13 @@ class ImageContents:
         ]
         return hashlib.sha256(repr(sums).encode()).hexdigest() if any(sums) else ""
 
-    def save(self) -> None:
-        """Keeps new checksums for the next run."""
+    def save(self, tokenised: str = "") -> None:
+        """Keeps new checksums for the next run, and the digest of the images that the tokens were made from if it is given."""
+        if tokenised not in ("", self.tokenised):
+            self.tokenised, self._new = tokenised, True
         if self._new:
-            write_json(self._path, {INPUTS: {}, "files": {path: list(known) for path, known in self._known.items()}})
+            files = {path: list(known) for path, known in self._known.items()}
+            write_json(self._path, {INPUTS: {}, "files": files, "tokenised": self.tokenised})
             self._new = False
 
     def _checksum(self, path: str) -> str:
@@ -79,10 +86,11 @@ class ImageContents:
         return sha256
 
 
-def _read(path: epath.Path) -> dict[str, tuple[Stamp, str]]:
-    """Reads the checksums that are kept; none where they are damaged, for they can be computed anew."""
+def _read(path: epath.Path) -> tuple[dict[str, tuple[Stamp, str]], str]:
+    """Reads what is kept; nothing where it is damaged, for it can be computed anew."""
     try:
-        files = read_json(path)["files"] if path.exists() else {}
-        return {image: (tuple(stamped), sha256) for image, (stamped, sha256) in files.items()}
+        kept = read_json(path) if path.exists() else {"files": {}}
+        files = {image: (tuple(stamped), sha256) for image, (stamped, sha256) in kept["files"].items()}
+        return files, str(kept.get("tokenised", ""))
     except (ValueError, TypeError, KeyError, AttributeError):
-        return {}
+        return {}, ""

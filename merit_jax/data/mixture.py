@@ -146,27 +146,29 @@ def read_dataset(
 
 
 def _load_intact(folder: epath.Path, contents: ImageContents | None) -> TokenTable | None:
-    """Loads the table of a cache folder; None if an image that was unpacked with it is missing or damaged."""
+    """Loads the table of a cache folder; None if an image that it was made from has changed, or was unpacked and is damaged."""
     table = load_table(folder)
+    if contents is None or not table.images:
+        return table
     try:
-        if contents is not None and table.images:
-            contents.digest(example.images for example in table)
+        if contents.digest(example.images for example in table) == contents.tokenised:
+            return table
+        log.warning("%s: images have changed since their rows were tokenised; they are tokenised again", folder)
     except DamagedImageError as error:
         log.warning("%s; it is unpacked again", error)
-        return None
-    return table
+    return None
 
 
 def _report(
     entry: Entry, table: TokenTable, held_out: Sequence[Record], digest: str, contents: ImageContents | None, first: str
 ) -> ReadReport:
     """Counts what was read, with the digests of the images where those are kept."""
-    apart = ""
+    apart = images = ""
     if contents is not None:
         if table.images and (images := contents.digest(example.images for example in table)):
             digest = hashlib.sha256(repr((digest, images)).encode()).hexdigest()
         apart = contents.digest(images_of(record.messages) for record in held_out)
-        contents.save()
+        contents.save(images)
     tokens = int(table.supervised_counts.sum())
     files = (*entry.files, *entry.held_out_files)
     sizes = (len(table), int(table.truncated), tokens, len(table.tokens))

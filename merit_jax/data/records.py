@@ -2,13 +2,14 @@
 
 import hashlib
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from etils import epath
 
 from merit_jax.core.seeds import fold
 from merit_jax.core.types import Record
+from merit_jax.data.column_map import check_columns
 from merit_jax.data.containers import container_hint
 from merit_jax.data.data_files import listed
 from merit_jax.data.formats import ColumnMap, detect, to_record
@@ -25,17 +26,25 @@ from merit_jax.workdir.paths import absolute
 def read_entry(entry: Entry, on_error: OnError = fail, *, cache_dir: epath.PathLike | None = None) -> list[Record]:
     """Reads the records of an entry's training files, as the entry says; arguments as for `read_records`.
 
-    Lines without a group belong to no dataset; `read_manifest` reports them.
+    Lines without a group belong to no dataset; `read_manifest` reports them. A column that the entry names must be in one of the
+    rows (with `group_by`, in those of any group); in held-out files that are read apart, it may be in none.
     """
-    rows: Mapping[str, Iterable[tuple[str, Row]] | None] = dict.fromkeys(entry.files)
-    if entry.group_by:
-        rows = read_groups(entry.files, entry.group_by, lambda _: None).get(entry.name, {})
-    return [
-        record
-        for file in entry.files
-        if file in rows
-        for record in read_records(file, entry.format, entry.layout, on_error, rows=rows[file], cache_dir=cache_dir)
-    ]
+    groups = read_groups(entry.files, entry.group_by, lambda _: None) if entry.group_by else {}
+    keys: set[str] = set()
+    records = []
+    for file in entry.files:
+        rows = groups.get(entry.name, {}).get(file, ()) if entry.group_by else read_rows(file, on_error)
+        seen = _noting(rows, keys)
+        records += read_records(file, entry.format, entry.layout, on_error, rows=seen, cache_dir=cache_dir)
+    named = entry.layout.columns
+    if not keys or entry.files == entry.held_out_files or keys.issuperset(named.values()):
+        return records
+    keys.update(key for group in groups.values() for rows in group.values() for _, row in rows for key in row)
+    try:
+        check_columns(named, keys, listed(entry.files))
+    except ValueError as error:
+        on_error(RowError.of(error, listed(entry.files)))
+    return records
 
 
 def read_records(
@@ -70,6 +79,13 @@ def read_records(
             record = unpack(record, absolute(cache_dir) / UNPACKED)
         records.append(record)
     return records
+
+
+def _noting(rows: Iterable[tuple[str, Row]], keys: set[str]) -> Iterator[tuple[str, Row]]:
+    """Yields the rows, and adds their keys to `keys`."""
+    for where, row in rows:
+        keys.update(row)
+        yield where, row
 
 
 def split_held_out(entry: Entry, records: Sequence[Record], seed: int) -> tuple[list[Record], list[Record]]:

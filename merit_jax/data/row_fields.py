@@ -1,9 +1,9 @@
 """Reads the fields of a row besides its conversation: functions, answer options and facts; refuses those that would be lost."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from merit_jax.data.messages import REASONING, TURN_FLAGS, is_trained
+from merit_jax.data.messages import REASONINGS, TURN_FLAGS, is_trained
 from merit_jax.data.readers import Row
 from merit_jax.data.tool_calls import is_blank
 
@@ -15,26 +15,47 @@ REFUSED = {
     "chosen": PREFERENCE,
     "rejected": PREFERENCE,
     "chat_template_kwargs": "options of the chat template are not set row by row; remove it, or write them into the template",
-    **dict.fromkeys((REASONING, "thinking", "tool_calls", "function_call"), IN_TURN),
+    **dict.fromkeys((*REASONINGS, "tool_calls", "function_call"), IN_TURN),
+    "system_prompt": "set `columns`: {system: system_prompt} in the manifest, or remove it",
 }
 """Field of a row that changes training -> what to do about it."""
+ONE_OF_TWO = (
+    "`formatting` in the manifest chooses between the two conversations of the row; remove the fields of the other"
+)
+ONE_OF_TALKS = "set `formatting`, and `columns`: {messages: ...} to the one that is meant, in the manifest"
+BESIDE = {
+    "flan": {"instruction": "write it into `inputs`, or remove it"},
+    "alpaca": {
+        "context": "set `columns`: {query: context} in the manifest, or remove it",
+        **dict.fromkeys(("inputs", "targets"), ONE_OF_TWO),
+    },
+    **{key: {"messages": ONE_OF_TALKS} for key in ("sharegpt", "llava")},
+    **{key: {"conversations": ONE_OF_TALKS} for key in ("messages", "openai")},
+}
+"""Format -> field that its rows have in another format -> what to do about it."""
 
 
-def check_row(row: Row, read: Collection[str], where: str) -> None:
+def check_row(row: Row, format_name: str, columns: Mapping[str, str], where: str) -> None:
     """Refuses a row with a field that changes training and is not read, or that says that the row is not trained.
 
     Args:
         row: One row of a file.
-        read: Names of fields that are parts of the conversation.
+        format_name: The format that it is read in.
+        columns: Part of the conversation -> field, as the manifest names them.
         where: "FILE:LINE", for error messages.
 
     Raises:
         ValueError: There is such a field; it is named.
     """
-    filled = {key: row[key] for key in (*REFUSED, *MARKS) if key in row and key not in read and not is_blank(row[key])}
-    for key in REFUSED:
+    beside = BESIDE.get(format_name, {})
+    refused = REFUSED | {
+        key: remedy for key, remedy in beside.items() if remedy != ONE_OF_TALKS or "messages" not in columns
+    }
+    read = set(columns.values())
+    filled = {key: row[key] for key in (*refused, *MARKS) if key in row and key not in read and not is_blank(row[key])}
+    for key in refused:
         if key in filled:
-            raise ValueError(f"{where}: the row has a field {key!r}, which is not read; {REFUSED[key]}")
+            raise ValueError(f"{where}: the row has a field {key!r}, which is not read; {refused[key]}")
     if not is_trained(filled, where):
         raise ValueError(
             f"{where}: nothing is left to train, {filled!r:.80} marks the row as not trained; delete the row"

@@ -1,5 +1,6 @@
 """Reads the conversation of a row, one function for each format."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 from merit_jax.core.types import Image
@@ -12,6 +13,7 @@ from merit_jax.data.tool_calls import is_blank
 OPENAI_KEYS = ("role", "content")
 PART_KEYS = {"type", "text", "detail", "source", *IMAGE_KEYS}
 """Keys of a part of a content; `detail` is for OpenAI's models."""
+IMAGE_TYPES = ("image", "image_url")
 
 
 def flan(row: Row, where: str, layout: ColumnMap) -> Sequence[Message]:
@@ -70,15 +72,17 @@ def openai(row: Row, where: str, layout: ColumnMap) -> Sequence[Message]:
 
     Content is text or a list of parts, {`type`: "text", `text`}, {`type`: "image", `image` | `path` | `url`} and {`type`:
     "image_url", `image_url`: {`url`}}. A part of type "image" that names no image stands for the next one of the row's `images`
-    column.
+    column; the `index` of an image's part is its number in the row, from 0.
     """
     column = image_column(row, where, layout)
     spare = _images(row, column, where, layout)
-    rest = iter(spare)
+    rest, numbers = iter(spare), itertools.count()
 
     def parts(content: list[object]) -> object:
         for part in content:
             _check_part(part, where)
+            if isinstance(part, dict) and part.get("type") in IMAGE_TYPES:
+                _check_index(part.get("index"), next(numbers), where)
         return content_parts(content, rest, layout.image_root, where)
 
     turns = _turns(row, layout.columns.get("messages", "messages"), where)
@@ -151,7 +155,17 @@ def _images(row: Row, column: str | None, where: str, layout: ColumnMap) -> list
 
 def _check_part(part: object, where: str) -> None:
     """Refuses keys of a content's part that would be lost."""
-    if not isinstance(part, dict) or part.get("type") not in ("text", "image", "image_url"):
+    if not isinstance(part, dict) or part.get("type") not in ("text", *IMAGE_TYPES):
         return
-    if lost := [key for key, value in part.items() if key not in PART_KEYS and not is_blank(value)]:
+    known = PART_KEYS if part["type"] == "text" else {*PART_KEYS, "index"}
+    if lost := [key for key, value in part.items() if key not in known and not is_blank(value)]:
         raise ValueError(f"{where}: a content part has a field {lost[0]!r}, which is not read; remove it")
+
+
+def _check_index(index: object, number: int, where: str) -> None:
+    """Refuses an image's part whose index is not its number among the images of the row."""
+    if index is not None and (isinstance(index, bool) or index != number):
+        raise ValueError(
+            f"{where}: a content part has the 'index' {index!r:.80} and is image {number} of the row; images are read in order: "
+            "put the parts, and the row's images, into the order of their indices from 0, or remove 'index'"
+        )

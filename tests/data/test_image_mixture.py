@@ -218,6 +218,17 @@ def test_another_image_under_the_same_name_is_another_dataset(data, tokenizer, t
     assert digest(data, tokenizer, tmp_path / "cache") != before
 
 
+def test_rows_of_an_image_that_has_changed_are_tokenised_again(data, tokenizer, tmp_path):
+    image, cache = data / "images/3.png", tmp_path / "cache"
+    lengths = {}
+    for size in (16, 64, 16):
+        picture(image, size, size)
+        (fresh,), (kept,) = (load(data, tokenizer, include=["colours"], cache_dir=folder) for folder in (None, cache))
+        np.testing.assert_array_equal(kept.train.tokens, fresh.train.tokens)
+        lengths[size] = len(kept.train.tokens)
+    assert lengths[16] < lengths[64]
+
+
 def test_an_unchanged_image_is_not_read_again(data, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(image_contents, "SETTLED_NS", -(10**12))
     before = digest(data, tokenizer, tmp_path / "cache")

@@ -193,7 +193,20 @@ def parts(*content):
     return {"messages": [{"role": "user", "content": list(content)}, ANSWER]}
 
 
+def numbered(*indices):
+    found = [{"index": index, "type": "image", "text": None} for index in indices]
+    return parts(*found, {"index": None, **text(ASK)}) | {"images": ["a.png", "sub/b.png"]}
+
+
+def test_an_index_that_numbers_the_images_in_order_is_read(root):
+    for indices in ((0, 1), (None, 1), (None, None)):
+        content = read(numbered(*indices), root).messages[0]["content"]
+        assert content == [shown(root, "a.png"), shown(root, "sub/b.png"), text(ASK)]
+
+
 BAD = {
+    "images in another order": (numbered(1, 0), "f:1: a content part has the 'index' 1 and is image 0 of the row"),
+    "an index of a text": (parts({**text("Q"), "index": 0}), "a content part has a field 'index', which is not read"),
     "more images": (
         llava(["a.png", "a.png"]) | {"image": "a.png"},
         "f:1: 1 images for 2 <image> markers in the user's turns",

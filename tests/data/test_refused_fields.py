@@ -88,6 +88,15 @@ REFUSED = {
         "the row has a field 'chat_template_kwargs', which is not read",
     ),
     "reasoning of a row": (flan(reasoning_content="r"), "'reasoning_content', .* it belongs into the assistant's turn"),
+    "reasoning under another name": (flan(reasoning="r"), "'reasoning', .* it belongs into the assistant's turn"),
+    "a system prompt": (chat(ASK, YES, system_prompt="S"), "'system_prompt', .*{system: system_prompt}"),
+    "a context": ({"instruction": "Q", "context": "C", "output": "A"}, "'context', .*{query: context}"),
+    "an instruction beside inputs": (flan(instruction="I"), "'instruction', which is not read"),
+    "targets beside an output": ({"instruction": "Q", "output": "A", "targets": "T"}, "'targets', which is not read"),
+    "two conversations": (
+        chat(ASK, YES, conversations=[{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]),
+        "'messages', which is not read; .*{messages: ...}",
+    ),
     "a row's weight": (flan(weight=0.5), "'weight' is 0.5; a turn is trained"),
     "a row not to train": (flan(kto_tag=False), "nothing is left to train, {'kto_tag': False} marks the row"),
     "sound": (flan(audio=["a.wav"]), "the row has a 'audio' field, which is not read"),
@@ -113,6 +122,13 @@ def test_a_field_that_would_be_lost_is_refused_by_name(case):
 def test_a_field_that_is_mapped_is_read_as_what_it_is_mapped_to():
     row = {"instruction": "Q", "chosen": "A"}
     assert to_record("alpaca", row, "f:1", ColumnMap({"response": "chosen"})).messages[-1] == YES
+
+
+def test_a_mapping_of_tools_does_not_hide_the_default_column():
+    row, layout = chat(ASK, YES, tools=[CALL]), ColumnMap({"tools": "functions"})
+    with pytest.raises(ValueError, match=r"f:1: the row has a field 'tools', which is not read, .* names 'functions'"):
+        to_record("messages", row, "f:1", layout)
+    assert to_record("messages", {**row, "tools": []}, "f:1", layout).tools is None
 
 
 def objects(value, path=()):
