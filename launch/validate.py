@@ -183,9 +183,9 @@ def table(counts: Sequence[Counts]) -> Table:
     result = Table(Column("dataset", footer=f"{len(counts)} datasets", overflow="fold"), show_footer=True)
     shown = []
     for place, name in enumerate(COLUMNS, start=1):
-        total = sum(each[place] for each in counts)
-        if total or name not in USUALLY_ZERO:
-            result.add_column(name, footer=f"{total:,}", justify="right", no_wrap=True)
+        column: list[Any] = [each[place] for each in counts]
+        if any(column) or name not in USUALLY_ZERO:
+            result.add_column(name, footer=f"{sum(column):,}", justify="right", no_wrap=True)
             shown.append(place)
     for each in counts:
         result.add_row(escape(each.name), *(f"{each[place]:,}" for place in shown))
