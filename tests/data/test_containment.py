@@ -38,16 +38,16 @@ def test_a_link_of_a_manifest_that_leads_out_of_its_folder_is_refused_with_the_p
     ):
         entry(world / "data", **{"file_name": "in.jsonl", key: name})
     given = str(world / "store" / name)
-    assert given in (lambda made: (made.file, made.held_out_file, made.layout.image_root))(
+    assert given in (lambda made: (made.files[0], made.held_out_files[0], made.layout.image_root))(
         entry(world / "data", **{"file_name": "in.jsonl", key: given})
     )
 
 
 def test_links_inside_a_folder_and_into_the_store_of_a_cache_are_followed(world):
-    assert entry(world / "data", file_name="there.jsonl").file == str(world / "data" / "there.jsonl")
+    assert entry(world / "data", file_name="there.jsonl").files[0] == str(world / "data" / "there.jsonl")
     snapshot = world / "cache" / "snapshots" / "1"
     found = entry(snapshot, file_name="a.jsonl", image_root="images")
-    assert found.file == str(snapshot / "a.jsonl")
+    assert found.files[0] == str(snapshot / "a.jsonl")
     for root in (found.layout.image_root, str(snapshot)):
         name = "a.png" if root == found.layout.image_root else "images/a.png"
         assert image_part(name, root, "x:1")["path"] == str(world / "cache" / "blobs" / "2")
