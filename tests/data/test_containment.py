@@ -38,7 +38,7 @@ def test_a_link_of_a_manifest_that_leads_out_of_its_folder_is_refused_with_the_p
     ):
         entry(world / "data", **{"file_name": "in.jsonl", key: name})
     given = str(world / "store" / name)
-    assert given in (lambda made: (made.files[0], made.held_out_files[0], made.layout.image_root))(
+    assert given in (lambda made: (*made.files, *made.held_out_files, made.layout.image_root))(
         entry(world / "data", **{"file_name": "in.jsonl", key: given})
     )
 
