@@ -8,7 +8,7 @@ starting checkpoint of a merged model is evaluated too, so that the table has th
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,10 @@ from launch.console.terminal import Terminal
 from launch.wiring import open_run
 from merit_jax.core import sharding
 from merit_jax.evaluation.batch_shapes import BatchShapes, doubling_buckets
+from merit_jax.merging.model_card import folder_name
 from merit_jax.workdir.artifact_types import verify_export
-from merit_jax.workdir.artifacts import read_json, write_json, write_text
-from merit_jax.workdir.paths import THETA0, is_remote
+from merit_jax.workdir.artifacts import read_inputs, read_json, write_json, write_text
+from merit_jax.workdir.paths import THETA0, Workdir, absolute, is_remote
 from models.processing.generation_config import read_generation
 from models.processing.tokenizer import load_tokenizer
 
@@ -84,7 +85,8 @@ def theta0_of(model: str, given: str | None) -> str | None:
 
     Args:
         model: The model.
-        given: Of --theta0; None: the checkpoint that the model's `merit.json` names, if it is there; "": none.
+        given: Of --theta0; None: the checkpoint that the model's `merit.json` names, if it is there; "": none. A card has the
+            name of a folder alone; its path is in the workdir that the model lies in.
 
     Returns:
         The checkpoint; None if there is none to evaluate.
@@ -95,10 +97,19 @@ def theta0_of(model: str, given: str | None) -> str | None:
     path = read_json(record).get("config", {}).get("model", {}).get("path") if record.exists() else None
     if not path:
         return None
+    path = next((known for known in _paths_of_theta0(model) if folder_name(known) == path), path)
     if not _is_here(path):
         log.warning("the table has no theta0: %s, which %s names, is not here; give it by --theta0", path, record)
         return None
     return path
+
+
+def _paths_of_theta0(model: str) -> Iterator[str]:
+    """Yields the path of theta0 of every workdir that a folder lies in, the innermost first."""
+    for above in absolute(model).parents:
+        record = Workdir(above, above).theta0
+        if record.exists():
+            yield read_inputs(record)["path"]
 
 
 def _is_here(path: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from launch.console.exit_codes import FAULT, INTERRUPTED, MISTAKE
-from merit_jax.core.errors import CONTENT, FailedError, machine_error
+from merit_jax.core.errors import CONTENT, FailedError, machine_error, system_number
 
 PACKAGES = ("merit_jax", "models", "launch", "configs")
 TOGETHER = 0.2
@@ -28,7 +28,7 @@ def verdict(error: Exception) -> tuple[int, str] | None:
     if isinstance(error, FailedError):
         return FAULT, str(error)
     if isinstance(error, OSError):
-        return (MISTAKE if error.errno in CONTENT else FAULT), str(error)
+        return (MISTAKE if system_number(error) in CONTENT else FAULT), str(error)
     machine = machine_error(error, "this command")
     if isinstance(error, MemoryError) or (machine is not None and "RESOURCE_EXHAUSTED" in str(error)):
         return FAULT, f"out of memory: {str(error) or 'the machine has no more'}"

@@ -99,10 +99,20 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _code(error: BaseException) -> int | None:
     """Returns the number of a system error of the machine, which the error has or mentions; None if there is none."""
+    code = system_number(error)
+    return None if code in CONTENT else code
+
+
+def system_number(error: BaseException) -> int | None:
+    """Returns the number of the system error that an error is, or that its text mentions; None if there is none.
+
+    Examples:
+        >>> system_number(OSError("config: [Errno 2] No such file")), system_number(ValueError("no JSON"))
+        (2, None)
+    """
     if isinstance(error, OSError) and error.errno is not None:
-        return None if error.errno in CONTENT else error.errno
+        return error.errno
     text = str(error)
     if found := _NUMBER.search(text):
-        code = int(found[1] or found[2])
-        return None if code in CONTENT else code
+        return int(found[1] or found[2])
     return next((code for words, code in _TEXTS.items() if words in text), None)

@@ -92,7 +92,7 @@ def test_a_branch_is_exported(finished, tmp_path):
     lines = [["--out=b1", "--branch=1"], ["--out=merged"], ["--out=b9", "--branch=9"], [f"--out={tmp_path}"]]
     results = commands(tmp_path, "export", [[*given, *line] for line in lines])
     assert [code for code, *_ in results] == [0, 0, MISTAKE, MISTAKE], results
-    assert "branches/9/done.json is missing" in results[2][2]
+    assert "there is no branch 9; " in results[2][2]
     assert "not an empty folder" in results[3][2]
     sources = (params_directory(finished.workdir.branch(1) / "checkpoints"), finished.workdir.merged_params)
     for name, source in zip(("b1", "merged"), sources, strict=True):
@@ -153,7 +153,7 @@ def test_diagnose_reads_the_config_that_the_run_keeps(finished, tmp_path):
         [workdir, "--config.nonsense=1"],
     ]
     first, again, unknown, nowhere, few, zero, key = commands(tmp_path, "diagnose", lines)
-    assert [line[0] for line in (first, again, unknown, nowhere, few, zero, key)] == [0, 0, 1, 1, 1, 1, 1], first
+    assert [line[0] for line in (first, again, unknown, nowhere, few, zero, key)] == [0, 0, *[MISTAKE] * 5], first
     assert "displacement: no loss evaluations" in first[2]
     assert "took" not in again[2]
     for output in (first[1], again[1]):
@@ -161,7 +161,7 @@ def test_diagnose_reads_the_config_that_the_run_keeps(finished, tmp_path):
         assert "from theta0: branch 0" in output
     assert "known: calibration, connectivity" in unknown[2]
     assert f"{tmp_path}/config.json is missing" in nowhere[2]
-    assert "2 points a line; expected at least 3" in few[2]
+    assert "diagnostics.points = 2; expected a whole number of at least 3" in few[2]
     assert "diagnostics.sigmas = (0.0,)" in zero[2]
     assert "nonsense" in key[2]
     assert not any("Traceback" in line[2] for line in (unknown, nowhere, few, zero, key))
