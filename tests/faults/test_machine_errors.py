@@ -14,7 +14,7 @@ from PIL import Image
 from merit_jax.core.types import Example
 from merit_jax.data.group_by import read_groups
 from merit_jax.data.manifest_parser import load_manifest
-from merit_jax.data.readers import file_digest, read_rows
+from merit_jax.data.readers import files_digest, read_rows
 from merit_jax.data.token_cache import ARRAYS, IMAGES, SUMS, as_table, load_table, save_table
 from merit_jax.gradients.store import GradientStore, NewRow
 from merit_jax.training.metrics_log import read_metrics
@@ -107,7 +107,7 @@ READERS = {
     "JSON Lines": ("a.jsonl", lines, rows),
     "JSON": ("a.json", lambda p: p.write_text('[{"a": 1}]'), rows),
     "parquet": ("a.parquet", parquet, rows),
-    "digest": ("a.jsonl", lines, lambda p: file_digest(str(p))),
+    "digest": ("a.jsonl", lines, lambda p: files_digest([str(p)])),
     "groups": ("a.jsonl", lines, lambda p: read_groups(str(p), "a", lambda _: None)),
     "manifest": ("m.json", lambda p: p.write_text('{"a": {"file_name": "a.jsonl"}}'), lambda p: load_manifest(str(p))),
     "YAML manifest": ("m.yaml", lambda p: p.write_text("a: {file_name: a.jsonl}"), lambda p: load_manifest(str(p))),
