@@ -108,7 +108,7 @@ READERS = {
     "JSON": ("a.json", lambda p: p.write_text('[{"a": 1}]'), rows),
     "parquet": ("a.parquet", parquet, rows),
     "digest": ("a.jsonl", lines, lambda p: files_digest([str(p)])),
-    "groups": ("a.jsonl", lines, lambda p: read_groups(str(p), "a", lambda _: None)),
+    "groups": ("a.jsonl", lines, lambda p: read_groups((str(p),), "a", lambda _: None)),
     "manifest": ("m.json", lambda p: p.write_text('{"a": {"file_name": "a.jsonl"}}'), lambda p: load_manifest(str(p))),
     "YAML manifest": ("m.yaml", lambda p: p.write_text("a: {file_name: a.jsonl}"), lambda p: load_manifest(str(p))),
     "config of a model": ("config.json", lambda p: p.write_text("{}"), hf_folder.read_json),
