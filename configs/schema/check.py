@@ -1,12 +1,11 @@
 """Checks a config before anything is read: every value by its range, and keys that go together."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs.common import declared, variant
-from configs.schema.keys import ranges
+from configs.schema.keys import ranges, value_of
 from merit_jax.core.registry import lookup
 from merit_jax.merging import MERGERS
 from merit_jax.merging.options import declared_options, resolve_options
@@ -36,16 +35,11 @@ def check_keys(config: ConfigDict) -> None:
         ValueError: As for `check`.
     """
     for name, allowed in ranges(declared()).items():
-        if not allowed.holds(value := _value(config, name)):
+        if not allowed.holds(value := value_of(config, name)):
             raise ValueError(f"{name} = {value!r}; expected {allowed.words}")
     for rule in RULES:
         for problem in rule(config):
             raise ValueError(problem)
-
-
-def _value(config: ConfigDict, name: str) -> Any:
-    section, _, key = name.rpartition(".")
-    return config[section][key] if section else config[key]
 
 
 def _micro_batches(config: ConfigDict) -> Iterator[str]:

@@ -39,3 +39,10 @@ def ranges(keys: ConfigDict) -> dict[str, Range]:
         else:
             found[name] = part.range
     return found
+
+
+def value_of(config: ConfigDict, name: str) -> Any:
+    """Returns the value of a key by its name, as "train.epochs", in a config or in declared keys."""
+    for part in name.split("."):
+        config = config[part]
+    return config

@@ -5,10 +5,10 @@ import inspect
 import io
 import re
 import tokenize
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from configs import common
-from configs.schema.keys import Key
+from configs.schema.keys import Key, value_of
 from docs.generate.commands import cell
 
 INTRODUCTION = """# Configuration keys
@@ -44,7 +44,7 @@ def rows() -> tuple[Row, ...]:
     found = []
     for node in ast.parse(source).body[0].body:
         if isinstance(node, ast.Assign) and (name := ast.unparse(node.targets[0])).startswith("c."):
-            value = _value(declared, name[2:])
+            value = value_of(declared, name[2:])
             found.append(Row(name[2:], value if isinstance(value, Key) else None, comments.get(node.lineno - 1, "")))
     return tuple(found)
 
@@ -61,12 +61,6 @@ def page() -> str:
 
 
 HEADER = ("| key | default | values | meaning |", "|---|---|---|---|")
-
-
-def _value(config: Any, name: str) -> Any:
-    for part in name.split("."):
-        config = config[part]
-    return config
 
 
 def _comments(source: str) -> dict[int, str]:

@@ -14,6 +14,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from configs.schema.check import check_keys
 from launch.wiring import open_run
 from merit_jax.pipeline.stages import run_stages
 from merit_jax.workdir.artifacts import is_current, write_json
@@ -25,9 +26,14 @@ STAGES = ("mixture", "partition", "train", "merge", "export")
 
 
 def prepare_theta0(config: ConfigDict, workdir: epath.PathLike, *, overwrite: bool = False) -> ConfigDict:
-    """Returns the config with theta0 prepared, if it sets `basin.rebuild`."""
+    """Returns the config with theta0 prepared, if it sets `basin.rebuild`.
+
+    Raises:
+        ValueError: As for `check_keys` and `train_basin`.
+    """
     if not config.basin.rebuild:
         return config
+    check_keys(config)
     prepared = copy.deepcopy(config)
     prepared.model.path = train_basin(config, workdir, overwrite=overwrite)
     return prepared
@@ -45,10 +51,8 @@ def train_basin(config: ConfigDict, workdir: epath.PathLike, *, overwrite: bool 
         The folder of the last stage's export.
 
     Raises:
-        ValueError: There are no stages, a file is no config, or a stage was made from other inputs.
+        ValueError: A file is no config, or a stage was made from other inputs.
     """
-    if not config.basin.stages:
-        raise ValueError("basin.rebuild is set, but basin.stages is empty; list the config files of its stages")
     stages = {f"{number}_{Path(file).stem}": _load(file) for number, file in enumerate(config.basin.stages, start=1)}
     root = absolute(workdir) / "basin"
     seed = next(iter(stages.values())).seed

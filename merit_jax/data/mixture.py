@@ -121,6 +121,7 @@ def read_dataset(
         folder = _cache_folder(cache_dir, entry, digest, tokenizer_digest(tokenizer), limits, seed)
     contents = None if folder is None else ImageContents(folder)
     table = _load_intact(folder, contents) if folder is not None and is_saved(folder) else None
+    intact = table is not None
     if table is not None:
         held_out = _read_records(entry, limits, seed, on_error, cache_dir, train=False)[1]
     else:
@@ -142,7 +143,8 @@ def read_dataset(
     for file in before:
         if stamp(file) != before[file]:
             raise ValueError(f"dataset {entry.name!r}: {file} was written while it was read; start again")
-    return Dataset(entry.name, table, tuple(held_out), _report(entry, table, held_out, digest, contents, first))
+    images = _digests(contents, table, held_out, intact=intact)
+    return Dataset(entry.name, table, tuple(held_out), _report(entry, table, digest, images, first))
 
 
 def _load_intact(folder: epath.Path, contents: ImageContents | None) -> TokenTable | None:
@@ -159,16 +161,26 @@ def _load_intact(folder: epath.Path, contents: ImageContents | None) -> TokenTab
     return None
 
 
-def _report(
-    entry: Entry, table: TokenTable, held_out: Sequence[Record], digest: str, contents: ImageContents | None, first: str
-) -> ReadReport:
-    """Counts what was read, with the digests of the images where those are kept."""
-    apart = images = ""
-    if contents is not None:
-        if table.images and (images := contents.digest(example.images for example in table)):
-            digest = hashlib.sha256(repr((digest, images)).encode()).hexdigest()
-        apart = contents.digest(images_of(record.messages) for record in held_out)
-        contents.save(images)
+def _digests(
+    contents: ImageContents | None, table: TokenTable, held_out: Sequence[Record], *, intact: bool
+) -> tuple[str, str]:
+    """Returns the digests of the images of training and of held-out rows, and keeps them; "" where there are none.
+
+    An intact table has just been found to be made from the images that are there.
+    """
+    if contents is None:
+        return "", ""
+    images = contents.tokenised if intact else contents.digest(example.images for example in table)
+    apart = contents.digest(images_of(record.messages) for record in held_out)
+    contents.save(images)
+    return (images if table.images else ""), apart
+
+
+def _report(entry: Entry, table: TokenTable, digest: str, images: tuple[str, str], first: str) -> ReadReport:
+    """Counts what was read; the digest is that of the files and of the training rows' images."""
+    own, apart = images
+    if own:
+        digest = hashlib.sha256(repr((digest, own)).encode()).hexdigest()
     tokens = int(table.supervised_counts.sum())
     files = (*entry.files, *entry.held_out_files)
     sizes = (len(table), int(table.truncated), tokens, len(table.tokens))

@@ -255,17 +255,25 @@ def _write(path: epath.Path, fill: Callable[[Any], Any]) -> None:
     temporary = temporary_name(path)
     try:
         with temporary.open("wb") as file:
-            if isinstance(file, io.BufferedIOBase):
+            local = isinstance(file, io.BufferedIOBase)
+            if local:
                 lock(file)
             fill(file)
             file.flush()
-            if isinstance(file, io.BufferedIOBase):
+            if local:
                 os.fsync(file.fileno())
-        pass_fence(path)
-        temporary.replace(path)
+                _put(temporary, path)  # while it is locked: a sweep takes what is not
+        if not local:
+            _put(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
             reason = error.strerror or f"cannot be written ({error}); is the disk full?"
             raise OSError(f"{path}: {reason}") from error
         raise
+
+
+def _put(temporary: epath.Path, path: epath.Path) -> None:
+    """Gives a temporary file its name, if its writer may still write."""
+    pass_fence(path)
+    temporary.replace(path)

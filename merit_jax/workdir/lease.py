@@ -100,7 +100,8 @@ class Lease:
     def __init__(self, path: epath.Path, timing: LeaseTiming = LEASE_TIMING) -> None:
         self.path = path
         self._timing, self._name, self._count = timing, uuid.uuid4().hex, 0
-        self._lost, self._renewed = False, 0.0
+        self._lost = False
+        self._renewed: float | None = None
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._renew, name=f"lease {path}", daemon=True)
 
@@ -129,11 +130,13 @@ class Lease:
     def check(self) -> None:
         """Makes sure that this process has the lease, by when it was last renewed; renews one that has become stale.
 
+        A process that has not taken it has nothing to check: the first one holds it for all.
+
         Raises:
             OSError: It is stale, and cannot be renewed.
             UnfinishedError: Another process has taken it.
         """
-        if not self._lost and now() - self._renewed > self._timing.patience:
+        if not self._lost and self._is_stale():
             self._renew_once()
         if self._lost:
             raise UnfinishedError(
@@ -190,7 +193,7 @@ class Lease:
     def _renew_once(self) -> None:
         """Renews the lease; one that was stale may be being taken, so it is written and looked at as by one who takes it."""
         with self._lock:
-            stale = now() - self._renewed > self._timing.patience
+            stale = self._is_stale()
             if not self._lost and self._is_mine():
                 self._count += 1
                 write_text(self.path, self._text())
@@ -198,6 +201,9 @@ class Lease:
                     self._renewed = now()
                     return
             self._lost = True
+
+    def _is_stale(self) -> bool:
+        return self._renewed is not None and now() - self._renewed > self._timing.patience
 
     def _is_mine(self) -> bool:
         return f'"lease": "{self._name}"' in (_read(self.path) or "")

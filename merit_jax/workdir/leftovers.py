@@ -19,6 +19,9 @@ from merit_jax.workdir.process import Process
 FORSAKEN = 24 * 3600.0
 """Seconds after which a temporary file of another machine, or a temporary folder, counts as left behind."""
 
+UNLOCKED = 60.0
+"""Seconds after which a file that no process has locked counts as left behind: a younger one is about to be locked."""
+
 _NAME = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})?[0-9a-f]{8}\.tmp")
 
 
@@ -58,11 +61,12 @@ def sweep_folder(folder: epath.PathLike) -> None:
 
 def _is_forsaken(path: Path, is_ours: bool) -> bool:
     try:
-        if is_ours and path.is_file():
+        age = time.time() - path.stat().st_mtime
+        if is_ours and path.is_file() and age > UNLOCKED:
             with path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
-        return time.time() - path.stat().st_mtime > FORSAKEN
+        return age > FORSAKEN
     except OSError:  # locked, or gone by now
         return False
 

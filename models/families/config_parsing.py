@@ -1,14 +1,11 @@
 """Reads a Hugging Face config.json strictly: a setting that the models do not implement is refused by name."""
 
-import copy
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
-from transformers import CONFIG_MAPPING
-
 from models.interface import DecoderConfig, Llama3Scaling
 from models.io.errors import raise_if_of_machine
+from models.processing.config_defaults import with_defaults
 
 LARGEST = 2**31 - 1
 """Largest whole number of a config: sizes are numbers of rows, columns and layers."""
@@ -111,9 +108,7 @@ def completed(config: Section) -> Section:
             if level.get(key) is not None and level.integer(key) < 1:
                 level.refuse(key, level.raw[key], "; expected 1 or more")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            full = CONFIG_MAPPING[config.raw["model_type"]].from_dict(_read(config.raw)).to_dict()
+        full = with_defaults(_read(config.raw))
     except Exception as error:  # transformers fails on odd values in any way: StrictDataclassError, AttributeError, ...
         raise_if_of_machine(error, config.where)
         said = " ".join(str(error).split())
@@ -122,9 +117,9 @@ def completed(config: Section) -> Section:
 
 
 def _read(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a copy, which transformers may change, without the keys of `_UNREAD`."""
+    """Returns a config without the keys of `_UNREAD`."""
     return {
-        key: _read(value) if key in PARTS and isinstance(value, Mapping) else copy.deepcopy(value)
+        key: _read(value) if key in PARTS and isinstance(value, Mapping) else value
         for key, value in raw.items()
         if key not in _UNREAD
     }
@@ -194,8 +189,6 @@ def rope_settings(full: Section) -> Section:
 
 def _refuse_unsupported(full: Section) -> None:
     full.expect("hidden_act", "silu")
-    if "is_causal" in full.raw:
-        full.expect("is_causal", True)
     full.expect("partial_rotary_factor", None, 1)
     kinds = full.get("layer_types") or ()
     if full.get("sliding_window") is not None and any(kind != "full_attention" for kind in kinds or ("sliding",)):

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from models.processing.config_defaults import with_defaults
+
 _NEUTRAL = re.compile(
     r"_.*|architectures|auto_map|attn_implementation|(torch_)?dtype|transformers_version|unsloth_.*|problem_type|id2label|label2id|num_labels|"
     r"initializer_(range|factor)|gradient_checkpointing|use_return_dict|return_dict|output_router_logits|pretraining_tp|"
@@ -49,14 +51,12 @@ def config_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> di
 
 def _completed(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Returns the completed config; None where transformers cannot read it, or would write out too many layers."""
-    from transformers import CONFIG_MAPPING
-
     if any(
         value > _MOST_LAYERS and _DEPTH.search(key) for key, value in _flat(config) if isinstance(value, int | float)
     ):
         return None
     try:
-        return CONFIG_MAPPING[config["model_type"]].from_dict(dict(config)).to_dict()
+        return with_defaults(config)
     except Exception:  # a kind that it does not know, or a value that it fails on in any way
         return None
 

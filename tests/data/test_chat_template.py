@@ -5,17 +5,9 @@ import pytest
 
 from merit_jax.data.chat_template import encode, encode_prompt, encode_response, encode_whole, tokenizer_digest
 from merit_jax.data.template_source import OPEN
-from tests.support.templates import DEEPSEEK, LLAMA2, LLAVA, SMOLLM3
+from tests.support.templates import DEEPSEEK, HELLO, LLAMA2, LLAVA, SMOLLM3, TWO_TURNS
 from tests.support.tiny_tokenizer import CHATML, CHATML_GENERATION, metaspace_tokenizer, tiny_tokenizer
 
-HELLO = ({"role": "user", "content": "Is it?"}, {"role": "assistant", "content": "yes, there"})
-TWO_TURNS = (
-    {"role": "system", "content": "Sys."},
-    {"role": "user", "content": "one"},
-    {"role": "assistant", "content": "two"},
-    {"role": "user", "content": "three"},
-    {"role": "assistant", "content": "four"},
-)
 THINKING = CHATML.replace(
     "message['content'] + '<|im_end|>\n'",
     "('<think>' + message['content'] + '</think>' if loop.last else message['content']) + '<|im_end|>\n'",

@@ -4,17 +4,9 @@ import pytest
 
 from merit_jax.data.chat_template import encode_whole
 from merit_jax.data.formats import to_record
-from tests.support.templates import QWEN3, WITHOUT_SYSTEM
+from tests.support.templates import HELLO, QWEN3, TWO_TURNS, WITHOUT_SYSTEM
 from tests.support.tiny_tokenizer import CHATML, CHATML_GENERATION, CHATML_TOOLS, tiny_tokenizer
 
-HELLO = ({"role": "user", "content": "Is it?"}, {"role": "assistant", "content": "yes, there"})
-TWO_TURNS = (
-    {"role": "system", "content": "Sys."},
-    {"role": "user", "content": "one"},
-    {"role": "assistant", "content": "two"},
-    {"role": "user", "content": "three"},
-    {"role": "assistant", "content": "four"},
-)
 THOUGHTS = (*TWO_TURNS[1:2], {**TWO_TURNS[2], "reasoning_content": "because"}, *TWO_TURNS[3:])
 
 

@@ -83,13 +83,23 @@ def test_a_branch_that_another_process_trains_is_refused(root):
 
 def test_a_mistake_is_reported_and_not_retried(root):
     with_partition(root, "mistake")
-    driver = start("cluster", root, "mistake", *DRIVER, "--config.train.micro_batches=3")
+    driver = start("cluster", root, "mistake", *DRIVER, "--config.train.trainable=('^absent/',)")
     output, _ = driver.communicate(timeout=240)
     assert driver.returncode == MISTAKE
     assert "branch 0 failed" in output
-    assert "train.micro_batches = 3" in output
+    assert "'^absent/'" in output
     log = (root / "mistake" / "logs" / "branch-0.log").read_text()
     assert log.count("error: ") == 1
+
+
+def test_a_mistake_in_the_config_is_told_before_a_branch_starts(root):
+    with_partition(root, "refused")
+    driver = start("cluster", root, "refused", *DRIVER, "--config.train.micro_batches=3")
+    output, _ = driver.communicate(timeout=240)
+    assert driver.returncode == MISTAKE
+    assert output.count("error: ") == 1
+    assert "train.micro_batches = 3" in output
+    assert not (root / "refused" / "logs").exists()
 
 
 def test_a_supervisor_uses_no_accelerator_and_renders_without_watching(root):

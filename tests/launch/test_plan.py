@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import configs
+from launch.console.exit_codes import MISTAKE
 from launch.console.plan_tables import describe
 from launch.wiring.plan_inputs import PlanInputs, open_config
 from launch.wiring.plan_run import configured_execution, plan_run
@@ -159,7 +160,7 @@ def test_the_command_plans_for_eight_cpus_and_tells_mistakes_in_one_line(tmp_pat
         [*given, "--topology=cpu:8", "--config.model.path=absent"],
     ]
     fine, unknown, mesh, absent = commands(tmp_path, "plan", lines)
-    assert [line[0] for line in (fine, unknown, mesh, absent)] == [0, 1, 1, 1], (fine, mesh, absent)
+    assert [line[0] for line in (fine, unknown, mesh, absent)] == [0, *[MISTAKE] * 3], (fine, mesh, absent)
     assert "unknown chip 'v9'" in unknown[2]
     assert "mesh data=3" in mesh[2]
     assert "there is no absent/config.json" in absent[2]

@@ -228,14 +228,6 @@ def test_a_changed_key_is_named_and_overwrite_measures_again(diagnosed, tmp_path
     assert result(run, "perturbation")["sigmas"] == [0.02]
 
 
-def test_sigmas_that_are_not_positive_are_refused_and_leave_nothing(diagnosed, tmp_path):
-    run = again(diagnosed, tmp_path, sigmas=(0.0,), overwrite=True)
-    run.workdir.diagnostic("perturbation").unlink()
-    with pytest.raises(ValueError, match=r"diagnostics\.sigmas"):
-        run_diagnostics(run, ["perturbation"])
-    assert not run.workdir.diagnostic("perturbation").exists()
-
-
 def test_the_predicted_gain_weighs_branches_as_the_run_merges_them(diagnosed, tmp_path):
     run = again(diagnosed, tmp_path)
     found = {}

@@ -79,6 +79,7 @@ def wait(*processes):
     finally:
         for process in processes:
             process.kill()
+            process.close()
 
 
 def address():

@@ -20,7 +20,7 @@ from tests.support.config_changes import ABSENT, PARTS, Change, changes
 
 TOLERANCE = 1e-3
 COMPUTING = re.compile(
-    r"transformers/(models/|masking_utils|modeling_rope_utils|modeling_layers|integrations/|activations)"
+    r"transformers/(models/|masking_utils|modeling_rope_utils|modeling_layers|integrations/|activations|utils/generic)"
 )
 """Files of transformers that compute."""
 

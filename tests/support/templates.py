@@ -2,6 +2,15 @@
 
 from tests.support.tiny_tokenizer import CHATML, CHATML_GENERATION
 
+HELLO = ({"role": "user", "content": "Is it?"}, {"role": "assistant", "content": "yes, there"})
+TWO_TURNS = (
+    {"role": "system", "content": "Sys."},
+    {"role": "user", "content": "one"},
+    {"role": "assistant", "content": "two"},
+    {"role": "user", "content": "three"},
+    {"role": "assistant", "content": "four"},
+)
+"""Conversations to render."""
 LLAMA2 = (
     "{% for message in messages %}"
     "{% if message['role'] == 'user' %}{{ '<s>[INST] ' + message['content'] + ' [/INST]' }}"

@@ -17,6 +17,15 @@ from models.io.weight_map import expand, leaf_shapes, tensor_shape
 
 VOCAB = 61
 BF16 = ml_dtypes.bfloat16
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 5000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+"""RoPE of Llama 3, for contexts of 32 tokens."""
 
 
 class Rows(NamedTuple):

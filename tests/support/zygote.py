@@ -93,6 +93,11 @@ class Command:
         """Sends SIGKILL, unless it has ended."""
         self.send_signal(signal.SIGKILL)
 
+    def close(self) -> None:
+        """Closes what it would have said."""
+        for output in self._outputs:
+            output.close()
+
 
 def _rest(output: Any) -> str:
     with output:

@@ -7,8 +7,9 @@ import time
 
 from etils import epath
 
+from merit_jax.workdir import artifacts
 from merit_jax.workdir.artifacts import write_json
-from merit_jax.workdir.leftovers import FORSAKEN, sweep, temporary_name
+from merit_jax.workdir.leftovers import FORSAKEN, UNLOCKED, sweep, temporary_name
 from merit_jax.workdir.paths import Workdir
 
 WRITER = """
@@ -30,12 +31,19 @@ def hidden(folder):
     return sorted(path.name for path in folder.rglob(".*"))
 
 
+def age(folder, seconds):
+    """Makes the temporary files of a folder so much older."""
+    for path in folder.rglob(".*"):
+        os.utime(path, (time.time() - seconds,) * 2)
+
+
 def test_the_file_of_a_killed_process_goes_and_that_of_a_live_one_stays(tmp_path):
     workdir = Workdir.at(tmp_path)
     path = workdir.branch(0) / "done.json"
     with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as writer:
         try:
             assert writer.stdout.readline() == "writes\n"
+            age(tmp_path, 2 * UNLOCKED)
             sweep(workdir)
             assert len(hidden(tmp_path)) == 1
         finally:
@@ -44,15 +52,37 @@ def test_the_file_of_a_killed_process_goes_and_that_of_a_live_one_stays(tmp_path
     assert not hidden(tmp_path)
 
 
+def test_a_file_is_safe_from_sweeps_until_it_has_its_name(tmp_path, monkeypatch):
+    workdir, path = Workdir.at(tmp_path), epath.Path(tmp_path / "a.json")
+    swept = []
+
+    def another_process_starts(of):
+        age(tmp_path, 2 * UNLOCKED)
+        sweep(workdir)
+        swept.append(of)
+
+    monkeypatch.setattr(artifacts, "pass_fence", another_process_starts)
+    write_json(path, {"kept": 1})
+    assert swept == [path]
+    assert path.exists()
+
+
+def test_a_file_that_is_about_to_be_locked_stays(tmp_path):
+    temporary_name(epath.Path(tmp_path / "a.json")).write_text("x")
+    sweep(Workdir.at(tmp_path))
+    assert len(hidden(tmp_path)) == 1
+    age(tmp_path, 2 * UNLOCKED)
+    sweep(Workdir.at(tmp_path))
+    assert not hidden(tmp_path)
+
+
 def test_what_cannot_be_asked_goes_when_it_is_old(tmp_path):
-    long_ago = time.time() - 2 * FORSAKEN
     for name in (".a.json.00000000deadbeef.tmp", ".a.json.deadbeef.tmp", ".hidden", ".a.json.tmp"):
         (tmp_path / name).write_text("x")
     (tmp_path / "branches" / ".1.deadbeef.tmp").mkdir(parents=True)
     sweep(Workdir.at(tmp_path))
     assert len(hidden(tmp_path)) == 5
-    for path in tmp_path.rglob(".*"):
-        os.utime(path, (long_ago, long_ago))
+    age(tmp_path, 2 * FORSAKEN)
     sweep(Workdir.at(tmp_path))
     assert hidden(tmp_path) == [".a.json.tmp", ".hidden"]
 

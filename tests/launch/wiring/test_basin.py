@@ -28,6 +28,7 @@ def config(root, method="joint", trainable=(".*",), **changes):
     c = common.get_config().unlock()
     c.mixture.path = str(root / "data.json")
     c.mixture.max_length = 48
+    c.mixture.max_flawed = 1.0  # the tiny template writes no end of turn
     c.train.update(
         {"row_length": 48, "image_tokens": 32, "batch_size": 8, "trainable": trainable, "learning_rate": 1e-2}
     )
@@ -136,5 +137,5 @@ def test_stages_that_are_no_configs_are_refused(tmp_path):
     }
     for message, files in mistakes.items():
         with pytest.raises(ValueError, match=message):
-            basin.train_basin(config(tmp_path, **{"basin.rebuild": True, "basin.stages": files}), tmp_path / "run")
+            basin.prepare_theta0(config(tmp_path, **{"basin.rebuild": True, "basin.stages": files}), tmp_path / "run")
     assert not (tmp_path / "run").exists()

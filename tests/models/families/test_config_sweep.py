@@ -18,14 +18,7 @@ from tests.support.config_sweep import Case, Sweep
 
 pytestmark = pytest.mark.parity
 
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 5000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8,
-}
+LLAMA3 = {**tiny.LLAMA3, "original_max_position_embeddings": 8}
 WINDOW = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2}
 NESTED = {key: value for key, value in qwen.hf_config().items() if key not in qwen.TEXT} | {"text_config": qwen.TEXT}
 TEXT = {
@@ -143,7 +136,7 @@ def test_every_key_that_is_obeyed_gives_the_logits_of_pytorch(sweeps, name):
     assert sum(moved > 0.01 for moved in sweep.equal.values()) >= (5 if name in TEXT else 1)
 
 
-@pytest.mark.parametrize("key", ["is_causal", "hidden_act", "layer_types"])
+@pytest.mark.parametrize("key", ["hidden_act", "layer_types"])
 def test_the_sweep_finds_a_key_that_is_ignored(tmp_path, monkeypatch, key):
     monkeypatch.setattr(config_parsing, "_refuse_unsupported", lambda full: None)
     sweep = Sweep(make(tmp_path / "base", "qwen2, window"), tmp_path / "changed")

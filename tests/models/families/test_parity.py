@@ -11,19 +11,11 @@ from models import leaf_keys, load_pretrained
 
 pytestmark = pytest.mark.parity
 
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 5000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
 CASES = {
     "llama": {"family": "llama"},
     "llama_tied": {"family": "llama", "tie_word_embeddings": True},
     "llama_wide_heads_mha": {"family": "llama", "head_dim": 8, "num_key_value_heads": 6},
-    "llama3_rope": {"family": "llama", "rope_parameters": LLAMA3},
+    "llama3_rope": {"family": "llama", "rope_parameters": tiny.LLAMA3},
     "qwen2": {"family": "qwen2"},
     "qwen2_tied": {"family": "qwen2", "tie_word_embeddings": True},
 }
