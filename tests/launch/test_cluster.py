@@ -87,7 +87,7 @@ def test_a_mistake_is_reported_and_not_retried(root):
     output, _ = driver.communicate(timeout=240)
     assert driver.returncode == MISTAKE
     assert "branch 0 failed" in output
-    assert "'^absent/'" in output
+    assert '["^absent/"]' in output
     log = (root / "mistake" / "logs" / "branch-0.log").read_text()
     assert log.count("error: ") == 1
 
