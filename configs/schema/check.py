@@ -10,6 +10,7 @@ from merit_jax.core.registry import lookup
 from merit_jax.merging import MERGERS
 from merit_jax.merging.options import declared_options, resolve_options
 from merit_jax.pipeline.merge_options import given_options
+from merit_jax.pipeline.search_settings import search_problems
 
 
 def check(config: ConfigDict) -> ConfigDict:
@@ -66,6 +67,10 @@ def _merge_options(config: ConfigDict) -> Iterator[str]:
         resolve_options(operator, given)
 
 
+def _search(config: ConfigDict) -> Iterator[str]:
+    yield from search_problems(config.merge)
+
+
 def _calibration(config: ConfigDict) -> Iterator[str]:
     cfg = config.diagnostics
     if any(size % cfg.calibration_block for size in cfg.calibration_sizes):
@@ -93,6 +98,7 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _micro_batches,
     _halvings,
     _merge_options,
+    _search,
     _calibration,
     _eigenvectors,
     _basin,
