@@ -183,6 +183,12 @@ def declared() -> ConfigDict:
     c.merge.branches = Key("", TEXT)
     # workdir whose merged model interpolate moves as far from theta0 as (WiSE); empty: by options
     c.merge.match = Key("", TEXT)
+    # weights that a search scores on the suites' choosing half, those by tokens first; 0: no search
+    c.merge.search_evaluations = Key(0, whole(0))
+    # blocks of consecutive layers, each with weights of its own in a search; 0: none
+    c.merge.search_blocks = Key(0, whole(0))
+    # another seed is another search
+    c.merge.search_seed = Key(0, whole(0))
 
     # how the loss is computed
     c.loss = ConfigDict()
@@ -203,7 +209,7 @@ def declared() -> ConfigDict:
     c.evaluate.mixture_examples = Key(0, whole(0))
     # manifest or glob of record files that are no dataset of the mixture; empty: none
     c.evaluate.suites = Key("", TEXT)
-    # records per suite (with frontier.scales of its reporting half), by seed; 0: all
+    # records per suite (of its reporting half where the other one chooses), by seed; 0: all
     c.evaluate.max_suite_records = Key(0, whole(0))
     # suites (names, patterns) of what theta0 could already do; others: skill
     c.evaluate.retained = Key((), each(SOME_TEXT))
@@ -212,7 +218,7 @@ def declared() -> ConfigDict:
     c.frontier = ConfigDict()
     # multiples of each task vector that are evaluated; empty: no frontier, whole suites
     c.frontier.scales = Key((), each(number()))
-    # records of each suite's other half, on which a scale is chosen, drawn by seed; 0: all
+    # records of each suite's choosing half (scales, searched weights), drawn by seed; 0: all
     c.frontier.max_records = Key(0, whole(0))
     # a scale is chosen among those that keep this share of theta0's retained score
     c.frontier.retention = Key(0.95, number(least=0))

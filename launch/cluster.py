@@ -59,7 +59,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_float("interval", 5.0, "Seconds between two looks at the workdir.", lower_bound=0.01)
     flags.DEFINE_string("files", "", "Local folder for rendered files; empty: jobs/ in the workdir.")
-    flags.DEFINE_string("after", "merge,project,export", "Stages of launch.run that follow the branches; empty: none.")
+    flags.DEFINE_string(
+        "after", "search,merge,project,export", "Stages of launch.run that follow the branches; empty: none."
+    )
     flags.DEFINE_bool("allow_missing", False, "If branches fail, merge the others, and name the missing datasets.")
 
 

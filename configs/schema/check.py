@@ -11,6 +11,7 @@ from merit_jax.merging import MERGERS
 from merit_jax.merging.options import declared_options, resolve_options
 from merit_jax.partition import PARTITIONERS
 from merit_jax.pipeline.merge_options import given_options
+from merit_jax.pipeline.search_settings import search_problems
 
 
 def check(config: ConfigDict) -> ConfigDict:
@@ -75,6 +76,10 @@ def _merge_options(config: ConfigDict) -> Iterator[str]:
         resolve_options(operator, given)
 
 
+def _search(config: ConfigDict) -> Iterator[str]:
+    yield from search_problems(config.merge)
+
+
 def _calibration(config: ConfigDict) -> Iterator[str]:
     cfg = config.diagnostics
     if any(size % cfg.calibration_block for size in cfg.calibration_sizes):
@@ -103,6 +108,7 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _halvings,
     _softness,
     _merge_options,
+    _search,
     _calibration,
     _eigenvectors,
     _basin,

@@ -152,7 +152,7 @@ def train_and_merge(run: Run, comparison: Comparison, runs: Mapping[str, Run] | 
     workdirs = {}
     for spec, task in sorted(comparison.merged.items(), key=lambda item: bool(item[1].config.merge.match)):
         workdirs[spec] = Workdir.at(task.root, shared=run.workdir.shared)
-        run_stages(run.derive(task.config, workdirs[spec]), ("merge",))
+        run_stages(run.derive(task.config, workdirs[spec]), ("search", "merge"))
     return {spec: workdirs[spec] for spec in comparison.merged}
 
 

@@ -25,7 +25,7 @@ from merit_jax.workdir.paths import absolute
 log = logging.getLogger("merit_jax")
 
 Half = Literal["all", "choosing", "reporting"]
-"""A part of a suite: scales are chosen on one half of its records and reported on the other."""
+"""A part of a suite: scales and merge weights are chosen on one half of its records and reported on the other."""
 
 
 class Kinds(NamedTuple):
@@ -58,12 +58,12 @@ def draw_records(
     """Samples the records of a half of every suite.
 
     A suite is split by its name alone, so that its halves are the same for every seed, model and run. Records of one question
-    are in one half, so that no scale is chosen on a question that is reported. The reporting half is the larger one where the
+    are in one half, so that nothing is chosen on a question that is reported. The reporting half is the larger one where the
     number of records is odd, or repeated questions leave no other way.
 
     Args:
         suites: Name -> all records, as `load_suites` gives them.
-        half: "choosing" (where scales are chosen), "reporting" (where scores are reported) or "all".
+        half: "choosing" (where scales and weights are chosen), "reporting" (where scores are reported) or "all".
         max_records: Records per suite, sampled within the half by `seed` and the suite's name; 0 for all.
         seed: The run's seed.
 
@@ -84,8 +84,9 @@ def _half(name: str, records: list[Record], half: Half) -> list[Record]:
     if len(questions) < 2:
         same = ", all of one question" * (len(records) > 1)
         raise ValueError(
-            f"suite {name!r} has {len(records)} record{'s' * (len(records) > 1)}{same}, and frontier.scales needs 2 questions: "
-            "one half of a suite chooses scales, the other is reported; add records, or leave the suite out of evaluate.suites"
+            f"suite {name!r} has {len(records)} record{'s' * (len(records) > 1)}{same}, and frontier.scales needs 2 questions, "
+            "as does merge.search_evaluations: one half of a suite chooses, the other is reported; add records, or leave the "
+            "suite out of evaluate.suites"
         )
     choosing: set[int] = set()
     for place in np.random.default_rng(fold(0, "half", name)).permutation(len(questions)):

@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from merit_jax.core.types import Array, LeafReader
+from merit_jax.merging.block_weights import leaf_weights
 from merit_jax.merging.operators.task_vectors import KernelLayout, Parameter, task_vector
 
 LinearMaps = Callable[[str, jax.ShapeDtypeStruct], KernelLayout | None]
@@ -38,6 +40,7 @@ class Merge:
         stacked_axes: Which of them are stacks of layers' tensors.
         survey: The result of the operator's first pass.
         sources: The files of the parameters; None where theta0 and the branches are a run's.
+        rows: Weights of blocks of layers, as for `leaf_weights`, in place of `weights`; None where there are none.
     """
 
     leaf: Callable[..., Array]
@@ -51,6 +54,7 @@ class Merge:
     stacked_axes: StackedAxes
     survey: Any = None
     sources: Sources | None = None
+    rows: Float[np.ndarray, "rows k"] | None = None
 
     def value(self, path: str) -> Array:
         """Computes the merged parameter, in theta0's dtype; theta0's own where no branch holds it.
@@ -76,8 +80,9 @@ class Merge:
             survey=self.survey,
             fishers=(self._fisher(path, k) for k in range(len(self.fishers))),
         )
+        weights = self.weights if self.rows is None else leaf_weights(self.rows, path, spec.shape, parameter.stacked)
         with np.errstate(over="ignore", invalid="ignore"):
-            merged = self.leaf(parameter, self.weights, **self.options)
+            merged = self.leaf(parameter, weights, **self.options)
             merged = np.asarray(merged) if isinstance(base, np.ndarray) else merged
             result = merged.astype(base.dtype)
         if not _finite(result):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from etils import epath
 from jaxtyping import Float
 
@@ -190,6 +191,7 @@ def merge_streamed(
     out_dir: epath.PathLike,
     progress: Callable[[str], None] | None = None,
     fishers: Sequence[LeafReader] = (),
+    rows: Float[np.ndarray, "rows k"] | None = None,
     **options: Any,
 ) -> Counts:
     """Merges checkpoints into a new Orbax checkpoint, holding one parameter of every model at most.
@@ -207,6 +209,7 @@ def merge_streamed(
         out_dir: Directory of the merged params; must not exist.
         progress: Called with each path name once the parameter is computed.
         fishers: Diagonal Fisher information of each branch, for operators that need it.
+        rows: Weights of blocks of layers, as for `block_weights.leaf_weights`, in place of `weights`; for weighted means alone.
         **options: The operator's own.
 
     Raises:
@@ -218,7 +221,7 @@ def merge_streamed(
         raise ValueError(f"a streamed merge runs on process 0 alone; this is process {jax.process_index()}")
     if out.exists():
         raise ValueError(f"{out} exists; remove it to merge again")
-    merge = merger.prepare(base, branches, weights, options, fishers=fishers)
+    merge = dataclasses.replace(merger.prepare(base, branches, weights, options, fishers=fishers), rows=rows)
     write_streamed(out, base.paths(), merge.value, progress)
     return Counts(len(merge.trained), len(base.paths()) - len(merge.trained))
 

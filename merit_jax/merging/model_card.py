@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from merit_jax.core.text import visible
 from merit_jax.core.types import DatasetSlice
 from merit_jax.merging.merger import UsedWeights
+from merit_jax.merging.search_summary import block_names, summary
 
 FOLDER_PACKAGES = ("merit-jax", "jax", "numpy", "safetensors")
 RUN_PACKAGES = ("merit-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
@@ -68,7 +69,8 @@ def merged_card(record: Mapping[str, Any], datasets: Sequence[str]) -> dict[str,
     """Returns the card of a run's merged model, as `folder_card` does.
 
     Args:
-        record: Content of `merit.json`: the run's config, partition, used weights, tokens, and merged and missing branches.
+        record: Content of `merit.json`: the run's config, partition, used weights and their search, if any, tokens, and merged
+            and missing branches.
         datasets: Names of the mixture's datasets.
     """
     config, branches = record["config"], record["partition"]["branches"]
@@ -80,9 +82,16 @@ def merged_card(record: Mapping[str, Any], datasets: Sequence[str]) -> dict[str,
     settings = f"Split: `{config['partition']['method']}`; merge: `{record['merge']}`; seed: {config['seed']}."
     counts = {name: record[key] for name, key in TOKEN_COLUMNS.items() if key in record}
     rows = [(str(k), *(str(count[k]) for count in counts.values()), _shares(branches[k]["shares"])) for k in merged]
-    values = record["weights"] and tuple(record["weights"][k] for k in merged)
-    used = UsedWeights(values, record["weighted_mean"])
-    table = _weighted_table(("branch", *counts, "datasets"), rows, used, ".4f")
+    columns, search = ("branch", *counts, "datasets"), record.get("search")
+    if search and (blocks := block_names(search)):
+        columns, cells = (*columns[:1], *blocks, *columns[1:]), zip(*search["rows"], strict=True)
+        weights = [tuple(format(weight, ".4f") for weight in row) for row in cells]
+        table = _table(columns, [(row[0], *weights[k], *row[1:]) for k, row in zip(merged, rows, strict=True)])
+    else:
+        values = record["weights"] and tuple(record["weights"][k] for k in merged)
+        table = _weighted_table(columns, rows, UsedWeights(values, record["weighted_mean"]), ".4f")
+    if search:
+        settings += f"\n* {summary(search)}"
     return _run_files(record, datasets, story, settings, _missing_note(record) + table)
 
 

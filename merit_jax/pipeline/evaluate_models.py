@@ -2,20 +2,23 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-import jax
-
 from merit_jax.core.progress import bar
-from merit_jax.core.types import Params
-from merit_jax.data.bucketing import calibration_examples
 from merit_jax.evaluation.evaluator import Suites
 from merit_jax.evaluation.not_finite import names
 from merit_jax.evaluation.questions import question_ids
-from merit_jax.evaluation.scoring import Scores, likelihoods
-from merit_jax.evaluation.suites import kinds
+from merit_jax.evaluation.scoring import Scores
+from merit_jax.evaluation.suites import Half, kinds
 from merit_jax.pipeline.evaluated_models import EvaluatedModel, evaluated_models
-from merit_jax.pipeline.evaluators import batch_shapes, digests_of_suites, make_evaluator, reported_half, suite_scorer
+from merit_jax.pipeline.evaluators import (
+    MixtureLoss,
+    digests_of_suites,
+    make_evaluator,
+    reported_half,
+    suite_scorer,
+)
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import GrowingStage
 from merit_jax.workdir.artifact_types import JsonArtifact
@@ -37,16 +40,22 @@ def evaluate_models(run: Run, merged: Mapping[str, Workdir] | None = None) -> bo
     Raises:
         ValueError: Scores of these models on other records are there already, or there is nothing to score on.
     """
+    models = cache(lambda: evaluated_models(run, merged))
+    half = cache(lambda: reported_half(run, [model.inputs for model in models().values()]))
     return GrowingStage(
-        evaluation_inputs,
-        lambda run, known: _evaluate(run, evaluated_models(run, merged), known["models"] if known else {}),
+        lambda run: evaluation_inputs(run, half()),
+        lambda run, known: _evaluate(run, models(), half(), known["models"] if known else {}),
         lambda run: JsonArtifact(run.workdir.evaluation),
         name="evaluate",
     )(run)
 
 
-def evaluation_inputs(run: Run) -> dict[str, Any]:
+def evaluation_inputs(run: Run, half: Half) -> dict[str, Any]:
     """Returns everything that decides the scores except the models.
+
+    Args:
+        run: The run.
+        half: The part of each suite that is reported.
 
     Raises:
         ValueError: There is nothing to score on.
@@ -66,17 +75,19 @@ def evaluation_inputs(run: Run) -> dict[str, Any]:
         "datasets": run.digests(),
         **({"images": images} if images else {}),
         "suites": digests_of_suites(run),
-        "half": reported_half(run),
+        "half": half,
         "dtype": run.compute_dtype,
     }
 
 
-def _evaluate(run: Run, models: Mapping[str, EvaluatedModel], known: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _evaluate(
+    run: Run, models: Mapping[str, EvaluatedModel], half: Half, known: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
     """Yields the entries of all models after each one that is scored."""
     wanted = {name: model for name, model in models.items() if known.get(name, {}).get("inputs") != model.inputs}
     if not wanted:
         return
-    scorers = _Scorers(run)
+    scorers = _Scorers(run, half)
     with bar(len(wanted), "evaluate", "model") as progress:
         for name, model in wanted.items():
             log.info("evaluating %s", name)
@@ -94,12 +105,12 @@ def _held_out(run: Run) -> Suites:
 class _Scorers:
     """The evaluators of a run, compiled once for all models."""
 
-    def __init__(self, run: Run) -> None:
-        self._run, self._cfg = run, run.config.evaluate
-        self._loss_fn = jax.jit(run.loss_fn)
-        held_out, half = _held_out(run), reported_half(run)
+    def __init__(self, run: Run, half: Half) -> None:
+        self._run, self._cfg, self._half = run, run.config.evaluate, half
+        self._mixture_loss = MixtureLoss(run) if self._cfg.mixture_examples else None
+        held_out = _held_out(run)
         self._held_out = make_evaluator(run, held_out, losses=True) if held_out else None
-        self._suites = suite_scorer(run) if self._cfg.suites else None
+        self._suites = suite_scorer(run, half) if self._cfg.suites else None
         self.questions = _questions(held_out, self._suites.records[half] if self._suites else {})
 
     def score(self, model: EvaluatedModel) -> dict[str, Any]:
@@ -114,26 +125,13 @@ class _Scorers:
             scores = self._held_out.evaluate(params)
             entry |= {"mean": _mean(list(scores.values())), "datasets": _plain(scores)}
         if self._suites:
-            half = reported_half(self._run)
-            scores = self._suites.score(params, half)[half]
+            scores = self._suites.score(params, self._half)[self._half]
             accuracies = {name: score.accuracy for name, score in scores.items()}
             entry |= {"suites": _plain(scores), "suites_mean": _mean(list(scores.values()))}
             entry |= kinds(accuracies, self._cfg.retained)._asdict()
-        if self._cfg.mixture_examples:
+        if self._mixture_loss:
             entry["mixture_loss"] = self._mixture_loss(params)
         return entry
-
-    def _mixture_loss(self, params: Params) -> float:
-        """Returns nats per supervised token on as many training examples of every dataset.
-
-        Datasets weigh by the tokens of these examples, not by their share of the mixture.
-        """
-        run, count = self._run, self._cfg.mixture_examples
-        found = [(d.name, e) for d in run.datasets for e in calibration_examples(d, count, run.config.seed)]
-        with names(lambda place: f"dataset {found[place][0]!r}, a training example"):
-            losses = likelihoods(self._loss_fn, params, [example for _, example in found], batch_shapes(run))
-        nll, tokens = losses.sum(axis=0)
-        return float(nll / tokens)
 
 
 def _questions(held_out: Suites, suites: Suites) -> dict[str, list[str]]:

@@ -1,9 +1,16 @@
-"""Evaluators of a run's suites, in the halves that choose scales and that are reported, and the shapes of their batches."""
+"""Evaluators of a run's mixture and of its suites, in the halves that choose and that are reported; shapes of their batches."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
 
 from merit_jax.core.types import Params
+from merit_jax.data.bucketing import calibration_examples
 from merit_jax.evaluation.batch_shapes import BatchShapes
 from merit_jax.evaluation.evaluator import Evaluator, Suites
-from merit_jax.evaluation.scoring import Scores
+from merit_jax.evaluation.not_finite import names
+from merit_jax.evaluation.scoring import Scores, likelihoods
 from merit_jax.evaluation.suites import Half, draw_records, load_suites, suite_digests
 from merit_jax.pipeline.run import Run
 
@@ -28,9 +35,15 @@ def make_evaluator(run: Run, records: Suites, *, losses: bool) -> Evaluator:
     )
 
 
-def reported_half(run: Run) -> Half:
-    """Returns the part of each suite on which scores are reported: where scales are chosen, the half that does not choose."""
-    return "reporting" if run.config.frontier.scales else "all"
+def reported_half(run: Run, models: Iterable[Mapping[str, Any]]) -> Half:
+    """Returns the part of each suite on which scores are reported: all of it unless a half chooses scales or weights.
+
+    Args:
+        run: The run.
+        models: What each of its models was made from.
+    """
+    searched = any("suites" in model.get("search", {}) for model in models)
+    return "reporting" if run.config.frontier.scales or searched else "all"
 
 
 def digests_of_suites(run: Run) -> dict[str, str]:
@@ -42,21 +55,22 @@ class SuiteScorer:
     """The suites of a run, and one compiled evaluator for all of their halves.
 
     Attributes:
-        records: Half -> suite -> its records, for the reported half and, with a frontier, the choosing one.
+        records: Half -> suite -> its records: of all, or of the reporting and the choosing half.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, half: Half) -> None:
+        """Takes the half that is reported."""
         cfg = run.config
         suites = load_suites(cfg.evaluate.suites)
-        limits: dict[Half, int] = {reported_half(run): cfg.evaluate.max_suite_records}
-        if cfg.frontier.scales:
+        limits: dict[Half, int] = {half: cfg.evaluate.max_suite_records}
+        if half == "reporting":
             limits["choosing"] = cfg.frontier.max_records
         self.records: dict[Half, Suites] = {
-            half: draw_records(suites, half, max_records=limit, seed=cfg.seed) for half, limit in limits.items()
+            part: draw_records(suites, part, max_records=limit, seed=cfg.seed) for part, limit in limits.items()
         }
         self._evaluator = make_evaluator(
             run,
-            {_name(half, suite): records for half, found in self.records.items() for suite, records in found.items()},
+            {_name(part, suite): records for part, found in self.records.items() for suite, records in found.items()},
             losses=False,
         )
 
@@ -76,13 +90,36 @@ def _name(half: Half, suite: str) -> str:
     return f"suite {suite!r}" if half == "all" else f"suite {suite!r} ({half} half)"
 
 
-def suite_scorer(run: Run) -> SuiteScorer:
-    """Returns the scorer of a run's suites, compiled once for all stages."""
+def suite_scorer(run: Run, half: Half) -> SuiteScorer:
+    """Returns the scorer of a run's suites of which a half is reported, compiled once for all stages."""
     cfg = run.config
     depends_on = {
         **{section: cfg[section].to_dict() for section in ("evaluate", "frontier", "loss")},
         "seed": cfg.seed,
         "max_length": cfg.mixture.max_length,
         "suites": digests_of_suites(run),
+        "half": half,
     }
-    return run.shared.once("suite_scorer", depends_on, lambda: SuiteScorer(run), kept=1)
+    return run.shared.once("suite_scorer", depends_on, lambda: SuiteScorer(run, half), kept=1)
+
+
+class MixtureLoss:
+    """The loss on training examples, `evaluate.mixture_examples` of every dataset, compiled once for all models."""
+
+    def __init__(self, run: Run) -> None:
+        count = run.config.evaluate.mixture_examples
+        self._examples = [(d.name, e) for d in run.datasets for e in calibration_examples(d, count, run.config.seed)]
+        self._loss_fn, self._shapes = jax.jit(run.loss_fn), batch_shapes(run)
+
+    def __call__(self, params: Params) -> float:
+        """Computes nats per supervised token.
+
+        Datasets weigh by the tokens of these examples, not by their share of the mixture.
+
+        Raises:
+            NotFiniteError: The loss of an example is NaN or infinite; its dataset is named.
+        """
+        with names(lambda place: f"dataset {self._examples[place][0]!r}, a training example"):
+            found = likelihoods(self._loss_fn, params, [example for _, example in self._examples], self._shapes)
+        nll, tokens = found.sum(axis=0)
+        return float(nll / tokens)

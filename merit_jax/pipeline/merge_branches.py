@@ -10,6 +10,7 @@ from merit_jax.checkpoints.readers import OrbaxLeaves, distance
 from merit_jax.core.progress import bar
 from merit_jax.merging import MERGERS, merge_streamed, token_weights
 from merit_jax.merging.mergekit_config import recipe
+from merit_jax.merging.merger import UsedWeights
 from merit_jax.merging.options import resolve_options
 from merit_jax.pipeline.estimate_fisher import estimate_fisher, fisher_leaves
 from merit_jax.pipeline.merge_inputs import (
@@ -27,6 +28,8 @@ from merit_jax.pipeline.merge_inputs import (
 from merit_jax.pipeline.merge_options import match_displacement, merge_options
 from merit_jax.pipeline.merge_record import merge_settings, source_of_branches
 from merit_jax.pipeline.run import Run
+from merit_jax.pipeline.search_settings import searches
+from merit_jax.pipeline.search_weights import SearchedWeights, searched_weights
 from merit_jax.pipeline.stage import ExtendableStage
 from merit_jax.workdir.artifact_types import Fill, ReplaceableFolder
 from merit_jax.workdir.artifacts import write_json, write_text
@@ -60,8 +63,9 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
     """
     source, merger = source_of_branches(run), MERGERS[run.config.merge.method]
     finished = _named(inputs, finished_branches(source, allow_missing=run.allow_missing))
-    if run.config.merge.method != "token_weighted":
-        earlier = None  # only an average can be added to
+    searched = searched_weights(run) if searches(run) else None
+    if searched or run.config.merge.method != "token_weighted":
+        earlier = None  # only an average by tokens can be added to
     parts = late_merge_inputs(run, source, finished, earlier) if earlier else merge_inputs(source, finished)
     _check(run, parts)
     distances = _distances(run, parts, earlier["displacement"]["branches"] if earlier else [0.0] * len(finished))
@@ -70,27 +74,31 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
     fishers = _fishers(source, [part.branch for part in parts]) if merger.fisher else []
     counted = run.config.merge.tokens if merger.weighted(options) else "supervised"
     tokens = {name: branch_tokens(source, finished, name) for name in dict.fromkeys(("supervised", counted))}
-    used = merger.used_weights(
-        token_weights([n for n, done in zip(tokens[counted], finished, strict=True) if done]), options
-    )
+    by_tokens = token_weights([n for n, done in zip(tokens[counted], finished, strict=True) if done])
+    rows = searched.rows if searched else by_tokens[None]
+    used = merger.used_weights(rows[0], options) if len(rows) == 1 else UsedWeights(None, mean=False)
     result = {
         "method": run.config.merge.method,
         "options": options,
         **{TOKENS[name]: counts for name, counts in tokens.items()},
         "weights": with_missing(used.values, finished),
         "weighted_mean": used.mean,
+        **({"search": _search_record(run, searched, finished)} if searched else {}),
         "displacement": {"branches": distances},
     }
 
     def fill(folder: epath.Path) -> dict[str, Any]:
         theta0, out = run.theta0.leaves(), folder / run.workdir.merged_params.name
         readers = [part.leaves for part in parts]
-        weights = token_weights([sum(tokens[counted][k] for k in part.holds) for part in parts])
+        weights = rows[0] if searched else token_weights([sum(tokens[counted][k] for k in p.holds) for p in parts])
+        blocks = rows if len(rows) > 1 else None
         with bar(len(theta0.paths()), "merge", "parameter") as progress:
-            merge_streamed(merger, theta0, readers, weights, out, lambda _: progress.update(), fishers, **options)
+            merge_streamed(
+                merger, theta0, readers, weights, out, lambda _: progress.update(), fishers, blocks, **options
+            )
         result["displacement"]["merged"] = distance(OrbaxLeaves(out), theta0)
         run.theta0.check_unchanged()
-        if (text := _for_mergekit(run, used.values, finished, options)) is not None:
+        if blocks is None and (text := _for_mergekit(run, used.values, finished, options)) is not None:
             write_text(folder / "mergekit.yaml", text)
         write_json(folder / run.workdir.merged_sums.name, {"inputs": inputs, "files": file_checksums(out)})
         lease.check()
@@ -114,6 +122,18 @@ merge_branches = ExtendableStage(
 def _named(inputs: Mapping[str, Any], finished: Sequence[Done | None]) -> list[Done | None]:
     """Returns the finished branches that a merge's inputs name, None for the others."""
     return [done if key else None for key, done in zip(inputs["branches"], finished, strict=True)]
+
+
+def _search_record(run: Run, searched: SearchedWeights, finished: Sequence[Done | None]) -> dict[str, Any]:
+    """Returns how the weights were found, as JSON values."""
+    return {
+        "evaluations": run.config.merge.search_evaluations,
+        "scored_on": "suites" if run.config.evaluate.suites else "mixture",
+        "evaluation": searched.place,
+        "score": searched.score,
+        "token_weights_score": searched.start,
+        "rows": [with_missing(row, finished) for row in searched.rows.tolist()],
+    }
 
 
 def _check(run: Run, parts: Sequence[MergeInput]) -> None:

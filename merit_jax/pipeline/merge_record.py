@@ -8,6 +8,7 @@ from merit_jax.pipeline.merge_inputs import TOKENS
 from merit_jax.pipeline.merge_options import merge_options
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
+from merit_jax.pipeline.search_settings import search_settings, searches
 from merit_jax.pipeline.train_branches import finished_branch
 from merit_jax.workdir.artifacts import check_inputs, read_json
 from merit_jax.workdir.checksums import fingerprint
@@ -30,7 +31,13 @@ def merge_settings(run: Run) -> dict[str, Any]:
         "options": merge_options(run),
         "tokens": run.config.merge.tokens,
         **({"fisher": {"examples": run.config.gradients.examples}} if merger.fisher else {}),
+        **({"search": _search(run)} if searches(run) else {}),
     }
+
+
+def _search(run: Run) -> dict[str, Any]:
+    """Returns everything that decides searched weights except the branches."""
+    return {"evaluations": run.config.merge.search_evaluations, **search_settings(run)}
 
 
 def read_merge(run: Run) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def merged_card(run: Run) -> dict[str, str]:
     """Returns the text files next to a run's merged weights: file name -> content."""
     merge, partition = read_merge(run), load_partition(source_of_branches(run))
     merged = [k for k, key in enumerate(merge["inputs"]["branches"]) if key is not None]
-    kept = ("inputs", *TOKENS.values(), "weights", "weighted_mean")
+    kept = ("inputs", *TOKENS.values(), "weights", "weighted_mean", "search")
     record = {
         **_record(run, partition),
         **{key: merge[key] for key in kept if key in merge},

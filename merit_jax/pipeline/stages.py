@@ -12,6 +12,8 @@ from merit_jax.pipeline.partition_mixture import needs_conflict, partition_mixtu
 from merit_jax.pipeline.project_models import project_models
 from merit_jax.pipeline.read_mixture import read_mixture
 from merit_jax.pipeline.run import Run
+from merit_jax.pipeline.search_settings import searches
+from merit_jax.pipeline.search_weights import search
 from merit_jax.pipeline.train_branches import train_branches
 
 STAGES: dict[str, Callable[[Run], bool]] = {
@@ -20,6 +22,7 @@ STAGES: dict[str, Callable[[Run], bool]] = {
     "conflict": measure_conflict,  # step 1-2: C_ij = <g_i, g_j> of unit gradients; its principal axes
     "partition": partition_mixture,  # step 3: K groups, halved along each axis at the sample-weighted median
     "train": train_branches,  # step 4: theta_k from theta0 on group k, alone
+    "search": search,  # w_k that score best on the suites' choosing half, where they are not by tokens
     "merge": merge_branches,  # step 5: sum_k w_k theta_k with w_k = N_k / sum_j N_j
     "project": project_models,  # branches and merged model among the datasets on the conflict axes
     "export": export_model,  # the merged model as a Hugging Face folder
@@ -44,6 +47,7 @@ def run_stages(run: Run, stages: Sequence[str] = ()) -> bool:
     for name in stages:
         lookup(STAGES, name, "stage")
     skipped = () if needs_conflict(run) else ("gradients", "conflict", "project")
+    skipped = skipped if searches(run) else (*skipped, "search")
     chosen = [name for name in STAGES if (not stages or name in stages) and name not in skipped]
     worked = [STAGES[name](run) for name in chosen]
     return any(worked)

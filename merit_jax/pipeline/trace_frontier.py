@@ -118,7 +118,12 @@ class _Tracer:
 
     def __init__(self, run: Run, models: Mapping[str, EvaluatedModel], theta0: Mapping[str, Any] | None) -> None:
         """Takes the scores of theta0 from its entry; None: measures them."""
-        self._run, self._models, self._scorer, self._evaluated = run, models, suite_scorer(run), _evaluated(run)
+        self._run, self._models, self._scorer, self._evaluated = (
+            run,
+            models,
+            suite_scorer(run, "reporting"),
+            _evaluated(run),
+        )
         _check_kinds(self._scorer.records["reporting"], run.config.evaluate.retained)
         if theta0 is not None:
             choosing, reporting = (Point(*theta0[key][0]) for key in ("choosing", "points"))
@@ -184,6 +189,6 @@ def _check_kinds(suites: Collection[str], retained: Sequence[str]) -> None:
 def _evaluated(run: Run) -> Mapping[str, Any]:
     """Returns the models of `evaluation.json`, if that is there and of the run's own records; else none."""
     path = run.workdir.evaluation
-    if not path.exists() or read_inputs(path) != plain(evaluation_inputs(run)):
+    if not path.exists() or read_inputs(path) != plain(evaluation_inputs(run, "reporting")):
         return {}
     return read_evaluation(run.workdir)["models"]

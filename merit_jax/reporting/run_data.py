@@ -112,6 +112,8 @@ class Artifacts(NamedTuple):
         """The reason why Eqs. 2 and 11 and Thm 3.1, of weighted means, do not apply to the merge; "" where they do."""
         if not self.merge or self.merge.get("weighted_mean"):
             return ""
+        if len(self.merge.get("search", {}).get("rows", ())) > 1:
+            return "the weights of the merge differ between blocks of layers"
         if "weighted_mean" in self.merge:
             return f"{self.merge['method']} makes no weighted mean of the branches"
         return f"an earlier version merged and did not record its weights ({self.run_command('merge')} --overwrite)"

@@ -125,6 +125,16 @@ class Workdir:
         return self.branch(index) / "fisher.json"
 
     @property
+    def search(self) -> epath.Path:
+        """Merge weights that were scored, and their scores."""
+        return self.root / "search.json"
+
+    @property
+    def search_lease(self) -> epath.Path:
+        """The lease of the process that searches merge weights."""
+        return self.root / "search.lease"
+
+    @property
     def merged(self) -> epath.Path:
         """The merged model: `params/` (Orbax), `merge.json`, `hf/`."""
         return self.root / "merged"

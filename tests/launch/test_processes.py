@@ -56,3 +56,17 @@ def test_two_processes_give_the_same_run(root):
     arguments = [[f"--stages={STAGES}", f"--distributed={where},2,{index}"] for index in range(2)]
     wait(*(start("run", root, "two", *given, devices=2) for given in arguments))
     same_run(root, "two")
+
+
+def test_two_processes_search_the_same_merge_weights(root):
+    changes = ("merge.search_evaluations=3", "evaluate.mixture_examples=2", f"merge.branches={root / 'one'}")
+    words = ["--stages=search,merge", *(f"--config.{change}" for change in changes)]
+    where = address()
+    wait(
+        start("run", root, "searched-one", *words),
+        *(start("run", root, "searched-two", *words, f"--distributed={where},2,{i}", devices=2) for i in range(2)),
+    )
+    one, two = (read(root / f"searched-{name}" / "search.json")["points"] for name in ("one", "two"))
+    assert [point["coordinates"] for point in one] == [point["coordinates"] for point in two]
+    np.testing.assert_allclose([point["score"] for point in one], [point["score"] for point in two], rtol=1e-4)
+    close(*(world.host(OrbaxLeaves(root / f"searched-{name}" / "merged" / "params")) for name in ("one", "two")))

@@ -22,8 +22,8 @@ from merit_jax.reporting.run_data import read_artifacts
 from merit_jax.reporting.sections.evaluation import evaluation
 from merit_jax.reporting.sections.gain import gain
 from merit_jax.reporting.sections.landscape import landscape
-from merit_jax.reporting.sections.split import branch_table, split
-from merit_jax.reporting.sections.summary import summary, verdicts
+from merit_jax.reporting.sections.split import branch_table, merge_weights, split
+from merit_jax.reporting.sections.summary import about, summary, verdicts
 from merit_jax.reporting.theme import DARK, LIGHT
 from merit_jax.workdir.paths import DIAGNOSTICS, Workdir
 from tests.launch.test_commands import commands
@@ -266,6 +266,33 @@ def test_of_a_merge_that_is_no_weighted_mean_the_report_says_so(written, method,
     assert f"Eqs. 2 and 11 are not defined: {why}" in words
     assert ("uses no weights" in words) == (weights is None)
     assert not re.search("Eq. 11: mean squared|a gain of|Averaging contracts|share of all supervised", words)
+
+
+SEARCH = {"evaluations": 40, "scored_on": "suites", "evaluation": 7, "score": 0.5125, "token_weights_score": 0.475}
+SEARCHED = (
+    "CMA-ES: the best of 40 by mean accuracy on the suites' choosing half, 0.5125; the token weights have 0.4750."
+)
+
+
+def test_searched_weights_are_shown_as_such(written):
+    weights = [0.7, 0.1, 0.1, 0.1]
+    words, shown = merged_as(written, weights=weights, search={**SEARCH, "rows": [weights]})
+    assert shown == ["0.700", *["0.100"] * 3]
+    assert f"{SEARCHED} The merged model is the mean of the branches with these weights." in words
+    assert "share of all supervised tokens" not in words
+    assert "merged by token_weighted with searched weights." in about(read_artifacts(workdir(written), "run"))
+
+
+def test_searched_weights_of_blocks_are_a_table_and_no_weighted_mean(written):
+    rows = [[0.7, 0.1, 0.1, 0.1], [0.4, 0.2, 0.2, 0.2]]
+    words, shown = merged_as(written, weights=None, weighted_mean=False, search={**SEARCH, "rows": rows})
+    assert shown == [""] * 4
+    assert "not defined: the weights of the merge differ between blocks of layers." in words
+    assert "uses no weights" not in words
+    table = merge_weights(read_artifacts(workdir(written), "run"))
+    assert SEARCHED in table.caption
+    assert table.header == ["branch", "block 0", "outside of layers"]
+    assert [row[1:] for row in table.rows] == [["0.700", "0.400"], *[["0.100", "0.200"]] * 3]
 
 
 def test_weights_of_an_earlier_versions_merge_are_not_shown(written):

@@ -26,11 +26,12 @@ def token_weights(tokens: Sequence[int]) -> Float[np.ndarray, " k"]:
     return np.array([int(count) / total for count in tokens])
 
 
-def token_weighted(parameter: Parameter, weights: Sequence[float]) -> Array:
+def token_weighted(parameter: Parameter, weights: Sequence[float | Array]) -> Array:
     """Averages `θ̄ = Σ_k w_k θ_k` (MERIT Alg. 1, step 5); with `w_k` in proportion to tokens, the paper's merge.
 
     Computed as `θ_1 − Σ_{k>1} w_k (θ_1 − θ_k)`, one branch at a time: where the branches agree, the result is theirs
-    to the bit, and the rounding error is relative to their differences.
+    to the bit, and the rounding error is relative to their differences. Weights may be arrays, one of a number for each layer of
+    a stack.
     """
     remaining = iter(parameter.leaves)
     first = total = upcast(next(remaining))

@@ -51,7 +51,7 @@ def gain_task(run: Run) -> DiagnosticTask:
     if (weights := found.weights) is None:
         raise NotPossible(
             f"the merging gain (Thm 3.1) is defined for a weighted mean of the branches, and {found.method} with these options "
-            "is none: merge by token_weighted or uniform"
+            "is none: merge by token_weighted, without merge.search_blocks, or uniform"
         )
     sample, models = Sample(run, cfg.examples), Models(run, {**found.branches, MERGED: found.merged})
     count = len(found.branches)

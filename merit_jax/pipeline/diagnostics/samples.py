@@ -11,7 +11,7 @@ from merit_jax.core.types import Batch, Dataset, Example
 from merit_jax.data.bucketing import calibration_examples
 from merit_jax.pipeline.calibration import batches_of
 from merit_jax.pipeline.diagnostics.task import Counted, Tick
-from merit_jax.pipeline.evaluate_models import batch_shapes
+from merit_jax.pipeline.evaluators import batch_shapes
 from merit_jax.pipeline.run import Run
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from merit_jax.merging.search_summary import block_names, summary
 from merit_jax.reporting.bars import Entry, bars
 from merit_jax.reporting.blocks import Cell, Missing, Part, Section, Table, Text
 from merit_jax.reporting.figures import Figure
@@ -76,6 +77,8 @@ def merge_weights(artifacts: Artifacts) -> Part:
         return Missing("Weights of the merge", artifacts.run_command("merge"))
     if "weighted_mean" not in merge:
         return Text(f"The weights of the merge are not known: {artifacts.no_mean}.")
+    if "search" in merge and (blocks := block_names(merge["search"])):
+        return block_table(merge["search"], blocks)
     if merge["weights"] is None:
         return Text(f"The merge operator, {merge['method']}, uses no weights.")
     return weights_figure(merge)
@@ -95,10 +98,26 @@ def weights_figure(merge: Mapping[str, Any]) -> Figure:
     )
 
 
+def block_table(search: Mapping[str, Any], blocks: Sequence[str]) -> Table:
+    """Returns the weights of each branch in each block of layers, as a search found them.
+
+    Args:
+        search: Of the merge's record.
+        blocks: Names of the blocks.
+    """
+    rows: list[list[str | Cell]] = [
+        [Cell(str(k), branch=k), *(f"{weight:.3f}" for weight in weights)]
+        for k, weights in enumerate(zip(*search["rows"], strict=True))
+    ]
+    return Table(f"Weights of the merge. {summary(search)}", ["branch", *blocks], rows)
+
+
 def _meaning(merge: Mapping[str, Any]) -> str:
     """The meaning of the weights in a sentence."""
     if not merge["weighted_mean"]:
         return "It uses these weights; the merged model is not the weighted mean of the branches."
+    if "search" in merge:
+        return f"{summary(merge['search'])} The merged model is the mean of the branches with these weights."
     if merge["method"] != "token_weighted":
         return "The merged model is the mean of the branches with these weights."
     kind = "tokens that the branches read" if "all_tokens" in merge else "supervised tokens trained on"

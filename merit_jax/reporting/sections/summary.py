@@ -31,7 +31,9 @@ def about(artifacts: Artifacts) -> str:
         text += f", divided over {count} branch{'es' * (count > 1)} by {artifacts.split}"
         done = sum(branch.done is not None for branch in artifacts.branches)
         text += "" if done == count else f"; {done} of {count} branches are trained"
-    text += f", merged by {artifacts.merge['method']}." if artifacts.merge else "."
+    if artifacts.merge:
+        text += f", merged by {artifacts.merge['method']}{' with searched weights' * ('search' in artifacts.merge)}"
+    text += "."
     if artifacts.config:
         text += f" Seed {artifacts.config['seed']}, learning rate {artifacts.config['train']['learning_rate']:g}."
     return text
