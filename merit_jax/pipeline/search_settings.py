@@ -1,6 +1,7 @@
 """Inputs of a search of merge weights that the config decides; the branches are the others."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 from merit_jax.pipeline.evaluators import digests_of_suites
@@ -23,6 +24,8 @@ def search_problems(cfg: Any) -> Iterator[str]:
             f"merge.search_evaluations = {cfg.search_evaluations} searches the weights of an average, and merge.method = "
             f"{cfg.method!r}; set merge.method to 'token_weighted', or merge.search_evaluations to 0"
         )
+    if cfg.search_evaluations and find_spec("cmaes") is None:
+        yield f"merge.search_evaluations = {cfg.search_evaluations} needs cmaes: pip install 'merit-jax[search]'"
     if cfg.search_blocks and not cfg.search_evaluations:
         yield (
             f"merge.search_blocks = {cfg.search_blocks} is for a search of weights; set merge.search_evaluations, or "

@@ -17,6 +17,7 @@ from merit_jax.core import tree
 from merit_jax.data.manifest import read_manifest
 from merit_jax.data.records import read_entry
 from merit_jax.evaluation.suites import draw_records, load_suites
+from merit_jax.pipeline import search_settings
 from merit_jax.pipeline.evaluate_models import evaluate_models
 from merit_jax.pipeline.evaluators import MixtureLoss, SuiteScorer, make_evaluator
 from merit_jax.pipeline.stages import run_stages
@@ -365,3 +366,11 @@ def test_a_merge_before_its_search_is_refused(finished, tmp_path):
     with pytest.raises(ValueError, match=r"search\.json is missing; run launch\.run --stages=search first"):
         run_stages(run, ("merge",))
     assert not run.workdir.merged.exists()
+
+
+def test_a_search_without_its_library_is_refused_before_training(finished, monkeypatch):
+    monkeypatch.setattr(search_settings, "find_spec", lambda name: None)
+    with pytest.raises(
+        ValueError, match=r"merge.search_evaluations = 4 needs cmaes: pip install 'merit-jax\[search\]'"
+    ):
+        check_keys(world.config(Path(finished.workdir.root).parent, **{"merge.search_evaluations": 4}))
