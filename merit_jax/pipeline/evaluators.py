@@ -1,10 +1,12 @@
 """Evaluators of a run's suites, in the halves that choose scales and that are reported, and the shapes of their batches."""
 
+from collections.abc import Collection
+
 from merit_jax.core.types import Params
 from merit_jax.evaluation.batch_shapes import BatchShapes
 from merit_jax.evaluation.evaluator import Evaluator, Suites
 from merit_jax.evaluation.scoring import Scores
-from merit_jax.evaluation.suites import Half, draw_records, load_suites, suite_digests
+from merit_jax.evaluation.suites import Half, draw_records, load_suites, matched, suite_digests
 from merit_jax.pipeline.run import Run
 
 
@@ -14,8 +16,8 @@ def batch_shapes(run: Run) -> BatchShapes:
     return BatchShapes(tuple(cfg.buckets), cfg.batch_size, run.place_batch, run.reader, tuple(cfg.image_buckets))
 
 
-def make_evaluator(run: Run, records: Suites, *, losses: bool) -> Evaluator:
-    """Returns an evaluator in the shapes of `config.evaluate`."""
+def make_evaluator(run: Run, records: Suites, *, losses: bool, agreement: Collection[str] = ()) -> Evaluator:
+    """Returns an evaluator in the shapes of `config.evaluate`; arguments as for `Evaluator`."""
     return Evaluator(
         records,
         run.model,
@@ -25,12 +27,18 @@ def make_evaluator(run: Run, records: Suites, *, losses: bool) -> Evaluator:
         max_length=run.config.mixture.max_length,
         max_new_tokens=run.config.evaluate.max_new_tokens,
         losses=losses,
+        agreement=agreement,
     )
 
 
 def reported_half(run: Run) -> Half:
     """Returns the part of each suite on which scores are reported: where scales are chosen, the half that does not choose."""
     return "reporting" if run.config.frontier.scales else "all"
+
+
+def compared_suites(run: Run) -> dict[str, list[str]]:
+    """Returns `evaluate.agreement` as an input of an artifact; nothing where it is empty, as earlier versions scored."""
+    return {"agreement": list(run.config.evaluate.agreement)} if run.config.evaluate.agreement else {}
 
 
 def digests_of_suites(run: Run) -> dict[str, str]:
@@ -48,6 +56,7 @@ class SuiteScorer:
     def __init__(self, run: Run) -> None:
         cfg = run.config
         suites = load_suites(cfg.evaluate.suites)
+        compared = matched(list(suites), cfg.evaluate.agreement, "evaluate.agreement")
         limits: dict[Half, int] = {reported_half(run): cfg.evaluate.max_suite_records}
         if cfg.frontier.scales:
             limits["choosing"] = cfg.frontier.max_records
@@ -58,6 +67,7 @@ class SuiteScorer:
             run,
             {_name(half, suite): records for half, found in self.records.items() for suite, records in found.items()},
             losses=False,
+            agreement={_name(half, suite) for half in self.records for suite in compared},
         )
 
     def score(self, params: Params, *halves: Half) -> dict[Half, dict[str, Scores]]:
