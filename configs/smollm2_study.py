@@ -21,10 +21,10 @@ def get_config(method: str = "merit2d"):
     c.train.row_length = 512
     c.train.batch_size = 8
     c.train.log_every = 50
-    c.evaluate.batch_size = 80
+    c.evaluate.batch_size = 160
     c.evaluate.buckets = (128, 320)
     c.evaluate.max_suite_records = 20
     c.evaluate.mixture_examples = 4
-    c.frontier.scales = (0.5, 1.0)
+    c.frontier.scales = (0.25, 0.5, 1.0)
     c.frontier.max_records = 20
     return c

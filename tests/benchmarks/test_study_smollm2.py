@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from merit_jax.workdir.artifacts import read_arrays, read_json
 from merit_jax.workdir.paths import absolute
 from tests.support import world
 from tests.support.tiny_tokenizer import tiny_tokenizer
+
+pytestmark = pytest.mark.slow
 
 METHODS = ("joint", "wise", "examples2", "random2", "random2:partition.seed=1", "merit1d")
 SEEDS = (0, 1)
@@ -30,6 +33,12 @@ def talkative(path):
     head[said] = np.random.default_rng(2).normal(size=(len(said), head.shape[1]))
     (path / "config.json").write_text(json.dumps({**settings, "tie_word_embeddings": False}))
     save_file({**tensors, "lm_head.weight": head}, path / "model.safetensors", metadata={"format": "pt"})
+
+
+def few_prompts():
+    """Some of the shipped prompts of two kinds."""
+    prompts = theta0_answers.read_prompts()
+    return {kind: [text for text in prompts[kind] if len(text) < 60][:7] for kind in ("explain", "know")}
 
 
 def config(folder):
@@ -50,10 +59,8 @@ def study(tmp_path_factory, compiled, one_device):
     folder = tmp_path_factory.mktemp("study")
     talkative(folder / "theta0")
     world.mixture(folder / "data", tasks=("copy", "upper", "first", "vowel"))
-    prompts = theta0_answers.read_prompts()
-    kept = {kind: [text for text in prompts[kind] if len(text) < 60][:7] for kind in ("explain", "know")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_smollm2, "read_prompts", lambda: kept)
+        patch.setattr(study_smollm2, "read_prompts", few_prompts)
         root = absolute(folder / "study")
         made = study_smollm2.study_config(config(folder), root, study_smollm2.tasks(folder / "data"))
         theta0 = study_smollm2.answer(made, root, 24)
@@ -173,6 +180,39 @@ def test_what_is_finished_is_neither_made_nor_measured_again(study, monkeypatch)
     assert study_smollm2.report(made, root, METHODS, SEEDS) == table
     with pytest.raises(ValueError, match=r"seed-1\.json.*methods"):
         smollm2_seed.run_seed(made, root, METHODS[:-1], 1, theta0)
+
+
+def test_the_command_runs_what_is_missing_and_prints_the_table(study, monkeypatch, capsys):
+    root, _, table = study
+    given, started = config(root.parent).unlock(), []
+    given.model.path = ""
+    flags = SimpleNamespace(
+        **{"data": root.parent / "data", "tasks": [], "theta0": str(root.parent / "theta0"), "out": str(root)},
+        **{"methods": ",".join(METHODS), "seeds": ["0", "1"], "parallel": 2, "answer_tokens": 24},
+        **{"keep_models": True, "part": ""},
+    )
+
+    def run_parts(parts, words, folder, together):
+        for part in parts:
+            started.append((part, together))
+            flags.part = part
+            study_smollm2.main([])
+
+    monkeypatch.setattr(study_smollm2, "FLAGS", flags)
+    monkeypatch.setattr(study_smollm2, "read_prompts", few_prompts)
+    monkeypatch.setattr(study_smollm2, "run_parts", run_parts)
+    monkeypatch.setattr(study_smollm2.app, "config", lambda: given)
+    monkeypatch.setattr(smollm2_seed, "run_experiment", None)
+    monkeypatch.setattr(theta0_answers, "completions", None)
+    study_smollm2.main([])
+    assert started == [("theta0_answers", 1), ("seed-0", 2), ("seed-1", 2)]
+    assert capsys.readouterr().out == f"{table}\n"
+    flags.part, flags.methods = "", "joint,merit1d:train.epochs=2"
+    with pytest.raises(ValueError, match="differ in budget"):
+        study_smollm2.main([])
+    flags.seeds = ["0", "0"]
+    with pytest.raises(ValueError, match=r"--seeds=0,0: expected different whole numbers"):
+        study_smollm2.main([])
 
 
 def test_a_seed_that_was_killed_goes_on_with_what_it_has(study, tmp_path, monkeypatch):
