@@ -151,7 +151,7 @@ def dataset_shares(names: Sequence[str], workdir: Workdir) -> Float[np.ndarray, 
     found = np.zeros((len(branches), len(names)))
     for k, branch in enumerate(branches):
         for share in branch.shares:
-            found[k, names.index(share.dataset)] += 1 / share.parts
+            found[k, names.index(share.dataset)] += share.share
     return found / found.sum(axis=0)
 
 

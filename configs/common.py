@@ -123,6 +123,12 @@ def declared() -> ConfigDict:
     c.partition.seed = Key(0, whole(0))
     # K, the number of branches; median_split halves along r = log2 K conflict axes
     c.partition.groups = Key(4, whole(1))
+    # share of every dataset that is dealt over all branches alike; the rest is split. 0: MERIT; 1: slices
+    c.partition.core = Key(0.0, number(least=0, most=1))
+    # datasets (names, patterns) that are dealt whole: the public ones, where the others may not leave their sites
+    c.partition.core_datasets = Key((), each(SOME_TEXT))
+    # datasets near a cut are divided between its sides: 0: whole (paper); 1: slices (median_split, random)
+    c.partition.softness = Key(0.0, number(least=0, most=1))
 
     # how each branch is trained
     c.train = ConfigDict()

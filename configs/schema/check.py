@@ -9,6 +9,7 @@ from configs.schema.keys import ranges, value_of
 from merit_jax.core.registry import lookup
 from merit_jax.merging import MERGERS
 from merit_jax.merging.options import declared_options, resolve_options
+from merit_jax.partition import PARTITIONERS
 from merit_jax.pipeline.merge_options import given_options
 
 
@@ -57,6 +58,14 @@ def _halvings(config: ConfigDict) -> Iterator[str]:
         yield f"partition.groups = {cfg.groups}; {cfg.method} halves the mixture: expected a power of two"
 
 
+def _softness(config: ConfigDict) -> Iterator[str]:
+    cfg = config.partition
+    found = PARTITIONERS.get(cfg.method)
+    if cfg.softness and found is not None and found.soft is None and cfg.groups > 1:
+        known = ", ".join(name for name, each in PARTITIONERS.items() if each.soft)
+        yield f"partition.softness = {cfg.softness}; {cfg.method} has no soft form: expected 0, or one of {known}"
+
+
 def _merge_options(config: ConfigDict) -> Iterator[str]:
     cfg = config.merge
     given, operator = given_options(cfg), lookup(MERGERS, cfg.method, "merge.method").leaf
@@ -92,6 +101,7 @@ def _basin(config: ConfigDict) -> Iterator[str]:
 RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _micro_batches,
     _halvings,
+    _softness,
     _merge_options,
     _calibration,
     _eigenvectors,

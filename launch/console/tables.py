@@ -9,6 +9,7 @@ from rich.table import Table
 from launch.console.diagnostics_summary import summarise_diagnostics
 from launch.console.terminal import terminal
 from merit_jax.comparison.statistics import standard_error
+from merit_jax.core.types import DatasetSlice
 from merit_jax.reporting.frontier import kept_scores
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir
@@ -23,7 +24,7 @@ def print_partition(workdir: Workdir) -> None:
         return
     table = Table("branch", "samples", "tokens", "datasets", title="Partition", title_justify="left")
     for index, branch in enumerate(read_json(workdir.partition)["branches"]):
-        shares = [name if parts == 1 else f"{name} {part + 1}/{parts}" for name, part, parts in branch["shares"]]
+        shares = [DatasetSlice(*share).described for share in branch["shares"]]
         table.add_row(str(index), f"{branch['samples']:,}", f"{branch['tokens']:,}", escape(", ".join(shares)))
     console.print(table)
 

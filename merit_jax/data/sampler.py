@@ -69,17 +69,21 @@ def share_indices(examples: int, share: DatasetSlice, seed: int) -> Int64[np.nda
 
     The parts of one dataset are therefore disjoint, and together all of it, in whichever branches they are.
 
+    Raises:
+        ValueError: It is no slice of the dataset.
+
     Examples:
         >>> parts = [share_indices(5, DatasetSlice("copy", part, 2), seed=0) for part in range(2)]
         >>> [len(part) for part in parts], sorted(np.concatenate(parts).tolist())
         ([2, 3], [0, 1, 2, 3, 4])
     """
-    if not 0 <= share.part < share.parts:
+    if not share.is_sound:
         raise ValueError(
-            f"share of dataset {share.dataset!r}: part {share.part} of {share.parts}; expected 0 <= part < parts"
+            f"share of dataset {share.dataset!r}: {share.width} from part {share.part} of {share.parts}; expected "
+            "0 <= part < part + width <= parts"
         )
     order = np.random.default_rng(fold(seed, "share", share.dataset)).permutation(examples)
-    return order[examples * share.part // share.parts : examples * (share.part + 1) // share.parts]
+    return order[slice(*share.within(examples))]
 
 
 def epoch_orders(examples: int, epochs: int | float, seed: int) -> list[Int64[np.ndarray, " n"]]:

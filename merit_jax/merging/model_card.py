@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from merit_jax.core.text import visible
+from merit_jax.core.types import DatasetSlice
 from merit_jax.merging.merger import UsedWeights
 
 FOLDER_PACKAGES = ("merit-jax", "jax", "numpy", "safetensors")
@@ -91,7 +92,7 @@ def branch_card(record: Mapping[str, Any], datasets: Sequence[str]) -> dict[str,
     shares = record["partition"]["branches"][branch]["shares"]
     story = f"`{_base(record)}`, fine-tuned on {len(shares)} of {len(datasets)} instruction datasets: one branch, before merging"
     settings = f"Branch {branch} of the split `{config['partition']['method']}`; seed: {config['seed']}."
-    listed = "\n".join(f"* {_share(*share)}" for share in shares)
+    listed = "\n".join(f"* {_share(share)}" for share in shares)
     body = f"{record['tokens']} supervised tokens in {record['steps']} steps of\n\n{listed}"
     return _run_files(record, datasets, story, settings, body)
 
@@ -201,11 +202,11 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _shares(shares: Sequence[Sequence[Any]]) -> str:
-    return ", ".join(_share(*share) for share in shares)
+    return ", ".join(_share(share) for share in shares)
 
 
-def _share(dataset: str, part: int, parts: int) -> str:
-    return escape(dataset) if parts == 1 else f"{escape(dataset)} ({part + 1} of {parts})"
+def _share(share: Sequence[Any]) -> str:
+    return escape(DatasetSlice(*share).described)
 
 
 def _listed(found: Mapping[str, str]) -> str:

@@ -5,13 +5,13 @@ A partitioner is a function in a file here, with an entry in `PARTITIONERS`.
 
 from merit_jax.core.registry import lookup
 from merit_jax.partition import conflict_induced, joint, kmeans, median_split, random
-from merit_jax.partition.branches import ASSIGNMENTS, Partition, from_groups, make_partition
+from merit_jax.partition.branches import ASSIGNMENTS, Partition, divided, from_groups, make_partition
 from merit_jax.partition.partitioner import Partitioner
 
 PARTITIONERS: dict[str, Partitioner] = {
-    "median_split": Partitioner(median_split.median_split, uses_gradients=True),
+    "median_split": Partitioner(median_split.median_split, uses_gradients=True, soft=median_split.soft_median_split),
     "joint": Partitioner(joint.joint),
-    "random": Partitioner(random.random),
+    "random": Partitioner(random.random, soft=random.soft_random),
     "kmeans": Partitioner(kmeans.kmeans, uses_gradients=True),
     "conflict_induced": Partitioner(conflict_induced.conflict_induced, uses_gradients=True),
 }
@@ -33,6 +33,7 @@ __all__ = [
     "PARTITIONERS",
     "Partition",
     "Partitioner",
+    "divided",
     "from_groups",
     "make_partition",
     "uses_gradients",

@@ -1,10 +1,11 @@
 """Branches and what they train on: datasets by group, full copies, or a slice of every dataset."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 
 from merit_jax.core.seeds import fold
 from merit_jax.core.types import Branch, DatasetSlice
@@ -58,6 +59,42 @@ def replicate(names: Sequence[str], k: int, seed: int) -> tuple[Branch, ...]:
     return tuple(Branch(tuple(DatasetSlice(name) for name in names), _data_seed(seed, i)) for i in range(k))
 
 
+def divided(names: Sequence[str], counts: Int64[np.ndarray, "t k"], seed: int) -> tuple[Branch, ...]:
+    """Makes branches of so many examples of each dataset, which are consecutive slices of its shuffle.
+
+    A dataset that is whole in one branch is there as `from_groups` puts it; equal slices are those of `examples`.
+
+    Args:
+        names: Names of the datasets.
+        counts: Training examples of each dataset in each branch.
+        seed: The run's data seed.
+
+    Raises:
+        ValueError: Shapes differ, a count is negative, or a dataset or a branch has no examples.
+
+    Examples:
+        >>> [branch.shares for branch in divided(["add"], np.array([[10, 30]]), seed=0)]
+        [(DatasetSlice(dataset='add', part=0, parts=4, width=1),), (DatasetSlice(dataset='add', part=1, parts=4, width=3),)]
+    """
+    counts = np.asarray(counts)
+    if (
+        counts.ndim != 2
+        or len(counts) != len(names)
+        or (counts < 0).any()
+        or not (counts.sum(0).all() and counts.sum(1).all())
+    ):
+        raise ValueError(
+            f"got counts {counts.tolist()} of {len(names)} datasets; expected a row of numbers of examples for each, and no row "
+            "or column of zeros"
+        )
+    totals, starts = counts.sum(axis=1).tolist(), np.cumsum(counts, axis=1) - counts
+    branches = []
+    for k, (first, own) in enumerate(zip(starts.T.tolist(), counts.T.tolist(), strict=True)):
+        rows = zip(names, first, own, totals, strict=True)
+        branches.append(Branch(tuple(_slice(name, *row) for name, *row in rows if row[1]), _data_seed(seed, k)))
+    return tuple(branches)
+
+
 def examples(names: Sequence[str], k: int, seed: int) -> tuple[Branch, ...]:
     """Puts the i-th of k slices of every dataset into branch i: a split without conflict, the i.i.d. control.
 
@@ -93,10 +130,10 @@ class Partition(NamedTuple):
     tokens: tuple[int, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns JSON values; a share is [dataset, part, parts]."""
+        """Returns JSON values; a share is as `DatasetSlice.to_list` has it."""
         rows = [
             {
-                "shares": [list(share) for share in branch.shares],
+                "shares": [share.to_list() for share in branch.shares],
                 "seed": branch.seed,
                 "samples": samples,
                 "tokens": tokens,
@@ -114,7 +151,7 @@ class Partition(NamedTuple):
             where: The file it came from, for error messages.
 
         Raises:
-            ValueError: Keys are missing or unknown, or a share is not [dataset, part, parts].
+            ValueError: Keys are missing or unknown, or a share is not [dataset, part, parts] with or without a width.
         """
         _expect_keys(data, {"method", "branches"}, where)
         branches, samples, tokens = [], [], []
@@ -145,21 +182,28 @@ def make_partition(method: str, branches: Sequence[Branch], counts: Mapping[str,
     """
 
     def total(branch: Branch, which: int) -> int:
-        return sum(_part(counts[share.dataset][which], share) for share in branch.shares)
+        return sum(
+            stop - start for start, stop in (share.within(counts[share.dataset][which]) for share in branch.shares)
+        )
 
     samples, tokens = (tuple(total(branch, which) for branch in branches) for which in (0, 1))
     return Partition(method, tuple(branches), samples, tokens)
 
 
-def _part(count: int, share: DatasetSlice) -> int:
-    return count * (share.part + 1) // share.parts - count * share.part // share.parts
+def _slice(name: str, start: int, count: int, of: int) -> DatasetSlice:
+    """The slice of `count` of `of` examples, in the fewest parts."""
+    unit = math.gcd(start, of, count)
+    return DatasetSlice(name, start // unit, of // unit, count // unit)
 
 
 def _share(value: Any, where: str) -> DatasetSlice:
     match value:
-        case [str(dataset), int(part), int(parts)] if 0 <= part < parts:
-            return DatasetSlice(dataset, part, parts)
-    raise ValueError(f"{where}: a share is [dataset, part, parts] with 0 <= part < parts; got {value!r}")
+        case [str(), int(), int()] | [str(), int(), int(), int()] if DatasetSlice(*value).is_sound:
+            return DatasetSlice(*value)
+    raise ValueError(
+        f"{where}: a share is [dataset, part, parts] or [dataset, part, parts, width] with 0 <= part < part + width <= parts; "
+        f"got {value!r}"
+    )
 
 
 def _expect_keys(data: Any, keys: set[str], where: str) -> None:

@@ -1,9 +1,13 @@
 """The sample-balanced median split (MERIT Alg. 1, step 3)."""
 
-import numpy as np
-from jaxtyping import Int
+from collections.abc import Sequence
 
-from merit_jax.partition.partitioner import Groups, Samples, Scores, Similarity, checked, enough
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.special import expit
+
+from merit_jax.partition.partitioner import Groups, Samples, Scores, Shares, Similarity, checked, enough
+from merit_jax.partition.shares import balanced, whole, with_core
 
 
 def median_split(
@@ -46,6 +50,65 @@ def median_split(
             ordered = members[np.argsort(scores[members, depth], kind="stable")]
             result[ordered[_cut(samples[ordered], keep) :]] += keep
     return result
+
+
+def soft_median_split(
+    scores: Scores, samples: Samples, *, groups: int | None = None, seed: int = 0, softness: float
+) -> Shares:
+    """Divides the datasets between the groups of `median_split` by their distances from its cuts.
+
+    A cut at c on an axis whose scores have the standard deviation σ sends the part `1 / (1 + exp(−(z − c) / (τ σ)))` of a
+    dataset to its upper side, with τ = softness / (1 − softness); the share of a group is the product along its cuts. The
+    branches' sizes are then fitted to those that the hard split has, and for a softness of 1 to equal ones.
+
+    Datasets that tie at a cut are divided alike. At 0 it is `median_split`.
+
+    Raises:
+        ValueError: As for `median_split`, or the softness is not in [0, 1].
+
+    Examples:
+        >>> for softness in (0.0, 0.3, 1.0):
+        ...     soft_median_split(np.array([[-2.0], [-1.0], [1.0], [2.0]]), [10] * 4, softness=softness)[:, 1].round(2).tolist()
+        [0.0, 0.0, 1.0, 1.0]
+        [0.05, 0.19, 0.81, 0.95]
+        [0.5, 0.5, 0.5, 0.5]
+    """
+    if not 0 <= softness <= 1:
+        raise ValueError(f"got a softness of {softness}; expected 0 (whole datasets) to 1 (slices)")
+    found = median_split(scores, samples, groups=groups)
+    scores, samples = checked(scores, samples)
+    count, rank = 2 ** scores.shape[1], scores.shape[1]
+    hard = whole(found, count)
+    if softness in (0, 1):
+        return hard if softness == 0 else with_core(hard, 1.0)
+    width = softness / (1 - softness) * np.sqrt(np.average(scores**2, axis=0, weights=samples))
+    upper = [  # of each axis: the part of each dataset above the cut of each group's ancestor there
+        _upper(
+            scores[:, depth],
+            [_threshold(scores[:, depth], found, group, rank - depth - 1) for group in range(count)],
+            width[depth],
+        )
+        for depth in range(rank)
+    ]
+    shares = np.ones((len(samples), count))
+    for depth, above in enumerate(upper):
+        is_upper = np.arange(count) >> (rank - depth - 1) & 1
+        shares *= np.where(is_upper, above, 1 - above)
+    sizes = samples @ hard
+    return balanced(shares, samples, (1 - softness) * sizes + softness * samples.sum() / count)
+
+
+def _threshold(scores: Float[np.ndarray, " t"], groups: Groups, group: int, below: int) -> float:
+    """The middle between the two sides of the cut of one axis that a group lies behind, with `below` more axes to cut."""
+    side = groups >> below
+    lower, upper = (scores[side == 2 * (group >> below + 1) + bit] for bit in (0, 1))
+    return float(lower.max() + upper.min()) / 2
+
+
+def _upper(scores: Float[np.ndarray, " t"], cuts: Sequence[float], width: float) -> Float[np.ndarray, "t k"]:
+    """The part of each dataset above each cut; halves where the axis does not exist."""
+    away = scores[:, None] - np.asarray(cuts)
+    return expit(away / width) if width > 0 else np.full(away.shape, 0.5)
 
 
 def _cut(samples: Int[np.ndarray, " n"], keep: int) -> int:

@@ -17,6 +17,9 @@ Samples = Int[Array, " t"] | Sequence[int]
 Similarity = Float[Array, "t t"] | None
 """C, for those that use it."""
 
+Shares = Float[np.ndarray, "t k"]
+"""The share of each dataset in each branch; a row sums to one."""
+
 Groups = Int32[np.ndarray, " t"]
 """Group of each dataset, 0..K-1, every group in use."""
 
@@ -50,16 +53,35 @@ class AssignGroups(Protocol):
         """
 
 
+class AssignShares(Protocol):
+    """A function that divides each dataset between branches."""
+
+    def __call__(
+        self, scores: Scores, samples: Samples, *, groups: int | None = None, seed: int = 0, softness: float
+    ) -> Shares:
+        """Returns the share of each dataset in each branch.
+
+        Args:
+            scores: z_t.
+            samples: s_t.
+            groups: Number of branches; None: 2^r.
+            seed: Seed, for those that draw at random.
+            softness: From 0, where every dataset is whole in its group, to 1, where all branches are alike.
+        """
+
+
 class Partitioner(NamedTuple):
     """A way to group datasets, called as its function is.
 
     Attributes:
         assign: `(scores, samples, *, similarity, groups, seed) -> groups`.
         uses_gradients: Whether it looks at scores or similarities; the others need no gradients.
+        soft: The same with datasets divided between groups; None for one that has no such form.
     """
 
     assign: AssignGroups
     uses_gradients: bool = False
+    soft: AssignShares | None = None
 
     def __call__(self, scores: Scores, samples: Samples, **options: Any) -> Groups:
         """Assigns datasets to groups, with the arguments of `AssignGroups` and the method's own."""

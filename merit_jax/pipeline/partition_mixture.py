@@ -7,18 +7,25 @@ import numpy as np
 
 from merit_jax import conflict
 from merit_jax.core.seeds import fold
+from merit_jax.core.text import matches
 from merit_jax.core.types import Branch
 from merit_jax.gradients.store import GradientStore
-from merit_jax.partition import ASSIGNMENTS, PARTITIONERS, Partition, from_groups, make_partition, uses_gradients
+from merit_jax.partition import ASSIGNMENTS, PARTITIONERS, Partition, divided, make_partition, uses_gradients
+from merit_jax.partition.partitioner import Shares
+from merit_jax.partition.shares import exact_counts, whole, with_core
 from merit_jax.pipeline.measure_conflict import conflict_inputs, load_conflict, unit_rows
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import Stage
 from merit_jax.workdir.artifact_types import JsonArtifact
+from merit_jax.workdir.artifacts import plain
 
 log = logging.getLogger("merit_jax")
 
 SIMILARITIES = ("cosine", "gram")
 """Values of `conflict.similarity`."""
+
+ADDED = ("seed", "core", "core_datasets", "softness")
+"""Keys of `config.partition` that are kept with the partition where they are not nothing."""
 
 PAPER = {"similarity": "cosine", "centring": "columns"}
 """The paper's representation of a dataset; another one is kept with the partition that was made from it."""
@@ -35,8 +42,9 @@ def needs_conflict(run: Run) -> bool:
 
 def _inputs(run: Run) -> dict[str, Any]:
     cfg, by_conflict, representation = run.config.partition, needs_conflict(run), _representation_keys(run)
+    changed = {key: plain(cfg[key]) for key in ADDED if cfg[key]}
     return {
-        "partition": {"method": cfg.method, "groups": cfg.groups, **({"seed": cfg.seed} if cfg.seed else {})},
+        "partition": {"method": cfg.method, "groups": cfg.groups, **changed},
         **({"representation": representation} if by_conflict and representation != PAPER else {}),
         "text": run.text_inputs,
         "datasets": run.digests(),
@@ -80,6 +88,31 @@ def _branches(run: Run) -> tuple[Branch, ...]:
     cfg, seed = run.config.partition, run.config.seed
     if cfg.method in ASSIGNMENTS:
         return ASSIGNMENTS[cfg.method](run.names, cfg.groups, seed)
+    dealt = _core_datasets(run)
+    shares = np.full((len(run.names), cfg.groups), 1 / cfg.groups)
+    if not dealt.all():
+        shares[~dealt] = with_core(_split(run, np.flatnonzero(~dealt)), cfg.core)
+    return divided(run.names, exact_counts(shares, run.samples), seed)
+
+
+def _core_datasets(run: Run) -> np.ndarray:
+    """Returns whether each dataset is dealt whole over all branches.
+
+    Raises:
+        ValueError: A pattern matches no dataset.
+    """
+    patterns = run.config.partition.core_datasets
+    for pattern in patterns:
+        if not any(matches(name, pattern) for name in run.names):
+            raise ValueError(
+                f"partition.core_datasets: no dataset matches {pattern!r}; the mixture has {', '.join(run.names)}"
+            )
+    return np.array([any(matches(name, pattern) for pattern in patterns) for name in run.names])
+
+
+def _split(run: Run, datasets: np.ndarray) -> Shares:
+    """Returns the shares of those datasets that the partitioner splits."""
+    cfg = run.config.partition
     axes = cfg.groups.bit_length() - 1
     similarity, scores = (
         _representation(run, axes) if needs_conflict(run) else (None, np.zeros((len(run.names), axes), np.float32))
@@ -91,14 +124,13 @@ def _branches(run: Run) -> tuple[Branch, ...]:
             "not exist all datasets tie, and are cut in order of name at the median of their samples",
             *(len(run.names), exist, cfg.groups, axes),
         )
-    groups = PARTITIONERS[cfg.method](
-        scores[:, :axes],
-        np.array(run.samples),
-        similarity=similarity,
-        groups=cfg.groups,
-        seed=fold(seed, "partition", *([str(cfg.seed)] if cfg.seed else [])),
-    )
-    return from_groups(run.names, groups, seed)
+    partitioner = PARTITIONERS[cfg.method]
+    given = (scores[datasets, :axes], np.array(run.samples)[datasets])
+    options = {"groups": cfg.groups, "seed": fold(run.config.seed, "partition", *([str(cfg.seed)] if cfg.seed else []))}
+    if cfg.softness and partitioner.soft is not None:
+        return partitioner.soft(*given, softness=cfg.softness, **options)
+    own = None if similarity is None else similarity[np.ix_(datasets, datasets)]
+    return whole(partitioner(*given, similarity=own, **options), cfg.groups)
 
 
 def _representation_keys(run: Run) -> dict[str, str]:

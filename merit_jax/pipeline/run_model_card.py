@@ -25,7 +25,7 @@ def merged_card(run: Run) -> dict[str, str]:
         "merge": merge["method"],
         "missing": {
             "branches": sorted(set(range(len(partition.branches))) - set(merged)),
-            "shares": [list(share) for share in missing_shares(partition, merged)],
+            "shares": [share.to_list() for share in missing_shares(partition, merged)],
         },
     }
     return model_card.merged_card(record, run.names)

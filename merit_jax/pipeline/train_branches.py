@@ -100,7 +100,7 @@ def branch_inputs(run: Run, branch: Branch) -> dict[str, Any]:
         "theta0": run.theta0_fingerprint,
         "text": run.text_inputs,
         "datasets": run.digests(names),
-        "shares": [list(part) for part in branch.shares],
+        "shares": [part.to_list() for part in branch.shares],
         "order": branch.seed,
         "dtype": run.compute_dtype,
         "train": {k: v for k, v in train.items() if k not in UNRECORDED and (k not in ADDED or v != ADDED[k])},

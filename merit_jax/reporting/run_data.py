@@ -7,6 +7,7 @@ import numpy as np
 from etils import epath
 
 from merit_jax.conflict import repeated
+from merit_jax.core.types import DatasetSlice
 from merit_jax.reporting.figures import Number
 from merit_jax.training.metrics_log import read_metrics
 from merit_jax.workdir.artifacts import read_arrays, read_json
@@ -40,14 +41,14 @@ class Branch(NamedTuple):
     """A branch, finished or not.
 
     Attributes:
-        shares: (dataset, part, parts) of what it trains on.
+        shares: What it trains on.
         samples: Training examples.
         tokens: Supervised tokens.
         log: Lines of its `metrics.jsonl`.
         done: Its `done.json`; None while it is not finished.
     """
 
-    shares: tuple[tuple[str, int, int], ...]
+    shares: tuple[DatasetSlice, ...]
     samples: int
     tokens: int
     log: tuple[Mapping[str, Any], ...]
@@ -103,8 +104,8 @@ class Artifacts(NamedTuple):
 
     @property
     def groups(self) -> dict[str, int]:
-        """The branch of each dataset, without those that several branches share."""
-        return {name: k for k, b in enumerate(self.branches) for name, _, parts in b.shares if parts == 1}
+        """The branch that trains on more than half of a dataset, for each that has one."""
+        return {share.dataset: k for k, b in enumerate(self.branches) for share in b.shares if share.share > 0.5}
 
     @property
     def no_mean(self) -> str:
@@ -193,7 +194,7 @@ def _conflict(path: epath.Path) -> Conflict | None:
 
 
 def _branch(workdir: Workdir, index: int, entry: Mapping[str, Any]) -> Branch:
-    shares = tuple((name, part, parts) for name, part, parts in entry["shares"])
+    shares = tuple(DatasetSlice(*share) for share in entry["shares"])
     log, done = tuple(read_metrics(workdir.branch_metrics(index))), _json(workdir.branch_done(index))
     return Branch(shares, entry["samples"], entry["tokens"], log, done)
 

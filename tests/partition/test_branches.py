@@ -78,7 +78,7 @@ def test_the_slices_of_a_dataset_add_up_to_its_counts():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("shares", [["a", 2, 2]], "0 <= part < parts"),
+        ("shares", [["a", 2, 2]], "0 <= part < part \\+ width <= parts"),
         ("shares", ["a"], "a share is"),
         ("sedd", 0, r"unknown keys \['sedd'\]"),
     ],

@@ -100,3 +100,69 @@ def test_an_unknown_similarity_is_named(finished, tmp_path):
     run = finished.derive(config.lock(), Workdir.at(tmp_path / "dot", finished.workdir.shared))
     with pytest.raises(ValueError, match=r"unknown conflict\.similarity 'dot'; known: cosine, gram"):
         run_stages(run, ("partition",))
+
+
+@pytest.fixture
+def changed(finished, tmp_path):
+    """Makes the partition of a method with keys of `partition`; returns its run."""
+
+    def change(name, method, **keys):
+        given = {f"partition.{key}": value for key, value in keys.items()}
+        config = world.config(Path(finished.workdir.root).parent, method, **given)
+        run = finished.derive(config, Workdir.at(tmp_path / name, finished.workdir.shared))
+        run_stages(run, ("partition",))
+        return run
+
+    return change
+
+
+def shares(run):
+    """Dataset -> its share in each branch."""
+    found = {name: [0.0] * len(load_partition(run).branches) for name in run.names}
+    for k, branch in enumerate(load_partition(run).branches):
+        for share in branch.shares:
+            found[share.dataset][k] += share.share
+    return found
+
+
+@pytest.mark.parametrize("method", ["merit1d", "random2", "kmeans2"])
+def test_a_core_is_in_every_branch_and_the_rest_where_it_was(changed, method):
+    plain, cored = changed("plain", method), changed("cored", method, core=0.5)
+    for name, (low, high) in ((name, sorted(row)) for name, row in shares(cored).items()):
+        assert 0 < low < high < 1
+        assert np.argmax(shares(cored)[name]) == np.argmax(shares(plain)[name])
+    samples = dict(zip(cored.names, cored.samples, strict=True))
+    assert sum(load_partition(cored).samples) == sum(samples.values()) == sum(load_partition(plain).samples)
+    assert "core" not in read_json(plain.workdir.partition)["inputs"]["partition"]
+    assert read_json(cored.workdir.partition)["inputs"]["partition"]["core"] == 0.5
+
+
+def test_a_public_dataset_is_dealt_and_the_others_stay_whole(changed):
+    found = shares(changed("public", "merit1d", core_datasets=("cop*",)))
+    assert max(found.pop("copy")) < 0.6
+    assert all(sorted(row) == [0, 1] for row in found.values())
+
+
+def test_a_pattern_that_matches_no_dataset_is_refused(changed):
+    with pytest.raises(ValueError, match=r"partition.core_datasets: no dataset matches 'copi\*'; the mixture has copy"):
+        changed("absent", "merit1d", core_datasets=("copi*",))
+
+
+def test_a_soft_split_divides_datasets(changed):
+    found = shares(changed("soft", "merit1d", softness=0.3))
+    assert any(min(row) > 0 for row in found.values())
+
+
+def test_a_core_and_softness_are_trained_merged_and_described(finished, tmp_path):
+    given = {"partition.core": 0.5, "partition.softness": 0.1}
+    config = world.config(Path(finished.workdir.root).parent, "merit1d", **given)
+    run = finished.derive(config, Workdir.at(tmp_path / "whole", finished.workdir.shared))
+    run_stages(run, ("partition", "train", "merge", "export"))
+    record = read_json(run.workdir.merge_record)
+    assert len(record["weights"]) == 2
+    assert " of " in Path(run.workdir.merged_hf / "README.md").read_text()
+    done = [read_json(run.workdir.branch_done(k)) for k in range(2)]
+    one = world.config(Path(finished.workdir.root).parent, "joint")
+    joint = finished.derive(one, Workdir.at(tmp_path / "joint", finished.workdir.shared))
+    run_stages(joint, ("partition", "train"))
+    assert sum(each["tokens"] for each in done) == read_json(joint.workdir.branch_done(0))["tokens"]

@@ -34,7 +34,7 @@ def branch_table(artifacts: Artifacts) -> Table:
     weights: Sequence[float | None] = _known_weights(artifacts) or [None] * len(artifacts.branches)
     rows: list[list[str | Cell]] = []
     for index, (branch, weight) in enumerate(zip(artifacts.branches, weights, strict=True)):
-        names = [name if parts == 1 else f"{name} ({part + 1} of {parts})" for name, part, parts in branch.shares]
+        names = [share.described for share in branch.shares]
         share = "" if weight is None else f"{weight:.3f}"
         rows.append(
             [

@@ -1,0 +1,250 @@
+"""Where training apart pays: methods on worlds that differ in what their datasets share, and how well theta0 knows them.
+
+    python -m benchmarks.study_map --seeds=0,1,2                     # all cells, into runs/map
+    python -m benchmarks.study_map --cells s1-p1-well-e4 --seeds=0   # one
+
+A cell is a world (`examples.shapes.make --shared --private`), a theta0 that has met its answer forms never, a little or well,
+and a number of passes over the mixture. Each is an experiment of `launch.experiment` and resumes; what is finished costs seconds.
+`map.json` has every run of every cell, with the cosines that place a world beside a user's mixture; `map.md` and `map.png` show
+what each method gains over joint training.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+from jaxtyping import Float
+
+from benchmarks.map_picture import draw, table
+from merit_jax.core.types import Array
+from merit_jax.reporting.figures import can_draw, png, svg
+from merit_jax.workdir.artifacts import read_arrays
+
+ROOT = Path("runs/map")
+"""Folder of all cells."""
+
+THETA0 = {"little": "examples/shapes/theta0", "well": "examples/shapes/theta0_forms"}
+"""Forms -> theta0's folder; another one is made as examples/shapes/README.md says, and given by --theta0."""
+
+METHODS = (
+    "joint,wise,examples4,random4,merit1d,merit2d,merit3d,"
+    "random4:partition.core=0.25,merit2d:partition.core=0.25,merit3d:partition.core=0.25"
+)
+"""Methods at one budget."""
+
+MEASURED = "kept_skill"
+"""Field of a run that the picture shows: skill at the scale that keeps 95 % of what theta0 could do."""
+
+
+class Cell(NamedTuple):
+    """A place on the map.
+
+    Attributes:
+        shared: Share of every dataset's questions that are asked in a new way, 0 to 1.
+        private: Share of the datasets that keep an answer form of their own, 0 to 1.
+        forms: How well theta0 knows the answer forms, a key of the theta0s.
+        epochs: Passes over the mixture.
+    """
+
+    shared: float
+    private: float
+    forms: str
+    epochs: float
+
+    @property
+    def world(self) -> str:
+        """The name of its world."""
+        return f"s{self.shared:g}-p{self.private:g}"
+
+    @property
+    def name(self) -> str:
+        """Its name: s1-p0.5-well-e4.
+
+        Examples:
+            >>> Cell(1.0, 0.5, "well", 4.0).name
+            's1-p0.5-well-e4'
+        """
+        return f"{self.world}-{self.forms}-e{self.epochs:g}"
+
+    @classmethod
+    def parse(cls, name: str) -> "Cell":
+        """Reads a name back.
+
+        Raises:
+            ValueError: It is none.
+
+        Examples:
+            >>> Cell.parse("s1-p0.5-well-e4").private
+            0.5
+        """
+        if not (match := re.fullmatch(r"s([\d.]+)-p([\d.]+)-(\w+)-e([\d.]+)", name)):
+            raise ValueError(f"cell {name!r}: expected sSHARED-pPRIVATE-FORMS-eEPOCHS, as in s1-p0.5-well-e4")
+        return cls(float(match[1]), float(match[2]), match[3], float(match[4]))
+
+
+CELLS = (
+    *(
+        Cell(shared, private, "well", epochs)
+        for epochs, shared, private in product((4.0, 1.0), (1.0, 0.5, 0.0), (1.0, 0.0))
+    ),
+    *(Cell(shared, 1.0, "little", 1.0) for shared in (0.0, 1.0)),
+)
+"""The map: what is common, from all to none; what is private, all or none; four passes or one; and theta0 as a beginner."""
+
+
+def commands(cell: Cell, theta0: str, methods: str, seeds: Sequence[int], root: Path) -> list[list[str]]:
+    """Returns the commands of a cell: its world, if it is not there, and its experiment."""
+    world = root / "worlds" / cell.world
+    knobs = [f"--shared={cell.shared:g}", f"--private={cell.private:g}"]
+    make = ["-m", "examples.shapes.make", f"--out={world}", "--parts", "mixture", "suites", *knobs]
+    settings = {
+        "model.path": theta0,
+        "mixture.path": world / "mixture.json",
+        "evaluate.suites": world / "suites.json",
+        "evaluate.max_suite_records": 100,
+        "evaluate.mixture_examples": 0,
+        "frontier.max_records": 60,
+        "train.epochs": cell.epochs,
+    }
+    experiment = ["-m", "launch.experiment", "--config=configs/quickstart.py", f"--root={root / cell.name}"]
+    experiment += [f"--methods={methods}", f"--seeds={','.join(map(str, seeds))}"]
+    experiment += [f"--config.{key}={value}" for key, value in settings.items()]
+    return [experiment] if (world / "suites.json").exists() else [make, experiment]
+
+
+def read_cell(cell: Cell, root: Path) -> dict[str, Any]:
+    """Returns a finished cell: its knobs, the runs of each method, and the cosines of each seed."""
+    folder = root / cell.name
+    found = json.loads((folder / "results.json").read_text())
+    runs = {
+        name: [{key: run[key] for key in KEPT} for run in method["runs"]] for name, method in found["methods"].items()
+    }
+    places = sorted(folder.glob("seed-*"))
+    gradients = [
+        float(np.mean(_off_diagonal(read_arrays(epath.Path(p / "conflict.npz"))["similarity"]))) for p in places
+    ]
+    branches: dict[str, list[float]] = {}
+    for place in places:
+        for record in sorted((place / "methods").glob("*/merged/merge.json")):
+            if (cosine := branch_cosine(json.loads(record.read_text()))) is not None:
+                branches.setdefault(record.parents[1].name, []).append(cosine)
+    return {**cell._asdict(), "methods": runs, "gradient_cosine": gradients, "branch_cosine": branches}
+
+
+KEPT = ("seed", "retained", "skill", "mean", "kept_skill", "kept_retained", "tokens", "displacement", "seconds")
+"""Fields of a run that the map keeps."""
+
+
+def branch_cosine(record: Mapping[str, Any]) -> float | None:
+    """Returns the mean cosine of the branches' task vectors, each pair weighted by c_i c_j |τ_i| |τ_j|.
+
+    It follows from the lengths alone: `|Σ c_k τ_k|² = Σ c_k² |τ_k|² + Σ_{i≠j} c_i c_j |τ_i| |τ_j| cos_ij`.
+
+    Args:
+        record: `merge.json`.
+
+    Returns:
+        The mean; None of fewer than two branches, and of a merge that is no weighted mean.
+
+    Examples:
+        >>> branch_cosine({"weighted_mean": True, "weights": [0.5, 0.5], "displacement": {"branches": [3, 4], "merged": 2.5}})
+        0.0
+    """
+    weights = record.get("weights") or ()
+    if not record.get("weighted_mean") or len(weights) < 2:
+        return None
+    parts = np.asarray(weights) * record["displacement"]["branches"]
+    return float((record["displacement"]["merged"] ** 2 - (parts**2).sum()) / (parts.sum() ** 2 - (parts**2).sum()))
+
+
+def _off_diagonal(matrix: Float[Array, "t t"]) -> Float[np.ndarray, " n"]:
+    values = np.asarray(matrix)
+    return values[~np.eye(len(values), dtype=bool)]
+
+
+def against_joint(cells: Iterable[Mapping[str, Any]], measured: str = MEASURED) -> list[dict[str, Any]]:
+    """Returns one row per cell and method: the mean difference of a score from joint training's, paired by seed, in points.
+
+    Args:
+        cells: As `read_cell` returns them.
+        measured: Field of the runs.
+
+    Returns:
+        Rows with the cell's knobs, `method`, `gain`, its standard `error` over seeds (0 for one seed), `joint` and the number of
+        `seeds`.
+    """
+    rows = []
+    for cell in cells:
+        joint = _by_seed(cell["methods"]["joint"], measured)
+        for method, runs in cell["methods"].items():
+            own = _by_seed(runs, measured)
+            if method == "joint" or not (seeds := sorted(own.keys() & joint.keys())):
+                continue
+            gains = np.array([100 * (own[seed] - joint[seed]) for seed in seeds])
+            error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else 0.0
+            place = {key: cell[key] for key in Cell._fields}
+            about = {"joint": 100 * float(np.mean([joint[seed] for seed in seeds])), "seeds": len(seeds)}
+            rows.append({**place, "method": method, "gain": float(gains.mean()), "error": error, **about})
+    return rows
+
+
+def _by_seed(runs: Sequence[Mapping[str, Any]], measured: str) -> dict[int, float]:
+    """The mean of each seed's runs; of theta0, which has no scale of its own, its score as it is."""
+    found: dict[int, list[float]] = {}
+    for run in runs:
+        if (value := run[measured] if run[measured] is not None else run["skill"]) is not None:
+            found.setdefault(run["seed"], []).append(value)
+    return {seed: float(np.mean(values)) for seed, values in found.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the cells, and writes the map after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--cells", nargs="+", type=Cell.parse, default=list(CELLS), help="cells, in order; default: the map"
+    )
+    parser.add_argument("--seeds", default="0,1,2", help="seeds of each cell")
+    parser.add_argument(
+        "--methods", default=METHODS, help="methods, as launch.experiment takes them; joint is among them"
+    )
+    parser.add_argument(
+        "--theta0", nargs=2, action="append", default=[], metavar=("FORMS", "FOLDER"), help="another theta0"
+    )
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of all cells")
+    options = parser.parse_args(arguments)
+    theta0 = {**THETA0, **dict(options.theta0)}
+    if unknown := [cell.name for cell in options.cells if cell.forms not in theta0]:
+        parser.error(f"no theta0 for {', '.join(unknown)}: give --theta0 FORMS FOLDER")
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    for cell in options.cells:
+        for words in commands(cell, theta0[cell.forms], options.methods, seeds, options.root):
+            print(f"$ {' '.join(words[1:])}", flush=True)
+            if subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL).returncode:
+                raise SystemExit(f"cell {cell.name} stopped; it goes on there when this is run again")
+        write(options.root)
+
+
+def write(root: Path) -> None:
+    """Writes `map.json`, `map.md` and, where it can be drawn, `map.png` of all finished cells under a root."""
+    finished = [Cell.parse(path.parent.name) for path in root.glob("s*-p*/results.json")]
+    cells = [
+        read_cell(cell, root)
+        for cell in sorted(finished, key=lambda cell: (cell.forms, -cell.epochs, -cell.shared, -cell.private))
+    ]
+    rows = against_joint(cells)
+    (root / "map.json").write_text(json.dumps(cells, indent=1) + "\n")
+    (root / "map.md").write_text(table(rows) + "\n")
+    if can_draw():
+        (root / "map.png").write_bytes(png(svg(draw(rows))))
+
+
+if __name__ == "__main__":
+    main()

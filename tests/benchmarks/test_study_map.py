@@ -1,0 +1,90 @@
+"""The map reads what experiments leave: every run, paired gains over joint training, and cosines from lengths."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import study_map
+from benchmarks.study_map import CELLS, Cell, against_joint, branch_cosine, commands, read_cell, write
+from merit_jax.workdir.artifacts import write_arrays
+
+
+def run(seed, kept_skill, **changes):
+    found = {"seed": seed, "retained": 0.4, "skill": 0.3, "mean": 0.35, "kept_skill": kept_skill, "kept_retained": 0.39}
+    return {**found, "tokens": 10, "displacement": 1.0, "seconds": 2.0, "scores": {}, **changes}
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A root with one finished cell of two seeds."""
+    cell = tmp_path / "s1-p0-well-e4"
+    methods = {
+        "theta0": [run(seed, None, skill=0.2) for seed in (0, 1)],
+        "joint": [run(0, 0.40), run(1, 0.50)],
+        "random4": [run(0, 0.42), run(0, 0.46), run(1, 0.50)],
+    }
+    for seed in (0, 1):
+        folder = cell / f"seed-{seed}"
+        record = {"weighted_mean": True, "weights": [0.5, 0.5], "displacement": {"branches": [1.0, 1.0], "merged": 0.8}}
+        (folder / "methods" / "random4" / "merged").mkdir(parents=True)
+        (folder / "methods" / "random4" / "merged" / "merge.json").write_text(json.dumps(record))
+        write_arrays(study_map.epath.Path(folder / "conflict.npz"), {}, similarity=np.array([[1, 0.25], [0.25, 1.0]]))
+    (cell / "results.json").write_text(
+        json.dumps({"methods": {name: {"runs": runs} for name, runs in methods.items()}})
+    )
+    return tmp_path
+
+
+def test_a_name_is_read_back_and_another_is_refused():
+    assert [Cell.parse(cell.name) for cell in CELLS] == list(CELLS)
+    with pytest.raises(ValueError, match=r"as in s1-p0\.5-well-e4"):
+        Cell.parse("s1-p1")
+
+
+def test_a_world_is_made_once_and_its_knobs_are_the_cells(tmp_path):
+    cell = Cell(0.5, 1.0, "well", 4.0)
+    make, experiment = commands(cell, "theta0", "joint,merit2d", [0, 2], tmp_path)
+    assert make[-2:] == ["--shared=0.5", "--private=1"]
+    assert {"--seeds=0,2", "--config.train.epochs=4.0", "--config.model.path=theta0"} <= set(experiment)
+    (tmp_path / "worlds" / cell.world).mkdir(parents=True)
+    (tmp_path / "worlds" / cell.world / "suites.json").write_text("{}")
+    assert commands(cell, "theta0", "joint,merit2d", [0, 2], tmp_path) == [experiment]
+
+
+def test_a_cell_has_its_runs_and_cosines(root):
+    found = read_cell(Cell.parse("s1-p0-well-e4"), root)
+    assert found["gradient_cosine"] == [0.25, 0.25]
+    np.testing.assert_allclose(found["branch_cosine"]["random4"], 0.28)
+    assert [each["kept_skill"] for each in found["methods"]["joint"]] == [0.40, 0.50]
+
+
+def test_gains_are_paired_by_seed_and_partitions_of_a_seed_count_once(root):
+    rows = {row["method"]: row for row in against_joint([read_cell(Cell.parse("s1-p0-well-e4"), root)])}
+    assert rows["random4"]["gain"] == pytest.approx(2.0)
+    assert rows["random4"]["error"] == pytest.approx(2.0)
+    assert rows["theta0"]["gain"] == pytest.approx(-25.0)
+    assert rows["random4"]["joint"] == pytest.approx(45.0)
+    assert "joint" not in rows
+
+
+def test_the_cosine_of_task_vectors_follows_from_their_lengths():
+    vectors = np.random.default_rng(0).standard_normal((3, 50))
+    weights, lengths = np.array([0.5, 0.3, 0.2]), np.linalg.norm(vectors, axis=1)
+    pairs = (weights * lengths)[:, None] * (weights * lengths)
+    apart = ~np.eye(3, dtype=bool)
+    expected = (weights @ vectors @ vectors.T @ weights - np.diag(pairs).sum()) / pairs[apart].sum()
+    lengths_of = {"branches": lengths.tolist(), "merged": float(np.linalg.norm(weights @ vectors))}
+    record = {"weighted_mean": True, "weights": weights.tolist(), "displacement": lengths_of}
+    assert branch_cosine(record) == pytest.approx(expected)
+    assert branch_cosine({**record, "weighted_mean": False}) is None
+    assert branch_cosine({**record, "weights": [1.0]}) is None
+
+
+def test_the_map_is_written_with_table_and_picture(root):
+    pytest.importorskip("vl_convert")
+    write(root)
+    assert "| s1-p0-well-e4 |" in (root / "map.md").read_text()
+    assert "+2.0 ± 2.0" in (root / "map.md").read_text()
+    assert (root / "map.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((root / "map.json").read_text())[0]["forms"] == "well"
