@@ -10,12 +10,13 @@ the accuracy on the test files, *retained* how far a model still says what theta
 
 Under --out: `study.md`, `study.json`; `theta0_answers/`; `seed-<n>/`, a root of launch.experiment, with the log `seed-<n>.log`
 where seeds run at the same time, and `seed-<n>.json` once it is finished, when its parameters are deleted. Killed, the same
-command goes on where it was. docs/results/smollm2_study.md has what it costs and how it is run on a GPU.
+command goes on where it was. docs/development/smollm2_study.md says how it is run on a GPU.
 
 Cost on 48 tasks, 10,410 examples of 100 tokens on average: 1.04 M tokens a training, 9 trainings a seed, 28 M in 3 seeds,
 2.3e16 FLOPs in forward and backward passes (6 for each parameter and token). At the 100 to 190 thousand tokens/s that one H200
-trains this model at (docs/results/performance.md), 150 to 280 s; gradients at theta0 add 1.4 M tokens, evaluation about 60 s.
-The rest is the host's: 84 branches and 30 merges of half a gigabyte, which three seeds at the same time do in parallel.
+trains this model at (docs/results/performance.md), 150 to 280 s for all seeds; gradients at theta0 add 1.4 M tokens, evaluation
+about 80 s. The rest is the host's: 93 branches and 30 merges of half a gigabyte, up to 4 s for a branch and 20 s for a merge of
+four, which three seeds at the same time do side by side. By this estimate 7 to 10 minutes on one H100 or H200 with 16 cores.
 """
 
 import os
@@ -172,7 +173,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "parallel", 0, "Seeds at the same time; 0: all with an NVIDIA device, else one.", lower_bound=0
     )
-    flags.DEFINE_integer("answer_tokens", 128, "Room for theta0's answer to a prompt.", lower_bound=2)
+    flags.DEFINE_integer("answer_tokens", 256, "Room for theta0's answer to a prompt.", lower_bound=2)
     flags.DEFINE_bool("keep_models", False, "Keep all parameters, half a gigabyte for each branch and merge.")
     flags.DEFINE_string("part", "", "What the study's own processes run: theta0_answers, or seed-<n>.")
 

@@ -11,20 +11,20 @@ from configs import smollm2_bigbench
 
 def get_config(method: str = "merit2d"):
     c = smollm2_bigbench.get_config(method)
-    c.mixture.max_length = 320
+    c.mixture.max_length = 384
     c.mixture.max_train = 400
     c.mixture.max_held_out = 0
     c.gradients.examples = 100
     c.gradients.batch_size = 50
-    c.gradients.buckets = (128, 320)
+    c.gradients.buckets = (128, 384)
     c.gradients.datasets_per_step = 1
     c.train.row_length = 512
     c.train.batch_size = 8
     c.train.log_every = 50
     c.evaluate.batch_size = 160
-    c.evaluate.buckets = (128, 320)
+    c.evaluate.buckets = (128, 384)
     c.evaluate.max_suite_records = 20
     c.evaluate.mixture_examples = 4
-    c.frontier.scales = (0.25, 0.5, 1.0)
-    c.frontier.max_records = 20
+    c.frontier.scales = (0.5, 1.0)
+    c.frontier.max_records = 12
     return c
