@@ -15,8 +15,8 @@ command goes on where it was. docs/development/smollm2_study.md says how it is r
 Cost on 48 tasks, 10,410 examples of 100 tokens on average: 1.04 M tokens a training, 9 trainings a seed, 28 M in 3 seeds,
 2.3e16 FLOPs in forward and backward passes (6 for each parameter and token). At the 100 to 190 thousand tokens/s that one H200
 trains this model at (docs/results/performance.md), 150 to 280 s for all seeds; gradients at theta0 add 1.4 M tokens, evaluation
-about 80 s. The rest is the host's: 93 branches and 30 merges of half a gigabyte, up to 4 s for a branch and 20 s for a merge of
-four, which three seeds at the same time do side by side. By this estimate 7 to 10 minutes on one H100 or H200 with 16 cores.
+about 120 s. The rest is the host's: 93 branches and 30 merges of half a gigabyte, up to 4 s for a branch and 20 s for a merge of
+four, which three seeds at the same time do side by side. By this estimate 8 to 10 minutes on one H100 or H200 with 16 cores.
 """
 
 import os

@@ -25,6 +25,6 @@ def get_config(method: str = "merit2d"):
     c.evaluate.buckets = (128, 384)
     c.evaluate.max_suite_records = 20
     c.evaluate.mixture_examples = 4
-    c.frontier.scales = (0.5, 1.0)
+    c.frontier.scales = (0.125, 0.25, 0.5)
     c.frontier.max_records = 12
     return c
