@@ -213,6 +213,8 @@ def declared() -> ConfigDict:
     c.evaluate.max_suite_records = Key(0, whole(0))
     # suites (names, patterns) of what theta0 could already do; others: skill
     c.evaluate.retained = Key((), each(SOME_TEXT))
+    # suites scored by the share of the reference's tokens that are the likeliest, and by its loss
+    c.evaluate.agreement = Key((), each(SOME_TEXT))
 
     # retained score and skill along each task vector
     c.frontier = ConfigDict()

@@ -14,7 +14,7 @@ from typing import Any
 from launch.console.exit_codes import FAULT, INTERRUPTED, MISTAKE
 from merit_jax.core.errors import CONTENT, FailedError, machine_error, system_number
 
-PACKAGES = ("merit_jax", "models", "launch", "configs")
+PACKAGES = ("merit_jax", "models", "launch", "configs", "benchmarks")
 TOGETHER = 0.2
 """Seconds within which two interrupts are one, sent twice: by a terminal and by a program between it and this one."""
 

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 from launch.experiments.methods import Comparison
 from merit_jax.comparison.results import RunResult
 from merit_jax.evaluation.suites import split_suites
 from merit_jax.partition import uses_gradients
-from merit_jax.pipeline.run import Run
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import THETA0, Workdir, absolute
 from merit_jax.workdir.scores import current_frontier, read_evaluation
@@ -16,17 +17,22 @@ SHARED_STAGES = ("gradients", "conflict")
 """Stages that one method of a seed runs for all that use gradients."""
 
 
-def read_results(run: Run, comparison: Comparison) -> list[RunResult]:
-    """Returns the scores of theta0 and of every method of one seed.
+def read_results(config: ConfigDict, workdir: Workdir, comparison: Comparison) -> list[RunResult]:
+    """Returns the scores of theta0 and of every method of one seed; no model or data is read.
+
+    Args:
+        config: The seed's config.
+        workdir: The seed's folder.
+        comparison: Its methods.
 
     Raises:
         ValueError: `evaluation.json` or `frontier.json` was written by a version that kept no scores of single questions.
     """
-    evaluation = read_evaluation(run.workdir)
-    frontier = current_frontier(run.workdir)
+    evaluation = read_evaluation(workdir)
+    frontier = current_frontier(workdir)
     lines = frontier["models"] if frontier else {}
     models = evaluation["models"]
-    known = Known(run.config.seed, evaluation["questions"], tuple(run.config.evaluate.retained))
+    known = Known(config.seed, evaluation["questions"], tuple(config.evaluate.retained))
     found = [run_result(known, THETA0, models[THETA0], lines.get(THETA0), 0, 0.0)]
     for spec, task in comparison.merged.items():
         tokens = sum(read_json(Workdir(task.root, task.root).merge_record)["tokens"])

@@ -84,7 +84,7 @@ def run_experiment(
         _diagnose(run, comparison, workdirs, experiment.diagnostics)
         evaluate_models(run, workdirs)
         trace_frontier(run, workdirs)
-        found += [(label(result.variant), result) for result in read_results(run, comparison)]
+        found += [(label(result.variant), result) for result in read_results(seeded, run.workdir, comparison)]
         gained += read_gains(seed, comparison)
         results = summarise(plans(comparison, experiment.controls), found)
         _write(run, root / experiment.tables if experiment.tables else root, results, gained, experiment.paper)
@@ -106,14 +106,16 @@ def plans(comparison: Comparison, controls: Sequence[str]) -> dict[str, MethodPl
 def _random_split(spec: str, branches: int, labels: Collection[str]) -> str | None:
     """Returns the random split into as many branches that a method is compared with; None if none is among the methods.
 
-    If there is one with the method's own training, and merge, it is that, so that the split alone differs.
+    If there is one with the method's own keys of the partition, the training and the merge, it is that: the split alone differs.
 
     Examples:
         >>> _random_split("merit2d:train.epochs=4,merge.method=ties", 4, {"random4", "random4:train.epochs=4"})
         'random4:train.epochs=4'
+        >>> _random_split("merit2d:partition.core=0.25", 4, {"random4", "random4:partition.core=0.25"})
+        'random4:partition.core=0.25'
     """
-    overrides = parse(spec)[1]
-    for sections in (("train", "merge"), ("train",), ()):
+    overrides = parse(label(spec))[1]
+    for sections in (("partition", "train", "merge"), ("train", "merge"), ("train",), ()):
         kept = {key: text for key, text in overrides.items() if key.partition(".")[0] in sections}
         if (name := format_method(f"random{branches}", kept)) in labels:
             return name

@@ -85,7 +85,7 @@ class MethodResult(NamedTuple):
     Attributes:
         plan: The method before it ran.
         outcomes: Its runs, one per seed; several per seed for random partitions.
-        tests: Key of `TESTS` -> comparison with a rival; those that the method has.
+        tests: Name of a test -> comparison with a rival; those that the method has.
     """
 
     plan: MethodPlan
@@ -112,21 +112,24 @@ class Tested(NamedTuple):
     answers: Callable[[RunResult], Answers]
 
 
-def _joint(plan: MethodPlan) -> str:
+def joint_training(plan: MethodPlan) -> str:
+    """Returns the rival of every method: joint training."""
     return "joint"
 
 
 TESTS = {
-    "joint": Tested(_joint, attrgetter("mean"), attrgetter("answers")),
+    "joint": Tested(joint_training, attrgetter("mean"), attrgetter("answers")),
     "random": Tested(attrgetter("random"), attrgetter("mean"), attrgetter("answers")),
-    "kept_joint": Tested(_joint, attrgetter("kept_skill"), RunResult.kept_skill_answers),
+    "kept_joint": Tested(joint_training, attrgetter("kept_skill"), RunResult.kept_skill_answers),
     "kept_random": Tested(attrgetter("random"), attrgetter("kept_skill"), RunResult.kept_skill_answers),
 }
 """The tests: the mean over suites against joint training and the random split, then the skill at the chosen scale."""
 
 
-def summarise(plans: Mapping[str, MethodPlan], outcomes: Sequence[tuple[str, RunResult]]) -> dict[str, MethodResult]:
-    """Brings the runs of each method together and compares it, seed by seed, with joint training and its random split.
+def summarise(
+    plans: Mapping[str, MethodPlan], outcomes: Sequence[tuple[str, RunResult]], tests: Mapping[str, Tested] = TESTS
+) -> dict[str, MethodResult]:
+    """Brings the runs of each method together and compares it, seed by seed, with its rivals: joint training, the random split.
 
     Runs of one method and seed (random partitions) are averaged before they are paired. p-values are corrected for the number
     of all tests together.
@@ -134,30 +137,31 @@ def summarise(plans: Mapping[str, MethodPlan], outcomes: Sequence[tuple[str, Run
     Args:
         plans: Method -> its plan, in the order of the tables.
         outcomes: (method, run), in any order.
+        tests: Name -> what is compared with which rival.
     """
     runs = {name: tuple(run for method, run in outcomes if method == name) for name in plans}
     rivals = {
         (name, test): runs.get(tested.rival(plan) or "", ())
         for name, plan in plans.items()
-        for test, tested in TESTS.items()
+        for test, tested in tests.items()
         if tested.rival(plan) != name
     }
     found = {
         (name, test): result
         for (name, test), rival in rivals.items()
-        if (result := paired(*(_seed_means(side, TESTS[test].value) for side in (runs[name], rival))))
+        if (result := paired(*(_seed_means(side, tests[test].value) for side in (runs[name], rival))))
     }
     intervals = bootstrap_intervals(
         [
-            (by_seed(runs[name], TESTS[test].answers), by_seed(rivals[name, test], TESTS[test].answers))
+            (by_seed(runs[name], tests[test].answers), by_seed(rivals[name, test], tests[test].answers))
             for name, test in found
         ]
     )
     adjusted = holm([result.p for result in found.values()])
-    tests: dict[str, dict[str, Paired]] = {name: {} for name in plans}
+    compared: dict[str, dict[str, Paired]] = {name: {} for name in plans}
     for ((name, test), result), p, interval in zip(found.items(), adjusted, intervals, strict=True):
-        tests[name][test] = result._replace(holm=p, interval=interval)
-    return {name: MethodResult(plan, runs[name], tests[name]) for name, plan in plans.items() if runs[name]}
+        compared[name][test] = result._replace(holm=p, interval=interval)
+    return {name: MethodResult(plan, runs[name], compared[name]) for name, plan in plans.items() if runs[name]}
 
 
 def number_of_tests(results: Mapping[str, MethodResult]) -> int:

@@ -25,7 +25,8 @@ class Scores(NamedTuple):
         accuracy: Mean score of the records.
         records: Records behind the accuracy.
         metric: "options" (best option by mean log-likelihood per token), "exact_match" or "facts" (share of the facts that the
-            response mentions), both by greedy decoding; several joined by "+".
+            response mentions), both by greedy decoding; several joined by "+". "agreement": share of the reference's tokens,
+            its end included, that are the likeliest after those before them.
         correct: The score of each record, in 0..1, in the order of the records.
     """
 

@@ -126,11 +126,25 @@ def kinds(accuracies: Mapping[str, float], retained: Sequence[str]) -> Kinds:
         >>> kinds({"colours": 0.5, "shapes": 1.0, "chat": 0.25}, retained=["chat"])
         Kinds(retained=0.25, skill=0.75)
     """
-    for pattern in retained:
-        if not any(matches(name, pattern) for name in accuracies):
-            raise ValueError(f"evaluate.retained: no suite matches {pattern!r}; known: {', '.join(accuracies)}")
+    matched(list(accuracies), retained, "evaluate.retained")
     parts = split_suites(list(accuracies), retained)
     return Kinds(*(mean_accuracy([accuracies[name] for name in part]) if part else None for part in parts))
+
+
+def matched(names: Sequence[str], patterns: Sequence[str], key: str) -> list[str]:
+    """Returns the suites that a name or fnmatch pattern of a configuration key means.
+
+    Raises:
+        ValueError: A pattern matches no suite.
+
+    Examples:
+        >>> matched(["old_a", "new"], ["old_*"], "evaluate.retained")
+        ['old_a']
+    """
+    for pattern in patterns:
+        if not any(matches(name, pattern) for name in names):
+            raise ValueError(f"{key}: no suite matches {pattern!r}; known: {', '.join(names)}")
+    return split_suites(names, patterns)[0]
 
 
 def split_suites(names: Sequence[str], retained: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -14,6 +14,7 @@ from merit_jax.evaluation.suites import Half, kinds
 from merit_jax.pipeline.evaluated_models import EvaluatedModel, evaluated_models
 from merit_jax.pipeline.evaluators import (
     MixtureLoss,
+    compared_suites,
     digests_of_suites,
     make_evaluator,
     reported_half,
@@ -71,7 +72,7 @@ def evaluation_inputs(run: Run, half: Half) -> dict[str, Any]:
     return {
         "text": run.text_inputs,
         "max_held_out": run.config.mixture.max_held_out,
-        "evaluate": {key: list(cfg[key]) if key == "retained" else cfg[key] for key in keys},
+        "evaluate": {key: list(cfg[key]) if key == "retained" else cfg[key] for key in keys} | compared_suites(run),
         "datasets": run.digests(),
         **({"images": images} if images else {}),
         "suites": digests_of_suites(run),
@@ -152,8 +153,8 @@ def _questions(held_out: Suites, suites: Suites) -> dict[str, list[str]]:
 
 
 def _mean(scores: Sequence[Scores]) -> dict[str, float]:
-    """Returns means over sets, each counting once."""
-    keys = ("loss", "accuracy") if scores[0].loss is not None else ("accuracy",)
+    """Returns means over sets, each counting once; of the loss, where every set has one."""
+    keys = ("loss", "accuracy") if all(score.loss is not None for score in scores) else ("accuracy",)
     return {key: sum(getattr(s, key) for s in scores) / len(scores) for key in keys}
 
 

@@ -1,6 +1,6 @@
 """Evaluators of a run's mixture and of its suites, in the halves that choose and that are reported; shapes of their batches."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ from merit_jax.evaluation.batch_shapes import BatchShapes
 from merit_jax.evaluation.evaluator import Evaluator, Suites
 from merit_jax.evaluation.not_finite import names
 from merit_jax.evaluation.scoring import Scores, likelihoods
-from merit_jax.evaluation.suites import Half, draw_records, load_suites, suite_digests
+from merit_jax.evaluation.suites import Half, draw_records, load_suites, matched, suite_digests
 from merit_jax.pipeline.run import Run
 
 
@@ -21,8 +21,8 @@ def batch_shapes(run: Run) -> BatchShapes:
     return BatchShapes(tuple(cfg.buckets), cfg.batch_size, run.place_batch, run.reader, tuple(cfg.image_buckets))
 
 
-def make_evaluator(run: Run, records: Suites, *, losses: bool) -> Evaluator:
-    """Returns an evaluator in the shapes of `config.evaluate`."""
+def make_evaluator(run: Run, records: Suites, *, losses: bool, agreement: Collection[str] = ()) -> Evaluator:
+    """Returns an evaluator in the shapes of `config.evaluate`; arguments as for `Evaluator`."""
     return Evaluator(
         records,
         run.model,
@@ -32,6 +32,7 @@ def make_evaluator(run: Run, records: Suites, *, losses: bool) -> Evaluator:
         max_length=run.config.mixture.max_length,
         max_new_tokens=run.config.evaluate.max_new_tokens,
         losses=losses,
+        agreement=agreement,
     )
 
 
@@ -44,6 +45,11 @@ def reported_half(run: Run, models: Iterable[Mapping[str, Any]]) -> Half:
     """
     searched = any("suites" in model.get("search", {}) for model in models)
     return "reporting" if run.config.frontier.scales or searched else "all"
+
+
+def compared_suites(run: Run) -> dict[str, list[str]]:
+    """Returns `evaluate.agreement` as an input of an artifact; nothing where it is empty, as earlier versions scored."""
+    return {"agreement": list(run.config.evaluate.agreement)} if run.config.evaluate.agreement else {}
 
 
 def digests_of_suites(run: Run) -> dict[str, str]:
@@ -62,6 +68,7 @@ class SuiteScorer:
         """Takes the half that is reported."""
         cfg = run.config
         suites = load_suites(cfg.evaluate.suites)
+        compared = matched(list(suites), cfg.evaluate.agreement, "evaluate.agreement")
         limits: dict[Half, int] = {half: cfg.evaluate.max_suite_records}
         if half == "reporting":
             limits["choosing"] = cfg.frontier.max_records
@@ -72,6 +79,7 @@ class SuiteScorer:
             run,
             {_name(part, suite): records for part, found in self.records.items() for suite, records in found.items()},
             losses=False,
+            agreement={_name(part, suite) for part in self.records for suite in compared},
         )
 
     def score(self, params: Params, *halves: Half) -> dict[Half, dict[str, Scores]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from merit_jax.pipeline.evaluators import digests_of_suites
+from merit_jax.pipeline.evaluators import compared_suites, digests_of_suites
 from merit_jax.pipeline.run import Run
 
 
@@ -45,6 +45,7 @@ def search_settings(run: Run) -> dict[str, Any]:
     if cfg.evaluate.suites:
         scored_on = {
             "suites": digests_of_suites(run),
+            **compared_suites(run),
             "max_records": cfg.frontier.max_records,
             "max_new_tokens": cfg.evaluate.max_new_tokens,
         }

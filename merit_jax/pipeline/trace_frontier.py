@@ -16,7 +16,7 @@ from merit_jax.evaluation.not_finite import names
 from merit_jax.evaluation.suites import kinds
 from merit_jax.pipeline.evaluate_models import evaluation_inputs
 from merit_jax.pipeline.evaluated_models import EvaluatedModel, evaluated_models
-from merit_jax.pipeline.evaluators import digests_of_suites, suite_scorer
+from merit_jax.pipeline.evaluators import compared_suites, digests_of_suites, suite_scorer
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import GrowingStage
 from merit_jax.workdir.artifact_types import JsonArtifact
@@ -80,6 +80,7 @@ def _inputs(run: Run) -> dict[str, Any]:
         "retained": list(cfg.retained),
         "max_new_tokens": cfg.max_new_tokens,
         "max_suite_records": cfg.max_suite_records,
+        **compared_suites(run),
         "dtype": run.compute_dtype,
         "frontier": {key: list(value) if key == "scales" else value for key, value in frontier.items()},
     }

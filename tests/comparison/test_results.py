@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from merit_jax.comparison.intervals import bootstrap_intervals
-from merit_jax.comparison.results import number_of_tests, summarise, to_json
+from merit_jax.comparison.results import TESTS, number_of_tests, summarise, to_json
 from merit_jax.comparison.statistics import holm
 from tests.support.results import PLANS, SCORES, WITHOUT_FRONTIER, outcome, outcomes, results
 
@@ -35,6 +35,19 @@ def test_methods_are_paired_by_seed_with_joint_and_with_the_random_splits_mean(f
 def test_theta0_is_tested_against_joint_training_too(found):
     assert set(found["theta0"].tests) == {"joint", "kept_joint"}
     assert found["theta0"].tests["kept_joint"].difference == pytest.approx(0.1 - 0.55 / 2)
+
+
+def test_other_tests_replace_the_usual_ones():
+    def answers(run):
+        return {"old_x": run.answers["old_x"]}
+
+    tests = {"retained − random": TESTS["random"]._replace(value=lambda run: run.retained, answers=answers)}
+    found = summarise(PLANS, outcomes(), tests)
+    assert {name: list(result.tests) for name, result in found.items() if result.tests} == {"merit2d": list(tests)}
+    (test,) = found["merit2d"].tests.values()
+    assert test.difference == pytest.approx(np.mean([0.8 - 0.7, 0.0, 0.75 - 0.7]))
+    assert test.holm == test.p, "it is the only one"
+    assert test.interval.low <= test.difference <= test.interval.high
 
 
 def test_p_values_are_corrected_for_all_tests_together(found):

@@ -64,6 +64,8 @@ def test_flags_between_backticks_exist(page):
     for command in COMMANDS:
         with defined_flags(command) as own:
             known |= set(own) | {f"no{name}" for name, flag in own.items() if flag.boolean}
+    for path in (pages.ROOT / "benchmarks").glob("study_*.py"):
+        known |= set(re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', path.read_text()))
     of_others = {"help", "requeue", "test-only", "strict", "durations", "gres", "working-dir", "worker"}
     named = set(re.findall(r"`--([a-z_]+)[=`]", page.read_text()))
     assert named <= known | of_others | {"runtime-env-json", "mergekit"}

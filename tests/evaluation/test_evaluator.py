@@ -6,7 +6,7 @@ import pytest
 
 from merit_jax.core.loss import next_token_loss
 from merit_jax.core.types import Record
-from merit_jax.data.chat_template import encode_prompt
+from merit_jax.data.chat_template import encode, encode_prompt
 from merit_jax.evaluation.batch_shapes import BatchShapes
 from merit_jax.evaluation.conversations import responses
 from merit_jax.evaluation.decoding import Inference
@@ -124,6 +124,35 @@ def test_some_suites_score_as_all_do(examinee, suites, scores):
     for name, score in found.items():
         assert score._replace(loss=None) == scores[name]._replace(loss=None)
         assert score.loss == pytest.approx(scores[name].loss, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def compared(examinee, suites):
+    """The suites with two of them scored by agreement, without other losses."""
+    return evaluate(examinee, suites, losses=False, agreement={"exact", "choice"})
+
+
+def test_agreement_is_the_share_of_the_references_tokens_that_are_the_likeliest(examinee, suites, compared, scores):
+    model, params, tokenizer = examinee
+    for name in ("exact", "choice"):
+        shares, nll, tokens = [], 0.0, 0
+        for one in suites[name]:
+            example, _ = encode(tokenizer, one.messages, 96)
+            logits = np.asarray(model.unembed(params, model.hidden(params, world.row(example.tokens.tolist()))))[0]
+            places = np.flatnonzero(example.supervised)
+            targets, before = example.tokens[places], logits[places - 1].astype(np.float64)
+            shares.append(np.mean(before.argmax(axis=1) == targets))
+            nll += (np.log(np.exp(before).sum(axis=1)) - before[np.arange(len(places)), targets]).sum()
+            tokens += len(places)
+        assert compared[name].correct == pytest.approx(shares)
+        assert compared[name].loss == pytest.approx(nll / tokens, rel=1e-4)
+        assert (compared[name].metric, compared[name].tokens) == ("agreement", scores[name].tokens)
+    assert 0 < compared["exact"].accuracy < 1
+
+
+def test_other_suites_score_as_without_agreement(compared, scores):
+    for name in ("open", "long", "mixed"):
+        assert compared[name] == scores[name]._replace(loss=None, tokens=0)
 
 
 @pytest.mark.parametrize(

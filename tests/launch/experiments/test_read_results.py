@@ -1,7 +1,5 @@
 """Results are read from the artifacts as they are: scores, answers by question, and the chosen scale."""
 
-from types import SimpleNamespace
-
 import pytest
 from etils import epath
 
@@ -71,7 +69,7 @@ def read(tmp_path):
         write_json(workdir.evaluation, evaluation)
         if frontier:
             write_json(workdir.frontier, frontier)
-        return {run.variant: run for run in read_results(SimpleNamespace(workdir=workdir, config=config), comparison)}
+        return {run.variant: run for run in read_results(config, workdir, comparison)}
 
     return reader
 
