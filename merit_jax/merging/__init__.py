@@ -19,6 +19,7 @@ from merit_jax.merging.operators import (
     task_arithmetic,
     ties,
     tsv,
+    wudi,
 )
 from merit_jax.merging.operators.average import equal_weights, given_weights, scale_weights, token_weights
 
@@ -39,6 +40,8 @@ MERGERS: dict[str, Merger] = {
     "tsv_m": Merger(tsv.tsv_m),
     "iso_c": Merger(iso.iso_c),
     "iso_cts": Merger(iso.iso_cts),
+    "wudi": Merger(wudi.wudi),
+    "optmerge": Merger(wudi.optmerge),
     "model_stock": Merger(model_stock.model_stock, weighted=_unweighted, least=2),
     "fisher": Merger(fisher_weighted.fisher, fisher=True),
 }

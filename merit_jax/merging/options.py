@@ -13,6 +13,8 @@ RANGES: Mapping[str, Range] = {
     "eta": number(above=0, most=1),
     "common_fraction": number(least=0, most=1),
     "floor": number(least=0),
+    "damping": number(least=0),
+    "start": one_of(("sum", "mean")),
     "seed": whole(),
     "trim_scope": one_of(("global", "tensor")),
     "weighted_election": SWITCH,

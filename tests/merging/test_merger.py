@@ -24,6 +24,8 @@ EXPECTED = {
     "tsv_m": (WEIGHTS, False),
     "iso_c": (WEIGHTS, False),
     "iso_cts": (WEIGHTS, False),
+    "wudi": (WEIGHTS, False),
+    "optmerge": (WEIGHTS, False),
     "model_stock": (None, False),
     "fisher": (WEIGHTS, False),
 }

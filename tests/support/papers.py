@@ -63,6 +63,30 @@ def iso_cts(taus, fraction):
     return np.concatenate([*ss, s[:common]]).mean() * left @ right
 
 
+def least_interference(weighting, targets, squares, start, damping):
+    """The stacked least-squares problem of WUDI and OptMerge, without normal equations."""
+    rows = [basis / np.sqrt(square) for basis, square in zip(weighting, squares, strict=True)]
+    mean = sum(np.square(row).sum() for row in rows) / rows[0].shape[1]
+    design = np.concatenate([*rows, np.sqrt(damping * mean) * np.eye(rows[0].shape[1])])
+    wanted = [row @ target.T for row, target in zip(rows, targets, strict=True)]
+    return np.linalg.lstsq(design, np.concatenate([*wanted, np.sqrt(damping * mean) * start.T]), rcond=None)[0].T
+
+
+def wudi(taus, damping, start):
+    squares = [np.linalg.norm(tau, "fro") ** 2 for tau in taus]
+    begin = sum(taus) if start == "sum" else np.mean(taus, axis=0)
+    return least_interference(taus, taus, squares, begin, damping)
+
+
+def optmerge(taus, damping, start):
+    count, mean = min(taus[0].shape) // len(taus), np.mean(taus, axis=0)
+    parts, rest = [[np.linalg.svd(x, full_matrices=False) for x in y] for y in (taus, [tau - mean for tau in taus])]
+    weighting = [np.diag(s[:count]) @ vt[:count] for _, s, vt in parts]
+    targets = [mean + u[:, :count] @ np.diag(s[:count]) @ vt[:count] for u, s, vt in rest]
+    squares = [np.linalg.norm(tau, "fro") ** 2 for tau in taus]
+    return least_interference(weighting, targets, squares, sum(taus) if start == "sum" else mean, damping)
+
+
 def model_stock(taus):
     flat = [tau.ravel() for tau in taus]
     count = len(flat)

@@ -27,6 +27,7 @@ def assert_near(found, expected, atol=5e-6):
 
 
 SAME = {"token_weighted": {}, "uniform": {}, "model_stock": {}, "fisher": {}, "ties": {"density": 1.0}}
+SAME |= {"wudi": {"start": "mean"}, "optmerge": {"start": "mean"}}
 SAME |= {"star": {"eta": 1.0}, "dare_linear": {"drop_rate": 0.0}, "dare_ties": {"drop_rate": 0.0}}
 
 
@@ -87,7 +88,16 @@ def rank_one(place: int, size: float) -> dict:
     return small_models.kernel(matrix)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("tsv_m", [3.0, 1.0]), ("iso_c", [1.0, 1.0]), ("iso_cts", [1.0, 1.0])])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("tsv_m", [3.0, 1.0]),
+        ("iso_c", [1.0, 1.0]),
+        ("iso_cts", [1.0, 1.0]),
+        ("wudi", [3.0, 1.0]),
+        ("optmerge", [3.0, 1.0]),
+    ],
+)
 def test_orthogonal_tasks_of_rank_one_are_kept_apart(name, expected):
     thetas = [rank_one(0, 3.0), rank_one(1, 1.0)]
     found = merge(name, small_models.kernel(np.zeros((6, 4))), thetas)["a"]["kernel"]

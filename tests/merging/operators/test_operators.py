@@ -39,6 +39,14 @@ ON_MATRICES = {
         lambda taus, scale, common_fraction: scale * papers.iso_cts(taus, common_fraction),
         {"scale": 0.7, "common_fraction": 0.4},
     ),
+    "wudi": (
+        lambda taus, scale, damping, start: scale * papers.wudi(taus, damping, start),
+        {"scale": 0.7, "damping": 0.02, "start": "sum"},
+    ),
+    "optmerge": (
+        lambda taus, scale, damping, start: scale * papers.optmerge(taus, damping, start),
+        {"scale": 0.7, "damping": 0.3, "start": "mean"},
+    ),
 }
 
 
