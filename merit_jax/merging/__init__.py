@@ -15,6 +15,7 @@ from merit_jax.merging.operators import (
     fisher_weighted,
     iso,
     model_stock,
+    ota,
     star,
     task_arithmetic,
     ties,
@@ -22,6 +23,7 @@ from merit_jax.merging.operators import (
     wudi,
 )
 from merit_jax.merging.operators.average import equal_weights, given_weights, scale_weights, token_weights
+from merit_jax.merging.statistics import FISHER, SECOND_MOMENT
 
 
 def _unweighted(options: Mapping[str, Any]) -> bool:
@@ -43,7 +45,8 @@ MERGERS: dict[str, Merger] = {
     "wudi": Merger(wudi.wudi),
     "optmerge": Merger(wudi.optmerge),
     "model_stock": Merger(model_stock.model_stock, weighted=_unweighted, least=2),
-    "fisher": Merger(fisher_weighted.fisher, fisher=True),
+    "fisher": Merger(fisher_weighted.fisher, statistic=FISHER),
+    "ota_ffg": Merger(ota.ota_ffg, survey=ota.thresholds, weighted=_unweighted, statistic=SECOND_MOMENT),
 }
 """Name of a merge operator -> the operator: `MERGERS[name](theta0, [theta_1, ...], weights, **options) -> params`."""
 

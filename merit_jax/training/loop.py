@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -82,6 +82,7 @@ def fine_tune(
     log_every: int = 10,
     description: str = "train",
     stop: StopSignal = never_stop,
+    keep: Callable[[TrainState], Leaves] | None = None,
 ) -> Finished:
     """Trains a branch to the end of its data, from its newest checkpoint if it has one.
 
@@ -102,6 +103,7 @@ def fine_tune(
         log_every: Steps between lines of `metrics.jsonl`.
         description: Label of the progress bar.
         stop: Whether to save and stop before a step; the same answer on every process.
+        keep: The last state -> its second moment of Adam, which the last checkpoint keeps; None keeps none.
 
     Raises:
         ValueError: The directory holds a branch made from other inputs.
@@ -124,7 +126,7 @@ def fine_tune(
             progress.set_postfix(log.add(index, metrics, state.leaves, last=index == loader.steps - 1), refresh=False)
             progress.update()
         if start < loader.steps:
-            at = _save_final(checkpoints, state, Progress(loader.steps, tokens, _get_state(iterator), inputs))
+            at = _save_final(checkpoints, state, Progress(loader.steps, tokens, _get_state(iterator), inputs), keep)
     return Finished(loader.steps, tokens, int(sum(loader.read)), at.fingerprint, time.monotonic() - began)
 
 
@@ -147,10 +149,12 @@ def _save(checkpoints: Checkpoints, log: MetricsLog, state: TrainState, progress
     checkpoints.save(state, progress)
 
 
-def _save_final(checkpoints: Checkpoints, state: TrainState, progress: Progress) -> Progress:
+def _save_final(
+    checkpoints: Checkpoints, state: TrainState, progress: Progress, keep: Callable[[TrainState], Leaves] | None
+) -> Progress:
     """Saves the last state, with the fingerprint of its parameters."""
     final = progress._replace(fingerprint=tree.fingerprint(state.leaves))
-    checkpoints.save(state, final, final=True)
+    checkpoints.save(state, final, final=True, second_moment=None if keep is None else keep(state))
     return final
 
 

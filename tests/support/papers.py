@@ -100,3 +100,14 @@ def model_stock(taus):
 def fisher(thetas, weights, fishers):
     strengths = [weight * information for weight, information in zip(weights, fishers, strict=True)]
     return sum(s * theta for s, theta in zip(strengths, thetas, strict=True)) / sum(strengths)
+
+
+def ota_ffg(taus, moments, thresholds):
+    """Grafts by saliency, then averages by √v what is left (arXiv:2509.11167), entry by entry; thresholds are of v τ²."""
+    merged = np.zeros_like(taus[0])
+    for place in np.ndindex(merged.shape):
+        kept = [k for k, tau in enumerate(taus) if moments[k][place] * tau[place] ** 2 >= thresholds[k]]
+        if kept:
+            strengths = [np.sqrt(moments[k][place]) for k in kept]
+            merged[place] = np.average([taus[k][place] for k in kept], weights=strengths)
+    return merged

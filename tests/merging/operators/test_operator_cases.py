@@ -17,8 +17,8 @@ OPERATORS = sorted(set(MERGERS) - {"interpolate"})
 
 def merge(name, theta0, thetas, weights=None, **options):
     weights = weights or [1 / len(thetas)] * len(thetas)
-    if name == "fisher":
-        options["fishers"] = [jax.tree.map(np.ones_like, theta) for theta in thetas]
+    if MERGERS[name].statistic:
+        options["statistics"] = [jax.tree.map(np.ones_like, theta) for theta in thetas]
     return MERGERS[name](theta0, thetas, weights, **options)
 
 
@@ -28,6 +28,7 @@ def assert_near(found, expected, atol=5e-6):
 
 SAME = {"token_weighted": {}, "uniform": {}, "model_stock": {}, "fisher": {}, "ties": {"density": 1.0}}
 SAME |= {"wudi": {"start": "mean"}, "optmerge": {"start": "mean"}}
+SAME |= {"ota_ffg": {"density": 1.0}}
 SAME |= {"star": {"eta": 1.0}, "dare_linear": {"drop_rate": 0.0}, "dare_ties": {"drop_rate": 0.0}}
 
 
@@ -144,13 +145,15 @@ def test_the_threshold_keeps_exactly_the_largest(density):
 @pytest.mark.parametrize("name", OPERATORS)
 def test_streamed_equals_in_memory_to_the_bit(name, tmp_path):
     theta0, thetas = small_models.theta0(), small_models.branches()
-    fishers = small_models.fishers() if name == "fisher" else []
+    fishers = small_models.fishers() if MERGERS[name].statistic else []
     expected = tree.flatten(
-        MERGERS[name](theta0, thetas, small_models.WEIGHTS, **({"fishers": fishers} if fishers else {}))
+        MERGERS[name](theta0, thetas, small_models.WEIGHTS, **({"statistics": fishers} if fishers else {}))
     )
     readers = [TreeLeaves(theta) for theta in thetas]
     known = [TreeLeaves(fisher) for fisher in fishers]
-    merge_streamed(MERGERS[name], TreeLeaves(theta0), readers, small_models.WEIGHTS, tmp_path / "merged", fishers=known)
+    merge_streamed(
+        MERGERS[name], TreeLeaves(theta0), readers, small_models.WEIGHTS, tmp_path / "merged", statistics=known
+    )
     found = OrbaxLeaves(tmp_path / "merged")
     for path, leaf in expected.items():
         assert found.read(path).tobytes() == leaf.tobytes()
@@ -187,6 +190,9 @@ def test_frozen_parameters_do_not_enter_the_global_trim(tmp_path):
         ("iso_c", {"scale": "1"}, "scale of iso_c: got '1'"),
         ("iso_cts", {"common_fraction": 1.1}, "expected a number of at least 0 and at most 1"),
         ("fisher", {"floor": -1}, "floor of fisher: got -1"),
+        ("ota_ffg", {"density": 0}, "density of ota_ffg: got 0; expected a number above 0 and at most 1"),
+        ("wudi", {"damping": -0.1}, r"damping of wudi: got -0\.1; expected a number of at least 0"),
+        ("optmerge", {"start": "zero"}, "start of optmerge: got 'zero'; expected one of sum, mean"),
         ("model_stock", {"scale": 1}, r"unknown \['scale'\], missing \[\]; model_stock takes \[\]"),
     ],
 )
@@ -206,11 +212,16 @@ def test_missing_or_broken_fisher_information_is_named():
         MERGERS["fisher"](theta0, thetas, small_models.WEIGHTS)
     del fishers[1]["bias"]
     with pytest.raises(ValueError, match=r"bias/bias: the Fisher information of branch 1 has nothing, expected \[6\]"):
-        MERGERS["fisher"](theta0, thetas, small_models.WEIGHTS, fishers=fishers)
+        MERGERS["fisher"](theta0, thetas, small_models.WEIGHTS, statistics=fishers)
     fishers = small_models.fishers()
     fishers[2]["bias"]["bias"][0] = -1
     with pytest.raises(ValueError, match="bias/bias: the Fisher information of branch 2 is negative or not finite"):
-        MERGERS["fisher"](theta0, thetas, small_models.WEIGHTS, fishers=fishers)
+        MERGERS["fisher"](theta0, thetas, small_models.WEIGHTS, statistics=fishers)
+
+
+def test_a_missing_second_moment_of_adam_is_named():
+    with pytest.raises(ValueError, match="second moment of Adam of 0 branches, expected that of 3"):
+        MERGERS["ota_ffg"](small_models.theta0(), small_models.branches(), small_models.WEIGHTS)
 
 
 def test_a_diverged_branch_is_named_by_the_first_pass():
