@@ -13,6 +13,7 @@ RANGES: Mapping[str, Range] = {
     "eta": number(above=0, most=1),
     "common_fraction": number(least=0, most=1),
     "floor": number(least=0),
+    "alpha": number(least=0, most=1),
     "damping": number(least=0),
     "start": one_of(("sum", "mean")),
     "seed": whole(),

@@ -81,6 +81,25 @@ FISHER = Statistic(
 )
 """The diagonal of each branch's Fisher information."""
 
+
+def _of_inputs(spec: jax.ShapeDtypeStruct, layout: KernelLayout | None) -> Shape:
+    """[*layers, in, in] of a kernel."""
+    if layout is None:
+        return None
+    inputs = spec.shape[-2] if layout == "in_out" else spec.shape[-1]
+    return (*spec.shape[:-2], inputs, inputs)
+
+
+INPUT_GRAMS = Statistic(
+    "input_grams",
+    "Gram matrices of inputs",
+    "the training data of each model",
+    "take them again: launch.run --stages=merge",
+    _of_inputs,
+    entries=False,
+)
+"""The mean of `x xᵀ` over the inputs x of each branch's linear maps."""
+
 SECOND_MOMENT = Statistic(
     "second_moment",
     "second moment of Adam",

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from merit_jax.checkpoints.readers import OrbaxLeaves
-from merit_jax.merging.statistics import FISHER, SECOND_MOMENT, Statistic
+from merit_jax.merging.statistics import FISHER, INPUT_GRAMS, SECOND_MOMENT, Statistic
 from merit_jax.pipeline.estimate_fisher import estimate_fisher, fisher_leaves
+from merit_jax.pipeline.estimate_input_grams import estimate_input_grams, input_gram_leaves
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.train_branches import branch_second_moment
 
@@ -29,11 +30,15 @@ def branch_statistics(run: Run, statistic: Statistic | None, branches: Sequence[
     return [OPENED[statistic.name](run, k) for k in numbers]
 
 
-ESTIMATED: Mapping[str, Callable[[Run, int], bool]] = {FISHER.name: estimate_fisher}
+ESTIMATED: Mapping[str, Callable[[Run, int], bool]] = {
+    FISHER.name: estimate_fisher,
+    INPUT_GRAMS.name: estimate_input_grams,
+}
 """Name of a statistic -> the stage that estimates it for a branch."""
 
 OPENED: Mapping[str, Callable[[Run, int], OrbaxLeaves]] = {
     FISHER.name: fisher_leaves,
+    INPUT_GRAMS.name: input_gram_leaves,
     SECOND_MOMENT.name: branch_second_moment,
 }
 """Name of a statistic -> its reader."""

@@ -46,6 +46,7 @@ def test_a_merge_is_made_as_the_command_line_says(tmp_path):
         "--options=[1]: expected a JSON object": ["--options=[1]", "--out=c"],
         "unknown ['depth']": ["--method=ties", '--options={"depth": 1}', "--out=c"],
         "--method=fisher needs the training data": ["--method=fisher", "--out=c"],
+        "--method=regmean needs the training data": ["--method=regmean", "--out=c"],
         "--method=ota_ffg needs the second moment of Adam": ["--method=ota_ffg", "--out=c"],
         "b exists and is not an empty folder": ["--out=b"],
         "nowhere: expected a Hugging Face folder": ["--out=c", "--base=nowhere"],

@@ -111,3 +111,11 @@ def ota_ffg(taus, moments, thresholds):
             strengths = [np.sqrt(moments[k][place]) for k in kept]
             merged[place] = np.average([taus[k][place] for k in kept], weights=strengths)
     return merged
+
+
+def regmean(weights, kernels, grams, alpha):
+    """The closed form of RegMean (Jin et al., Eq. 2) for kernels [in, out], with off-diagonals multiplied by alpha."""
+    scaled = [
+        w * np.where(np.eye(len(gram), dtype=bool), gram, alpha * gram) for w, gram in zip(weights, grams, strict=True)
+    ]
+    return np.linalg.inv(sum(scaled)) @ sum(gram @ kernel for gram, kernel in zip(scaled, kernels, strict=True))

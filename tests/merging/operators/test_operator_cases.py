@@ -10,6 +10,7 @@ from merit_jax.core import tree
 from merit_jax.merging import MERGERS, TreeLeaves, merge_streamed
 from merit_jax.merging.operators.iso import own_directions
 from merit_jax.merging.operators.selection import magnitude_threshold
+from merit_jax.merging.statistics import INPUT_GRAMS
 from tests.support import small_models
 
 OPERATORS = sorted(set(MERGERS) - {"interpolate"})
@@ -17,9 +18,22 @@ OPERATORS = sorted(set(MERGERS) - {"interpolate"})
 
 def merge(name, theta0, thetas, weights=None, **options):
     weights = weights or [1 / len(thetas)] * len(thetas)
-    if MERGERS[name].statistic:
+    if MERGERS[name].statistic == INPUT_GRAMS:
+        options["statistics"] = [_unit_grams(theta) for theta in thetas]
+    elif MERGERS[name].statistic:
         options["statistics"] = [jax.tree.map(np.ones_like, theta) for theta in thetas]
     return MERGERS[name](theta0, thetas, weights, **options)
+
+
+def _unit_grams(theta):
+    """Gram matrices of inputs that are not correlated, for every kernel."""
+
+    def unit(leaf):
+        size = leaf.shape[-2]
+        return np.broadcast_to(np.eye(size, dtype=np.float32), (*leaf.shape[:-2], size, size))
+
+    kernels = {path: leaf for path, leaf in tree.flatten(theta).items() if path.endswith("kernel")}
+    return tree.unflatten({path: unit(leaf) for path, leaf in kernels.items()})
 
 
 def assert_near(found, expected, atol=5e-6):
@@ -28,7 +42,7 @@ def assert_near(found, expected, atol=5e-6):
 
 SAME = {"token_weighted": {}, "uniform": {}, "model_stock": {}, "fisher": {}, "ties": {"density": 1.0}}
 SAME |= {"wudi": {"start": "mean"}, "optmerge": {"start": "mean"}}
-SAME |= {"ota_ffg": {"density": 1.0}}
+SAME |= {"ota_ffg": {"density": 1.0}, "regmean": {}}
 SAME |= {"star": {"eta": 1.0}, "dare_linear": {"drop_rate": 0.0}, "dare_ties": {"drop_rate": 0.0}}
 
 
@@ -145,12 +159,9 @@ def test_the_threshold_keeps_exactly_the_largest(density):
 @pytest.mark.parametrize("name", OPERATORS)
 def test_streamed_equals_in_memory_to_the_bit(name, tmp_path):
     theta0, thetas = small_models.theta0(), small_models.branches()
-    fishers = small_models.fishers() if MERGERS[name].statistic else []
-    expected = tree.flatten(
-        MERGERS[name](theta0, thetas, small_models.WEIGHTS, **({"statistics": fishers} if fishers else {}))
-    )
-    readers = [TreeLeaves(theta) for theta in thetas]
-    known = [TreeLeaves(fisher) for fisher in fishers]
+    statistics = small_models.statistics(name)
+    expected = tree.flatten(MERGERS[name](theta0, thetas, small_models.WEIGHTS, statistics=statistics))
+    readers, known = [TreeLeaves(theta) for theta in thetas], [TreeLeaves(statistic) for statistic in statistics]
     merge_streamed(
         MERGERS[name], TreeLeaves(theta0), readers, small_models.WEIGHTS, tmp_path / "merged", statistics=known
     )
@@ -191,6 +202,7 @@ def test_frozen_parameters_do_not_enter_the_global_trim(tmp_path):
         ("iso_cts", {"common_fraction": 1.1}, "expected a number of at least 0 and at most 1"),
         ("fisher", {"floor": -1}, "floor of fisher: got -1"),
         ("ota_ffg", {"density": 0}, "density of ota_ffg: got 0; expected a number above 0 and at most 1"),
+        ("regmean", {"alpha": 1.5}, r"alpha of regmean: got 1\.5; expected a number of at least 0 and at most 1"),
         ("wudi", {"damping": -0.1}, r"damping of wudi: got -0\.1; expected a number of at least 0"),
         ("optmerge", {"start": "zero"}, "start of optmerge: got 'zero'; expected one of sum, mean"),
         ("model_stock", {"scale": 1}, r"unknown \['scale'\], missing \[\]; model_stock takes \[\]"),

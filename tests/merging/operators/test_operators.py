@@ -20,7 +20,7 @@ def vectors(path: str) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def merged(name: str, **options) -> dict[str, np.ndarray]:
-    given = {"statistics": small_models.fishers()} if MERGERS[name].statistic else {}
+    given = {"statistics": small_models.statistics(name)}
     return tree.flatten(
         MERGERS[name](small_models.theta0(), small_models.branches(), small_models.WEIGHTS, **given, **options)
     )
