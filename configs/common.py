@@ -166,6 +166,8 @@ def declared() -> ConfigDict:
     c.train.b2 = Key(0.999, number(least=0, below=1))
     # epsilon. At 1e-8 another optimizer than adamw keeps its own
     c.train.eps = Key(1e-8, number(above=0))
+    # the last checkpoint keeps Adam's second moment, for merge.method "ota_ffg": as large again
+    c.train.keep_second_moment = Key(False, SWITCH)
     # steps between checkpoints
     c.train.checkpoint_every = Key(500, whole(1))
     # steps between lines of metrics.jsonl

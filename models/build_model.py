@@ -1,15 +1,19 @@
 """Builds a `Model` from a config: the only place where Flax modules become pure functions."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 from jaxtyping import Float, Int, Int32
 
 from models.interface import SWITCHES, Array, DecoderConfig, KVCache, Model, Params, VisionLanguageConfig
 from models.modules.decoder import Decoder, segment_mask, slot_mask
+from models.modules.input_grams import with_input_grams
+from models.modules.scan import GRAMS
 from models.modules.vision_language import VisionLanguage
 
 Config = DecoderConfig | VisionLanguageConfig
@@ -47,7 +51,7 @@ def build(config: Config, **overrides: Any) -> Model:
         ValueError: An override is not known, or the values do not fit together.
     """
     config = override(config, overrides)
-    module = Decoder(config) if isinstance(config, DecoderConfig) else VisionLanguage(config)
+    module = _module(config)
 
     def boxed(rng: Any) -> Any:
         return module.init(rng, jnp.zeros((1, 1), jnp.int32))["params"]
@@ -99,7 +103,56 @@ def _functions(config: Config, module: Decoder | VisionLanguage) -> dict[str, An
         mask = slot_mask(slots, cache.k.shape[2])
         return run(params, tokens, None, slots + cache.offset[0][:, None], mask, slots, cache)
 
-    return {"hidden": hidden, "unembed": unembed, "init_cache": init_cache, "prefill": prefill, "decode": decode}
+    return {
+        "hidden": hidden,
+        "unembed": unembed,
+        "init_cache": init_cache,
+        "prefill": prefill,
+        "decode": decode,
+        "input_grams": _input_grams(override(config, {"remat": "none"})),
+    }
+
+
+def _module(config: Config) -> Decoder | VisionLanguage:
+    return Decoder(config) if isinstance(config, DecoderConfig) else VisionLanguage(config)
+
+
+def _input_grams(config: Config) -> Callable[[Params, Any], tuple[dict[str, jax.Array], dict[str, jax.Array]]]:
+    """Makes `Model.input_grams`."""
+    module = _module(config)
+
+    def input_grams(params: Params, batch: Any) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        real = jnp.asarray(batch.segments) > 0
+
+        def forward(module: Any) -> Any:
+            def counted(path: tuple[str, ...], shape: tuple[int, ...]) -> jax.Array:
+                if isinstance(module, Decoder) or path[0] == "decoder":
+                    return real
+                return module.counted(batch.images, path, shape)
+
+            def run() -> Any:
+                decoder = module if isinstance(module, Decoder) else module.decoder
+                x = module.vectors(batch.tokens, batch.images)
+                hidden = decoder.run(x, _positions(batch), segment_mask(batch.segments))[0]
+                return hidden if decoder.config.tied else decoder.logits(hidden)
+
+            return with_input_grams(run, counted)
+
+        _, found = module.apply({"params": params}, method=forward, mutable=[GRAMS])
+        kernels = flatten_dict(params)
+        parts: dict[str, dict[str, jax.Array]] = {"gram": {}, "count": {}}
+        for (*path, name), leaf in flatten_dict(found.get(GRAMS, {})).items():
+            parts[name]["/".join((*path, "kernel"))] = _of_all_layers(kernels[*path, "kernel"], leaf)
+        return parts["gram"], parts["count"]
+
+    return input_grams
+
+
+def _of_all_layers(kernel: Array, leaf: Float[jax.Array, "*ran"]) -> Float[jax.Array, "*all"]:
+    """Appends zeros for the last layers of a tower that are not run."""
+    if kernel.ndim < 3:
+        return leaf
+    return jnp.pad(leaf, [(0, kernel.shape[0] - leaf.shape[0])] + [(0, 0)] * (leaf.ndim - 1))
 
 
 def _positions(batch: Any) -> Int[Array, "b t *axes"]:

@@ -189,6 +189,8 @@ class Model:
         prefill: (params, batch, cache) -> (hidden, cache): reads right-padded prompts, one example to a row.
         decode: (params, tokens i32[b, t], slots i32[b, t], cache) -> (hidden, cache): appends tokens, t >= 1, each
             seeing the slots up to its own; tokens at slots past the end of the cache are ignored.
+        input_grams: (params, batch) -> (grams, counts) of the inputs of every kernel by its path, "/"-joined: `Xᵀ X`, float32
+            [*layers, in, in], over the tokens and patches that are no padding, and their numbers, float32 [*layers].
         logical_axes: Tree like the params; per leaf, a tuple of one logical name per dimension.
         abstract: Tree like the params; per leaf, its shape and dtype.
     """
@@ -200,5 +202,6 @@ class Model:
     init_cache: Callable[..., Any]
     prefill: Callable[..., Any]
     decode: Callable[..., Any]
+    input_grams: Callable[..., Any]
     logical_axes: Any
     abstract: Any

@@ -9,9 +9,11 @@ from configs.schema.keys import ranges, value_of
 from merit_jax.core.registry import lookup
 from merit_jax.merging import MERGERS
 from merit_jax.merging.options import declared_options, resolve_options
+from merit_jax.merging.statistics import SECOND_MOMENT
 from merit_jax.partition import PARTITIONERS
 from merit_jax.pipeline.merge_options import given_options
 from merit_jax.pipeline.search_settings import search_problems
+from merit_jax.training.second_moment import check_second_moment
 
 
 def check(config: ConfigDict) -> ConfigDict:
@@ -80,6 +82,16 @@ def _search(config: ConfigDict) -> Iterator[str]:
     yield from search_problems(config.merge)
 
 
+def _second_moment(config: ConfigDict) -> Iterator[str]:
+    if config.train.keep_second_moment:
+        check_second_moment(config.train.optimizer)
+    elif lookup(MERGERS, config.merge.method, "merge.method").statistic == SECOND_MOMENT:
+        yield (
+            f"merge.method = {config.merge.method!r} needs the second moment of Adam, which branches keep with "
+            "train.keep_second_moment = True; set it, and train the branches with it"
+        )
+
+
 def _calibration(config: ConfigDict) -> Iterator[str]:
     cfg = config.diagnostics
     if any(size % cfg.calibration_block for size in cfg.calibration_sizes):
@@ -109,6 +121,7 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _softness,
     _merge_options,
     _search,
+    _second_moment,
     _calibration,
     _eigenvectors,
     _basin,

@@ -58,9 +58,9 @@ def merge_folders(
             f"--models={','.join(models)}: an entry is empty; give the folders, with one comma between two"
         )
     merger = lookup(MERGERS, method, "method")
-    if merger.fisher:
+    if merger.statistic is not None:
         raise ValueError(
-            f"--method={method} needs the training data of each model; use it in launch.run, with --config.merge.method"
+            f"--method={method} needs {merger.statistic.needs}; use it in launch.run, with --config.merge.method"
         )
     resolved = resolve_options(merger.leaf, options)
     if weights is not None and not merger.weighted(resolved):

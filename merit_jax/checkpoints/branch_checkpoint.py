@@ -17,7 +17,7 @@ from merit_jax.workdir.checksums import file_checksums, fingerprint, verify_chec
 from merit_jax.workdir.fences import pass_fence
 from merit_jax.workdir.paths import absolute
 
-PARAMS, OPTIMIZER, PROGRESS = "params", "optimizer", "progress"
+PARAMS, OPTIMIZER, PROGRESS, SECOND_MOMENT = "params", "optimizer", "progress", "second_moment"
 SUMS = "checksums.json"
 """File next to `checkpoints/`: the step of the newest checkpoint, the sha256 of its files, and the branch's inputs.
 
@@ -60,7 +60,7 @@ class Checkpoints:
         self.directory, self._checked = absolute(directory), False
         self._manager = ocp.CheckpointManager(
             self.directory,
-            item_names=(PARAMS, OPTIMIZER, PROGRESS),
+            item_names=(PARAMS, OPTIMIZER, PROGRESS, SECOND_MOMENT),
             options=ocp.CheckpointManagerOptions(max_to_keep=None, create=True, enable_async_checkpointing=False),
         )
         self._remove_unrecorded()
@@ -69,14 +69,25 @@ class Checkpoints:
         """Returns the step of the newest complete checkpoint."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, progress: Progress, *, final: bool = False) -> None:
-        """Writes the state; a final one is for merging only and leaves the optimizer out."""
+    def save(
+        self, state: TrainState, progress: Progress, *, final: bool = False, second_moment: Leaves | None = None
+    ) -> None:
+        """Writes the state; a final one is for merging only and leaves the optimizer out.
+
+        Args:
+            state: The state.
+            progress: Its progress.
+            final: Whether it is the last.
+            second_moment: Of Adam, for merging by it; kept with the last state.
+        """
         items = {
             PARAMS: ocp.args.StandardSave(tree.unflatten(state.leaves)),
             PROGRESS: ocp.args.JsonSave(progress._asdict()),
         }
         if not final:
             items[OPTIMIZER] = ocp.args.StandardSave(state.optimizer)
+        if second_moment is not None:
+            items[SECOND_MOMENT] = ocp.args.StandardSave(tree.unflatten(second_moment))
         pass_fence(self.directory)
         if not (self.directory.parent / SUMS).exists():
             _write_sums(self.directory, None, progress.inputs, {})
@@ -190,6 +201,22 @@ def finished_leaves(checkpoints: epath.PathLike, done: Mapping[str, Any]) -> Orb
             f"records ({done['fingerprint'][:12]}); copy the whole folder of the branch again, or {mend}"
         )
     return OrbaxLeaves(params)
+
+
+def finished_second_moment(checkpoints: epath.PathLike, done: Mapping[str, Any]) -> OrbaxLeaves:
+    """Opens the second moment of Adam that a finished branch keeps, after verifying the branch as `finished_leaves` does.
+
+    Raises:
+        ValueError: It keeps none, or as for `finished_leaves`.
+    """
+    finished_leaves(checkpoints, done)
+    folder = params_directory(checkpoints).parent / SECOND_MOMENT
+    if not folder.exists():
+        raise ValueError(
+            f"{folder} is missing: the branch was trained without train.keep_second_moment; set it to True and "
+            f"{_mend(absolute(checkpoints))}"
+        )
+    return OrbaxLeaves(folder)
 
 
 def check_present(checkpoints: epath.PathLike) -> None:

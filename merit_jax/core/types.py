@@ -85,6 +85,19 @@ class Model(Protocol):
         """Appends `tokens` at cache slots `slots` (0-based place in the sequence; past the cache's end: ignored)."""
 
 
+InputGrams = Callable[[Params, Batch], tuple[Mapping[str, Float[Array, "*l d d"]], Mapping[str, Float[Array, "*l"]]]]
+"""(params, batch) -> (`Xᵀ X` of the inputs X of each kernel, their number), by the kernel's path; inputs of padding left out."""
+
+
+@runtime_checkable
+class RecordsInputs(Protocol):
+    """A model that can record the inputs of its kernels."""
+
+    @property
+    def input_grams(self) -> InputGrams:
+        """Takes the Gram matrices of the inputs of every kernel."""
+
+
 class Record(NamedTuple):
     """One row of a dataset file, as a conversation.
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from merit_jax.core.types import Array, LeafReader
 from merit_jax.merging.block_weights import leaf_weights
 from merit_jax.merging.operators.task_vectors import KernelLayout, Parameter, task_vector
+from merit_jax.merging.statistics import Statistic
 
 LinearMaps = Callable[[str, jax.ShapeDtypeStruct], KernelLayout | None]
 """(path, shape and dtype) -> layout of a linear map, or of a stack of them along the leading axes; None for all else."""
@@ -34,10 +35,11 @@ class Merge:
         branches: The branches.
         weights: One per branch.
         options: Every option of the operator.
-        fishers: Fisher information of each branch, or nothing.
+        statistics: The statistic of each branch that the operator needs, or nothing.
         trained: The parameters that the branches hold.
         linear_maps: Which of them are linear maps.
         stacked_axes: Which of them are stacks of layers' tensors.
+        statistic: The kind of those statistics.
         survey: The result of the operator's first pass.
         sources: The files of the parameters; None where theta0 and the branches are a run's.
         rows: Weights of blocks of layers, as for `leaf_weights`, in place of `weights`; None where there are none.
@@ -48,10 +50,11 @@ class Merge:
     branches: tuple[LeafReader, ...]
     weights: tuple[float, ...]
     options: Mapping[str, Any]
-    fishers: tuple[LeafReader, ...]
+    statistics: tuple[LeafReader, ...]
     trained: Mapping[str, jax.ShapeDtypeStruct]
     linear_maps: LinearMaps
     stacked_axes: StackedAxes
+    statistic: Statistic | None = None
     survey: Any = None
     sources: Sources | None = None
     rows: Float[np.ndarray, "rows k"] | None = None
@@ -62,8 +65,8 @@ class Merge:
         Integers and booleans are not merged and must agree.
 
         Raises:
-            ValueError: Values of theta0, of a branch or of the result are not finite, Fisher information is negative or not
-                finite, or an integer differs from theta0's.
+            ValueError: Values of theta0, of a branch, of a statistic or of the result are not finite, a statistic is negative
+                that cannot be, or an integer differs from theta0's.
         """
         base = self._read(path, None)
         if path not in self.trained:
@@ -78,7 +81,7 @@ class Merge:
             matrix=self.linear_maps(path, spec),
             stacked=self.stacked_axes(path, spec),
             survey=self.survey,
-            fishers=(self._fisher(path, k) for k in range(len(self.fishers))),
+            statistics=self._statistics(path),
         )
         weights = self.weights if self.rows is None else leaf_weights(self.rows, path, spec.shape, parameter.stacked)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -95,6 +98,15 @@ class Merge:
         for path, spec in self.trained.items():
             if jnp.issubdtype(spec.dtype, jnp.inexact):
                 yield task_vector(self._read(path, None), self._read(path, k))
+
+    def informed_vectors(self, k: int) -> Iterator[tuple[Array, Array]]:
+        """Iterates over the task vector of branch k and its statistic, parameter by parameter."""
+        if self.statistic is None:
+            raise ValueError("the operator has no statistic")
+        for path, spec in self.trained.items():
+            if jnp.issubdtype(spec.dtype, jnp.inexact):
+                vector = task_vector(self._read(path, None), self._read(path, k))
+                yield vector, self.statistic.read(self.statistics[k], path, k)
 
     def _read(self, path: str, k: int | None) -> Array:
         """Reads a parameter of branch k, or of theta0, which must be finite."""
@@ -123,13 +135,11 @@ class Merge:
             return self.sources(path, k)
         return "theta0" if k is None else f"branch {k}"
 
-    def _fisher(self, path: str, k: int) -> Array:
-        leaf = self.fishers[k].read(path)
-        if not bool((np.isfinite(leaf) & (leaf >= 0)).all()):
-            raise ValueError(
-                f"{path}: the Fisher information of branch {k} is negative or not finite; estimate it again"
-            )
-        return leaf
+    def _statistics(self, path: str) -> Iterator[Array]:
+        """Iterates over the branches' statistics of a parameter, each read when the iteration gets to it."""
+        if self.statistic is not None and path in self.statistics[0].paths():
+            for k, held in enumerate(self.statistics):
+                yield self.statistic.read(held, path, k)
 
 
 def _finite(leaf: Array) -> bool:

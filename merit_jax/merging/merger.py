@@ -17,6 +17,7 @@ from merit_jax.core.types import Array, LeafReader, Params
 from merit_jax.merging.merge import LinearMaps, Merge, Sources, StackedAxes
 from merit_jax.merging.operators.task_vectors import named_kernel, named_stack
 from merit_jax.merging.options import resolve_options
+from merit_jax.merging.statistics import Statistic
 from merit_jax.workdir.paths import absolute
 
 Weights = Sequence[float] | Float[Array, " k"]
@@ -48,11 +49,11 @@ class Merger(NamedTuple):
             that sum to one. The result may have any floating dtype: it is cast back.
         survey: A first pass over all parameters, `(vectors, branches, options) -> Parameter.survey`, for operators that
             need a statistic of whole task vectors. `vectors(k)` starts a pass over branch k's task vectors, one
-            parameter at a time; `options` has every option of the operator.
+            parameter at a time, of an operator with a `statistic` over pairs with it; `options` has every option of the operator.
         weighted: Of all its options: whether the weights make a difference.
         linear: Of an operator that gives `θ_0 + Σ_k c_k (θ_k − θ_0)`: (weights, all its options) -> c_k. None for one that is
             not linear, or whose factors differ between parameters.
-        fisher: Whether the operator needs each branch's Fisher information.
+        statistic: The statistic of each branch that the operator needs besides its parameters, as Fisher information.
         least: Fewest branches that the method is defined for.
     """
 
@@ -60,7 +61,7 @@ class Merger(NamedTuple):
     survey: Callable[..., Any] | None = None
     weighted: Callable[[Mapping[str, Any]], bool] = lambda options: True
     linear: Callable[[Sequence[float], Mapping[str, Any]], tuple[float, ...]] | None = None
-    fisher: bool = False
+    statistic: Statistic | None = None
     least: int = 1
 
     def __call__(
@@ -69,7 +70,7 @@ class Merger(NamedTuple):
         thetas: Sequence[Params],
         weights: Weights,
         *,
-        fishers: Sequence[Params] = (),
+        statistics: Sequence[Params] = (),
         **options: Any,
     ) -> Params:
         """Merges trees in memory, parameter by parameter.
@@ -78,7 +79,7 @@ class Merger(NamedTuple):
             theta0: The parameters that every branch started from.
             thetas: The branches, in the order of `weights`.
             weights: Non-negative, summing to one.
-            fishers: Diagonal Fisher information of each branch, for operators that need it.
+            statistics: The statistic of each branch, for operators that need one.
             **options: The operator's own.
 
         Returns:
@@ -98,9 +99,13 @@ class Merger(NamedTuple):
             >>> MERGERS["task_arithmetic"](theta0, thetas, [0.5, 0.5], scale=0.5)["dense"]["kernel"].tolist()
             [2.0, 4.0]
         """
-        base, branches, known = _Held(theta0), [_Held(theta) for theta in thetas], [_Held(fisher) for fisher in fishers]
+        base, branches, known = (
+            _Held(theta0),
+            [_Held(theta) for theta in thetas],
+            [_Held(known) for known in statistics],
+        )
         same_tree(base.paths(), [branch.paths() for branch in branches])
-        merge = self.prepare(base, branches, weights, options, fishers=known)
+        merge = self.prepare(base, branches, weights, options, statistics=known)
         return tree.unflatten({path: merge.value(path) for path in base.paths()})
 
     def used_weights(self, weights: Weights, options: Mapping[str, Any]) -> UsedWeights:
@@ -130,7 +135,7 @@ class Merger(NamedTuple):
         weights: Weights,
         options: Mapping[str, Any],
         *,
-        fishers: Sequence[LeafReader] = (),
+        statistics: Sequence[LeafReader] = (),
         linear_maps: LinearMaps = named_kernel,
         stacked_axes: StackedAxes = named_stack,
         sources: Sources | None = None,
@@ -142,14 +147,14 @@ class Merger(NamedTuple):
             branches: The branches, all holding the same parameters, some of theta0's.
             weights: Non-negative, summing to one, in the order of `branches`.
             options: The operator's own.
-            fishers: Diagonal Fisher information of each branch, for operators that need it.
+            statistics: The statistic of each branch, for operators that need one.
             linear_maps: Which parameters methods on matrices work on.
             stacked_axes: Which parameters stack the tensors of layers; statistics of a tensor are taken layer by layer.
             sources: The files of the parameters, for error messages.
 
         Raises:
-            ValueError: Trees, shapes or dtypes differ, weights or options are wrong, there are too few branches, Fisher
-                information is missing, or theta0 or a branch is not finite.
+            ValueError: Trees, shapes or dtypes differ, weights or options are wrong, there are too few branches, statistics
+                are missing, or theta0 or a branch is not finite.
         """
         settings = resolve_options(self.leaf, options)
         values = _checked_weights(weights, len(branches))
@@ -161,13 +166,15 @@ class Merger(NamedTuple):
         held = [branch.paths() for branch in branches]
         trained = {path: spec for path, spec in base.paths().items() if any(path in paths for paths in held)}
         same_tree(trained, held)
-        if self.fisher:
-            _check_fishers(trained, [fisher.paths() for fisher in fishers], len(branches))
+        if self.statistic is not None:
+            layouts = {path: linear_maps(path, spec) for path, spec in trained.items()}
+            self.statistic.check(statistics, len(branches), trained, layouts)
         merge = Merge(
-            self.leaf, base, tuple(branches), values, settings, tuple(fishers), trained, linear_maps, stacked_axes
+            self.leaf, base, tuple(branches), values, settings, tuple(statistics), trained, linear_maps, stacked_axes
         )
-        merge = dataclasses.replace(merge, sources=sources)
-        found = self.survey(merge.vectors, len(branches), settings) if self.survey else None
+        merge = dataclasses.replace(merge, statistic=self.statistic, sources=sources)
+        vectors = merge.vectors if self.statistic is None else merge.informed_vectors
+        found = self.survey(vectors, len(branches), settings) if self.survey else None
         return dataclasses.replace(merge, survey=found)
 
 
@@ -190,7 +197,7 @@ def merge_streamed(
     weights: Weights,
     out_dir: epath.PathLike,
     progress: Callable[[str], None] | None = None,
-    fishers: Sequence[LeafReader] = (),
+    statistics: Sequence[LeafReader] = (),
     rows: Float[np.ndarray, "rows k"] | None = None,
     **options: Any,
 ) -> Counts:
@@ -208,7 +215,7 @@ def merge_streamed(
         weights: Non-negative, summing to one, in the order of `branches`.
         out_dir: Directory of the merged params; must not exist.
         progress: Called with each path name once the parameter is computed.
-        fishers: Diagonal Fisher information of each branch, for operators that need it.
+        statistics: The statistic of each branch, for operators that need one.
         rows: Weights of blocks of layers, as for `block_weights.leaf_weights`, in place of `weights`; for weighted means alone.
         **options: The operator's own.
 
@@ -221,7 +228,7 @@ def merge_streamed(
         raise ValueError(f"a streamed merge runs on process 0 alone; this is process {jax.process_index()}")
     if out.exists():
         raise ValueError(f"{out} exists; remove it to merge again")
-    merge = dataclasses.replace(merger.prepare(base, branches, weights, options, fishers=fishers), rows=rows)
+    merge = dataclasses.replace(merger.prepare(base, branches, weights, options, statistics=statistics), rows=rows)
     write_streamed(out, base.paths(), merge.value, progress)
     return Counts(len(merge.trained), len(base.paths()) - len(merge.trained))
 
@@ -238,17 +245,6 @@ def _checked_weights(given: Weights, branches: int) -> tuple[float, ...]:
     if abs(math.fsum(values) - 1) > ROUNDING:
         raise ValueError(f"merge weights must sum to one; {values} sum to {math.fsum(values)}")
     return values
-
-
-def _check_fishers(trained: Mapping[str, Any], held: Sequence[Mapping[str, Any]], branches: int) -> None:
-    """Refuses Fisher information that lacks a branch or a parameter, or is of another shape."""
-    if len(held) != branches:
-        raise ValueError(f"got the Fisher information of {len(held)} branches, expected that of {branches}")
-    for k, paths in enumerate(held):
-        for path, spec in trained.items():
-            if path not in paths or tuple(paths[path].shape) != tuple(spec.shape):
-                got = list(paths[path].shape) if path in paths else "nothing"
-                raise ValueError(f"{path}: the Fisher information of branch {k} has {got}, expected {list(spec.shape)}")
 
 
 class _Held:

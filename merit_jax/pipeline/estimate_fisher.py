@@ -1,6 +1,5 @@
 """`branches/<k>/fisher/`: the diagonal Fisher information of a branch on its own data, for merging by it."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
@@ -8,10 +7,8 @@ from etils import epath
 from merit_jax.checkpoints.readers import OrbaxLeaves, OverlayLeaves, TreeLeaves
 from merit_jax.checkpoints.writer import write_streamed
 from merit_jax.core import sharding
-from merit_jax.core.types import Batch, Branch
 from merit_jax.gradients.fisher import diagonal_fisher
-from merit_jax.pipeline.calibration import calibration_batches
-from merit_jax.pipeline.partition_mixture import load_partition
+from merit_jax.pipeline.branch_calibration import branch_calibration_batches
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import Stage
 from merit_jax.pipeline.train_branches import branch_leaves, finished_branch
@@ -55,7 +52,7 @@ def _stage(index: int) -> Stage:
 
     return Stage(
         inputs,
-        lambda run: _estimate(run, index, load_partition(run).branches[index]),
+        lambda run: _estimate(run, index),
         lambda run: _artifact(run, index),
         command="launch.run --stages=merge",
     )
@@ -65,12 +62,12 @@ def _artifact(run: Run, index: int) -> RecordedFolder:
     return RecordedFolder(run.workdir.branch_fisher(index), run.workdir.branch_fisher_record(index))
 
 
-def _estimate(run: Run, index: int, branch: Branch) -> Fill:
+def _estimate(run: Run, index: int) -> Fill:
     trained = branch_leaves(run, index)
     found = diagonal_fisher(
         run.loss_fn,
         run.place(OverlayLeaves(run.theta0.leaves(), trained)),
-        _batches(run, branch),
+        branch_calibration_batches(run, index),
         trainable=run.config.train.trainable,
         place=run.place_batch,
     )
@@ -81,9 +78,3 @@ def _estimate(run: Run, index: int, branch: Branch) -> Fill:
         return {}
 
     return fill
-
-
-def _batches(run: Run, branch: Branch) -> Iterator[Batch]:
-    known = {dataset.name: dataset for dataset in run.datasets}
-    for part in branch.shares:
-        yield from calibration_batches(run, known[part.dataset], part)

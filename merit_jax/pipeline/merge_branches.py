@@ -12,7 +12,7 @@ from merit_jax.merging import MERGERS, merge_streamed, token_weights
 from merit_jax.merging.mergekit_config import recipe
 from merit_jax.merging.merger import UsedWeights
 from merit_jax.merging.options import resolve_options
-from merit_jax.pipeline.estimate_fisher import estimate_fisher, fisher_leaves
+from merit_jax.pipeline.branch_statistics import branch_statistics
 from merit_jax.pipeline.merge_inputs import (
     TOKENS,
     Done,
@@ -50,10 +50,10 @@ def _inputs(run: Run) -> dict[str, Any]:
 def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | None, lease: Lease) -> Fill:
     """Merges the finished branches leaf by leaf, in the memory of a few leaves.
 
-    For an operator that asks for it, the Fisher information of every branch is estimated first and kept with the branch. With
-    `run.allow_missing`, unfinished branches are left out and the weights of the others renormalised; merged again when more are
-    finished, the late ones are added: to the average itself where the operator is the average by tokens, or else by merging
-    all again.
+    For an operator that asks for one, a statistic of every branch, as Fisher information, is estimated first and kept with the
+    branch. With `run.allow_missing`, unfinished branches are left out and the weights of the others renormalised; merged again
+    when more are finished, the late ones are added: to the average itself where the operator is the average by tokens, or else
+    by merging all again.
 
     Args:
         run: The run.
@@ -71,7 +71,7 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
     distances = _distances(run, parts, earlier["displacement"]["branches"] if earlier else [0.0] * len(finished))
     present = [distances[k] for k, done in enumerate(finished) if done is not None]
     options = resolve_options(merger.leaf, match_displacement(merge_options(run), present))
-    fishers = _fishers(source, [part.branch for part in parts]) if merger.fisher else []
+    statistics = branch_statistics(source, merger.statistic, [part.branch for part in parts])
     counted = run.config.merge.tokens if merger.weighted(options) else "supervised"
     tokens = {name: branch_tokens(source, finished, name) for name in dict.fromkeys(("supervised", counted))}
     by_tokens = token_weights([n for n, done in zip(tokens[counted], finished, strict=True) if done])
@@ -94,7 +94,7 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
         blocks = rows if len(rows) > 1 else None
         with bar(len(theta0.paths()), "merge", "parameter") as progress:
             merge_streamed(
-                merger, theta0, readers, weights, out, lambda _: progress.update(), fishers, blocks, **options
+                merger, theta0, readers, weights, out, lambda _: progress.update(), statistics, blocks, **options
             )
         result["displacement"]["merged"] = distance(OrbaxLeaves(out), theta0)
         run.theta0.check_unchanged()
@@ -151,14 +151,6 @@ def _distances(run: Run, parts: Sequence[MergeInput], known: Sequence[float]) ->
     """Returns the distance of every branch from theta0; only those of `parts` are measured."""
     measured = {part.branch: distance(part.leaves, run.theta0.leaves()) for part in parts if part.branch is not None}
     return [measured.get(k, length) for k, length in enumerate(known)]
-
-
-def _fishers(run: Run, branches: Sequence[int | None]) -> list[OrbaxLeaves]:
-    """Returns the Fisher information of branches, estimated where it is missing."""
-    numbers = [k for k in branches if k is not None]
-    for k in numbers:
-        estimate_fisher(run, k)
-    return [fisher_leaves(run, k) for k in numbers]
 
 
 def _for_mergekit(

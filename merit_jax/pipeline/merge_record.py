@@ -25,12 +25,13 @@ def merge_settings(run: Run) -> dict[str, Any]:
     """Returns everything that decides a merge except its branches, as JSON values."""
     merger = lookup(MERGERS, run.config.merge.method, "merge.method")
     lookup(TOKENS, run.config.merge.tokens, "merge.tokens")
+    statistic = merger.statistic
     return {
         "theta0": run.theta0_fingerprint,
         "method": run.config.merge.method,
         "options": merge_options(run),
         "tokens": run.config.merge.tokens,
-        **({"fisher": {"examples": run.config.gradients.examples}} if merger.fisher else {}),
+        **({statistic.name: {"examples": run.config.gradients.examples}} if statistic and statistic.estimated else {}),
         **({"search": _search(run)} if searches(run) else {}),
     }
 

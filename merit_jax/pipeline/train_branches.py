@@ -4,11 +4,12 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import jax
 
-from merit_jax.checkpoints.branch_checkpoint import check_present, finished_leaves
+from merit_jax.checkpoints.branch_checkpoint import check_present, finished_leaves, finished_second_moment
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.core import sharding, tree
 from merit_jax.core.types import Branch
@@ -20,6 +21,7 @@ from merit_jax.training.divergence import DivergedError, advice
 from merit_jax.training.loop import Finished, fine_tune
 from merit_jax.training.optimizer import make_schedule
 from merit_jax.training.preemption import StopSignal, preemption_notice
+from merit_jax.training.second_moment import second_moment
 from merit_jax.training.step import init_state
 from merit_jax.workdir.artifact_types import ResumableFolder
 from merit_jax.workdir.artifacts import plain, read_json, write_json
@@ -32,7 +34,7 @@ log = logging.getLogger("merit_jax")
 UNRECORDED = ("checkpoint_every", "log_every")
 """Keys of `config.train` that do not change what a branch learns."""
 
-ADDED = {"average": "token"}
+ADDED = {"average": "token", "keep_second_moment": False}
 """Keys of `config.train` that earlier versions lacked -> how those trained; recorded where it is another value."""
 
 
@@ -75,6 +77,15 @@ def branch_leaves(run: Run, index: int) -> OrbaxLeaves:
         ValueError: It is not finished, was made from other inputs than the run's, or is not as it was written.
     """
     return finished_leaves(run.workdir.branch(index) / "checkpoints", finished_branch(run, index))
+
+
+def branch_second_moment(run: Run, index: int) -> OrbaxLeaves:
+    """Opens the second moment of Adam that a finished branch keeps.
+
+    Raises:
+        ValueError: It keeps none, or as for `branch_leaves`.
+    """
+    return finished_second_moment(run.workdir.branch(index) / "checkpoints", finished_branch(run, index))
 
 
 def _stage(run: Run, index: int) -> Stage:
@@ -141,6 +152,7 @@ def _fine_tune(run: Run, index: int, branch: Branch, stop: StopSignal) -> Finish
             log_every=cfg.log_every,
             description=f"branch {index}",
             stop=stop,
+            keep=partial(second_moment, optimizer=cfg.optimizer, b2=cfg.b2) if cfg.keep_second_moment else None,
         )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -82,6 +82,7 @@ def fine_tune(
     log_every: int = 10,
     description: str = "train",
     stop: StopSignal = never_stop,
+    keep: Callable[[TrainState], Leaves] | None = None,
 ) -> Finished:
     """Trains a branch to the end of its data, from its newest checkpoint if it has one.
 
@@ -102,14 +103,14 @@ def fine_tune(
         log_every: Steps between lines of `metrics.jsonl`.
         description: Label of the progress bar.
         stop: Whether to save and stop before a step; the same answer on every process.
+        keep: The last state -> its second moment of Adam, for the last checkpoint; None keeps none.
 
     Raises:
         ValueError: The directory holds a branch made from other inputs.
         UnfinishedError: It was preempted, and its state is saved.
         DivergedError: A loss, gradient or parameter is NaN or infinite; the last checkpoint before is kept.
     """
-    checkpoints, iterator = Checkpoints(epath.Path(directory) / "checkpoints"), loader.iterator()
-    state, at = _resume(checkpoints, state, iterator, loader.steps, inputs)
+    checkpoints, iterator, state, at = _open(epath.Path(directory) / "checkpoints", loader, state, inputs)
     log = MetricsLog(epath.Path(directory) / "metrics.jsonl", at.step, log_every, theta0)
     began, start, tokens = time.monotonic(), at.step, at.tokens
     with _closing(checkpoints, description), bar(loader.steps, description, "step", initial=start) as progress:
@@ -121,11 +122,24 @@ def fine_tune(
             batch = place_batch(in_micro_batches(next(iterator), micro_batches), mesh, leading=1)
             state, metrics = step(state, frozen, batch, np.asarray(schedule(index), np.float32))
             tokens += int(loader.supervised[index])
-            progress.set_postfix(log.add(index, metrics, state.leaves, last=index == loader.steps - 1), refresh=False)
-            progress.update()
+            _show(progress, log.add(index, metrics, state.leaves, last=index == loader.steps - 1))
         if start < loader.steps:
-            at = _save_final(checkpoints, state, Progress(loader.steps, tokens, _get_state(iterator), inputs))
+            at = _save_final(checkpoints, state, Progress(loader.steps, tokens, _get_state(iterator), inputs), keep)
     return Finished(loader.steps, tokens, int(sum(loader.read)), at.fingerprint, time.monotonic() - began)
+
+
+def _open(
+    directory: epath.Path, loader: Loader, state: TrainState, inputs: str
+) -> tuple[Checkpoints, Any, TrainState, Progress]:
+    """Returns the branch's checkpoints, an iterator over its data, and the newest state with its progress, where both are."""
+    checkpoints, iterator = Checkpoints(directory), loader.iterator()
+    return checkpoints, iterator, *_resume(checkpoints, state, iterator, loader.steps, inputs)
+
+
+def _show(progress: Any, values: Any) -> None:
+    """Moves the progress bar on by a step, with its metrics."""
+    progress.set_postfix(values, refresh=False)
+    progress.update()
 
 
 @contextmanager
@@ -147,10 +161,12 @@ def _save(checkpoints: Checkpoints, log: MetricsLog, state: TrainState, progress
     checkpoints.save(state, progress)
 
 
-def _save_final(checkpoints: Checkpoints, state: TrainState, progress: Progress) -> Progress:
+def _save_final(
+    checkpoints: Checkpoints, state: TrainState, progress: Progress, keep: Callable[[TrainState], Leaves] | None
+) -> Progress:
     """Saves the last state, with the fingerprint of its parameters."""
     final = progress._replace(fingerprint=tree.fingerprint(state.leaves))
-    checkpoints.save(state, final, final=True)
+    checkpoints.save(state, final, final=True, second_moment=None if keep is None else keep(state))
     return final
 
 

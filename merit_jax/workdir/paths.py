@@ -124,6 +124,14 @@ class Workdir:
         """Returns the record of the Fisher information of a branch: its inputs and checksums."""
         return self.branch(index) / "fisher.json"
 
+    def branch_input_grams(self, index: int) -> epath.Path:
+        """Returns the Gram matrices of the inputs of branch `index`, an Orbax tree with one leaf for each kernel."""
+        return self.branch(index) / "input_grams"
+
+    def branch_input_grams_record(self, index: int) -> epath.Path:
+        """Returns the record of the Gram matrices of a branch: their inputs and checksums."""
+        return self.branch(index) / "input_grams.json"
+
     @property
     def search(self) -> epath.Path:
         """Merge weights that were scored, and their scores."""

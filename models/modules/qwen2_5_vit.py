@@ -198,6 +198,10 @@ class QwenVision(nn.Module):
         context = PatchContext(theta, jnp.asarray(images.segments), jnp.asarray(images.windows))
         return self.blocks(self.patch_embed(images.patches), context, full)[0]
 
+    def counted(self, images: PatchRows, shape: tuple[int, ...]) -> Bool[jax.Array, "b p"]:
+        """Returns which patches are no padding."""
+        return (jnp.asarray(images.segments) > 0).reshape(shape)
+
     def blank(self) -> PatchRows:
         """Returns the smallest row: one feature of padding."""
         return patch_rows(self.config, 1, 1, jnp.zeros, batch=(1,))

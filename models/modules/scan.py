@@ -6,6 +6,9 @@ from flax import linen as nn
 
 from models.interface import REMAT, StackConfig
 
+GRAMS = "input_grams"
+"""Variable collection of the Gram matrices that `models.modules.input_grams` takes."""
+
 
 def stacked(layer: type[nn.Module], config: StackConfig, length: int, in_axes: Any) -> type[nn.Module]:
     """Returns a module of `length` layers with parameters stacked on a leading "layers" axis.
@@ -20,7 +23,7 @@ def stacked(layer: type[nn.Module], config: StackConfig, length: int, in_axes: A
     policy = REMAT[config.remat]
     return nn.scan(
         layer if policy is None else nn.remat(layer, prevent_cse=unroll > 1, policy=policy),
-        variable_axes={"params": 0},
+        variable_axes={"params": 0, GRAMS: 0},
         split_rngs={"params": True},
         in_axes=in_axes,
         length=length,

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 
 from models.interface import Array, StackConfig, VisionLanguageConfig
 from models.modules.decoder import Decoder
@@ -22,7 +22,8 @@ PARTS: dict[type[StackConfig], type[nn.Module]] = {
 }
 """Type of a tower's or projector's config -> its module.
 
-A tower is called as `vision(images) -> hidden`, and `vision.blank()` gives the smallest images of one row, all zeros. A
+A tower is called as `vision(images) -> hidden`, `vision.blank()` gives the smallest images of one row, all zeros, and
+`vision.counted(images, shape)` which of its vectors [*shape, d] are no padding. A
 projector is called as `projector(hidden, images) -> features [b, f, hidden_size]`. `images` is a NamedTuple of arrays with
 a batch axis that has `slots` i32[b, f] (place in the row of the token that feature f replaces), `valid` [b, f] (0: padding,
 dropped) and `positions` (i32[b, t, 3] M-RoPE positions, or None).
@@ -44,6 +45,12 @@ class VisionLanguage(nn.Module):
     def __call__(self, tokens: Int[Array, "b t"]) -> Float32[Array, "b t v"]:
         """Computes logits of unpadded rows with blank images; visits every parameter, so that `init` makes them all."""
         return self.decoder.read(self.vectors(tokens, self.vision.blank()))
+
+    def counted(self, images: Any, path: tuple[str, ...], shape: tuple[int, ...]) -> Bool[jax.Array, "*b"]:
+        """Returns which vectors of the input of a part of the tower or the projector are no padding."""
+        if path[0] == "vision":
+            return self.vision.counted(images, shape)
+        return jnp.asarray(images.valid, bool).reshape(shape)
 
     def vectors(self, tokens: Int[Array, "b t"], images: Any = None) -> Float[jax.Array, "b t d"]:
         """Computes input vectors: of tokens, and of image features in the places of their tokens."""

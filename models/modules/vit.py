@@ -152,6 +152,15 @@ class ViT(nn.Module):
         """Returns a row without a tile."""
         return tile_rows(self.config, 0, 0, jnp.zeros, batch=(1,))
 
+    def counted(self, images: TileRows, shape: tuple[int, ...]) -> Bool[jax.Array, "n s"]:
+        """Returns which vectors are no padding: those of tiles with a feature that is read, and of patches that are shown."""
+        b, tiles = images.pixels.shape[:2]
+        read = jnp.asarray(images.valid, bool).reshape(b * tiles, -1).any(axis=1)
+        shown = jnp.broadcast_to(read[:, None], shape)
+        if not self.config.masked:
+            return shown
+        return shown & jnp.asarray(images.mask, bool).reshape(shape)
+
     @nn.compact
     def __call__(self, images: TileRows) -> Float[jax.Array, "b tiles s d"]:
         """Computes hidden states of every tile, after `depth` blocks."""

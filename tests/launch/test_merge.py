@@ -46,6 +46,8 @@ def test_a_merge_is_made_as_the_command_line_says(tmp_path):
         "--options=[1]: expected a JSON object": ["--options=[1]", "--out=c"],
         "unknown ['depth']": ["--method=ties", '--options={"depth": 1}', "--out=c"],
         "--method=fisher needs the training data": ["--method=fisher", "--out=c"],
+        "--method=regmean needs the training data": ["--method=regmean", "--out=c"],
+        "--method=ota_ffg needs the second moment of Adam": ["--method=ota_ffg", "--out=c"],
         "b exists and is not an empty folder": ["--out=b"],
         "nowhere: expected a Hugging Face folder": ["--out=c", "--base=nowhere"],
         "--models has": [f"--models={FOLDERS[0]},{FOLDERS[0]}/", "--out=c"],
@@ -133,7 +135,7 @@ def test_a_buffer_of_whole_numbers_that_differs_is_named_by_file(tmp_path):
         merge_folders(base, [odd], None, "uniform", {}, str(tmp_path / "out"))
 
 
-@pytest.mark.parametrize("method", sorted(set(MERGERS) - {"fisher"}))
+@pytest.mark.parametrize("method", sorted(name for name, merger in MERGERS.items() if not merger.statistic))
 def test_a_base_that_is_not_finite_is_refused_by_every_method(tmp_path, method):
     bad = changed(
         tmp_path / "bad", lambda t: {**t, "model.norm.weight": np.full(16, np.inf, np.float32)}, FOLDER / "base"

@@ -24,8 +24,12 @@ EXPECTED = {
     "tsv_m": (WEIGHTS, False),
     "iso_c": (WEIGHTS, False),
     "iso_cts": (WEIGHTS, False),
+    "wudi": (WEIGHTS, False),
+    "optmerge": (WEIGHTS, False),
     "model_stock": (None, False),
     "fisher": (WEIGHTS, False),
+    "regmean": (WEIGHTS, False),
+    "ota_ffg": (None, False),
 }
 """Operator -> weights that it uses of three branches' (one's for interpolate), and whether it is their weighted mean."""
 
@@ -39,7 +43,7 @@ def combination(name):
     """(task vectors [K, d], merged − theta0 [d]), float64."""
     count = 1 if name == "interpolate" else 3
     theta0, thetas = small_models.theta0(), small_models.branches(count)
-    given = {"fishers": small_models.fishers()} if name == "fisher" else {}
+    given = {"statistics": small_models.statistics(name)}
     weights = (1.0,) if name == "interpolate" else WEIGHTS
     merged = MERGERS[name](theta0, thetas, weights, **given, **OPTIONS.get(name, {}))
     flat = [np.concatenate([np.ravel(x) for x in tree.flatten(p).values()]) for p in (theta0, merged, *thetas)]

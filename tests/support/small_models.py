@@ -3,6 +3,9 @@
 import jax
 import numpy as np
 
+from merit_jax.merging import MERGERS
+from merit_jax.merging.statistics import INPUT_GRAMS
+
 WEIGHTS = (0.5, 0.3, 0.2)
 LAYERS = 2
 STACKED = ("stack/kernel", "norm/scale", "layers/bias")
@@ -34,6 +37,28 @@ def branches(count: int = 3) -> list[dict]:
 def kernel(matrix) -> dict:
     """A model of one matrix, or of one stack of matrices."""
     return {"a": {"kernel": np.asarray(matrix, np.float32)}}
+
+
+def statistics(name: str, count: int = 3) -> list[dict]:
+    """What an operator needs of each branch besides its parameters: nothing, Gram matrices of inputs, or positive numbers."""
+    kind = MERGERS[name].statistic
+    if kind is None:
+        return []
+    return input_grams(count) if kind == INPUT_GRAMS else fishers(count)
+
+
+def input_grams(count: int = 3, rows: int = 20) -> list[dict]:
+    """Mean Gram matrices of some inputs of each kernel, which differ in scale and share a mean."""
+    rngs = [np.random.default_rng(80 + k) for k in range(count)]
+
+    def of(rng: np.random.Generator, leaf: np.ndarray) -> np.ndarray:
+        inputs = 0.5 + rng.normal(size=(*leaf.shape[:-2], rows, leaf.shape[-2])) * 2.0 ** rng.integers(
+            -1, 2, leaf.shape[-2]
+        )
+        return (inputs.swapaxes(-1, -2) @ inputs / rows).astype(np.float32)
+
+    kernels = {name: {"kernel": theta0()[name]["kernel"]} for name in ("stack", "head")}
+    return [jax.tree.map(lambda leaf, rng=rng: of(rng, leaf), kernels) for rng in rngs]
 
 
 def fishers(count: int = 3) -> list[dict]:

@@ -61,7 +61,7 @@ def model(family: str = "llama", **changes: Any) -> Model:
 
 def compiled(model: Model) -> Model:
     """The same model with its functions compiled."""
-    names = ("hidden", "unembed", "prefill", "decode")
+    names = ("hidden", "unembed", "prefill", "decode", "input_grams")
     return dataclasses.replace(model, **{name: jax.jit(getattr(model, name)) for name in names})
 
 

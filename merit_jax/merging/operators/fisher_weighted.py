@@ -20,7 +20,7 @@ def fisher(parameter: Parameter, weights: Sequence[float], *, floor: int | float
     Args:
         floor: Smallest F_k, in units of the mean of all F_k of a layer's tensor, so that it does not depend on the loss's scale.
     """
-    known = list(parameter.fishers)
+    known = list(parameter.statistics)
     own = tuple(range(parameter.stacked, parameter.base.ndim))
     mean = np.mean([np.asarray(information, np.float32).mean(axis=own, keepdims=True) for information in known], axis=0)
     mean = np.where(mean > 0, mean, np.float32(1))

@@ -25,7 +25,7 @@ class Parameter(NamedTuple):
         stacked: Leading axes along which the tensors of several layers are stacked; a statistic of a tensor is one of each
             layer's.
         survey: Result of the operator's first pass over all parameters, if it makes one.
-        fishers: Its diagonal Fisher information in each branch, like `leaves`, if the operator needs it.
+        statistics: Its statistic in each branch, like `leaves`, if the operator needs one.
     """
 
     path: str
@@ -34,7 +34,7 @@ class Parameter(NamedTuple):
     matrix: KernelLayout | None = None
     stacked: int = 0
     survey: Any = None
-    fishers: Iterable[Array] = ()
+    statistics: Iterable[Array] = ()
 
 
 def named_kernel(path: str, spec: jax.ShapeDtypeStruct) -> KernelLayout | None:

@@ -10,6 +10,7 @@ from merit_jax.core import tree
 from merit_jax.merging import MERGERS, TreeLeaves, merge_streamed
 from merit_jax.merging.operators.iso import own_directions
 from merit_jax.merging.operators.selection import magnitude_threshold
+from merit_jax.merging.statistics import INPUT_GRAMS
 from tests.support import small_models
 
 OPERATORS = sorted(set(MERGERS) - {"interpolate"})
@@ -17,9 +18,22 @@ OPERATORS = sorted(set(MERGERS) - {"interpolate"})
 
 def merge(name, theta0, thetas, weights=None, **options):
     weights = weights or [1 / len(thetas)] * len(thetas)
-    if name == "fisher":
-        options["fishers"] = [jax.tree.map(np.ones_like, theta) for theta in thetas]
+    if MERGERS[name].statistic == INPUT_GRAMS:
+        options["statistics"] = [_unit_grams(theta) for theta in thetas]
+    elif MERGERS[name].statistic:
+        options["statistics"] = [jax.tree.map(np.ones_like, theta) for theta in thetas]
     return MERGERS[name](theta0, thetas, weights, **options)
+
+
+def _unit_grams(theta):
+    """Gram matrices of inputs that are not correlated, for every kernel."""
+
+    def unit(leaf):
+        size = leaf.shape[-2]
+        return np.broadcast_to(np.eye(size, dtype=np.float32), (*leaf.shape[:-2], size, size))
+
+    kernels = {path: leaf for path, leaf in tree.flatten(theta).items() if path.endswith("kernel")}
+    return tree.unflatten({path: unit(leaf) for path, leaf in kernels.items()})
 
 
 def assert_near(found, expected, atol=5e-6):
@@ -27,6 +41,8 @@ def assert_near(found, expected, atol=5e-6):
 
 
 SAME = {"token_weighted": {}, "uniform": {}, "model_stock": {}, "fisher": {}, "ties": {"density": 1.0}}
+SAME |= {"wudi": {"start": "mean"}, "optmerge": {"start": "mean"}}
+SAME |= {"ota_ffg": {"density": 1.0}, "regmean": {}}
 SAME |= {"star": {"eta": 1.0}, "dare_linear": {"drop_rate": 0.0}, "dare_ties": {"drop_rate": 0.0}}
 
 
@@ -87,7 +103,16 @@ def rank_one(place: int, size: float) -> dict:
     return small_models.kernel(matrix)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("tsv_m", [3.0, 1.0]), ("iso_c", [1.0, 1.0]), ("iso_cts", [1.0, 1.0])])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("tsv_m", [3.0, 1.0]),
+        ("iso_c", [1.0, 1.0]),
+        ("iso_cts", [1.0, 1.0]),
+        ("wudi", [3.0, 1.0]),
+        ("optmerge", [3.0, 1.0]),
+    ],
+)
 def test_orthogonal_tasks_of_rank_one_are_kept_apart(name, expected):
     thetas = [rank_one(0, 3.0), rank_one(1, 1.0)]
     found = merge(name, small_models.kernel(np.zeros((6, 4))), thetas)["a"]["kernel"]
@@ -134,13 +159,12 @@ def test_the_threshold_keeps_exactly_the_largest(density):
 @pytest.mark.parametrize("name", OPERATORS)
 def test_streamed_equals_in_memory_to_the_bit(name, tmp_path):
     theta0, thetas = small_models.theta0(), small_models.branches()
-    fishers = small_models.fishers() if name == "fisher" else []
-    expected = tree.flatten(
-        MERGERS[name](theta0, thetas, small_models.WEIGHTS, **({"fishers": fishers} if fishers else {}))
+    statistics = small_models.statistics(name)
+    expected = tree.flatten(MERGERS[name](theta0, thetas, small_models.WEIGHTS, statistics=statistics))
+    readers, known = [TreeLeaves(theta) for theta in thetas], [TreeLeaves(statistic) for statistic in statistics]
+    merge_streamed(
+        MERGERS[name], TreeLeaves(theta0), readers, small_models.WEIGHTS, tmp_path / "merged", statistics=known
     )
-    readers = [TreeLeaves(theta) for theta in thetas]
-    known = [TreeLeaves(fisher) for fisher in fishers]
-    merge_streamed(MERGERS[name], TreeLeaves(theta0), readers, small_models.WEIGHTS, tmp_path / "merged", fishers=known)
     found = OrbaxLeaves(tmp_path / "merged")
     for path, leaf in expected.items():
         assert found.read(path).tobytes() == leaf.tobytes()
@@ -177,6 +201,10 @@ def test_frozen_parameters_do_not_enter_the_global_trim(tmp_path):
         ("iso_c", {"scale": "1"}, "scale of iso_c: got '1'"),
         ("iso_cts", {"common_fraction": 1.1}, "expected a number of at least 0 and at most 1"),
         ("fisher", {"floor": -1}, "floor of fisher: got -1"),
+        ("ota_ffg", {"density": 0}, "density of ota_ffg: got 0; expected a number above 0 and at most 1"),
+        ("regmean", {"alpha": 1.5}, r"alpha of regmean: got 1\.5; expected a number of at least 0 and at most 1"),
+        ("wudi", {"damping": -0.1}, r"damping of wudi: got -0\.1; expected a number of at least 0"),
+        ("optmerge", {"start": "zero"}, "start of optmerge: got 'zero'; expected one of sum, mean"),
         ("model_stock", {"scale": 1}, r"unknown \['scale'\], missing \[\]; model_stock takes \[\]"),
     ],
 )
@@ -196,11 +224,16 @@ def test_missing_or_broken_fisher_information_is_named():
         MERGERS["fisher"](theta0, thetas, small_models.WEIGHTS)
     del fishers[1]["bias"]
     with pytest.raises(ValueError, match=r"bias/bias: the Fisher information of branch 1 has nothing, expected \[6\]"):
-        MERGERS["fisher"](theta0, thetas, small_models.WEIGHTS, fishers=fishers)
+        MERGERS["fisher"](theta0, thetas, small_models.WEIGHTS, statistics=fishers)
     fishers = small_models.fishers()
     fishers[2]["bias"]["bias"][0] = -1
     with pytest.raises(ValueError, match="bias/bias: the Fisher information of branch 2 is negative or not finite"):
-        MERGERS["fisher"](theta0, thetas, small_models.WEIGHTS, fishers=fishers)
+        MERGERS["fisher"](theta0, thetas, small_models.WEIGHTS, statistics=fishers)
+
+
+def test_a_missing_second_moment_of_adam_is_named():
+    with pytest.raises(ValueError, match="second moment of Adam of 0 branches, expected that of 3"):
+        MERGERS["ota_ffg"](small_models.theta0(), small_models.branches(), small_models.WEIGHTS)
 
 
 def test_a_diverged_branch_is_named_by_the_first_pass():

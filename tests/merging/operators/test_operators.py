@@ -20,7 +20,7 @@ def vectors(path: str) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def merged(name: str, **options) -> dict[str, np.ndarray]:
-    given = {"fishers": small_models.fishers()} if name == "fisher" else {}
+    given = {"statistics": small_models.statistics(name)}
     return tree.flatten(
         MERGERS[name](small_models.theta0(), small_models.branches(), small_models.WEIGHTS, **given, **options)
     )
@@ -38,6 +38,14 @@ ON_MATRICES = {
     "iso_cts": (
         lambda taus, scale, common_fraction: scale * papers.iso_cts(taus, common_fraction),
         {"scale": 0.7, "common_fraction": 0.4},
+    ),
+    "wudi": (
+        lambda taus, scale, damping, start: scale * papers.wudi(taus, damping, start),
+        {"scale": 0.7, "damping": 0.02, "start": "sum"},
+    ),
+    "optmerge": (
+        lambda taus, scale, damping, start: scale * papers.optmerge(taus, damping, start),
+        {"scale": 0.7, "damping": 0.3, "start": "mean"},
     ),
 }
 
@@ -189,7 +197,7 @@ def test_fisher_weights_each_entry_by_its_information():
 def test_fisher_without_information_is_the_average(floor):
     nothing = [jax.tree.map(np.zeros_like, theta) for theta in small_models.branches()]
     found = MERGERS["fisher"](
-        small_models.theta0(), small_models.branches(), small_models.WEIGHTS, fishers=nothing, floor=floor
+        small_models.theta0(), small_models.branches(), small_models.WEIGHTS, statistics=nothing, floor=floor
     )
     average = MERGERS["token_weighted"](small_models.theta0(), small_models.branches(), small_models.WEIGHTS)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, average)
@@ -202,12 +210,14 @@ def test_fishers_floor_is_relative_to_the_mean_of_each_layers_tensor():
     ]
     thetas = [small_models.kernel(np.ones((2, 1, 2))), small_models.kernel(np.zeros((2, 1, 2)))]
     base = small_models.kernel(np.zeros((2, 1, 2)))
-    found = MERGERS["fisher"](base, thetas, [0.5, 0.5], fishers=information, floor=0.5)["a"]["kernel"]
+    found = MERGERS["fisher"](base, thetas, [0.5, 0.5], statistics=information, floor=0.5)["a"]["kernel"]
     np.testing.assert_allclose(found, [[[3 / 3.5, 0.5 / 1.5]]] * 2, rtol=1e-6)
 
 
 def test_fishers_floor_is_relative_to_the_parameters_mean():
     information = [small_models.kernel([[3.0, 0.0]]), small_models.kernel([[0.0, 1.0]])]
     thetas = [small_models.kernel([[1.0, 1.0]]), small_models.kernel([[0.0, 0.0]])]
-    found = MERGERS["fisher"](small_models.kernel(np.zeros((1, 2))), thetas, [0.5, 0.5], fishers=information, floor=0.5)
+    found = MERGERS["fisher"](
+        small_models.kernel(np.zeros((1, 2))), thetas, [0.5, 0.5], statistics=information, floor=0.5
+    )
     np.testing.assert_allclose(found["a"]["kernel"], [[3 / 3.5, 0.5 / 1.5]], rtol=1e-6)
