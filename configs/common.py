@@ -15,6 +15,7 @@ from merit_jax.gradients.estimate import AVERAGES as OF_EXAMPLES
 from merit_jax.merging import MERGERS
 from merit_jax.partition import ASSIGNMENTS, PARTITIONERS
 from merit_jax.pipeline.partition_mixture import SIMILARITIES
+from merit_jax.pipeline.rounds import PARTS, SPLITS
 from merit_jax.training.optimizer import SCHEDULES, known_optimizers
 from merit_jax.training.step import AVERAGES
 from models.interface import ATTENTION, REMAT
@@ -123,6 +124,20 @@ def declared() -> ConfigDict:
     c.partition.seed = Key(0, whole(0))
     # K, the number of branches; median_split halves along r = log2 K conflict axes
     c.partition.groups = Key(4, whole(1))
+
+    # workdir whose groups of datasets are taken over; empty: the mixture is split here
+    c.partition.like = Key("", TEXT)
+
+    # training apart and merging, several times over; each round starts from the merge of the one before
+    c.rounds = ConfigDict()
+    # R, the number of rounds
+    c.rounds.count = Key(1, whole(1))
+    # share of every dataset's examples that is trained on jointly first; the branches start from the result
+    c.rounds.warm = Key(0.0, number(least=0, below=1))
+    # the mixture is split "again" in each round, by gradients at its start, or "once", in the first
+    c.rounds.split = Key("again", one_of(SPLITS))
+    # a round trains on its part of the "examples" of every dataset, or on all for its part of the "epochs"
+    c.rounds.part = Key("examples", one_of(PARTS))
 
     # how each branch is trained
     c.train = ConfigDict()

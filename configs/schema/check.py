@@ -10,6 +10,7 @@ from merit_jax.core.registry import lookup
 from merit_jax.merging import MERGERS
 from merit_jax.merging.options import declared_options, resolve_options
 from merit_jax.pipeline.merge_options import given_options
+from merit_jax.pipeline.rounds import in_rounds
 
 
 def check(config: ConfigDict) -> ConfigDict:
@@ -89,6 +90,25 @@ def _basin(config: ConfigDict) -> Iterator[str]:
         yield "basin.rebuild is set, but basin.stages is empty; list the config files of its stages"
 
 
+def _rounds(config: ConfigDict) -> Iterator[str]:
+    cfg, epochs = config.rounds, config.train.epochs
+    if cfg.part == "epochs" and epochs % cfg.count:
+        yield (
+            f"train.epochs = {epochs:g} cannot be split into rounds.count = {cfg.count} equal parts of whole epochs; change one "
+            'of the two, or set rounds.part = "examples"'
+        )
+    if in_rounds(config) and config.merge.branches:
+        yield (
+            f"merge.branches = {config.merge.branches!r} merges branches that are trained, and rounds train their own; leave it "
+            "empty, or set rounds.count = 1 and rounds.warm = 0"
+        )
+    if in_rounds(config) and config.merge.match:
+        yield (
+            f"merge.match = {config.merge.match!r} takes a distance from theta0, and rounds start elsewhere; leave it empty, or "
+            "set rounds.count = 1 and rounds.warm = 0"
+        )
+
+
 RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _micro_batches,
     _halvings,
@@ -96,5 +116,6 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _calibration,
     _eigenvectors,
     _basin,
+    _rounds,
 )
 """Each yields a sentence for what does not go together."""

@@ -1,5 +1,6 @@
 """`merged/`: the branches averaged once (MERIT Alg. 1, step 5)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ from merit_jax.pipeline.merge_inputs import (
 )
 from merit_jax.pipeline.merge_options import match_displacement, merge_options
 from merit_jax.pipeline.merge_record import merge_settings, source_of_branches
+from merit_jax.pipeline.rounds import in_rounds
+from merit_jax.pipeline.rounds_record import rounds_record
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import ExtendableStage
 from merit_jax.workdir.artifact_types import Fill, ReplaceableFolder
@@ -80,17 +83,20 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
         "weights": with_missing(used.values, finished),
         "weighted_mean": used.mean,
         "displacement": {"branches": distances},
+        **({"rounds": rounds_record(run, _bytes(parts[0]))} if in_rounds(run.config) else {}),
     }
 
     def fill(folder: epath.Path) -> dict[str, Any]:
-        theta0, out = run.theta0.leaves(), folder / run.workdir.merged_params.name
+        theta0, start, out = run.theta0.leaves(), source.theta0.leaves(), folder / run.workdir.merged_params.name
         readers = [part.leaves for part in parts]
         weights = token_weights([sum(tokens[counted][k] for k in part.holds) for part in parts])
         with bar(len(theta0.paths()), "merge", "parameter") as progress:
-            merge_streamed(merger, theta0, readers, weights, out, lambda _: progress.update(), fishers, **options)
+            merge_streamed(merger, start, readers, weights, out, lambda _: progress.update(), fishers, **options)
         result["displacement"]["merged"] = distance(OrbaxLeaves(out), theta0)
+        source.theta0.check_unchanged()
         run.theta0.check_unchanged()
-        if (text := _for_mergekit(run, used.values, finished, options)) is not None:
+        text = None if in_rounds(run.config) else _for_mergekit(run, used.values, finished, options)
+        if text is not None:
             write_text(folder / "mergekit.yaml", text)
         write_json(folder / run.workdir.merged_sums.name, {"inputs": inputs, "files": file_checksums(out)})
         lease.check()
@@ -125,6 +131,11 @@ def _check(run: Run, parts: Sequence[MergeInput]) -> None:
     paths = run.theta0.leaves().paths()
     for part in parts:
         compatibility.same_leaves(paths, part.leaves.paths(), part.name)
+
+
+def _bytes(part: MergeInput) -> int:
+    """Returns the size of a branch's trained parameters."""
+    return sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in part.leaves.paths().values())
 
 
 def _distances(run: Run, parts: Sequence[MergeInput], known: Sequence[float]) -> list[float]:

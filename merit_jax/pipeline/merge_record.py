@@ -7,6 +7,7 @@ from merit_jax.merging import MERGERS
 from merit_jax.pipeline.merge_inputs import TOKENS
 from merit_jax.pipeline.merge_options import merge_options
 from merit_jax.pipeline.partition_mixture import load_partition
+from merit_jax.pipeline.rounds import in_rounds, round_run
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.train_branches import finished_branch
 from merit_jax.workdir.artifacts import check_inputs, read_json
@@ -15,8 +16,10 @@ from merit_jax.workdir.paths import Workdir
 
 
 def source_of_branches(run: Run) -> Run:
-    """Returns the run whose branches are merged: this one, unless `merge.branches` names another's workdir."""
+    """Returns the run whose branches are merged: this one, its last round, or that of the workdir `merge.branches`."""
     other = run.config.merge.branches
+    if in_rounds(run.config):
+        return round_run(run, run.config.rounds.count)
     return run.derive(run.config, Workdir.at(other)) if other else run
 
 

@@ -183,6 +183,10 @@ class Workdir:
         """Returns the record of a diagnostic: its inputs, result and seconds."""
         return self.root / "diagnostics" / f"{name}.json"
 
+    def round(self, number: int) -> epath.Path:
+        """Returns the workdir of round `number` of a run in rounds; 0 is that of the warm start."""
+        return self.root / "rounds" / str(number)
+
     @property
     def baselines(self) -> epath.Path:
         """Workdirs of the methods that the run is compared with."""
