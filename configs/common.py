@@ -138,6 +138,10 @@ def declared() -> ConfigDict:
     c.rounds.split = Key("again", one_of(SPLITS))
     # a round trains on its part of the "examples" of every dataset, or on all for its part of the "epochs"
     c.rounds.part = Key("examples", one_of(PARTS))
+    # of the step from a round's start towards its merge (DiLoCo: 0.7); 1 without momentum: the merge itself
+    c.rounds.outer_rate = Key(1.0, number(above=0))
+    # Nesterov momentum of these steps (DiLoCo: 0.9)
+    c.rounds.momentum = Key(0.0, number(least=0, below=1))
 
     # how each branch is trained
     c.train = ConfigDict()

@@ -46,7 +46,7 @@ SECTIONS = ("conflict", "partition", "rounds", "train", "merge")
 def with_method(config: ConfigDict, method: str) -> ConfigDict:
     """The config with the partitioner and merger that an arg string such as "merit2d" or "random4" names.
 
-    Joint training has one round and no warm start, whatever the config says of those.
+    Joint training, which is one branch, has one round without a warm start or an outer step, whatever the config says.
     """
     for pattern, found in METHODS.items():
         if match := re.fullmatch(pattern, method):
@@ -57,7 +57,7 @@ def with_method(config: ConfigDict, method: str) -> ConfigDict:
             config.partition.groups = 2**number if found.partition == "median_split" else number
             config.merge.method = found.merge
             if found.partition == "joint":
-                config.rounds.update({"count": 1, "warm": 0.0})  # one branch is trained in one go
+                config.rounds.update({"count": 1, "warm": 0.0, "outer_rate": 1.0, "momentum": 0.0})
             return config
     known = ", ".join(pattern.replace(r"(\d)", "R").replace(r"(\d+)", "K") for pattern in METHODS)
     raise ValueError(f"unknown method {method!r}; known: {known} (R, K: a number)")

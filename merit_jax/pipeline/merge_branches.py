@@ -9,9 +9,11 @@ from etils import epath
 from merit_jax.checkpoints import compatibility
 from merit_jax.checkpoints.readers import OrbaxLeaves, distance
 from merit_jax.core.progress import bar
+from merit_jax.core.types import LeafReader
 from merit_jax.merging import MERGERS, merge_streamed, token_weights
 from merit_jax.merging.mergekit_config import recipe
 from merit_jax.merging.options import resolve_options
+from merit_jax.merging.outer_step import OuterStep, step_streamed
 from merit_jax.pipeline.estimate_fisher import estimate_fisher, fisher_leaves
 from merit_jax.pipeline.merge_inputs import (
     TOKENS,
@@ -27,6 +29,7 @@ from merit_jax.pipeline.merge_inputs import (
 )
 from merit_jax.pipeline.merge_options import match_displacement, merge_options
 from merit_jax.pipeline.merge_record import merge_settings, source_of_branches
+from merit_jax.pipeline.outer import outer_step, velocity_before
 from merit_jax.pipeline.rounds import in_rounds
 from merit_jax.pipeline.rounds_record import rounds_record
 from merit_jax.pipeline.run import Run
@@ -63,7 +66,8 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
     """
     source, merger = source_of_branches(run), MERGERS[run.config.merge.method]
     finished = _named(inputs, finished_branches(source, allow_missing=run.allow_missing))
-    if run.config.merge.method != "token_weighted":
+    outer = outer_step(run)
+    if run.config.merge.method != "token_weighted" or not outer.averages:
         earlier = None  # only an average can be added to
     parts = late_merge_inputs(run, source, finished, earlier) if earlier else merge_inputs(source, finished)
     _check(run, parts)
@@ -81,7 +85,7 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
         "options": options,
         **{TOKENS[name]: counts for name, counts in tokens.items()},
         "weights": with_missing(used.values, finished),
-        "weighted_mean": used.mean,
+        "weighted_mean": used.mean and outer.averages,
         "displacement": {"branches": distances},
         **({"rounds": rounds_record(run, _bytes(parts[0]))} if in_rounds(run.config) else {}),
     }
@@ -90,15 +94,17 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
         theta0, start, out = run.theta0.leaves(), source.theta0.leaves(), folder / run.workdir.merged_params.name
         readers = [part.leaves for part in parts]
         weights = token_weights([sum(tokens[counted][k] for k in part.holds) for part in parts])
+        average = out if outer.averages else folder / "average"
         with bar(len(theta0.paths()), "merge", "parameter") as progress:
-            merge_streamed(merger, start, readers, weights, out, lambda _: progress.update(), fishers, **options)
+            merge_streamed(merger, start, readers, weights, average, lambda _: progress.update(), fishers, **options)
+        if not outer.averages:
+            _step(outer, source, average, readers[0], folder)
         result["displacement"]["merged"] = distance(OrbaxLeaves(out), theta0)
         source.theta0.check_unchanged()
         run.theta0.check_unchanged()
-        text = None if in_rounds(run.config) else _for_mergekit(run, used.values, finished, options)
-        if text is not None:
+        if (text := _for_mergekit(run, used.values, finished, options)) is not None:
             write_text(folder / "mergekit.yaml", text)
-        write_json(folder / run.workdir.merged_sums.name, {"inputs": inputs, "files": file_checksums(out)})
+        write_json(folder / run.workdir.merged_sums.name, {"inputs": inputs, **_sums(out)})
         lease.check()
         return result
 
@@ -133,6 +139,23 @@ def _check(run: Run, parts: Sequence[MergeInput]) -> None:
         compatibility.same_leaves(paths, part.leaves.paths(), part.name)
 
 
+def _step(outer: OuterStep, source: Run, average: epath.Path, trained: LeafReader, folder: epath.Path) -> None:
+    """Writes what the outer step makes of the average, which is removed."""
+    out, velocity = folder / source.workdir.merged_params.name, folder / source.workdir.merged_velocity.name
+    start, merged = source.theta0.leaves(), OrbaxLeaves(average)
+    step_streamed(outer, start, merged, trained, velocity_before(source), out, velocity)
+    average.rmtree()
+
+
+def _sums(params: epath.Path) -> dict[str, Any]:
+    """Returns the checksums of the merged parameters, and of the velocity where there is one."""
+    velocity = params.parent / "velocity"
+    return {
+        "files": file_checksums(params),
+        **({"velocity": file_checksums(velocity)} if velocity.exists() else {}),
+    }
+
+
 def _bytes(part: MergeInput) -> int:
     """Returns the size of a branch's trained parameters."""
     return sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in part.leaves.paths().values())
@@ -155,6 +178,8 @@ def _fishers(run: Run, branches: Sequence[int | None]) -> list[OrbaxLeaves]:
 def _for_mergekit(
     run: Run, weights: Sequence[float] | None, finished: Sequence[Done | None], options: Mapping[str, Any]
 ) -> str | None:
-    """Returns the configuration of the same merge for mergekit; None where it has no such method."""
+    """Returns the configuration of the same merge for mergekit; None where it has no such method, or in rounds."""
+    if in_rounds(run.config) or not outer_step(run).averages:
+        return None
     folders = [f"branches/{k}/hf" for k, done in enumerate(finished) if done is not None]
     return recipe(run.config.merge.method, options, "theta0", folders, weights, comment=FOR_MERGEKIT)

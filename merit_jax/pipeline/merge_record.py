@@ -6,6 +6,7 @@ from merit_jax.core.registry import lookup
 from merit_jax.merging import MERGERS
 from merit_jax.pipeline.merge_inputs import TOKENS
 from merit_jax.pipeline.merge_options import merge_options
+from merit_jax.pipeline.outer import outer_inputs
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.rounds import in_rounds, round_run
 from merit_jax.pipeline.run import Run
@@ -33,6 +34,7 @@ def merge_settings(run: Run) -> dict[str, Any]:
         "options": merge_options(run),
         "tokens": run.config.merge.tokens,
         **({"fisher": {"examples": run.config.gradients.examples}} if merger.fisher else {}),
+        **outer_inputs(run, source_of_branches(run)),
     }
 
 

@@ -108,6 +108,7 @@ def round_config(config: Any, workdir: Workdir, number: int) -> Any:
         if number == WARM:
             config.partition.update({"method": "joint", "groups": 1})
             config.merge.update({"method": "token_weighted", "options": "{}"})
+            config.rounds.update({"outer_rate": 1.0, "momentum": 0.0})
         elif rounds.split == "once" and number > 1:
             config.partition.like = str(workdir.round(1))
         if number != WARM and rounds.part == "epochs":

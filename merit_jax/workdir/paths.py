@@ -145,6 +145,11 @@ class Workdir:
         return self.merged / "params"
 
     @property
+    def merged_velocity(self) -> epath.Path:
+        """The velocity of the outer step that followed the merge, an Orbax tree; there in rounds with momentum only."""
+        return self.merged / "velocity"
+
+    @property
     def merged_hf(self) -> epath.Path:
         """The merged model as a Hugging Face folder."""
         return self.merged / "hf"

@@ -249,3 +249,51 @@ def test_one_round_without_a_warm_start_is_an_ordinary_run(finished):
     assert not finished.workdir.round(0).parent.exists()
     assert set(read_inputs(finished.workdir.partition)) == {"partition", "text", "datasets", "gradients"}
     assert read_inputs(finished.workdir.partition)["partition"] == {"method": "median_split", "groups": 4}
+
+
+def mean(part, record):
+    """The branches' mean by tokens, in float64."""
+    weights = np.array(record["tokens"], np.float64) / sum(record["tokens"])
+    trained = [branch(part, k) for k in range(len(weights))]
+    return {path: np.tensordot(weights, [theta[path] for theta in trained], axes=1) for path in trained[0]}
+
+
+def test_the_outer_step_is_that_of_nesterov_with_a_velocity_that_rounds_hand_on(run, tmp_path):
+    world.beside(run, tmp_path)
+    keys = {"rounds.count": 2, "rounds.warm": 0.25, "rounds.outer_rate": 0.7, "rounds.momentum": 0.9}
+    outer = world.run(tmp_path, "outer", "random2", **keys)
+    assert run_stages(outer, OF_A_ROUND)
+    warm, first, second = rounds_of(outer)
+    velocity = dict.fromkeys(merged(outer), 0.0)
+    for part, whole in ((first, first), (second, outer)):
+        start, record = world.host(part.theta0.leaves()), read_json(whole.workdir.merge_record)
+        assert not record["weighted_mean"]
+        assert record["inputs"]["outer"]["rate"] == 0.7
+        average, result = mean(part, record), merged(whole)
+        for path, leaf in result.items():
+            gradient = start[path].astype(np.float64) - average[path]
+            velocity[path] = 0.9 * velocity[path] + gradient
+            np.testing.assert_allclose(leaf, start[path] - 0.7 * (gradient + 0.9 * velocity[path]), rtol=0, atol=1e-6)
+    assert "outer" not in read_inputs(warm.workdir.merge_record)
+    assert read_merge(outer)["displacement"]["merged"] > 0
+    before = merged(outer)
+    shutil.rmtree(outer.workdir.merged)
+    assert run_stages(outer, ("merge",))
+    for path, leaf in before.items():
+        np.testing.assert_array_equal(merged(outer)[path], leaf)
+    files = [file for file in Path(first.workdir.merged_velocity).rglob("*") if file.is_file()]
+    files[0].write_bytes(b"damaged")
+    shutil.rmtree(outer.workdir.merged)
+    with pytest.raises(ValueError, match=r"rounds/1/merged/velocity"):
+        run_stages(outer, ("merge",))
+
+
+def test_an_outer_rate_scales_the_step_of_a_run_without_rounds(finished, tmp_path):
+    scaled = world.copied(finished, tmp_path, overwrite=True, **{"rounds.outer_rate": 0.5})
+    assert run_stages(scaled, ("merge",))
+    theta0, average, result = world.host(finished.theta0.leaves()), merged(finished), merged(scaled)
+    for path, leaf in result.items():
+        np.testing.assert_allclose(leaf, (theta0[path] + average[path]) / 2, rtol=0, atol=1e-6)
+    whole = read_json(finished.workdir.merge_record)["displacement"]["merged"]
+    assert read_json(scaled.workdir.merge_record)["displacement"]["merged"] == pytest.approx(whole / 2, rel=1e-4)
+    assert not (scaled.workdir.merged / "average").exists()
