@@ -15,7 +15,7 @@ from merit_jax.gradients.estimate import AVERAGES as OF_EXAMPLES
 from merit_jax.merging import MERGERS
 from merit_jax.partition import ASSIGNMENTS, PARTITIONERS
 from merit_jax.pipeline.partition_mixture import SIMILARITIES
-from merit_jax.pipeline.rounds import PARTS, SPLITS
+from merit_jax.pipeline.rounds import PARTS, SCOPES, SPLITS
 from merit_jax.training.optimizer import SCHEDULES, known_optimizers
 from merit_jax.training.step import AVERAGES
 from models.interface import ATTENTION, REMAT
@@ -138,6 +138,8 @@ def declared() -> ConfigDict:
     c.rounds.split = Key("again", one_of(SPLITS))
     # a round trains on its part of the "examples" of every dataset, or on all for its part of the "epochs"
     c.rounds.part = Key("examples", one_of(PARTS))
+    # learning rate: "each" round has a schedule, or rounds 1 to R have one "whole" schedule together
+    c.rounds.schedule = Key("each", one_of(SCOPES))
     # of the step from a round's start towards its merge (DiLoCo: 0.7); 1 without momentum: the merge itself
     c.rounds.outer_rate = Key(1.0, number(above=0))
     # Nesterov momentum of these steps (DiLoCo: 0.9)
@@ -167,6 +169,8 @@ def declared() -> ConfigDict:
     c.train.schedule = Key("cosine", one_of(SCHEDULES))
     # share of the branch's steps in which the learning rate rises
     c.train.warmup = Key(0.03, number(least=0, below=1))
+    # where the branch begins and ends in the schedule, as shares of it; rounds set it
+    c.train.schedule_span = Key((0.0, 1.0), each(number(least=0, most=1), least=2, rising=True))
     # decoupled weight decay, per unit of learning rate
     c.train.weight_decay = Key(0.0, number(least=0))
     # regular expressions over parameter paths without weight decay

@@ -90,6 +90,12 @@ def _basin(config: ConfigDict) -> Iterator[str]:
         yield "basin.rebuild is set, but basin.stages is empty; list the config files of its stages"
 
 
+def _schedule_span(config: ConfigDict) -> Iterator[str]:
+    span = config.train.schedule_span
+    if len(span) != 2:
+        yield f"train.schedule_span = {tuple(span)}; expected two shares, where the branch begins and where it ends"
+
+
 def _rounds(config: ConfigDict) -> Iterator[str]:
     cfg, epochs = config.rounds, config.train.epochs
     if cfg.part == "epochs" and epochs % cfg.count:
@@ -116,6 +122,7 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _calibration,
     _eigenvectors,
     _basin,
+    _schedule_span,
     _rounds,
 )
 """Each yields a sentence for what does not go together."""

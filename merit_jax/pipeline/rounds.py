@@ -30,6 +30,10 @@ PARTS = ("examples", "epochs")
 """Values of `rounds.part`: a round has its part of every dataset's examples, or all of them for its part of the epochs."""
 
 
+SCOPES = ("each", "whole")
+"""Values of `rounds.schedule`: every round has a schedule of the learning rate, or the rounds after the warm start have one."""
+
+
 def in_rounds(config: Any) -> bool:
     """Returns whether a config asks for a warm start or for more than one round."""
     return config.rounds.count > 1 or config.rounds.warm > 0
@@ -113,6 +117,8 @@ def round_config(config: Any, workdir: Workdir, number: int) -> Any:
             config.partition.like = str(workdir.round(1))
         if number != WARM and rounds.part == "epochs":
             config.train.epochs /= rounds.count
+        if number != WARM and rounds.schedule == "whole":
+            config.train.schedule_span = ((number - 1) / rounds.count, number / rounds.count)
     return config
 
 

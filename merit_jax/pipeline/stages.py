@@ -64,6 +64,8 @@ def run_stages(run: Run, stages: Sequence[str] = ()) -> bool:
     skipped = (
         OF_ROUNDS if in_rounds(run.config) else () if needs_conflict(run) else ("gradients", "conflict", "project")
     )
+    if in_rounds(run.config) and (own := [name for name in stages if name in OF_ROUNDS]):
+        log.info("%s: every round has its own, which training runs; alone, with --round", ", ".join(own))
     chosen = [name for name in STAGES if (not stages or name in stages) and name not in skipped]
     worked = [table[name](run) for name in chosen]
     return any(worked)

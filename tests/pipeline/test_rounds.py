@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from merit_jax.checkpoints.readers import OrbaxLeaves, OverlayLeaves
 from merit_jax.core import tree
 from merit_jax.core.errors import UnfinishedError
+from merit_jax.core.types import Branch
 from merit_jax.data.sampler import BranchExamples
 from merit_jax.pipeline import rounds, train_branches
 from merit_jax.pipeline.merge_record import read_merge
@@ -221,6 +222,18 @@ def test_by_epochs_every_round_has_all_examples_for_some_of_the_epochs(run, tmp_
     assert planned_tokens(split) == sum(run.tokens)
     seeds = {rounds.round_config(split.config, split.workdir, number).seed for number in (0, 1, 2)}
     assert len(seeds) == 3
+
+
+def test_one_schedule_over_all_rounds_or_one_for_each(run, tmp_path):
+    world.beside(run, tmp_path)
+    whole = world.run(tmp_path, "whole", "random2", **{**KEYS, "rounds.schedule": "whole"})
+    spans = [tuple(rounds.round_config(whole.config, whole.workdir, number).train.schedule_span) for number in range(3)]
+    assert spans == [(0.0, 1.0), (0.0, 0.5), (0.5, 1.0)]
+    for number, recorded in ((0, False), (1, True)):
+        part = round_run(dataclasses.replace(run, config=whole.config), number)
+        inputs = train_branches.branch_inputs(part, Branch((), 0))["train"]
+        assert ("schedule_span" in inputs) == recorded
+    assert "schedule_span" not in read_inputs(round_run(run, 2).workdir.branch_done(0))["train"]
 
 
 def test_datasets_that_are_too_small_for_the_rounds(run, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from launch.experiments import runner
 from launch.experiments.run_config import run_config, run_round
 from merit_jax.checkpoints.readers import OrbaxLeaves
+from merit_jax.reporting.page import write_report
 from merit_jax.workdir.artifacts import read_json
 from tests.support import world
 
@@ -51,3 +52,5 @@ def test_a_run_in_rounds_is_exported_and_evaluated_like_any_other(tmp_path):
         np.testing.assert_array_equal(written[path], leaf)
     card = (run.workdir.merged_hf / "README.md").read_text()
     assert "in the last of 2 rounds" in card
+    html = write_report(run.workdir, "run").read_text()
+    assert "In each round a branch sends" in html
