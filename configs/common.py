@@ -15,6 +15,7 @@ from merit_jax.gradients.estimate import AVERAGES as OF_EXAMPLES
 from merit_jax.merging import MERGERS
 from merit_jax.partition import ASSIGNMENTS, PARTITIONERS
 from merit_jax.pipeline.partition_mixture import SIMILARITIES
+from merit_jax.pipeline.rounds import PARTS, SCOPES, SPLITS
 from merit_jax.training.optimizer import SCHEDULES, known_optimizers
 from merit_jax.training.step import AVERAGES
 from models.interface import ATTENTION, REMAT
@@ -130,6 +131,26 @@ def declared() -> ConfigDict:
     # datasets near a cut are divided between its sides: 0: whole (paper); 1: slices (median_split, random)
     c.partition.softness = Key(0.0, number(least=0, most=1))
 
+    # workdir whose groups of datasets are taken over; empty: the mixture is split here
+    c.partition.like = Key("", TEXT)
+
+    # training apart and merging, several times over; each round starts from the merge of the one before
+    c.rounds = ConfigDict()
+    # R, the number of rounds
+    c.rounds.count = Key(1, whole(1))
+    # share of every dataset's examples that is trained on jointly first; the branches start from the result
+    c.rounds.warm = Key(0.0, number(least=0, below=1))
+    # the mixture is split "again" in each round, by gradients at its start, or "once", in the first
+    c.rounds.split = Key("again", one_of(SPLITS))
+    # a round trains on its part of the "examples" of every dataset, or on all for its part of the "epochs"
+    c.rounds.part = Key("examples", one_of(PARTS))
+    # learning rate: "each" round has a schedule, or rounds 1 to R have one "whole" schedule together
+    c.rounds.schedule = Key("each", one_of(SCOPES))
+    # of the step from a round's start towards its merge (DiLoCo: 0.7); 1 without momentum: the merge itself
+    c.rounds.outer_rate = Key(1.0, number(above=0))
+    # Nesterov momentum of these steps (DiLoCo: 0.9)
+    c.rounds.momentum = Key(0.0, number(least=0, below=1))
+
     # how each branch is trained
     c.train = ConfigDict()
     # regular expressions over parameter paths; the rest is frozen
@@ -154,6 +175,8 @@ def declared() -> ConfigDict:
     c.train.schedule = Key("cosine", one_of(SCHEDULES))
     # share of the branch's steps in which the learning rate rises
     c.train.warmup = Key(0.03, number(least=0, below=1))
+    # where the branch begins and ends in the schedule, as shares of it; rounds set it
+    c.train.schedule_span = Key((0.0, 1.0), each(number(least=0, most=1), least=2, rising=True))
     # decoupled weight decay, per unit of learning rate
     c.train.weight_decay = Key(0.0, number(least=0))
     # regular expressions over parameter paths without weight decay

@@ -9,6 +9,7 @@ from absl import flags
 
 from launch.console import app
 from launch.wiring import basin, open_run
+from merit_jax.pipeline.stages import open_round
 from merit_jax.pipeline.train_branches import train_branch
 
 FLAGS = flags.FLAGS
@@ -21,6 +22,9 @@ def define_flags() -> None:
         "workdir", None, "Directory with `partition.json`; the branch goes to `branches/<k>` in it.", required=True
     )
     flags.DEFINE_integer("branch", None, "Number of the branch, from 0.", required=True)
+    flags.DEFINE_integer(
+        "round", None, "Number of the round that the branch is of; 0: the warm start. Without rounds: none."
+    )
     flags.DEFINE_bool(
         "overwrite", False, "Train the branch anew if it was made from other inputs, instead of refusing."
     )
@@ -30,7 +34,7 @@ def main(argv: Sequence[str]) -> None:
     """Trains the branch, or resumes it."""
     config = basin.prepare_theta0(app.config(), FLAGS.workdir, overwrite=FLAGS.overwrite)
     run = open_run.open_run(config, FLAGS.workdir, overwrite=FLAGS.overwrite)
-    train_branch(run, FLAGS.branch)
+    train_branch(run if FLAGS.round is None else open_round(run, FLAGS.round), FLAGS.branch)
 
 
 if __name__ == "__main__":

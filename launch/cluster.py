@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from launch.console import app
 from launch.console.branch_status import BranchStatus, branch_status
@@ -29,6 +29,8 @@ from launch.launchers.interface import Job, JobContext
 from launch.launchers.subprocesses import stop
 from launch.launchers.supervisor import PATIENCE, Supervisor
 from merit_jax.core.errors import FailedError, UnfinishedError
+from merit_jax.pipeline.rounds import in_rounds, round_config, round_numbers
+from merit_jax.pipeline.stages import BEFORE
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.consistency import check_partition
@@ -36,9 +38,6 @@ from merit_jax.workdir.paths import Workdir, is_remote
 from merit_jax.workdir.version import refuse_older
 
 FLAGS = flags.FLAGS
-
-BEFORE = "mixture,gradients,conflict,partition"
-"""Stages that a workdir without partition.json needs first."""
 
 
 def define_flags() -> None:
@@ -80,10 +79,58 @@ def drive(workdir: Workdir) -> int:
         ValueError: Branches have failed by a mistake.
     """
     refuse_older(workdir)
+    config = app.config()
+    if in_rounds(config):
+        drive_rounds(workdir, config)
+        failed = False
+    else:
+        failed = drive_branches(workdir, config.partition)
+    if FLAGS.watch and FLAGS.after:
+        run_here("launch.run", f"--stages={FLAGS.after}", *(["--allow_missing"] if failed else []))
+    return 0
+
+
+def drive_rounds(workdir: Workdir, config: ConfigDict) -> None:
+    """Trains the branches of every round, as `drive_branches` does, and merges them before the next one.
+
+    Without `--watch`, the branches of the first round that is not finished are submitted, and that is all.
+
+    Raises:
+        FailedError: Branches have crashed too often.
+        ValueError: Branches have failed by a mistake, or may be missing.
+    """
+    if FLAGS.allow_missing:
+        raise ValueError("--allow_missing: a round starts from the whole merge of the one before; leave it out")
+    for number in round_numbers(config):
+        home = Workdir.at(workdir.round(number))
+        if home.merge_record.exists():
+            continue
+        drive_branches(home, round_config(config, workdir, number).partition, (f"--round={number}",))
+        if not all(home.branch_done(job.branch).exists() for job in jobs_of(home)):
+            return
+        if number < config.rounds.count:
+            run_here("launch.run", f"--round={number}", "--stages=merge")
+
+
+def drive_branches(workdir: Workdir, partition: ConfigDict, words: Sequence[str] = ()) -> bool:
+    """Partitions the mixture if need be, and trains the branches of a workdir.
+
+    Args:
+        workdir: That of the run, or of one of its rounds.
+        partition: The section `partition` of its config.
+        words: Flags that name the round in commands.
+
+    Returns:
+        Whether branches have failed, which `--allow_missing` lets pass.
+
+    Raises:
+        FailedError: Branches have crashed too often.
+        ValueError: Branches have failed by a mistake.
+    """
     if not workdir.partition.exists():
-        run_here("launch.run", f"--stages={BEFORE}")
-    check_partition(workdir, app.config().partition)
-    jobs = jobs_of(workdir)
+        run_here("launch.run", *words, f"--stages={','.join(BEFORE)}")
+    check_partition(workdir, partition)
+    jobs = jobs_of(workdir, words)
     launcher = open_launcher(FLAGS.launcher, FLAGS.option, job_context(workdir))
     if not FLAGS.watch and not launcher.detached:
         raise ValueError(
@@ -92,7 +139,7 @@ def drive(workdir: Workdir) -> int:
     supervisor = Supervisor(launcher, jobs, workdir, FLAGS.retries, patience=PATIENCE if FLAGS.watch else 0.0)
     if not FLAGS.watch:
         supervisor.poll()
-        return 0
+        return False
     try:
         with live_table(lambda: statuses(workdir, supervisor), supervisor.failed) as show:
             while not supervisor.poll():
@@ -105,9 +152,7 @@ def drive(workdir: Workdir) -> int:
     if failed and not FLAGS.allow_missing:
         error = ValueError if supervisor.mistaken else FailedError
         raise error("\n".join(f"branch {branch} failed: {reason}" for branch, reason in failed.items()))
-    if FLAGS.after:
-        run_here("launch.run", f"--stages={FLAGS.after}", *(["--allow_missing"] if failed else []))
-    return 0
+    return bool(failed)
 
 
 def statuses(workdir: Workdir, supervisor: Supervisor) -> list[BranchStatus]:
@@ -115,14 +160,14 @@ def statuses(workdir: Workdir, supervisor: Supervisor) -> list[BranchStatus]:
     return [branch_status(workdir, branch, lease) for branch, lease in supervisor.leases.items()]
 
 
-def jobs_of(workdir: Workdir) -> list[Job]:
-    """Returns a job for each branch of `partition.json`."""
+def jobs_of(workdir: Workdir, words: Sequence[str] = ()) -> list[Job]:
+    """Returns a job for each branch of `partition.json`; `words` are further flags of its command."""
     count = len(read_json(workdir.partition)["branches"])
     logs = [workdir.branch_log(k) for k in range(count)]
     if is_remote(workdir.root):
         logs = [Path("logs") / name_of(workdir) / log.name for log in logs]
-    words = [("-m", "launch.branch", *shared_words(), f"--branch={k}") for k in range(count)]
-    return [Job(k, words[k], Path(logs[k]).absolute(), FLAGS.hosts) for k in range(count)]
+    commands = [("-m", "launch.branch", *shared_words(), *words, f"--branch={k}") for k in range(count)]
+    return [Job(k, commands[k], Path(logs[k]).absolute(), FLAGS.hosts) for k in range(count)]
 
 
 def shared_words() -> list[str]:

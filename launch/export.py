@@ -15,6 +15,7 @@ from merit_jax.checkpoints.readers import OverlayLeaves
 from merit_jax.core.types import LeafReader
 from merit_jax.evaluation.prompts import stop_tokens
 from merit_jax.pipeline.merge_inputs import merged_leaves
+from merit_jax.pipeline.rounds import in_rounds, round_run
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.run_model_card import branch_card, merged_card
 from merit_jax.pipeline.train_branches import branch_leaves
@@ -34,12 +35,16 @@ def define_flags() -> None:
     app.define_config()
     flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
     flags.DEFINE_string("out", None, "Folder to make.", required=True)
-    flags.DEFINE_integer("branch", None, "Number of a branch, from 0; left out: the merged model.")
+    flags.DEFINE_integer(
+        "branch", None, "Number of a branch, from 0, in rounds one of the last; left out: the merged model."
+    )
 
 
 def main(argv: Sequence[str]) -> None:
     """Exports one checkpoint."""
     run = open_run.open_run(basin.prepare_theta0(app.config(), FLAGS.workdir), FLAGS.workdir)
+    if FLAGS.branch is not None and in_rounds(run.config):
+        run = round_run(run, run.config.rounds.count)
     card = merged_card(run) if FLAGS.branch is None else branch_card(run, FLAGS.branch)
     leaves, stop = leaves_of(run, FLAGS.branch), stop_tokens(run.tokenizer)
     run.theta0.export(leaves.read, epath.Path(FLAGS.out), card, stop)

@@ -11,7 +11,7 @@ from absl import flags
 from launch.console import app
 from launch.console.tables import print_evaluation, print_frontier, print_partition, print_times
 from launch.experiments.figures import draw_frontier
-from launch.experiments.run_config import run_config
+from launch.experiments.run_config import run_config, run_round
 from merit_jax.pipeline.stages import STAGES
 
 FLAGS = flags.FLAGS
@@ -22,6 +22,9 @@ def define_flags() -> None:
     app.define_config()
     flags.DEFINE_string("workdir", None, "Directory of the run's artifacts.", required=True)
     flags.DEFINE_list("stages", [], f"Stages to run, of {', '.join(STAGES)}; empty: all.")
+    flags.DEFINE_integer(
+        "round", None, "Number of the round whose stages are run, 0: the warm start; left out: all of them."
+    )
     flags.DEFINE_bool("overwrite", False, "Make artifacts again whose inputs have changed, instead of refusing.")
     flags.DEFINE_bool(
         "allow_missing",
@@ -32,9 +35,11 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Runs, then prints the results."""
-    run = run_config(
-        app.config(), FLAGS.workdir, FLAGS.stages, overwrite=FLAGS.overwrite, allow_missing=FLAGS.allow_missing
-    )
+    config, given = app.config(), {"overwrite": FLAGS.overwrite, "allow_missing": FLAGS.allow_missing}
+    if FLAGS.round is None:
+        run = run_config(config, FLAGS.workdir, FLAGS.stages, **given)
+    else:
+        run = run_round(config, FLAGS.workdir, FLAGS.round, FLAGS.stages, **given)
     if app.is_first_process():
         print_partition(run.workdir)
         print_evaluation(run.workdir)

@@ -12,6 +12,7 @@ from merit_jax.merging.options import declared_options, resolve_options
 from merit_jax.merging.statistics import SECOND_MOMENT
 from merit_jax.partition import PARTITIONERS
 from merit_jax.pipeline.merge_options import given_options
+from merit_jax.pipeline.rounds import in_rounds
 from merit_jax.pipeline.search_settings import search_problems
 from merit_jax.training.second_moment import check_second_moment
 
@@ -115,6 +116,37 @@ def _basin(config: ConfigDict) -> Iterator[str]:
         yield "basin.rebuild is set, but basin.stages is empty; list the config files of its stages"
 
 
+def _schedule_span(config: ConfigDict) -> Iterator[str]:
+    span = config.train.schedule_span
+    if len(span) != 2:
+        yield f"train.schedule_span = {tuple(span)}; expected two shares, where the branch begins and where it ends"
+
+
+def _rounds(config: ConfigDict) -> Iterator[str]:
+    cfg, epochs = config.rounds, config.train.epochs
+    if cfg.part == "epochs" and epochs % cfg.count:
+        yield (
+            f"train.epochs = {epochs:g} cannot be split into rounds.count = {cfg.count} equal parts of whole epochs; change one "
+            'of the two, or set rounds.part = "examples"'
+        )
+    if in_rounds(config) and config.merge.branches:
+        yield (
+            f"merge.branches = {config.merge.branches!r} merges branches that are trained, and rounds train their own; leave it "
+            "empty, or set rounds.count = 1 and rounds.warm = 0"
+        )
+    if config.merge.search_evaluations and (cfg.outer_rate, cfg.momentum) != (1, 0):
+        yield (
+            f"merge.search_evaluations = {config.merge.search_evaluations} searches the weights of an average, and "
+            f"rounds.outer_rate = {cfg.outer_rate:g} with rounds.momentum = {cfg.momentum:g} steps beyond it; set them to 1 and 0, "
+            "or merge.search_evaluations to 0"
+        )
+    if in_rounds(config) and config.merge.match:
+        yield (
+            f"merge.match = {config.merge.match!r} takes a distance from theta0, and rounds start elsewhere; leave it empty, or "
+            "set rounds.count = 1 and rounds.warm = 0"
+        )
+
+
 RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _micro_batches,
     _halvings,
@@ -125,5 +157,7 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _calibration,
     _eigenvectors,
     _basin,
+    _schedule_span,
+    _rounds,
 )
 """Each yields a sentence for what does not go together."""

@@ -32,7 +32,7 @@ def _values(keys: ConfigDict) -> dict[str, Any]:
 
 def ranges(keys: ConfigDict) -> dict[str, Range]:
     """Returns the name of each declared key, as "train.epochs" -> its range."""
-    found = {}
+    found: dict[str, Range] = {}
     for name, part in keys.items():
         if isinstance(part, ConfigDict):
             found |= {f"{name}.{inner}": key.range for inner, key in part.items()}

@@ -39,12 +39,15 @@ METHODS = {
 }
 """Arg string of a config file -> its method. The number is K; with a d behind it, it is r, and K = 2^r."""
 
-SECTIONS = ("conflict", "partition", "train", "merge")
+SECTIONS = ("conflict", "partition", "rounds", "train", "merge")
 """Sections whose keys a method may override."""
 
 
 def with_method(config: ConfigDict, method: str) -> ConfigDict:
-    """The config with the partitioner and merger that an arg string such as "merit2d" or "random4" names."""
+    """The config with the partitioner and merger that an arg string such as "merit2d" or "random4" names.
+
+    Joint training, which is one branch, has one round without a warm start or an outer step, whatever the config says.
+    """
     for pattern, found in METHODS.items():
         if match := re.fullmatch(pattern, method):
             number = int(match[1]) if match.groups() else 1
@@ -53,6 +56,8 @@ def with_method(config: ConfigDict, method: str) -> ConfigDict:
             config.partition.method = found.partition
             config.partition.groups = 2**number if found.partition == "median_split" else number
             config.merge.method = found.merge
+            if found.partition == "joint":
+                config.rounds.update({"count": 1, "warm": 0.0, "outer_rate": 1.0, "momentum": 0.0})
             return config
     known = ", ".join(pattern.replace(r"(\d)", "R").replace(r"(\d+)", "K") for pattern in METHODS)
     raise ValueError(f"unknown method {method!r}; known: {known} (R, K: a number)")

@@ -11,16 +11,17 @@ from ml_collections import ConfigDict
 from configs.common import parse, variant
 from configs.schema.check import check_keys
 from merit_jax.pipeline.reuse_branches import reuse_branches
+from merit_jax.pipeline.rounds import in_rounds
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import timed
-from merit_jax.pipeline.stages import run_stages
+from merit_jax.pipeline.stages import run_stages, train_rounds
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import Workdir, absolute
 
 PREPARATION = ("mixture", "gradients", "conflict", "partition")
 """Stages before training."""
 
-TRAINED = ("conflict", "partition", "train")
+TRAINED = ("conflict", "partition", "rounds", "train")
 """Sections of a config that decide what its branches learn."""
 
 
@@ -68,9 +69,17 @@ def plan_comparison(
     for spec in methods:
         task = variant(config, spec)
         check_keys(task)
-        if not task.merge.branches:
+        if in_rounds(task) and parse(spec)[0] != "wise":
+            trainers[spec] = spec
+            trained[spec] = PlannedRun(task, folder / _folder(spec))
+        elif not task.merge.branches:
             name = trainers[spec] = training_of(spec, methods)
             training = variant(config, name)
+            if in_rounds(training):
+                raise ValueError(
+                    f"method {spec!r} moves theta0 towards the branch of {name!r}, which is trained in rounds; list "
+                    "'joint' among the methods"
+                )
             home = own if own and _trains_alike(training, config) else folder / _folder(name)
             trained[name] = PlannedRun(training, home)
             if name != spec or home == own:
@@ -157,7 +166,10 @@ def train_and_merge(run: Run, comparison: Comparison, runs: Mapping[str, Run] | 
 
 
 def _train(run: Run, everyone: Sequence[Workdir]) -> bool:
-    adopted = reuse_branches(run, [other for other in everyone if other != run.workdir])
+    others = [other for other in everyone if other != run.workdir]
+    if in_rounds(run.config):
+        return train_rounds(run, others)
+    adopted = reuse_branches(run, others)
     return run_stages(run, ("train",)) or adopted
 
 

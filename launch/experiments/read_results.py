@@ -9,6 +9,7 @@ from launch.experiments.methods import Comparison
 from merit_jax.comparison.results import RunResult
 from merit_jax.evaluation.suites import split_suites
 from merit_jax.partition import uses_gradients
+from merit_jax.pipeline.rounds import in_rounds
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import THETA0, Workdir, absolute
 from merit_jax.workdir.scores import current_frontier, read_evaluation
@@ -35,7 +36,9 @@ def read_results(config: ConfigDict, workdir: Workdir, comparison: Comparison) -
     known = Known(config.seed, evaluation["questions"], tuple(config.evaluate.retained))
     found = [run_result(known, THETA0, models[THETA0], lines.get(THETA0), 0, 0.0)]
     for spec, task in comparison.merged.items():
-        tokens = sum(read_json(Workdir(task.root, task.root).merge_record)["tokens"])
+        record = read_json(Workdir(task.root, task.root).merge_record)
+        trained = record["rounds"]["trained"] if "rounds" in record else [record]
+        tokens = sum(sum(entry["tokens"]) for entry in trained)
         found.append(run_result(known, spec, models[spec], lines.get(spec), tokens, training_seconds(comparison, spec)))
     return found
 
@@ -100,10 +103,19 @@ def training_seconds(comparison: Comparison, spec: str) -> float:
     task = comparison.merged[spec]
     name = comparison.trainer.get(spec)
     root = comparison.trained[name].root if name else absolute(task.config.merge.branches)
-    seconds = sum(read_json(done)["seconds"] for done in (root / "branches").glob("*/done.json"))
-    if name and uses_gradients(comparison.trained[name].config.partition.method):
+    homes = [root, *(root / "rounds").glob("*")]
+    seconds = sum(read_json(done)["seconds"] for home in homes for done in (home / "branches").glob("*/done.json"))
+    for path in (root / "rounds").glob("*/times.json"):
+        times = read_json(path)
+        seconds += sum(times.get(stage, 0.0) for stage in SHARED_STAGES)
+    if name and _shares_gradients(comparison.trained[name].config):
         seconds += _shared_seconds(comparison)
     return seconds
+
+
+def _shares_gradients(config: ConfigDict) -> bool:
+    """Returns whether a training uses the gradients at theta0; one in rounds has its own."""
+    return uses_gradients(config.partition.method) and not in_rounds(config)
 
 
 def _shared_seconds(comparison: Comparison) -> float:

@@ -8,7 +8,7 @@ from launch.experiments.methods import Comparison, plan_comparison, train_and_me
 from launch.wiring import basin, open_run
 from merit_jax.pipeline.evaluate_models import evaluate_models
 from merit_jax.pipeline.run import Run
-from merit_jax.pipeline.stages import STAGES, run_stages
+from merit_jax.pipeline.stages import OF_A_ROUND, STAGES, open_round, run_stages
 from merit_jax.pipeline.trace_frontier import trace_frontier
 from merit_jax.workdir.artifacts import write_text
 from merit_jax.workdir.paths import MERGED
@@ -40,6 +40,35 @@ def run_config(
         evaluate_models(run, models)
         trace_frontier(run, models)
     _save_config(run)
+    return run
+
+
+def run_round(
+    config: ConfigDict,
+    workdir: str,
+    number: int,
+    stages: Sequence[str],
+    *,
+    overwrite: bool,
+    allow_missing: bool = False,
+) -> Run:
+    """Runs stages of one round of a config, for `launch.cluster`, which trains the branches elsewhere.
+
+    Args:
+        config: All keys of `configs/common.py`.
+        workdir: Directory of the whole run.
+        number: The round; 0: the warm start.
+        stages: Names of stages; empty: all up to the merge.
+        overwrite: Make artifacts again whose inputs have changed, instead of refusing.
+        allow_missing: Is refused in rounds.
+
+    Returns:
+        The round, as a run.
+    """
+    config = basin.prepare_theta0(config, workdir, overwrite=overwrite)
+    whole = open_run.open_run(config, workdir, overwrite=overwrite, allow_missing=allow_missing)
+    run = open_round(whole, number)
+    run_stages(run, stages or OF_A_ROUND)
     return run
 
 

@@ -30,6 +30,7 @@ from merit_jax.comparison.tables import tables
 from merit_jax.core.registry import lookup
 from merit_jax.pipeline.evaluate_models import evaluate_models
 from merit_jax.pipeline.partition_mixture import load_partition
+from merit_jax.pipeline.rounds import in_rounds, planned_tokens
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.run_diagnostics import DIAGNOSTICS, run_diagnostics
 from merit_jax.pipeline.trace_frontier import trace_frontier
@@ -115,7 +116,14 @@ def _random_split(spec: str, branches: int, labels: Collection[str]) -> str | No
         'random4:partition.core=0.25'
     """
     overrides = parse(label(spec))[1]
-    for sections in (("partition", "train", "merge"), ("train", "merge"), ("train",), ()):
+    choices = (
+        ("partition", "rounds", "train", "merge"),
+        ("rounds", "train", "merge"),
+        ("rounds", "train"),
+        ("train",),
+        (),
+    )
+    for sections in choices:
         kept = {key: text for key, text in overrides.items() if key.partition(".")[0] in sections}
         if (name := format_method(f"random{branches}", kept)) in labels:
             return name
@@ -175,10 +183,17 @@ def _tokens(runs: Mapping[str, Run], comparison: Comparison, controls: Sequence[
     """Returns the supervised tokens of every training, by its partition, for one run of the common budget."""
     compared = {name for spec, name in comparison.trainer.items() if spec not in controls}
     return {
-        name: run.config.train.epochs * (sum(load_partition(run).tokens) / copies(run.config))
+        name: run.config.train.epochs * (_epoch_tokens(run) / copies(run.config))
         for name, run in runs.items()
         if name in compared
     }
+
+
+def _epoch_tokens(run: Run) -> int:
+    """Returns the supervised tokens of all branches in one epoch."""
+    if in_rounds(run.config):
+        return planned_tokens(run) * copies(run.config)
+    return sum(load_partition(run).tokens)
 
 
 def _diagnose(run: Run, comparison: Comparison, workdirs: Mapping[str, Workdir], names: Sequence[str]) -> None:

@@ -80,6 +80,7 @@ def merged_card(record: Mapping[str, Any], datasets: Sequence[str]) -> dict[str,
         f"{len(datasets)} instruction datasets, and {'averaged' if record['weighted_mean'] else 'merged'} once"
     )
     settings = f"Split: `{config['partition']['method']}`; merge: `{record['merge']}`; seed: {config['seed']}."
+    story += _rounds_note(config.get("rounds", {"count": 1, "warm": 0}))
     counts = {name: record[key] for name, key in TOKEN_COLUMNS.items() if key in record}
     rows = [(str(k), *(str(count[k]) for count in counts.values()), _shares(branches[k]["shares"])) for k in merged]
     columns, search = ("branch", *counts, "datasets"), record.get("search")
@@ -93,6 +94,14 @@ def merged_card(record: Mapping[str, Any], datasets: Sequence[str]) -> dict[str,
     if search:
         settings += f"\n* {summary(search)}"
     return _run_files(record, datasets, story, settings, _missing_note(record) + table)
+
+
+def _rounds_note(rounds: Mapping[str, Any]) -> str:
+    """Returns the end of the story of a run in rounds; "" of another."""
+    warm = f" after joint training on {100 * rounds['warm']:g} % of each dataset" if rounds["warm"] else ""
+    if rounds["count"] == 1:
+        return warm
+    return f"{warm}, in the last of {rounds['count']} rounds, each from the model that the one before merged"
 
 
 def branch_card(record: Mapping[str, Any], datasets: Sequence[str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ A partitioner is a function in a file here, with an entry in `PARTITIONERS`.
 
 from merit_jax.core.registry import lookup
 from merit_jax.partition import conflict_induced, joint, kmeans, median_split, random
-from merit_jax.partition.branches import ASSIGNMENTS, Partition, divided, from_groups, make_partition
+from merit_jax.partition.branches import ASSIGNMENTS, Partition, divided, from_groups, from_shares, make_partition
 from merit_jax.partition.partitioner import Partitioner
 
 PARTITIONERS: dict[str, Partitioner] = {
@@ -35,6 +35,7 @@ __all__ = [
     "Partitioner",
     "divided",
     "from_groups",
+    "from_shares",
     "make_partition",
     "uses_gradients",
 ]

@@ -44,6 +44,16 @@ def from_groups(names: Sequence[str], groups: Int32[np.ndarray, " t"], seed: int
     )
 
 
+def from_shares(shares: Sequence[Sequence[DatasetSlice]], seed: int) -> tuple[Branch, ...]:
+    """Makes one branch per list of shares, as another run has them, in data orders of this run.
+
+    Args:
+        shares: The shares of each branch.
+        seed: The run's data seed.
+    """
+    return tuple(Branch(tuple(some), _data_seed(seed, k)) for k, some in enumerate(shares))
+
+
 def replicate(names: Sequence[str], k: int, seed: int) -> tuple[Branch, ...]:
     """Puts everything into each of k branches, in k different data orders: a uniform soup.
 

@@ -1,5 +1,6 @@
 """`merged/`: the branches averaged once (MERIT Alg. 1, step 5)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,10 +9,12 @@ from etils import epath
 from merit_jax.checkpoints import compatibility
 from merit_jax.checkpoints.readers import OrbaxLeaves, distance
 from merit_jax.core.progress import bar
+from merit_jax.core.types import LeafReader
 from merit_jax.merging import MERGERS, merge_streamed, token_weights
 from merit_jax.merging.mergekit_config import recipe
 from merit_jax.merging.merger import UsedWeights
 from merit_jax.merging.options import resolve_options
+from merit_jax.merging.outer_step import OuterStep, step_streamed
 from merit_jax.pipeline.branch_statistics import branch_statistics
 from merit_jax.pipeline.merge_inputs import (
     TOKENS,
@@ -27,6 +30,9 @@ from merit_jax.pipeline.merge_inputs import (
 )
 from merit_jax.pipeline.merge_options import match_displacement, merge_options
 from merit_jax.pipeline.merge_record import merge_settings, source_of_branches
+from merit_jax.pipeline.outer import outer_step, velocity_before
+from merit_jax.pipeline.rounds import in_rounds
+from merit_jax.pipeline.rounds_record import rounds_record
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.search_settings import searches
 from merit_jax.pipeline.search_weights import SearchedWeights, searched_weights
@@ -63,8 +69,8 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
     """
     source, merger = source_of_branches(run), MERGERS[run.config.merge.method]
     finished = _named(inputs, finished_branches(source, allow_missing=run.allow_missing))
-    searched = searched_weights(run) if searches(run) else None
-    if searched or run.config.merge.method != "token_weighted":
+    searched, outer = searched_weights(run) if searches(run) else None, outer_step(run)
+    if searched or run.config.merge.method != "token_weighted" or not outer.averages:
         earlier = None  # only an average by tokens can be added to
     parts = late_merge_inputs(run, source, finished, earlier) if earlier else merge_inputs(source, finished)
     _check(run, parts)
@@ -82,25 +88,29 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
         "options": options,
         **{TOKENS[name]: counts for name, counts in tokens.items()},
         "weights": with_missing(used.values, finished),
-        "weighted_mean": used.mean,
+        "weighted_mean": used.mean and outer.averages,
         **({"search": _search_record(run, searched, finished)} if searched else {}),
         "displacement": {"branches": distances},
+        **({"rounds": rounds_record(run, _bytes(parts[0]))} if in_rounds(run.config) else {}),
     }
 
     def fill(folder: epath.Path) -> dict[str, Any]:
-        theta0, out = run.theta0.leaves(), folder / run.workdir.merged_params.name
+        theta0, start, out = run.theta0.leaves(), source.theta0.leaves(), folder / run.workdir.merged_params.name
         readers = [part.leaves for part in parts]
         weights = rows[0] if searched else token_weights([sum(tokens[counted][k] for k in p.holds) for p in parts])
-        blocks = rows if len(rows) > 1 else None
+        blocks, average = rows if len(rows) > 1 else None, out if outer.averages else folder / "average"
         with bar(len(theta0.paths()), "merge", "parameter") as progress:
             merge_streamed(
-                merger, theta0, readers, weights, out, lambda _: progress.update(), statistics, blocks, **options
+                merger, start, readers, weights, average, lambda _: progress.update(), statistics, blocks, **options
             )
+        if not outer.averages:
+            _step(outer, source, average, readers[0], folder)
         result["displacement"]["merged"] = distance(OrbaxLeaves(out), theta0)
+        source.theta0.check_unchanged()
         run.theta0.check_unchanged()
         if blocks is None and (text := _for_mergekit(run, used.values, finished, options)) is not None:
             write_text(folder / "mergekit.yaml", text)
-        write_json(folder / run.workdir.merged_sums.name, {"inputs": inputs, "files": file_checksums(out)})
+        write_json(folder / run.workdir.merged_sums.name, {"inputs": inputs, **_sums(out)})
         lease.check()
         return result
 
@@ -147,6 +157,28 @@ def _check(run: Run, parts: Sequence[MergeInput]) -> None:
         compatibility.same_leaves(paths, part.leaves.paths(), part.name)
 
 
+def _step(outer: OuterStep, source: Run, average: epath.Path, trained: LeafReader, folder: epath.Path) -> None:
+    """Writes what the outer step makes of the average, which is removed."""
+    out, velocity = folder / source.workdir.merged_params.name, folder / source.workdir.merged_velocity.name
+    start, merged = source.theta0.leaves(), OrbaxLeaves(average)
+    step_streamed(outer, start, merged, trained, velocity_before(source), out, velocity)
+    average.rmtree()
+
+
+def _sums(params: epath.Path) -> dict[str, Any]:
+    """Returns the checksums of the merged parameters, and of the velocity where there is one."""
+    velocity = params.parent / "velocity"
+    return {
+        "files": file_checksums(params),
+        **({"velocity": file_checksums(velocity)} if velocity.exists() else {}),
+    }
+
+
+def _bytes(part: MergeInput) -> int:
+    """Returns the size of a branch's trained parameters."""
+    return sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in part.leaves.paths().values())
+
+
 def _distances(run: Run, parts: Sequence[MergeInput], known: Sequence[float]) -> list[float]:
     """Returns the distance of every branch from theta0; only those of `parts` are measured."""
     measured = {part.branch: distance(part.leaves, run.theta0.leaves()) for part in parts if part.branch is not None}
@@ -156,6 +188,8 @@ def _distances(run: Run, parts: Sequence[MergeInput], known: Sequence[float]) ->
 def _for_mergekit(
     run: Run, weights: Sequence[float] | None, finished: Sequence[Done | None], options: Mapping[str, Any]
 ) -> str | None:
-    """Returns the configuration of the same merge for mergekit; None where it has no such method."""
+    """Returns the configuration of the same merge for mergekit; None where it has no such method, or in rounds."""
+    if in_rounds(run.config) or not outer_step(run).averages:
+        return None
     folders = [f"branches/{k}/hf" for k, done in enumerate(finished) if done is not None]
     return recipe(run.config.merge.method, options, "theta0", folders, weights, comment=FOR_MERGEKIT)

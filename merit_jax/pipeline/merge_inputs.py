@@ -149,6 +149,17 @@ def merged_leaves(workdir: Workdir) -> OrbaxLeaves:
     return OrbaxLeaves(workdir.merged_params)
 
 
+def velocity_leaves(workdir: Workdir) -> OrbaxLeaves:
+    """Opens the velocity that the outer step after a merge has left, after reading its files once for their checksums.
+
+    Raises:
+        ValueError: It is missing, or not as it was written.
+    """
+    mend = _mend(workdir)
+    verify_checksums(workdir.merged_velocity, read_sums(workdir.merged_sums, mend).get("velocity", {}), mend)
+    return OrbaxLeaves(workdir.merged_velocity)
+
+
 def check_merged_present(workdir: Workdir) -> None:
     """Checks that the files of the merged parameters are there; none is read but their checksums.
 

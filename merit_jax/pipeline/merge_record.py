@@ -6,7 +6,9 @@ from merit_jax.core.registry import lookup
 from merit_jax.merging import MERGERS
 from merit_jax.pipeline.merge_inputs import TOKENS
 from merit_jax.pipeline.merge_options import merge_options
+from merit_jax.pipeline.outer import outer_inputs
 from merit_jax.pipeline.partition_mixture import load_partition
+from merit_jax.pipeline.rounds import in_rounds, round_run
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.search_settings import search_settings, searches
 from merit_jax.pipeline.train_branches import finished_branch
@@ -16,8 +18,10 @@ from merit_jax.workdir.paths import Workdir
 
 
 def source_of_branches(run: Run) -> Run:
-    """Returns the run whose branches are merged: this one, unless `merge.branches` names another's workdir."""
+    """Returns the run whose branches are merged: this one, its last round, or that of the workdir `merge.branches`."""
     other = run.config.merge.branches
+    if in_rounds(run.config):
+        return round_run(run, run.config.rounds.count)
     return run.derive(run.config, Workdir.at(other)) if other else run
 
 
@@ -33,6 +37,7 @@ def merge_settings(run: Run) -> dict[str, Any]:
         "tokens": run.config.merge.tokens,
         **({statistic.name: {"examples": run.config.gradients.examples}} if statistic and statistic.estimated else {}),
         **({"search": _search(run)} if searches(run) else {}),
+        **outer_inputs(run, source_of_branches(run)),
     }
 
 

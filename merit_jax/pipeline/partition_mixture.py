@@ -10,14 +10,23 @@ from merit_jax.core.seeds import fold
 from merit_jax.core.text import matches
 from merit_jax.core.types import Branch
 from merit_jax.gradients.store import GradientStore
-from merit_jax.partition import ASSIGNMENTS, PARTITIONERS, Partition, divided, make_partition, uses_gradients
+from merit_jax.partition import (
+    ASSIGNMENTS,
+    PARTITIONERS,
+    Partition,
+    divided,
+    from_shares,
+    make_partition,
+    uses_gradients,
+)
 from merit_jax.partition.partitioner import Shares
 from merit_jax.partition.shares import exact_counts, whole, with_core
 from merit_jax.pipeline.measure_conflict import conflict_inputs, load_conflict, unit_rows
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import Stage
 from merit_jax.workdir.artifact_types import JsonArtifact
-from merit_jax.workdir.artifacts import plain
+from merit_jax.workdir.artifacts import plain, read_json
+from merit_jax.workdir.paths import Workdir, absolute
 
 log = logging.getLogger("merit_jax")
 
@@ -32,12 +41,12 @@ PAPER = {"similarity": "cosine", "centring": "columns"}
 
 
 def needs_conflict(run: Run) -> bool:
-    """Returns whether this run's partitioner looks at gradients.
+    """Returns whether this run's partitioner looks at gradients; it need not for a partition like another.
 
     Raises:
         ValueError: The partitioner is unknown.
     """
-    return uses_gradients(run.config.partition.method)
+    return not run.config.partition.like and uses_gradients(run.config.partition.method)
 
 
 def _inputs(run: Run) -> dict[str, Any]:
@@ -45,6 +54,7 @@ def _inputs(run: Run) -> dict[str, Any]:
     changed = {key: plain(cfg[key]) for key in ADDED if cfg[key]}
     return {
         "partition": {"method": cfg.method, "groups": cfg.groups, **changed},
+        **({"like": _shares(_other(run))} if cfg.like else {}),
         **({"representation": representation} if by_conflict and representation != PAPER else {}),
         "text": run.text_inputs,
         "datasets": run.digests(),
@@ -86,6 +96,8 @@ def load_partition(run: Run) -> Partition:
 
 def _branches(run: Run) -> tuple[Branch, ...]:
     cfg, seed = run.config.partition, run.config.seed
+    if cfg.like:
+        return from_shares([branch.shares for branch in _other(run).branches], seed)
     if cfg.method in ASSIGNMENTS:
         return ASSIGNMENTS[cfg.method](run.names, cfg.groups, seed)
     dealt = _core_datasets(run)
@@ -131,6 +143,36 @@ def _split(run: Run, datasets: np.ndarray) -> Shares:
         return partitioner.soft(*given, softness=cfg.softness, **options)
     own = None if similarity is None else similarity[np.ix_(datasets, datasets)]
     return whole(partitioner(*given, similarity=own, **options), cfg.groups)
+
+
+def _other(run: Run) -> Partition:
+    """Reads the partition that this run's is to be like.
+
+    Raises:
+        ValueError: It is missing or damaged, or is no partition of the run's datasets by its method.
+    """
+    cfg = run.config.partition
+    path = Workdir(absolute(cfg.like), absolute(cfg.like)).partition
+    if not path.exists():
+        raise ValueError(
+            f"partition.like = {cfg.like!r}: {path} is missing; name the workdir of a run that has split its mixture"
+        )
+    data = dict(read_json(path))
+    data.pop("inputs", None)
+    found = Partition.from_dict(data, str(path))
+    names = {share.dataset for branch in found.branches for share in branch.shares}
+    if (found.method, len(found.branches)) != (cfg.method, cfg.groups) or names != set(run.names):
+        raise ValueError(
+            f"partition.like = {cfg.like!r}: {path} has {len(found.branches)} branches by {found.method} of {len(names)} "
+            f"datasets, and this run asks for {cfg.groups} by {cfg.method} of {len(run.names)}; give both runs the same "
+            "partition.method, partition.groups and datasets"
+        )
+    return found
+
+
+def _shares(partition: Partition) -> list[list[list[Any]]]:
+    """Returns the shares of each branch as JSON values."""
+    return [[share.to_list() for share in branch.shares] for branch in partition.branches]
 
 
 def _representation_keys(run: Run) -> dict[str, str]:

@@ -102,6 +102,12 @@ class Shared:
         other._made, other._fixed = dict(self._made), {**self._fixed, name: value}
         return other
 
+    def starting_from(self, theta0: Theta0, datasets: tuple[Dataset, ...]) -> "Shared":
+        """Returns what a run from another start on other data shares with this one; of the parameters, one start's are held."""
+        other = Shared(self.model, theta0, self.tokenizer, self.reader)
+        other._made, other._fixed = self._made, {**self._fixed, "datasets": datasets}
+        return other
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -129,6 +135,10 @@ class Run:
             workdir: Directory of its artifacts.
         """
         return dataclasses.replace(self, config=config, workdir=workdir)
+
+    def starting_from(self, theta0: Theta0, datasets: tuple[Dataset, ...], config: Any, workdir: Workdir) -> "Run":
+        """Returns a run as `derive` does, from another start and on other data."""
+        return dataclasses.replace(self.derive(config, workdir), shared=self.shared.starting_from(theta0, datasets))
 
     @property
     def model(self) -> Model:
@@ -167,7 +177,7 @@ class Run:
     @property
     def params(self) -> Params:
         """theta0 on the devices."""
-        return self.shared.once("params", self.mesh, self._place_theta0, kept=1)
+        return self.shared.once("params", (self.mesh, self.theta0), self._place_theta0, kept=1)
 
     def _place_theta0(self) -> Params:
         params = self.place(self.theta0.leaves())
@@ -240,7 +250,7 @@ class Run:
     @property
     def theta0_fingerprint(self) -> str:
         """Fingerprint of theta0's parameters and config; kept in the workdir until its files are written again."""
-        return self.shared.once("theta0_fingerprint", None, self._fingerprint_theta0)
+        return self.shared.once("theta0_fingerprint", self.theta0, self._fingerprint_theta0)
 
     def _fingerprint_theta0(self) -> str:
         path, inputs = self.workdir.theta0, dict(self.theta0.source)

@@ -1,5 +1,6 @@
-"""The paper on one page: the stages of MERIT in order (Alg. 1), each callable alone."""
+"""The paper on one page: the stages of MERIT in order (Alg. 1), each callable alone; in rounds, several times over."""
 
+import logging
 from collections.abc import Callable, Sequence
 
 from merit_jax.core.registry import lookup
@@ -8,13 +9,29 @@ from merit_jax.pipeline.evaluate_models import evaluate_models
 from merit_jax.pipeline.export_model import export_model
 from merit_jax.pipeline.measure_conflict import measure_conflict
 from merit_jax.pipeline.merge_branches import merge_branches
+from merit_jax.pipeline.merge_record import read_merge
 from merit_jax.pipeline.partition_mixture import needs_conflict, partition_mixture
 from merit_jax.pipeline.project_models import project_models
 from merit_jax.pipeline.read_mixture import read_mixture
+from merit_jax.pipeline.reuse_branches import reuse_branches
+from merit_jax.pipeline.rounds import in_rounds, round_numbers, round_run
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.search_settings import searches
 from merit_jax.pipeline.search_weights import search
+from merit_jax.pipeline.stage import timed
 from merit_jax.pipeline.train_branches import train_branches
+from merit_jax.workdir.paths import Workdir
+
+log = logging.getLogger("merit_jax")
+
+BEFORE = ("mixture", "gradients", "conflict", "partition")
+"""Stages before training."""
+
+OF_A_ROUND = (*BEFORE, "train", "merge")
+"""Stages of one round."""
+
+OF_ROUNDS = ("gradients", "conflict", "partition", "project")
+"""Stages that a run in rounds has in its rounds, or not at all."""
 
 STAGES: dict[str, Callable[[Run], bool]] = {
     "mixture": read_mixture,  # read D_1..D_T: s_t samples, n_t tokens
@@ -46,8 +63,51 @@ def run_stages(run: Run, stages: Sequence[str] = ()) -> bool:
     """
     for name in stages:
         lookup(STAGES, name, "stage")
-    skipped = () if needs_conflict(run) else ("gradients", "conflict", "project")
+    table = {**STAGES, "train": train_rounds} if in_rounds(run.config) else STAGES
+    skipped = (
+        OF_ROUNDS if in_rounds(run.config) else () if needs_conflict(run) else ("gradients", "conflict", "project")
+    )
     skipped = skipped if searches(run) else (*skipped, "search")
+    if in_rounds(run.config) and (own := [name for name in stages if name in OF_ROUNDS]):
+        log.info("%s: every round has its own, which training runs; alone, with --round", ", ".join(own))
     chosen = [name for name in STAGES if (not stages or name in stages) and name not in skipped]
-    worked = [STAGES[name](run) for name in chosen]
+    worked = [table[name](run) for name in chosen]
     return any(worked)
+
+
+def train_rounds(run: Run, others: Sequence[Workdir] = ()) -> bool:
+    """Trains the rounds that are not finished, one after the other; every one but the last is merged, to be the next one's start.
+
+    Args:
+        run: The run in rounds.
+        others: Workdirs of other runs whose rounds may have branches that are the same: the warm start, say.
+
+    Returns:
+        Whether there was anything to do.
+    """
+
+    def train() -> bool:
+        worked = False
+        for number in round_numbers(run.config):
+            part = round_run(run, number)
+            log.info("round %d of %d", number, run.config.rounds.count)
+            worked |= run_stages(part, BEFORE)
+            worked |= reuse_branches(
+                part, [Workdir(home, home) for other in others if (home := other.round(number)).exists()]
+            )
+            worked |= run_stages(part, ("train",) if number == run.config.rounds.count else ("train", "merge"))
+        return worked
+
+    return timed(run, "train", train)
+
+
+def open_round(run: Run, number: int) -> Run:
+    """Returns a round, as `round_run` does, after comparing the merges of those before it with what the run would make.
+
+    Raises:
+        ValueError: As for `round_run`; or an earlier round is not merged, or was made from other inputs.
+    """
+    for earlier in round_numbers(run.config):
+        if earlier < number:
+            read_merge(round_run(run, earlier))
+    return round_run(run, number)

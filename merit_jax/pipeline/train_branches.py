@@ -34,7 +34,7 @@ log = logging.getLogger("merit_jax")
 UNRECORDED = ("checkpoint_every", "log_every")
 """Keys of `config.train` that do not change what a branch learns."""
 
-ADDED = {"average": "token", "keep_second_moment": False}
+ADDED = {"average": "token", "keep_second_moment": False, "schedule_span": (0.0, 1.0)}
 """Keys of `config.train` that earlier versions lacked -> how those trained; recorded where it is another value."""
 
 
@@ -142,7 +142,7 @@ def _fine_tune(run: Run, index: int, branch: Branch, stop: StopSignal) -> Finish
             init_state(leaves, run.optimizer, sharding.of_optimizer(run.optimizer, leaves, run.mesh)),
             frozen,
             batches,
-            make_schedule(cfg.schedule, cfg.learning_rate, cfg.warmup, batches.steps),
+            make_schedule(cfg.schedule, cfg.learning_rate, cfg.warmup, batches.steps, cfg.schedule_span),
             theta0=leaves,
             directory=run.workdir.branch(index),
             mesh=run.mesh,

@@ -19,20 +19,35 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
 """Name -> (peak learning rate, steps after warm-up) -> learning rate at a step after warm-up."""
 
 
-def make_schedule(name: str, peak: float, warmup: float, steps: int) -> optax.Schedule:
+def make_schedule(
+    name: str, peak: float, warmup: float, steps: int, span: Sequence[float] = (0.0, 1.0)
+) -> optax.Schedule:
     """Makes a learning rate that rises linearly to `peak`, never from zero, and then follows `name` to the end of the branch.
+
+    With another span the branch has that part of a longer schedule, whose other parts are other branches'.
 
     Args:
         name: "constant", "linear" (to 0) or "cosine" (to 0).
         peak: Highest learning rate.
         warmup: Share of the branch's steps spent rising, in [0, 1).
         steps: Optimizer steps of this branch.
+        span: Where the branch begins and ends, as shares of the schedule.
 
     Examples:
         >>> rate = make_schedule("linear", peak=1.0, warmup=0.25, steps=8)
         >>> [round(float(rate(step)), 2) for step in range(8)]
         [0.33, 0.67, 1.0, 0.83, 0.67, 0.5, 0.33, 0.17]
+        >>> second_half = make_schedule("linear", peak=1.0, warmup=0.25, steps=4, span=(0.5, 1.0))
+        >>> [round(float(second_half(step)), 2) for step in range(4)]
+        [0.67, 0.5, 0.33, 0.17]
     """
+    begin, end = span
+    whole = round(steps / (end - begin))
+    schedule, passed = _whole_schedule(name, peak, warmup, whole), round(begin * whole)
+    return (lambda step: schedule(step + passed)) if passed else schedule
+
+
+def _whole_schedule(name: str, peak: float, warmup: float, steps: int) -> optax.Schedule:
     if not 0 <= warmup < 1:
         raise ValueError(f"train.warmup is a share of the steps in [0, 1), got {warmup}")
     rising = int(warmup * steps)

@@ -44,6 +44,8 @@ def sweep(workdir: Workdir) -> None:
     folders += [workdir.root, workdir.shared, workdir.shared / "gradients", *(workdir.root / "branches").glob("*")]
     for folder in (*folders, workdir.root / "branches"):
         sweep_folder(folder)
+    for home in workdir.round(0).parent.glob("*"):
+        sweep(Workdir(home, home))
 
 
 def sweep_folder(folder: epath.PathLike) -> None:

@@ -163,6 +163,11 @@ class Workdir:
         return self.merged / "params"
 
     @property
+    def merged_velocity(self) -> epath.Path:
+        """The velocity of the outer step that followed the merge, an Orbax tree; there in rounds with momentum only."""
+        return self.merged / "velocity"
+
+    @property
     def merged_hf(self) -> epath.Path:
         """The merged model as a Hugging Face folder."""
         return self.merged / "hf"
@@ -200,6 +205,10 @@ class Workdir:
     def diagnostic(self, name: str) -> epath.Path:
         """Returns the record of a diagnostic: its inputs, result and seconds."""
         return self.root / "diagnostics" / f"{name}.json"
+
+    def round(self, number: int) -> epath.Path:
+        """Returns the workdir of round `number` of a run in rounds; 0 is that of the warm start."""
+        return self.root / "rounds" / str(number)
 
     @property
     def baselines(self) -> epath.Path:

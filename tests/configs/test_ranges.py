@@ -111,6 +111,16 @@ def test_values_outside_a_range_are_not_held_by_it():
             51,
             r"diagnostics\.eigenvectors = 51; expected at most diagnostics\.iterations = 50",
         ),
+        (
+            "train.schedule_span",
+            (0.5, 0.5),
+            r"train\.schedule_span = \(0\.5, 0\.5\); expected a tuple, of at least 2 and rising",
+        ),
+        ("train.schedule_span", (0.0, 0.5, 1.0), r"train\.schedule_span = .*expected two shares"),
+        ("rounds.schedule", "none", r"rounds\.schedule = 'none'; expected one of each, whole"),
+        ("rounds.momentum", 1.0, r"rounds\.momentum = 1\.0; expected"),
+        ("rounds.warm", 1.0, r"rounds\.warm = 1\.0; expected"),
+        ("rounds.split", "never", r"rounds\.split = 'never'; expected one of again, once"),
         ("basin.rebuild", True, r"basin\.rebuild is set, but basin\.stages is empty"),
         (
             "baselines",
@@ -123,6 +133,30 @@ def test_values_outside_a_range_are_not_held_by_it():
 def test_a_refusal_names_the_key_its_value_and_what_is_expected(name, value, said):
     config = common.with_method(common.get_config(), "merit2d").unlock()
     config.update_from_flattened_dict({name: value})
+    with pytest.raises(ValueError, match=said):
+        checks.check(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"rounds.count": 3, "rounds.part": "epochs"},
+            r"train\.epochs = 1 cannot be split into rounds\.count = 3 equal parts",
+        ),
+        (
+            {"rounds.warm": 0.1, "merge.branches": "runs/a"},
+            r"merge\.branches = 'runs/a' merges branches that are trained",
+        ),
+        (
+            {"rounds.count": 2, "merge.method": "interpolate", "merge.match": "runs/a"},
+            r"merge\.match = 'runs/a' takes a distance from theta0, and rounds start elsewhere",
+        ),
+    ],
+)
+def test_what_does_not_go_together_with_rounds(changes, said):
+    config = common.with_method(common.get_config(), "merit2d").unlock()
+    config.update_from_flattened_dict(changes)
     with pytest.raises(ValueError, match=said):
         checks.check(config)
 

@@ -50,6 +50,16 @@ def test_the_method_sets_partition_and_merge_alone(config):
     assert changed == same
 
 
+def test_joint_training_has_no_rounds_unless_it_asks_for_them(config):
+    rounds = common.variant(config, "merit2d:rounds.count=4,rounds.warm=0.1,rounds.split=once")
+    assert rounds.rounds.to_dict() | {"count": 4, "warm": 0.1, "split": "once"} == rounds.rounds.to_dict()
+    for spec in ("joint", "wise"):
+        assert common.variant(rounds, spec).rounds.count == 1
+        assert common.variant(rounds, spec).rounds.warm == 0
+    assert common.variant(rounds, "random4").rounds.count == 4
+    assert common.variant(rounds, "joint:rounds.count=2").rounds.count == 2
+
+
 def test_the_options_of_an_operator_may_have_commas(config):
     spec = 'merit2d:merge.method=interpolate,merge.options={"scale": 0.5,"other":1},train.epochs=2'
     variant = common.variant(config, spec)
@@ -75,7 +85,10 @@ def test_a_method_names_its_representation_whatever_the_runs_is(config, method, 
     ("spec", "said"),
     [
         ("joint:train.rate=1", r"method 'joint:train\.rate=1': cannot override 'train\.rate'; use a key of"),
-        ("joint:model.path=x", r"cannot override 'model\.path'; use a key of conflict, partition, train or merge"),
+        (
+            "joint:model.path=x",
+            r"cannot override 'model\.path'; use a key of conflict, partition, rounds, train or merge",
+        ),
         ("joint:seed=1", r"cannot override 'seed'; use"),
         ("joint:train=1", r"cannot override 'train'; use"),
         ("joint:train.batch_size=many", r"train\.batch_size = 'many': .* casted to type <class 'int'>"),

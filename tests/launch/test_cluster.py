@@ -110,6 +110,41 @@ def test_a_supervisor_uses_no_accelerator_and_renders_without_watching(root):
     assert f"--workdir={root / 'rendered'}" in text
 
 
+def test_rounds_are_trained_one_after_the_other_whatever_happens_to_branches_and_supervisors(root):
+    rounds = ("--config.rounds.count=2", "--config.rounds.warm=0.25")
+    undisturbed = start("run", root, "rounds", f"--stages={STAGES}", *LONGER, *rounds)
+    driver = start("cluster", root, "killed", *DRIVER, *rounds)
+    wait(undisturbed)
+    until(lambda: training(root, "killed/rounds/1", 0), driver)
+    os.kill(record(root, "killed/rounds/1", 0)["pid"], signal.SIGKILL)
+    driver.send_signal(signal.SIGTERM)
+    driver.communicate(timeout=120)
+    assert driver.returncode == 75
+    wait(start("cluster", root, "killed", *DRIVER, *rounds))
+    same_bits(merged(root, "rounds"), merged(root, "killed"))
+    assert record(root, "killed/rounds/1", 0)["starts"] >= 2
+    names = ["rounds/0/branches/0", *(f"rounds/{r}/branches/{k}" for r in (1, 2) for k in (0, 1))]
+    for name in names:
+        one, other = (read(root / workdir / name / "done.json") for workdir in ("rounds", "killed"))
+        assert one["fingerprint"] == other["fingerprint"]
+        assert one["inputs"] == other["inputs"]
+    assert not (root / "killed" / "partition.json").exists()
+    assert not leases(root, "killed")
+
+
+def test_without_watching_the_branches_of_the_first_unfinished_round_are_rendered(root):
+    words = ("--launcher=gcloud", "--option=zone=z", "--nowatch", *LONGER, "--config.rounds.count=2")
+    wait(start("cluster", root, "later", *words))
+    text = (root / "later" / "rounds" / "1" / "jobs" / "gcloud.sh").read_text()
+    assert "--round=1" in text
+    assert f"--workdir={root / 'later'} " in text
+    assert not (root / "later" / "rounds" / "2").exists()
+    refused = start("cluster", root, "later", "--allow_missing", *DRIVER, "--config.rounds.count=2")
+    output, _ = refused.communicate(timeout=120)
+    assert refused.returncode == MISTAKE
+    assert "a round starts from the whole merge of the one before" in output
+
+
 def test_the_finished_branches_are_merged_where_others_are_missing(root):
     with_partition(root, "partial")
     wait(start("branch", root, "partial", "--branch=1", *LONGER))

@@ -36,6 +36,15 @@ def test_without_warm_up_the_first_step_has_the_peak_rate(name):
     assert rates(name, warmup=0.03, steps=1)[0] == 1
 
 
+@pytest.mark.parametrize("name", ["cosine", "linear", "constant"])
+def test_the_parts_of_a_schedule_are_together_the_whole(name):
+    whole = make_schedule(name, 2.0, 0.25, 12)
+    parts = [make_schedule(name, 2.0, 0.25, 4, (part / 3, (part + 1) / 3)) for part in range(3)]
+    rates = [float(part(step)) for part in parts for step in range(4)]
+    assert rates == [float(whole(step)) for step in range(12)]
+    assert len(set(rates)) > 3
+
+
 def test_a_warm_up_of_the_whole_run_and_an_unknown_schedule_are_refused():
     with pytest.raises(ValueError, match=r"share of the steps in \[0, 1\), got 1.0"):
         make_schedule("cosine", 1.0, 1.0, 10)

@@ -103,6 +103,38 @@ def test_a_wise_control_that_lacks_something_is_refused(config, specs, said):
         plan_comparison(config, specs, ROOT)
 
 
+def test_a_method_in_rounds_has_a_training_of_its_own_for_every_merge(config):
+    specs = ["merit2d", "merit2d:rounds.count=2", "merit2d:rounds.count=2,merge.method=uniform", "joint", "wise"]
+    found = plan_comparison(config, specs, ROOT, own=ROOT / "run")
+    assert list(found.trained) == specs[:4]
+    assert [found.trainer[name] for name in specs] == [*specs[:4], "joint"]
+    assert found.trained["merit2d"].root == ROOT / "run"
+    for name in specs[1:3]:
+        assert (
+            found.trained[name].root
+            == found.merged[name].root
+            == plan_comparison(config, [name], ROOT).merged[name].root
+        )
+        assert found.merged[name].config.merge.branches == ""
+    check_budgets({name: task.config for name, task in found.merged.items()})
+    plans = runner.plans(plan_comparison(config, [*specs, "random4", "random4:rounds.count=2"], ROOT), ())
+    assert plans["merit2d"].random == "random4"
+    assert plans["merit2d:rounds.count=2"].random == "random4:rounds.count=2"
+    assert plans["merit2d:rounds.count=2"].passes == plans["joint"].passes
+
+
+def test_a_run_in_rounds_has_joint_training_without_them_as_its_baseline(config):
+    rounds = common.variant(config, "merit2d:rounds.count=4")
+    found = plan_comparison(rounds, ["joint", "wise", "merit2d:rounds.count=1"], ROOT, own=ROOT / "run")
+    assert {name: task.config.rounds.count for name, task in found.merged.items()} == dict.fromkeys(found.merged, 1)
+    assert found.merged["wise"].config.merge.match == str(ROOT / "run")
+    assert all(task.root != ROOT / "run" for task in found.trained.values())
+    with pytest.raises(
+        ValueError, match=r"'wise:rounds\.count=2' moves theta0 towards the branch of 'joint:rounds\.count=2'"
+    ):
+        plan_comparison(config, ["joint", "merit2d", "wise:rounds.count=2"], ROOT)
+
+
 def test_methods_have_folders_of_their_own(config):
     specs = [f"merit2d:merge.branches=a{mark}b" for mark in "!?*/"]
     specs += ["random4:partition.seed=1", "merit2d:" + ",".join(f"train.eps=1e-{i}" for i in range(40))]
