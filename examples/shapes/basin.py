@@ -8,7 +8,7 @@ from typing import NamedTuple
 from examples.shapes.scenes import Scene, Thing, make_scene
 from examples.shapes.tasks import TASKS
 from examples.shapes.tasks.task import Row, Task, ask_rows
-from examples.shapes.verbose import ASK, WORDINGS, Turn
+from examples.shapes.verbose import ASK, WORDINGS, Turn, describe
 from examples.shapes.words import PLACES, phrase, place, references
 from examples.shapes.written import written_digits
 
@@ -16,6 +16,23 @@ LOOKS = ("what is in the {place} ?", "look at the {place} .")
 EMPTY, TWO_TURNS, WRITTEN = 0.15, 0.3, 0.1
 """Shares of looks at an empty cell, of verbose conversations of two turns, of scenes with handwriting."""
 
+
+WHOLE = (
+    "describe all you see in the picture .",
+    "describe in detail what you see .",
+    "describe all objects in the picture .",
+    "please describe everything in the picture .",
+    "please tell me what is in the picture .",
+    "tell me everything you can see .",
+    "tell me in detail what the picture shows .",
+    "give a description of the picture .",
+    "please give a full description of everything .",
+    "explain what you see in the picture .",
+    "please explain everything in the picture .",
+    "explain in detail what the picture shows .",
+)
+"""Further questions for a description of everything: without them "describe the picture .", a caption in two datasets, stands
+for them all."""
 
 FORMS = ("never", "little", "well")
 """How well theta0 knows the answer forms of the fine-tuning datasets."""
@@ -32,6 +49,7 @@ class Counts(NamedTuple):
         short: Short answers among them.
         scenes: Scenes that all of them share.
         practice: Short answers of the file "forms", equally many in the form of each fine-tuning dataset.
+        whole: Descriptions of everything in it, asked for in further wordings.
     """
 
     look: int = 24_000
@@ -41,6 +59,7 @@ class Counts(NamedTuple):
     short: int = 1_200
     scenes: int = 12_000
     practice: int = 12_000
+    whole: int = 4_000
 
 
 def make_basin(
@@ -97,6 +116,12 @@ def verbose(scene: Scene, random: Random) -> Row:
     return Row(scene, tuple(text for turn in turns for text in (turn.question, turn.answer)))
 
 
+def whole(scene: Scene, random: Random) -> Row:
+    """Asks for a description of everything, in one of the wordings of `WHOLE`."""
+    turn = describe(scene, random, WHOLE)
+    return Row(scene, (turn.question, turn.answer))
+
+
 def polish(counts: Counts, seed: int, tasks: Mapping[str, Task]) -> list[Row]:
     """Asks for long answers, and for a few short ones of most of the fine-tuning tasks."""
     tasted = {name: task for name, task in tasks.items() if task.tasted}
@@ -106,8 +131,8 @@ def polish(counts: Counts, seed: int, tasks: Mapping[str, Task]) -> list[Row]:
 
 
 def practice(counts: Counts, seed: int, tasks: Mapping[str, Task]) -> list[Row]:
-    """Asks for as many long answers as `polish` has rows, and for many short ones of each fine-tuning task."""
-    rows = _each(counts.polish, counts, seed, "forms", verbose)
+    """Asks for as many long answers as `polish` has rows, for further descriptions, and for many short answers of each task."""
+    rows = _each(counts.polish, counts, seed, "forms", verbose) + _each(counts.whole, counts, seed, "whole", whole)
     rows += _short(tasks, counts.practice, counts, seed, "forms")
     return Random(f"{seed}/forms").sample(rows, len(rows))
 

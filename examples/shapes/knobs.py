@@ -1,8 +1,10 @@
 """Two knobs of the world: how much of what is to be learnt all datasets share, and how much is each dataset's own.
 
-* `shared`: that share of the rows of every fine-tuning dataset asks with its words in reversed order, which theta0 has never
-  met. The skill suites ask all their questions so as soon as the share is above 0: their questions are then the same for
-  every share, and how well they are answered measures how much of the common skill was learnt.
+* `shared`: that share of the rows of every fine-tuning dataset asks with all its words in reversed order, which theta0 has never
+  met. The hint at the answer form is reversed with the question: one that theta0 can read is answered well enough without
+  reading the question in order, and nothing would be left to learn. The skill suites ask all their questions so as soon as the
+  share is above 0: their questions are then the same for every share, and how well they are answered measures how much of the
+  common skill was learnt.
 * `private`: that share of the datasets of `PLAIN` keeps an answer form of its own. The others answer in the plain form, and
   the suites expect of each task the form that its dataset teaches.
 
@@ -57,38 +59,36 @@ class Knobs:
         plain = {name: task for name, task in PLAIN.items() if name not in self.own_forms}
         return {name: plain.get(name, task) for name, task in TASKS.items()}
 
-    def reverse_some(self, rows: Sequence[Row], hint: str, key: str) -> list[Row]:
+    def reverse_some(self, rows: Sequence[Row], key: str) -> list[Row]:
         """Returns the rows of a dataset, a share of them with reversed questions.
 
         Args:
             rows: The rows.
-            hint: The form of the answer as their questions end with it; empty for none.
-            key: Name of the dataset. The numbers of the rows follow from it and from nothing else, so they are the same for
-                every seed of the world.
+            key: Name of the dataset. The numbers of the reversed rows follow from it and from nothing else, so they are the same
+                for every seed of the world.
 
         Returns:
             The rows, in their order.
         """
         order = Random(f"reversed/{key}").sample(range(len(rows)), len(rows))
         chosen = set(order[: round(self.shared * len(rows))])
-        return [reverse(row, hint) if number in chosen else row for number, row in enumerate(rows)]
+        return [reverse(row) if number in chosen else row for number, row in enumerate(rows)]
 
-    def reverse_skill(self, rows: Sequence[Row], hint: str) -> list[Row]:
+    def reverse_skill(self, rows: Sequence[Row]) -> list[Row]:
         """Returns the rows of a skill suite: all of them with reversed questions if any dataset has some."""
-        return [reverse(row, hint) for row in rows] if self.shared else list(rows)
+        return [reverse(row) for row in rows] if self.shared else list(rows)
 
 
-def reverse(row: Row, hint: str) -> Row:
-    """Returns a row of one turn with the words of its question in reversed order; the hint stays behind them as it is.
+def reverse(row: Row) -> Row:
+    """Returns a row of one turn with the words of its question in reversed order.
 
     Examples:
         >>> row = Row(Scene("mixture-s00000", ()), ("what color is the ring ? answer with one color word .", "red"))
-        >>> reverse(row, "answer with one color word .").turns[0]
-        '? ring the is color what answer with one color word .'
+        >>> reverse(row).turns
+        ('. word color one with answer ? ring the is color what', 'red')
     """
     question, answer = row.turns
-    words = question.removesuffix(hint).split()
-    return row._replace(turns=(" ".join((*reversed(words), *hint.split())), answer))
+    return row._replace(turns=(" ".join(reversed(question.split())), answer))
 
 
 def _noun_of(scene: Scene, random: Random) -> Asked | None:

@@ -32,7 +32,7 @@ def make_mixture(seed: int, share: float = 1.0, knobs: Knobs = DEFAULTS) -> dict
     tasks = {name: task for name, task in knobs.tasks().items() if not task.written or written_digits() is not None}
     return {
         name: knobs.reverse_some(
-            ask_rows(task, max(1, round(task.rows * share)), "mixture", seed, name, MIXTURE_SCENES), task.hint, name
+            ask_rows(task, max(1, round(task.rows * share)), "mixture", seed, name, MIXTURE_SCENES), name
         )
         for name, task in tasks.items()
     }

@@ -80,7 +80,7 @@ def make_suite(name: str, rows: int, seed: int, knobs: Knobs = DEFAULTS) -> list
     tasks = _tasks(name, knobs.tasks())
     shares = [rows // len(tasks) + (k < rows % len(tasks)) for k in range(len(tasks))]
     parts = [
-        knobs.reverse_skill(ask_rows(task, share, "suites", seed, f"{name}/{k}", SCENES), task.hint)
+        knobs.reverse_skill(ask_rows(task, share, "suites", seed, f"{name}/{k}", SCENES))
         for k, (task, share) in enumerate(zip(tasks, shares, strict=True))
     ]
     return random.sample(found := [row for part in parts for row in part], len(found))

@@ -12,7 +12,7 @@ import pytest
 
 from examples.shapes import knobs as module
 from examples.shapes import make
-from examples.shapes.basin import Counts, make_basin
+from examples.shapes.basin import WHOLE, Counts, make_basin
 from examples.shapes.knobs import DEFAULTS, PLAIN, Knobs
 from examples.shapes.suites import EXACT, SUITES, make_suite
 from examples.shapes.tasks import TASKS
@@ -20,7 +20,7 @@ from examples.shapes.tasks.task import Row
 from examples.shapes.vocabulary import VOCABULARY
 from examples.shapes.words import NUMBERS, PLACES, SYNONYMS
 
-TINY = Counts(look=30, look_turns=4, verbose=60, polish=80, short=48, scenes=60, practice=64)
+TINY = Counts(look=30, look_turns=4, verbose=60, polish=80, short=48, scenes=60, practice=64, whole=16)
 SHARE, SUITE_ROWS = 0.1, 24
 RETAINED = ("describe", "converse")
 SHIPPED = {
@@ -90,13 +90,11 @@ def test_another_seed_reverses_the_rows_of_the_same_numbers():
     assert changed == reversed_rows(0.5)
 
 
-def test_a_reversed_question_has_its_words_backwards_and_its_hint_forwards():
+def test_a_reversed_question_has_its_words_backwards_and_the_same_answer():
     usual, found = mixture(), mixture(shared=1)
-    for name, task in TASKS.items():
+    for name in TASKS:
         for before, after in zip(usual[name], found[name], strict=True):
-            words, hint = before.turns[0].split(), task.hint.split()
-            asked = words[: len(words) - len(hint)]
-            assert after == before._replace(turns=(" ".join([*asked[::-1], *hint]), before.turns[1]))
+            assert after == before._replace(turns=(" ".join(before.turns[0].split()[::-1]), before.turns[1]))
 
 
 def test_the_examples_in_docstrings_are_right():
@@ -221,7 +219,7 @@ def test_the_world_says_how_each_of_its_parts_was_made(tmp_path):
         "basin": {"seed": 0, "private": 1.0, "own_forms": list(DEFAULTS.own_forms), "forms": "well"},
     }
     texts = [json.loads(line)["conversations"] for line in (tmp_path / "suites/ocr.jsonl").read_text().splitlines()]
-    assert all(turns[0]["value"].split()[1] in ".?" for turns in texts)
+    assert all(turns[0]["value"].split()[1] in ".?" for turns in texts)  # the first word is the picture's
     assert set(json.loads((tmp_path / "basin.json").read_text())) == {"look", "verbose", "polish", "forms"}
 
 
@@ -237,7 +235,7 @@ def test_theta0_meets_the_forms_never_a_little_or_well():
     assert {forms: len(made.get("forms", ())) for forms, made in files.items()} == {
         "never": 0,
         "little": 0,
-        "well": TINY.polish + TINY.practice,
+        "well": TINY.polish + TINY.practice + TINY.whole,
     }
 
 
@@ -248,6 +246,15 @@ def test_practice_has_every_hint_as_often_as_tasks_give_it_about_other_pictures(
     assert found == {hint: tasks * TINY.practice // len(TASKS) for hint, tasks in wanted.items()}
     shown = {row.scene.things for rows in mixture().values() for row in rows}
     assert not shown & {row.scene.things for row in forms}
+
+
+def test_no_suite_asks_what_theta0s_data_or_the_mixture_has_asked():
+    basin = [row for rows in make_basin(TINY, 0, "well").values() for row in rows]
+    known = {text for row in basin for text in row.turns[::2]} | {*WHOLE}
+    for shared in (0, 1):
+        asked = {text for name in SUITES for row in suite(name, shared=shared) for text in row.turns[::2]}
+        taught = {row.turns[0] for rows in mixture(shared=shared).values() for row in rows}
+        assert not asked & (known | taught)
 
 
 def test_theta0s_data_follows_the_forms_of_its_world():
