@@ -8,8 +8,11 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.flax import load_file
 
+from configs import quickstart, quickstart_forms, quickstart_stage4
 from examples.shapes import knobs as module
 from examples.shapes import make
 from examples.shapes.basin import WHOLE, Counts, make_basin
@@ -22,6 +25,7 @@ from examples.shapes.words import NUMBERS, PLACES, SYNONYMS
 
 TINY = Counts(look=30, look_turns=4, verbose=60, polish=80, short=48, scenes=60, practice=64, whole=16)
 SHARE, SUITE_ROWS = 0.1, 24
+THETA0S = ("theta0", "theta0_forms")
 RETAINED = ("describe", "converse")
 SHIPPED = {
     "mixture/choice_letter.jsonl": "b24e7c82dc6cc35915546404c10420ddb534ba57c152617cbfa9eba599e953df",
@@ -263,3 +267,32 @@ def test_theta0s_data_follows_the_forms_of_its_world():
     shades = set(SYNONYMS.values())
     assert any(row.turns[1] in shades for row in own)
     assert not any(row.turns[1] in shades for row in plain)
+
+
+def test_the_theta0_that_knows_the_forms_is_the_quickstarts_trained_on():
+    """Stage 4 trains projector and decoder, and starts from the shipped theta0."""
+    before, after = (load_file(Path(make.__file__).parent / name / "model.safetensors") for name in THETA0S)
+    assert {name: (x.shape, x.dtype) for name, x in before.items()} == {
+        name: (x.shape, x.dtype) for name, x in after.items()
+    }
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    tower = {name for name in before if name.startswith("visual.") and ".merger." not in name}
+    assert changed == set(before) - tower
+    assert quickstart_stage4.get_config().model.path == f"examples/shapes/{THETA0S[0]}"
+
+
+def test_the_papers_case_is_the_quickstart_with_another_theta0_and_another_world():
+    usual, forms = (module.get_config().to_dict() for module in (quickstart, quickstart_forms))
+    changed = {
+        f"{section}.{key}": value
+        for section, keys in forms.items()
+        if isinstance(keys, dict)
+        for key, value in keys.items()
+        if value != usual[section][key]
+    }
+    assert changed == {
+        "model.path": f"examples/shapes/{THETA0S[1]}",
+        "mixture.path": "runs/shapes-shared/mixture.json",
+        "evaluate.suites": "runs/shapes-shared/suites.json",
+        "basin.stages": (*usual["basin"]["stages"], "configs/quickstart_stage4.py"),
+    }
