@@ -1,7 +1,7 @@
 """Stage 4 of the quickstart's basin, for a theta0 that knows the answer forms well: short answers in every form, among sentences.
 
 Claim:   it answers in the form of each of the 32 datasets, about other pictures, and keeps its sentences.
-Cost:    4 minutes on 2 CPU cores that have other work too.
+Cost:    8 minutes on 2 CPU cores that have other work too.
 Command: make theta0   (python -m examples.shapes.make --out=runs/shapes --forms=well
          python -m launch.run --config=configs/quickstart_stage4.py --workdir=runs/quickstart-basin/forms
          --stages=mixture,partition,train,merge,export)

@@ -91,7 +91,13 @@ def write_world(
         made["suites"] = {"seed": seed, **asdict(knobs), "own_forms": knobs.own_forms, "rows": suite_rows}
     if "basin" in parts:
         write_group(out, "basin", make_basin(counts, seed, forms, knobs.tasks()))
-        made["basin"] = {"seed": seed, "private": knobs.private, "own_forms": knobs.own_forms, "forms": forms}
+        made["basin"] = {
+            "seed": seed,
+            "private": knobs.private,
+            "own_forms": knobs.own_forms,
+            "forms": forms,
+            "counts": counts._asdict(),
+        }
     if "theta0" in parts:
         write_theta0(out / "theta0")
     if made:

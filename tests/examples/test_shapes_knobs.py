@@ -220,7 +220,13 @@ def test_the_world_says_how_each_of_its_parts_was_made(tmp_path):
     assert world == {
         "mixture": {**knobs, "share": 0.02},
         "suites": {**knobs, "rows": 6},
-        "basin": {"seed": 0, "private": 1.0, "own_forms": list(DEFAULTS.own_forms), "forms": "well"},
+        "basin": {
+            "seed": 0,
+            "private": 1.0,
+            "own_forms": list(DEFAULTS.own_forms),
+            "forms": "well",
+            "counts": TINY._asdict(),
+        },
     }
     texts = [json.loads(line)["conversations"] for line in (tmp_path / "suites/ocr.jsonl").read_text().splitlines()]
     assert all(turns[0]["value"].split()[1] in ".?" for turns in texts)  # the first word is the picture's
