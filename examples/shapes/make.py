@@ -1,6 +1,6 @@
 """Writes the world: pictures, fine-tuning datasets, held-out suites, theta0's data and theta0's folder without weights.
 
-python -m examples.shapes.make --out=DIR [--seed=0]
+python -m examples.shapes.make --out=DIR [--seed=0] [--shared=0] [--private=1] [--forms=little]
 python -m examples.shapes.make --sheet=FILE.png
 """
 
@@ -8,14 +8,16 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from examples.shapes.basin import Counts, make_basin
+from examples.shapes.basin import FORMS, Counts, make_basin
+from examples.shapes.knobs import DEFAULTS, Knobs
 from examples.shapes.model import save_model
 from examples.shapes.render import contact_sheet, save
 from examples.shapes.scenes import make_scene
 from examples.shapes.suites import SUITES, make_suite
-from examples.shapes.tasks import TASKS
 from examples.shapes.tasks.task import Row, ask_rows
 from examples.shapes.tokenizer import save_tokenizer
 from examples.shapes.written import written_digits
@@ -25,11 +27,13 @@ MIXTURE_SCENES = 2400
 """Scenes that the fine-tuning datasets share."""
 
 
-def make_mixture(seed: int, share: float = 1.0) -> dict[str, list[Row]]:
+def make_mixture(seed: int, share: float = 1.0, knobs: Knobs = DEFAULTS) -> dict[str, list[Row]]:
     """Makes the fine-tuning datasets, by name; `share` is that part of their rows."""
-    tasks = {name: task for name, task in TASKS.items() if not task.written or written_digits() is not None}
+    tasks = {name: task for name, task in knobs.tasks().items() if not task.written or written_digits() is not None}
     return {
-        name: ask_rows(task, max(1, round(task.rows * share)), "mixture", seed, name, MIXTURE_SCENES)
+        name: knobs.reverse_some(
+            ask_rows(task, max(1, round(task.rows * share)), "mixture", seed, name, MIXTURE_SCENES), name
+        )
         for name, task in tasks.items()
     }
 
@@ -66,19 +70,44 @@ def write_theta0(folder: Path) -> None:
 
 
 def write_world(
-    out: Path, seed: int, suite_rows: int, share: float, counts: Counts, parts: Sequence[str] = PARTS
+    out: Path,
+    seed: int,
+    suite_rows: int,
+    share: float,
+    counts: Counts,
+    parts: Sequence[str] = PARTS,
+    knobs: Knobs = DEFAULTS,
+    forms: str = "little",
 ) -> None:
-    """Writes the chosen parts."""
+    """Writes the chosen parts, and to out/world.json how each was made."""
     if written_digits() is None:
         sys.stderr.write("scikit-learn is not installed: no handwritten digits, and no dataset that asks for them\n")
+    made: dict[str, dict[str, Any]] = {}
     if "mixture" in parts:
-        write_group(out, "mixture", make_mixture(seed, share))
+        write_group(out, "mixture", make_mixture(seed, share, knobs))
+        made["mixture"] = {"seed": seed, **asdict(knobs), "own_forms": knobs.own_forms, "share": share}
     if "suites" in parts:
-        write_group(out, "suites", {name: make_suite(name, suite_rows, seed) for name in SUITES})
+        write_group(out, "suites", {name: make_suite(name, suite_rows, seed, knobs) for name in SUITES})
+        made["suites"] = {"seed": seed, **asdict(knobs), "own_forms": knobs.own_forms, "rows": suite_rows}
     if "basin" in parts:
-        write_group(out, "basin", make_basin(counts, seed))
+        write_group(out, "basin", make_basin(counts, seed, forms, knobs.tasks()))
+        made["basin"] = {
+            "seed": seed,
+            "private": knobs.private,
+            "own_forms": knobs.own_forms,
+            "forms": forms,
+            "counts": counts._asdict(),
+        }
     if "theta0" in parts:
         write_theta0(out / "theta0")
+    if made:
+        write_record(out / "world.json", made)
+
+
+def write_record(path: Path, made: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes how parts of the world were made; what is on record of parts made before stays."""
+    earlier = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(earlier | made, indent=2) + "\n")
 
 
 def write_sheet(path: Path, seed: int) -> None:
@@ -95,6 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--suite_rows", type=int, default=400, help="rows of each suite")
     parser.add_argument("--mixture_share", type=float, default=1.0, help="part of each fine-tuning dataset's rows")
+    parser.add_argument("--shared", type=float, default=0.0, help="part of the questions in reversed order of words")
+    parser.add_argument("--private", type=float, default=1.0, help="part of the answer forms that are kept apart")
+    parser.add_argument("--forms", choices=FORMS, default="little", help="how well theta0's data has the answer forms")
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=PARTS, help="what to write; everything if not given"
     )
@@ -103,11 +135,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = parser.parse_args(arguments)
     if not (flags.out or flags.sheet):
         parser.error("give --out=DIR or --sheet=FILE.png")
+    try:
+        knobs = Knobs(flags.shared, flags.private)
+    except ValueError as error:
+        parser.error(f"--{error}")
     if flags.sheet:
         write_sheet(flags.sheet, flags.seed)
     if flags.out:
         counts = Counts(**{name: getattr(flags, name) for name in Counts._fields})
-        write_world(flags.out, flags.seed, flags.suite_rows, flags.mixture_share, counts, flags.parts)
+        write_world(
+            flags.out, flags.seed, flags.suite_rows, flags.mixture_share, counts, flags.parts, knobs, flags.forms
+        )
 
 
 if __name__ == "__main__":

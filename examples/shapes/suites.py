@@ -2,13 +2,15 @@
 
 Counting and judging (yes or no) have no suite: at the quickstart's length joint training stays at chance there, as theta0 does.
 Where the mixture has the same fact in several forms, the prompt says which is wanted, with the hint of the matching dataset.
+Skill suites follow the knobs (knobs.py): they expect the form that the dataset teaches, and ask in its order of words.
 """
 
+from collections.abc import Mapping
 from random import Random
 
+from examples.shapes.knobs import DEFAULTS, Knobs
 from examples.shapes.reasoning import REASONING
 from examples.shapes.scenes import Scene, make_scene
-from examples.shapes.tasks import TASKS
 from examples.shapes.tasks.task import Row, Task, ask_rows
 from examples.shapes.verbose import ASK, Turn
 
@@ -16,12 +18,16 @@ SCENES = 1200
 """Scenes that the suites share."""
 
 
-def _new(name: str, *wordings: str) -> Task:
+Reworded = tuple[str, tuple[str, ...]]
+"""A task of the mixture by name, and the wordings that a suite has for it."""
+
+
+def _new(name: str, *wordings: str) -> Reworded:
     """Returns a task of the mixture in other words."""
-    return TASKS[name]._replace(wordings=wordings)
+    return name, wordings
 
 
-EXACT = {
+EXACT: dict[str, tuple[Reworded | Task, ...]] = {
     "ocr": (
         _new("ocr_letter", "name the letter you see .", "which one of the letters can you read ?"),
         _new("ocr_all", "read the letters in the picture .", "which letters do you see ? name all ."),
@@ -64,20 +70,25 @@ CONVERSE = {
 SUITES = ("describe", "converse", *EXACT)
 
 
-def make_suite(name: str, rows: int, seed: int) -> list[Row]:
+def make_suite(name: str, rows: int, seed: int, knobs: Knobs = DEFAULTS) -> list[Row]:
     """Makes the rows of a suite."""
     random = Random(f"{seed}/{name}")
     if name == "describe":
         return [_describe(scene, random) for scene in _scenes(random, rows, seed)]
     if name == "converse":
         return [_converse(scene, random) for scene in _scenes(random, rows, seed)]
-    tasks = EXACT[name]
+    tasks = _tasks(name, knobs.tasks())
     shares = [rows // len(tasks) + (k < rows % len(tasks)) for k in range(len(tasks))]
     parts = [
-        ask_rows(task, share, "suites", seed, f"{name}/{k}", SCENES)
+        knobs.reverse_skill(ask_rows(task, share, "suites", seed, f"{name}/{k}", SCENES))
         for k, (task, share) in enumerate(zip(tasks, shares, strict=True))
     ]
     return random.sample(found := [row for part in parts for row in part], len(found))
+
+
+def _tasks(name: str, known: Mapping[str, Task]) -> list[Task]:
+    """Returns the tasks of a suite, those of the mixture as they are known."""
+    return [task if isinstance(task, Task) else known[task[0]]._replace(wordings=task[1]) for task in EXACT[name]]
 
 
 def _scenes(random: Random, rows: int, seed: int) -> list[Scene]:

@@ -17,7 +17,7 @@ from examples.shapes.words import PLACES
 
 TINY = Counts(look=30, look_turns=4, verbose=60, polish=80, short=48, scenes=60)
 SUITE_ROWS, SHARE = 24, 0.1
-SHIPPED = Path(make.__file__).parent / "theta0"
+SHIPPED = tuple(Path(make.__file__).parent / name for name in ("theta0", "theta0_forms"))
 GROUPS = ("mixture", "suites", "basin")
 SIDE_OF = {
     "left of": lambda a, b: a % 3 < b % 3,
@@ -282,13 +282,15 @@ def test_theta0_knows_the_forms_of_most_tasks_a_little(world):
     assert 0.8 * TINY.short <= len(short) <= 1.2 * TINY.short
 
 
+@pytest.mark.parametrize("shipped", SHIPPED, ids=lambda folder: folder.name)
 @pytest.mark.parametrize("file", ["tokenizer.json", "chat_template.jinja", "preprocessor_config.json"])
-def test_the_shipped_theta0_reads_what_this_world_writes(world, file):
-    assert (SHIPPED / file).read_text() == (world / "theta0" / file).read_text()
+def test_the_shipped_theta0_reads_what_this_world_writes(world, file, shipped):
+    assert (shipped / file).read_text() == (world / "theta0" / file).read_text()
 
 
-def test_the_shipped_theta0_is_the_model_that_is_declared(world):
-    shipped, declared = (json.loads((folder / "config.json").read_text()) for folder in (SHIPPED, world / "theta0"))
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_the_shipped_theta0_is_the_model_that_is_declared(world, folder):
+    shipped, declared = (json.loads((path / "config.json").read_text()) for path in (folder, world / "theta0"))
     kinds = [config.pop("dtype") for config in (shipped, declared)]
     assert kinds == ["bfloat16", "float32"]
     for part, values in declared.items():
