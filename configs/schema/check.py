@@ -136,8 +136,8 @@ def _rounds(config: ConfigDict) -> Iterator[str]:
         )
     if config.merge.search_evaluations and (cfg.outer_rate, cfg.momentum) != (1, 0):
         yield (
-            f"merge.search_evaluations = {config.merge.search_evaluations} searches the weights of an average, and "
-            f"rounds.outer_rate = {cfg.outer_rate:g} with rounds.momentum = {cfg.momentum:g} steps beyond it; set them to 1 and 0, "
+            f"merge.search_evaluations = {config.merge.search_evaluations} searches the weights of an average, which "
+            f"rounds.outer_rate = {cfg.outer_rate:g} and rounds.momentum = {cfg.momentum:g} step beyond; set them to 1 and 0, "
             "or merge.search_evaluations to 0"
         )
     if in_rounds(config) and config.merge.match:

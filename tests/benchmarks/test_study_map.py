@@ -1,12 +1,23 @@
 """The map reads what experiments leave: every run, paired gains over joint training, and cosines from lengths."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 
 from benchmarks import study_map
-from benchmarks.study_map import CELLS, Cell, against_joint, branch_cosine, commands, read_cell, write
+from benchmarks.study_map import (
+    CELLS,
+    Cell,
+    against_joint,
+    branch_cosine,
+    experiment,
+    read_cell,
+    rendering,
+    run_apart,
+    write,
+)
 from merit_jax.workdir.artifacts import write_arrays
 
 
@@ -42,14 +53,25 @@ def test_a_name_is_read_back_and_another_is_refused():
         Cell.parse("s1-p1")
 
 
-def test_a_world_is_made_once_and_its_knobs_are_the_cells(tmp_path):
+def test_the_commands_of_a_cell_have_its_knobs_and_theta0(tmp_path):
     cell = Cell(0.5, 1.0, "well", 4.0)
-    make, experiment = commands(cell, "theta0", "joint,merit2d", [0, 2], tmp_path)
-    assert make[-2:] == ["--shared=0.5", "--private=1"]
-    assert {"--seeds=0,2", "--config.train.epochs=4.0", "--config.model.path=theta0"} <= set(experiment)
-    (tmp_path / "worlds" / cell.world).mkdir(parents=True)
-    (tmp_path / "worlds" / cell.world / "suites.json").write_text("{}")
-    assert commands(cell, "theta0", "joint,merit2d", [0, 2], tmp_path) == [experiment]
+    assert rendering(cell, tmp_path)[-2:] == ["--shared=0.5", "--private=1"]
+    words = experiment(cell, "theta0", "joint,merit2d", "0,2", tmp_path)
+    assert {"--seeds=0,2", "--config.train.epochs=4.0", "--config.model.path=theta0"} <= set(words)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 99])
+def test_every_command_runs_on_cores_of_its_own_and_failures_are_named(tmp_path, jobs):
+    where = "import os, sys; open(sys.argv[1], 'w').write(repr(sorted(os.sched_getaffinity(0))))"
+    commands = {name: ["-c", where, str(tmp_path / name)] for name in ("a", "b", "c")} | {
+        "bad": ["-c", "raise SystemExit(3)"]
+    }
+    before, finished = os.sched_getaffinity(0), []
+    assert run_apart(commands, jobs, lambda: finished.append(None)) == ["bad"]
+    assert len(finished) == 3
+    assert os.sched_getaffinity(0) == before
+    used = {tuple(json.loads((tmp_path / name).read_text())) for name in "abc"}
+    assert all(set(cores) <= before and len(cores) <= -(-len(before) // min(jobs, len(before))) for cores in used)
 
 
 def test_a_cell_has_its_runs_and_cosines(root):
