@@ -102,6 +102,8 @@ def test_values_outside_a_range_are_not_held_by_it():
         ("mixture.path", "a\nb", r"mixture\.path = 'a\\nb'; expected text without control characters"),
         ("train.micro_batches", 3, r"train\.batch_size = 8 cannot be split into train\.micro_batches = 3"),
         ("partition.groups", 3, r"partition\.groups = 3; median_split halves the mixture: expected a power of two"),
+        ("partition.core", 1.5, r"partition\.core = 1\.5; expected a number"),
+        ("partition.softness", -0.1, r"partition\.softness = -0\.1; expected a number"),
         ("merge.options", "{", r"merge\.options = '\{' is not JSON"),
         ("merge.options", '{"depth": 2}', r"unknown \['depth'\]"),
         ("merge.match", "runs/other", r"merge\.match = 'runs/other' decides a scale, and token_weighted takes none"),
@@ -170,3 +172,12 @@ def test_methods_of_an_experiment_are_checked_like_the_config(tmp_path):
     config = common.with_method(common.get_config(), "merit2d")
     with pytest.raises(ValueError, match=r"train\.learning_rate = -1"):
         plan_comparison(config, ["random4:train.learning_rate=-1"], tmp_path)
+
+
+def test_a_soft_split_of_a_method_that_has_none_is_refused():
+    config = common.get_config().unlock()
+    config.partition.update({"method": "kmeans", "softness": 0.2})
+    with pytest.raises(ValueError, match=r"kmeans has no soft form: expected 0, or one of median_split, random"):
+        checks.check_keys(config)
+    config.partition.update({"method": "examples"})
+    checks.check_keys(config)
