@@ -236,7 +236,7 @@ class DatasetSlice(NamedTuple):
 
     @property
     def is_sound(self) -> bool:
-        """Whether it is a slice of a dataset, and not empty."""
+        """True of a slice of a dataset that is not empty."""
         return 0 <= self.part < self.part + self.width <= self.parts
 
     @property
