@@ -17,7 +17,7 @@ from merit_jax.pipeline.stages import run_stages
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import Workdir, absolute
 
-PREPARATION = ("mixture", "gradients", "conflict", "partition")
+PREPARATION = ("mixture", "gradients", "conflict", "curvature", "partition")
 """Stages before training."""
 
 TRAINED = ("conflict", "partition", "train")

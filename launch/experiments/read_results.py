@@ -7,6 +7,7 @@ from launch.experiments.methods import Comparison
 from merit_jax.comparison.results import RunResult
 from merit_jax.evaluation.suites import split_suites
 from merit_jax.partition import uses_gradients
+from merit_jax.pipeline.estimate_curvature import CURVATURE, uses_curvature
 from merit_jax.pipeline.run import Run
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import THETA0, Workdir, absolute
@@ -95,15 +96,16 @@ def training_seconds(comparison: Comparison, spec: str) -> float:
     name = comparison.trainer.get(spec)
     root = comparison.trained[name].root if name else absolute(task.config.merge.branches)
     seconds = sum(read_json(done)["seconds"] for done in (root / "branches").glob("*/done.json"))
-    if name and uses_gradients(comparison.trained[name].config.partition.method):
-        seconds += _shared_seconds(comparison)
+    config = comparison.trained[name].config if name else None
+    if config and uses_gradients(config.partition.method):
+        seconds += _shared_seconds(comparison, (*SHARED_STAGES, *([CURVATURE] if uses_curvature(config) else [])))
     return seconds
 
 
-def _shared_seconds(comparison: Comparison) -> float:
-    """Returns the seconds of the stages that all methods of the seed share, whichever ran them."""
+def _shared_seconds(comparison: Comparison, stages: Sequence[str]) -> float:
+    """Returns the seconds of stages whose artifacts the methods of the seed share, whichever ran them."""
     total = 0.0
-    for stage in SHARED_STAGES:
+    for stage in stages:
         times = [read_json(path) for task in comparison.trained.values() if (path := task.root / "times.json").exists()]
         total += max((found.get(stage, 0.0) for found in times), default=0.0)
     return total

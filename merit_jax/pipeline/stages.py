@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from merit_jax.core.registry import lookup
+from merit_jax.pipeline.estimate_curvature import CURVATURE, estimate_curvature, uses_curvature
 from merit_jax.pipeline.estimate_gradients import estimate_gradients
 from merit_jax.pipeline.evaluate_models import evaluate_models
 from merit_jax.pipeline.export_model import export_model
@@ -18,6 +19,7 @@ STAGES: dict[str, Callable[[Run], bool]] = {
     "mixture": read_mixture,  # read D_1..D_T: s_t samples, n_t tokens
     "gradients": estimate_gradients,  # step 1: g_t at theta0, on at most n examples each
     "conflict": measure_conflict,  # step 1-2: C_ij = <g_i, g_j> of unit gradients; its principal axes
+    CURVATURE: estimate_curvature,  # H g_t, for the split by g_i'H g_j in place of C_ij; else left out
     "partition": partition_mixture,  # step 3: K groups, halved along each axis at the sample-weighted median
     "train": train_branches,  # step 4: theta_k from theta0 on group k, alone
     "merge": merge_branches,  # step 5: sum_k w_k theta_k with w_k = N_k / sum_j N_j
@@ -43,7 +45,8 @@ def run_stages(run: Run, stages: Sequence[str] = ()) -> bool:
     """
     for name in stages:
         lookup(STAGES, name, "stage")
-    skipped = () if needs_conflict(run) else ("gradients", "conflict", "project")
+    skipped = [] if needs_conflict(run) else ["gradients", "conflict", "project"]
+    skipped += [] if uses_curvature(run.config) else [CURVATURE]
     chosen = [name for name in STAGES if (not stages or name in stages) and name not in skipped]
     worked = [STAGES[name](run) for name in chosen]
     return any(worked)
