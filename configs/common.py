@@ -96,6 +96,8 @@ def declared() -> ConfigDict:
     c.gradients.stride = Key(5, whole(1))
     # coordinates of the sketch
     c.gradients.width = Key(2**18, whole(1, 2**31 - 1))
+    # examples per dataset in the curvature of conflict.similarity=curvature; each costs T products, of 5/3 gradients
+    c.gradients.curvature_examples = Key(8, whole(1))
     # examples per forward pass
     c.gradients.batch_size = Key(8, whole(1))
     # padded lengths in tokens; each is compiled once
@@ -109,7 +111,7 @@ def declared() -> ConfigDict:
 
     # similarities of the gradients and their axes
     c.conflict = ConfigDict()
-    # C of cosines (paper), or "gram": of inner products, so that norms count
+    # C of cosines (paper); "gram": of inner products, so that norms count; "curvature": of cosines weighed by the curvature
     c.conflict.similarity = Key("cosine", one_of(SIMILARITIES))
     # before PCA: "columns" (paper), or "double": rows too, as in PCA of the gradients
     c.conflict.centring = Key("columns", one_of(CENTRINGS))

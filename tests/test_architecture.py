@@ -157,7 +157,7 @@ def test_parameters_are_read_by_their_checksums_alone():
     assert not wrong, f"use finished_leaves, branch_leaves or merged_leaves: {sorted(wrong)}"
 
 
-REUSED = ("partition", "conflict", "merge_record", "branch_done", "gradient_index")
+REUSED = ("partition", "conflict", "merge_record", "branch_done", "gradient_index", "curvature_index")
 """Paths of a workdir from which a run takes what an earlier command has made."""
 
 OTHERS = {

@@ -30,6 +30,7 @@ METHODS = {
     r"gram(\d)d": Method("median_split", similarity="gram"),  # MERIT without normalising the gradients
     r"double(\d)d": Method("median_split", centring="double"),  # principal components of the unit gradients
     r"raw(\d)d": Method("median_split", similarity="gram", centring="double"),  # of the gradients themselves
+    r"curvature(\d)d": Method("median_split", similarity="curvature"),  # cosines that the loss's curvature weighs
     r"random(\d+)": Method("random"),
     r"kmeans(\d+)": Method("kmeans"),
     r"conflict(\d+)": Method("conflict_induced"),

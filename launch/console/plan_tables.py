@@ -98,7 +98,8 @@ def _comparison(plan: RunPlan) -> Table:
     """Returns the costs of joint training and of MERIT on one slice and on K of them."""
     work = {stage.name: stage.flops for stage in plan.stages}
     slices, joint, branch = plan.work.branches, work["joint training"], work["one branch"]
-    merit = work["gradients"] + slices * branch
+    preparation = work["gradients"] + work.get("curvature", 0)
+    merit = preparation + slices * branch
     steps = f"{plan.data.steps:,} and {branch_steps(plan.work, plan.data):,} steps"
     title = f"Joint training against MERIT on K = {slices} slices of {plan.topology} ({steps})"
     table = Table("", title=title, title_justify="left")
@@ -108,7 +109,7 @@ def _comparison(plan: RunPlan) -> Table:
     table.add_row("joint, one slice", *_cells(plan.rate, joint, joint), "0", "0")
     spread = _cells(plan.rate, joint, joint / slices)
     table.add_row(f"joint, {slices} slices", *spread, gb(between.joint_step), gb(between.joint))
-    apart = _cells(plan.rate, merit, work["gradients"] + branch)
+    apart = _cells(plan.rate, merit, preparation + branch)
     table.add_row(f"MERIT, {slices} slices", *apart, "0", gb(between.merit))
     table.caption = (
         f"In a slice each device sends {gb(plan.within.parameters)} GB of parameters and {gb(plan.within.gradients)} GB of "

@@ -14,12 +14,9 @@ from merit_jax.pipeline.reuse_branches import reuse_branches
 from merit_jax.pipeline.rounds import in_rounds
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import timed
-from merit_jax.pipeline.stages import run_stages, train_rounds
+from merit_jax.pipeline.stages import BEFORE, run_stages, train_rounds
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import Workdir, absolute
-
-PREPARATION = ("mixture", "gradients", "conflict", "partition")
-"""Stages before training."""
 
 TRAINED = ("conflict", "partition", "rounds", "train")
 """Sections of a config that decide what its branches learn."""
@@ -139,7 +136,7 @@ def partition_for_each(run: Run, comparison: Comparison) -> dict[str, Run]:
     runs = {}
     for spec, task in comparison.trained.items():
         runs[spec] = run.derive(task.config, Workdir.at(task.root, shared=run.workdir.shared))
-        run_stages(runs[spec], PREPARATION)
+        run_stages(runs[spec], BEFORE)
     return runs
 
 

@@ -9,6 +9,7 @@ from launch.experiments.methods import Comparison
 from merit_jax.comparison.results import RunResult
 from merit_jax.evaluation.suites import split_suites
 from merit_jax.partition import uses_gradients
+from merit_jax.pipeline.estimate_curvature import CURVATURE, uses_curvature
 from merit_jax.pipeline.rounds import in_rounds
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import THETA0, Workdir, absolute
@@ -108,8 +109,9 @@ def training_seconds(comparison: Comparison, spec: str) -> float:
     for path in (root / "rounds").glob("*/times.json"):
         times = read_json(path)
         seconds += sum(times.get(stage, 0.0) for stage in SHARED_STAGES)
-    if name and _shares_gradients(comparison.trained[name].config):
-        seconds += _shared_seconds(comparison)
+    config = comparison.trained[name].config if name else None
+    if config and _shares_gradients(config):
+        seconds += _shared_seconds(comparison, (*SHARED_STAGES, *([CURVATURE] if uses_curvature(config) else [])))
     return seconds
 
 
@@ -118,10 +120,10 @@ def _shares_gradients(config: ConfigDict) -> bool:
     return uses_gradients(config.partition.method) and not in_rounds(config)
 
 
-def _shared_seconds(comparison: Comparison) -> float:
-    """Returns the seconds of the stages that all methods of the seed share, whichever ran them."""
+def _shared_seconds(comparison: Comparison, stages: Sequence[str]) -> float:
+    """Returns the seconds of stages whose artifacts the methods of the seed share, whichever ran them."""
     total = 0.0
-    for stage in SHARED_STAGES:
+    for stage in stages:
         times = [read_json(path) for task in comparison.trained.values() if (path := task.root / "times.json").exists()]
         total += max((found.get(stage, 0.0) for found in times), default=0.0)
     return total

@@ -19,6 +19,7 @@ from merit_jax.data.loader import training_batches
 from merit_jax.data.mixture import load_mixture
 from merit_jax.gradients.compression import make_compressor
 from merit_jax.partition import branches
+from merit_jax.pipeline.estimate_curvature import uses_curvature
 from merit_jax.planning.execution import TrainingTask, all_bytes, text_row
 from merit_jax.planning.flops import RowShape
 from merit_jax.planning.shapes import Architecture, BlockStack, ImageWork
@@ -107,6 +108,7 @@ class PlanInputs:
             self.config.partition.groups,
             self.config.partition.method == "replicate",
             compressor.size(leaves),
+            gradients.curvature_examples if uses_curvature(self.config) else 0,
         )
 
     def _bucket(self) -> tuple[int, int]:

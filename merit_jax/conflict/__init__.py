@@ -2,6 +2,7 @@
 
 from merit_jax.conflict.axes import CENTRINGS, PrincipalAxes, axes_of_rows, principal_axes
 from merit_jax.conflict.blocked_products import Row, Rows
+from merit_jax.conflict.curvature import CurvatureCosines, curvature_cosines
 from merit_jax.conflict.duplicates import duplicates, duplicates_of_rows, repeated
 from merit_jax.conflict.similarity import (
     Cosines,
@@ -17,6 +18,7 @@ from merit_jax.conflict.similarity import (
 __all__ = [
     "CENTRINGS",
     "Cosines",
+    "CurvatureCosines",
     "PrincipalAxes",
     "Row",
     "Rows",
@@ -24,6 +26,7 @@ __all__ = [
     "axes_of_rows",
     "cosine_similarity",
     "cosines",
+    "curvature_cosines",
     "duplicates",
     "duplicates_of_rows",
     "extend_similarity",

@@ -102,7 +102,7 @@ def _norm(row: Float[np.ndarray, " d"]) -> float:
 
 
 class GradientStore:
-    """One compressed gradient per dataset in a directory, and an index with their norms and checksums.
+    """One compressed gradient, or vector like it, per dataset in a directory, and an index with their norms and checksums.
 
     A row that is added gets a file of its own with its entry, next to it. The index takes all entries in with the last row, and
     whenever as many have come as it has: so what is written grows with the number of rows, and a killed run loses none.
@@ -110,10 +110,13 @@ class GradientStore:
     Attributes:
         directory: The directory.
         path: The index, which records what all rows were made from.
+        row_name: Name of a row in messages.
+        stage: The stage that writes it, likewise.
     """
 
-    def __init__(self, directory: epath.Path) -> None:
+    def __init__(self, directory: epath.Path, row_name: str = "gradient", stage: str = "gradients") -> None:
         self.directory, self.path = directory, directory / "index.json"
+        self.row_name, self.stage = row_name, stage
         self._open_for: Mapping[str, Any] | None = None
         self._room = 0
 
@@ -172,7 +175,7 @@ class GradientStore:
     def damaged(self, row: StoredRow, name: str) -> ValueError:
         """Returns the error of a row that has other values than were written."""
         return ValueError(
-            f"{row.path} (dataset {name!r}) does not hold the gradient that was written; delete {self.directory}"
+            f"{row.path} (dataset {name!r}) does not hold the {self.row_name} that was written; delete {self.directory}"
         )
 
     def _begin(self, inputs: Mapping[str, Any], at_once: Mapping[str, Any]) -> None:
@@ -207,7 +210,9 @@ class GradientStore:
         known = self.read()["datasets"]
         if missing := [name for name in names if name not in known]:
             listed = ", ".join(map(repr, missing))
-            raise ValueError(f"no gradient of dataset {listed} in {self.directory}; run --stages=gradients first")
+            raise ValueError(
+                f"no {self.row_name} of dataset {listed} in {self.directory}; run --stages={self.stage} first"
+            )
         return [known[name] for name in names]
 
     def _open(self, name: str, entry: Mapping[str, Any]) -> StoredRow:

@@ -109,6 +109,11 @@ def unit_rows(run: Run) -> np.ndarray:
     return found.values
 
 
+def multiplying_devices(run: Run) -> Mesh | None:
+    """Returns the devices that multiply; None for the host, whose BLAS is faster than XLA's on a CPU."""
+    return run.mesh if run.mesh.size > 1 or jax.default_backend() != "cpu" else None
+
+
 def _similarity(run: Run, rows: Sequence[StoredRow], part: Mapping[str, np.ndarray] | None) -> np.ndarray:
     """Returns the stored matrix with rows and columns for the datasets it does not have (O(Tm) similarities)."""
     known = None if part is None else part.get("similarity")
@@ -117,14 +122,11 @@ def _similarity(run: Run, rows: Sequence[StoredRow], part: Mapping[str, np.ndarr
     back = np.argsort(order)
     names = [run.names[i] for i in order]
     norms = GradientStore(run.workdir.gradients).norms(names)
-    found = conflict.cosines([rows[i] for i in order], names, norms=norms, first=len(old), mesh=_devices(run))
+    found = conflict.cosines(
+        [rows[i] for i in order], names, norms=norms, first=len(old), mesh=multiplying_devices(run)
+    )
     _check_norms(run, rows, found.norms[back])
     return (found.values if known is None else conflict.extended(known, found))[np.ix_(back, back)]
-
-
-def _devices(run: Run) -> Mesh | None:
-    """Returns the devices that multiply; None for the host, whose BLAS is faster than XLA's on a CPU."""
-    return run.mesh if run.mesh.size > 1 or jax.default_backend() != "cpu" else None
 
 
 def _check_norms(run: Run, rows: Sequence[StoredRow], norms: np.ndarray) -> None:

@@ -21,6 +21,7 @@ from merit_jax.partition import (
 )
 from merit_jax.partition.partitioner import Shares
 from merit_jax.partition.shares import exact_counts, whole, with_core
+from merit_jax.pipeline.estimate_curvature import CURVATURE, curvature_settings, curvature_similarity
 from merit_jax.pipeline.measure_conflict import conflict_inputs, load_conflict, unit_rows
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import Stage
@@ -30,7 +31,7 @@ from merit_jax.workdir.paths import Workdir, absolute
 
 log = logging.getLogger("merit_jax")
 
-SIMILARITIES = ("cosine", "gram")
+SIMILARITIES = ("cosine", "gram", CURVATURE)
 """Values of `conflict.similarity`."""
 
 ADDED = ("seed", "core", "core_datasets", "softness")
@@ -175,14 +176,18 @@ def _shares(partition: Partition) -> list[list[list[Any]]]:
     return [[share.to_list() for share in branch.shares] for branch in partition.branches]
 
 
-def _representation_keys(run: Run) -> dict[str, str]:
-    """Returns the keys of `config.conflict` that decide the representation of a dataset."""
-    return {key: run.config.conflict[key] for key in PAPER}
+def _representation_keys(run: Run) -> dict[str, Any]:
+    """Returns what decides the representation of a dataset: keys of `config.conflict`, and the matrix of the curvature."""
+    keys = {key: run.config.conflict[key] for key in PAPER}
+    return keys | ({CURVATURE: curvature_settings(run)} if keys["similarity"] == CURVATURE else {})
 
 
 def _representation(run: Run, axes: int) -> tuple[np.ndarray | None, np.ndarray]:
     """Returns (similarity, scores) by `config.conflict`: the paper's as stored, others, or more axes, from that and norms."""
     cfg = run.config.conflict
+    if cfg.similarity == CURVATURE:
+        weighed = curvature_similarity(run)
+        return weighed, np.asarray(conflict.principal_axes(weighed, max(axes, 1), cfg.centring).scores)
     similarity, scores = load_conflict(run)
     if _representation_keys(run) == PAPER and scores.shape[1] >= axes:
         return similarity, scores

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from merit_jax.core.registry import lookup
+from merit_jax.pipeline.estimate_curvature import CURVATURE, estimate_curvature, uses_curvature
 from merit_jax.pipeline.estimate_gradients import estimate_gradients
 from merit_jax.pipeline.evaluate_models import evaluate_models
 from merit_jax.pipeline.export_model import export_model
@@ -24,19 +25,20 @@ from merit_jax.workdir.paths import Workdir
 
 log = logging.getLogger("merit_jax")
 
-BEFORE = ("mixture", "gradients", "conflict", "partition")
+BEFORE = ("mixture", "gradients", "conflict", CURVATURE, "partition")
 """Stages before training."""
 
 OF_A_ROUND = (*BEFORE, "train", "merge")
 """Stages of one round."""
 
-OF_ROUNDS = ("gradients", "conflict", "partition", "project")
+OF_ROUNDS = ("gradients", "conflict", CURVATURE, "partition", "project")
 """Stages that a run in rounds has in its rounds, or not at all."""
 
 STAGES: dict[str, Callable[[Run], bool]] = {
     "mixture": read_mixture,  # read D_1..D_T: s_t samples, n_t tokens
     "gradients": estimate_gradients,  # step 1: g_t at theta0, on at most n examples each
     "conflict": measure_conflict,  # step 1-2: C_ij = <g_i, g_j> of unit gradients; its principal axes
+    CURVATURE: estimate_curvature,  # H g_t, for the split by g_i'H g_j in place of C_ij; else left out
     "partition": partition_mixture,  # step 3: K groups, halved along each axis at the sample-weighted median
     "train": train_branches,  # step 4: theta_k from theta0 on group k, alone
     "search": search,  # w_k that score best on the suites' choosing half, where they are not by tokens
@@ -63,16 +65,21 @@ def run_stages(run: Run, stages: Sequence[str] = ()) -> bool:
     """
     for name in stages:
         lookup(STAGES, name, "stage")
-    table = {**STAGES, "train": train_rounds} if in_rounds(run.config) else STAGES
-    skipped = (
-        OF_ROUNDS if in_rounds(run.config) else () if needs_conflict(run) else ("gradients", "conflict", "project")
-    )
-    skipped = skipped if searches(run) else (*skipped, "search")
+    table, skipped = ({**STAGES, "train": train_rounds} if in_rounds(run.config) else STAGES), _skipped(run)
     if in_rounds(run.config) and (own := [name for name in stages if name in OF_ROUNDS]):
         log.info("%s: every round has its own, which training runs; alone, with --round", ", ".join(own))
     chosen = [name for name in STAGES if (not stages or name in stages) and name not in skipped]
     worked = [table[name](run) for name in chosen]
     return any(worked)
+
+
+def _skipped(run: Run) -> set[str]:
+    """Returns the stages that the run has no use for."""
+    found = set() if searches(run) else {"search"}
+    if in_rounds(run.config):
+        return {*found, *OF_ROUNDS}
+    found |= set() if needs_conflict(run) else {"gradients", "conflict", "project"}
+    return found | (set() if uses_curvature(run.config) else {CURVATURE})
 
 
 def train_rounds(run: Run, others: Sequence[Workdir] = ()) -> bool:

@@ -39,6 +39,7 @@ class Workload(NamedTuple):
         branches: K.
         copies: Whether every branch trains on everything, as for a soup.
         kept: Stored coordinates of a dataset's gradient.
+        curvature: Examples of each dataset in the matrix of its curvature; 0: the split looks at none.
     """
 
     architecture: Architecture
@@ -49,6 +50,7 @@ class Workload(NamedTuple):
     branches: int
     copies: bool
     kept: int
+    curvature: int = 0
 
 
 class StageCost(NamedTuple):
@@ -123,6 +125,12 @@ def stage_costs(work: Workload, data: DataSize) -> tuple[StageCost, ...]:
         ),
         StageCost("merge", 2 * work.branches * learning // 4, 0, 2 * everything),
     ]
+    if work.curvature:
+        # every gradient again, and its product: a forward pass, its tangent (as much as a backward pass) and a backward pass
+        products = work.curvature * data.datasets**2
+        flops = data.calibration * differentiated + products * (2 * differentiated - answered)
+        tokens = (data.calibration + products) * example.length
+        found.insert(1, StageCost("curvature", flops, tokens, 4 * data.datasets * work.kept))
     if data.held_out:
         found.append(StageCost("evaluate, one model", data.held_out * answered, data.held_out * example.length, 0))
     return tuple(found)

@@ -41,7 +41,8 @@ def sweep(workdir: Workdir) -> None:
     if is_remote(workdir.root):
         return
     folders = [workdir.merged, workdir.merged_next, workdir.root / "diagnostics"]
-    folders += [workdir.root, workdir.shared, workdir.shared / "gradients", *(workdir.root / "branches").glob("*")]
+    folders += [workdir.root, workdir.shared, workdir.gradients, workdir.curvature]
+    folders += (workdir.root / "branches").glob("*")
     for folder in (*folders, workdir.root / "branches"):
         sweep_folder(folder)
     for home in workdir.round(0).parent.glob("*"):

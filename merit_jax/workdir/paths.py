@@ -75,6 +75,16 @@ class Workdir:
         return self.gradients / "index.json"
 
     @property
+    def curvature(self) -> epath.Path:
+        """One reduced product of the Gauss-Newton matrix with a gradient per dataset, and an index."""
+        return self.shared / "curvature"
+
+    @property
+    def curvature_index(self) -> epath.Path:
+        """Index of these products, like that of the gradients."""
+        return self.curvature / "index.json"
+
+    @property
     def conflict(self) -> epath.Path:
         """Cosine similarities and principal axes."""
         return self.shared / "conflict.npz"

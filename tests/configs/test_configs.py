@@ -30,6 +30,7 @@ METHODS = {
     "gram2d": ("median_split", 4),
     "double1d": ("median_split", 2),
     "raw2d": ("median_split", 4),
+    "curvature2d": ("median_split", 4),
     "random4": ("random", 4),
     "kmeans3": ("kmeans", 3),
     "conflict4": ("conflict_induced", 4),
@@ -125,7 +126,7 @@ def test_every_method_names_a_partitioner_and_a_merger_that_exist():
 def test_an_unknown_method_lists_the_known_ones(method):
     with pytest.raises(
         ValueError,
-        match=r"unknown method .*; known: joint, meritRd, gramRd, doubleRd, rawRd, randomK, kmeansK, conflictK, soupK",
+        match=r"unknown method .*; known: joint, meritRd, gramRd, doubleRd, rawRd, curvatureRd, randomK, kmeansK, conflictK",
     ):
         common.with_method(common.get_config(), method)
 

@@ -72,6 +72,10 @@ def test_the_options_of_an_operator_may_have_commas(config):
     [
         *(("merit2d", ("cosine", "columns")), ("gram1d", ("gram", "columns")), ("double3d", ("cosine", "double"))),
         *(("raw2d", ("gram", "double")), ("kmeans4:conflict.similarity=gram", ("gram", "columns"))),
+        *(
+            ("curvature2d", ("curvature", "columns")),
+            ("conflict4:conflict.similarity=curvature", ("curvature", "columns")),
+        ),
     ],
 )
 def test_a_method_names_its_representation_whatever_the_runs_is(config, method, representation):

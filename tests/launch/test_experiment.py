@@ -7,14 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from etils import epath
 
+from configs import common
 from launch.console.exit_codes import MISTAKE
 from launch.experiments import methods, runner
+from launch.experiments.read_results import training_seconds
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.comparison.styles import MARKDOWN
 from merit_jax.core import sharding
 from merit_jax.pipeline import train_branches
+from merit_jax.workdir.artifacts import write_json
 from tests.launch.test_commands import commands
 from tests.launch.test_commands import config as config_file
 from tests.pipeline.test_baselines import SUITES, suites
@@ -192,6 +196,16 @@ def test_times_are_those_of_branches_and_of_gradients_where_they_are_used(done):
     stages = read(method(root, "merit1d") / "times.json")
     expected = times["merit1d"] + stages["gradients"] + stages["conflict"]
     assert seconds["merit1d"] == seconds["merit1d:merge.method=uniform"] == pytest.approx(expected)
+
+
+def test_products_of_the_curvature_count_where_they_are_used(tmp_path):
+    listed = ["joint", "merit1d", "curvature1d"]
+    comparison = methods.plan_comparison(common.get_config(), listed, epath.Path(tmp_path))
+    for spec in listed:
+        write_json(epath.Path(tmp_path / spec / "branches" / "0" / "done.json"), {"seconds": 100.0})
+    write_json(epath.Path(tmp_path / "merit1d" / "times.json"), {"gradients": 10.0, "conflict": 1.0})
+    write_json(epath.Path(tmp_path / "curvature1d" / "times.json"), {"curvature": 1000.0, "partition": 5.0})
+    assert [training_seconds(comparison, spec) for spec in listed] == [100, 111, 1111]
 
 
 def test_tables_are_written_next_to_the_results(done):

@@ -111,6 +111,17 @@ def test_the_papers_stride_stores_a_fifth_of_each_gradient():
     assert work["gradients"].storage == pytest.approx(136 * 4 * 3_085_938_688 / 5, rel=0.01)
 
 
+def test_a_split_by_curvature_is_planned_with_its_products():
+    works = [{stage.name: stage for stage in planned(method).stages} for method in ("merit2d", "curvature2d")]
+    assert "curvature" not in works[0]
+    found, gradients = works[1]["curvature"], works[1]["gradients"]
+    products = 136 * 136 * 8
+    assert found.tokens == gradients.tokens // (136 * 200) * (136 * 200 + products)
+    assert found.storage == gradients.storage
+    each = (found.flops - gradients.flops) / products * 136 * 200 / gradients.flops
+    assert each == pytest.approx(5 / 3, abs=0.2)
+
+
 def test_an_impossible_execution_leads_to_the_nearest_possible_one():
     result = planned(**{"train.batch_size": 12, "train.micro_batches": 1})
     assert result.configured.obstacle == (

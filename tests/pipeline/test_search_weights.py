@@ -331,7 +331,10 @@ def test_a_method_with_a_search_is_a_merge_of_the_same_branches(finished, questi
             {"merge.search_evaluations": 0, "merge.search_blocks": 2},
             r"merge\.search_blocks = 2 is for a search of weights",
         ),
-        ({"rounds.count": 2, "rounds.outer_rate": 0.7}, r"rounds\.outer_rate = 0\.7 and rounds\.momentum = 0 step beyond"),
+        (
+            {"rounds.count": 2, "rounds.outer_rate": 0.7},
+            r"rounds\.outer_rate = 0\.7 and rounds\.momentum = 0 step beyond",
+        ),
     ],
 )
 def test_keys_that_do_not_go_together_are_refused_before_anything_is_read(finished, tmp_path, changes, said):
