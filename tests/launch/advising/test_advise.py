@@ -10,6 +10,8 @@ from launch.advising import advise as module
 from launch.advising.advise import Question, advise
 from launch.advising.candidates import configs_of, default_methods, measure_candidates
 from launch.advising.pilot import check_pilot
+from launch.experiments.runner import Experiment, run_experiment
+from launch.wiring import open_run
 from merit_jax.advice.map_forecast import fit_map
 from merit_jax.pipeline import estimate_gradients, run_diagnostics
 from merit_jax.pipeline.measure_mixture import measure_mixture
@@ -121,6 +123,20 @@ def test_asked_again_everything_is_reused_and_a_later_run_reuses_the_gradients(a
     changed = world.run(Path(run.workdir.root).parent, "run", **{**SMALL, "diagnostics.examples": 3})
     with pytest.raises(ValueError, match=r"measurements\.json was made from other inputs: loss\.examples: 4 -> 3"):
         measure_mixture(changed)
+
+
+def test_a_seed_of_an_experiment_is_measured_from_the_gradients_that_it_has(finished, tmp_path, monkeypatch):
+    root = world.beside(finished, tmp_path)
+    config = world.config(root, **SMALL)
+    methods = ("joint", "merit1d")
+    run_experiment(config, root / "cell", Experiment(methods, (), (0,)), overwrite=False)
+    monkeypatch.setattr(estimate_gradients, "gradient_rows", nothing_is_computed)
+    run = open_run.open_run(config, root / "cell" / "seed-0")
+    advise(run, config, Question(methods, None))
+    found = content(run)["candidates"]
+    for method in methods:
+        merged = json.loads((root / "cell" / "seed-0" / "methods" / method / "merged" / "merge.json").read_text())
+        assert found[method]["tokens"] == merged["tokens"]
 
 
 def test_inside_a_map_the_best_method_is_recommended_with_its_uncertainty(advised, map_here):
