@@ -13,6 +13,7 @@ from merit_jax.advice.observations import JOINT
 from merit_jax.partition import ASSIGNMENTS
 from merit_jax.pipeline.measure_candidate import Candidate, measure_candidate
 from merit_jax.pipeline.measure_mixture import gradient_gram
+from merit_jax.pipeline.rounds import in_rounds
 from merit_jax.pipeline.run import Run
 
 log = logging.getLogger("merit_jax")
@@ -51,11 +52,12 @@ def default_methods(branches: Sequence[int]) -> list[str]:
 
 
 def neutral(config: ConfigDict) -> ConfigDict:
-    """Returns a config without a core and with the plain merge, for candidates to say what they have."""
+    """Returns a config of one round without a core and with the plain merge, for candidates to say what they have."""
     found = copy.deepcopy(config).unlock()
     found.partition.core, found.partition.softness = 0.0, 0.0
     found.merge.branches, found.merge.match, found.merge.options = "", "", "{}"
     found.merge.search_evaluations = found.merge.search_blocks = 0
+    found.rounds.count, found.rounds.warm = 1, 0.0
     return found.lock()
 
 
@@ -63,17 +65,17 @@ def configs_of(config: ConfigDict, methods: Sequence[str]) -> dict[str, ConfigDi
     """Returns the config of each method; joint training, with which all are compared, is put first.
 
     Raises:
-        ValueError: A method is unknown, or is one of another budget or merge, which advice does not forecast.
+        ValueError: A method is unknown, or is one of another budget, merge or number of rounds, which advice does not forecast.
     """
     base, found = neutral(config), {}
     for spec in dict.fromkeys((JOINT, *methods)):
         found[spec] = variant(base, spec)
         check_keys(found[spec])
-        merge = found[spec].merge
-        if found[spec].partition.method == "replicate" or merge.method != "token_weighted" or merge.search_evaluations:
+        merge, copies = found[spec].merge, found[spec].partition.method == "replicate"
+        if copies or merge.method != "token_weighted" or merge.search_evaluations or in_rounds(found[spec]):
             raise ValueError(
-                f"--methods: {spec!r} has copies of the data or another merge; advice is about ways to divide the mixture: "
-                "joint, examplesK, randomK, meritRd and the like, with partition.core"
+                f"--methods: {spec!r} has copies of the data, another merge or rounds; advice is about ways to divide the "
+                "mixture: joint, examplesK, randomK, meritRd and the like, with partition.core"
             )
     return found
 

@@ -230,8 +230,8 @@ def test_a_mixture_of_too_few_datasets_for_a_split_says_so(advised):
 
 
 def test_methods_that_the_advice_is_not_about_are_refused(advised):
-    for method in ("soup2", "wise", "merit2d:merge.method=ties"):
-        with pytest.raises(ValueError, match="copies of the data or another merge"):
+    for method in ("soup2", "wise", "merit2d:merge.method=ties", "merit2d:rounds.count=2"):
+        with pytest.raises(ValueError, match="copies of the data, another merge or rounds"):
             configs_of(advised[0].config, [method])
 
 
@@ -243,11 +243,13 @@ def test_a_config_with_a_core_compares_methods_without_one():
 def test_the_core_of_the_config_is_not_that_of_the_candidates(advised):
     run, _ = advised
     config = world.config(
-        Path(run.workdir.root).parent, **SMALL, **{"partition.core": 0.5, "merge.search_evaluations": 9}
+        Path(run.workdir.root).parent,
+        **SMALL,
+        **{"partition.core": 0.5, "merge.search_evaluations": 9, "rounds.count": 3},
     )
     found = configs_of(config, METHODS)
     cores = {spec: one.partition.core for spec, one in found.items()}
-    assert not any(one.merge.search_evaluations for one in found.values())
+    assert {(one.merge.search_evaluations, one.rounds.count) for one in found.values()} == {(0, 1)}
     assert cores == {**dict.fromkeys(METHODS, 0.0), "merit2d:partition.core=0.25": 0.25}
 
 
