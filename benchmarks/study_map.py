@@ -5,8 +5,8 @@
 
 A cell is a world (`examples.shapes.make --shared --private`), a theta0 that has met its answer forms never, a little or well,
 and a number of passes over the mixture. Each is an experiment of `launch.experiment` and resumes; what is finished costs seconds.
-`map.json` has every run of every cell, with the cosines that place a world beside a user's mixture; `map.md` and `map.png` show
-what each method gains over joint training.
+`map.json` has every run of every cell, with what launch.advise measures of each before training, so that a forecast can be fitted
+(benchmarks/study_forecast.py); `map.md` and `map.png` show what each method gains over joint training.
 """
 
 import argparse
@@ -26,9 +26,13 @@ from etils import epath
 from jaxtyping import Float
 
 from benchmarks.map_picture import draw, table
+from configs.common import parse
+from launch.experiments.runner import parse_methods
+from merit_jax.advice.observations import seed_means
 from merit_jax.core.types import Array
+from merit_jax.pipeline.merge_record import branch_cosine
 from merit_jax.reporting.figures import can_draw, png, svg
-from merit_jax.workdir.artifacts import read_arrays
+from merit_jax.workdir.artifacts import read_arrays, read_json
 
 ROOT = Path("runs/map")
 """Folder of all cells."""
@@ -107,6 +111,19 @@ def rendering(cell: Cell, root: Path) -> list[str]:
 
 def experiment(cell: Cell, theta0: str, methods: str, seeds: str, root: Path) -> list[str]:
     """Returns the words of the command that trains and evaluates a cell's methods."""
+    words = ["-m", "launch.experiment", *_config(cell, theta0, root), f"--root={root / cell.name}"]
+    return [*words, f"--methods={methods}", f"--seeds={seeds}"]
+
+
+def measurement(cell: Cell, theta0: str, methods: str, seed: str, root: Path, pilot: float = 0.0) -> list[str]:
+    """Returns the words of the command that measures one seed of a finished cell as advice measures a user's mixture."""
+    divided = ",".join(method for method in parse_methods(methods) if parse(method)[0] != "wise")
+    place = [f"--workdir={root / cell.name / f'seed-{seed}'}", f"--config.seed={seed}"]
+    words = ["-m", "launch.advise", *_config(cell, theta0, root), *place, f"--methods={divided}"]
+    return [*words, f"--pilot={pilot:g}"] if pilot else words
+
+
+def _config(cell: Cell, theta0: str, root: Path) -> list[str]:
     settings = {
         "model.path": theta0,
         "mixture.path": _world(cell, root) / "mixture.json",
@@ -116,8 +133,7 @@ def experiment(cell: Cell, theta0: str, methods: str, seeds: str, root: Path) ->
         "frontier.max_records": 60,
         "train.epochs": cell.epochs,
     }
-    words = ["-m", "launch.experiment", "--config=configs/quickstart.py", f"--root={root / cell.name}"]
-    return [*words, f"--methods={methods}", f"--seeds={seeds}", *(f"--config.{k}={v}" for k, v in settings.items())]
+    return ["--config=configs/quickstart.py", *(f"--config.{key}={value}" for key, value in settings.items())]
 
 
 def _world(cell: Cell, root: Path) -> Path:
@@ -125,7 +141,7 @@ def _world(cell: Cell, root: Path) -> Path:
 
 
 def read_cell(cell: Cell, root: Path) -> dict[str, Any]:
-    """Returns a finished cell: its knobs, the runs of each method, and the cosines of each seed."""
+    """Returns a finished cell: its knobs, the runs of each method, and of each seed the cosines and what advice measured."""
     folder = root / cell.name
     found = json.loads((folder / "results.json").read_text())
     runs = {
@@ -140,33 +156,31 @@ def read_cell(cell: Cell, root: Path) -> dict[str, Any]:
         for record in sorted((place / "methods").glob("*/merged/merge.json")):
             if (cosine := branch_cosine(json.loads(record.read_text()))) is not None:
                 branches.setdefault(record.parents[1].name, []).append(cosine)
-    return {**cell._asdict(), "methods": runs, "gradient_cosine": gradients, "branch_cosine": branches}
+    measured = {place.name.removeprefix("seed-"): read_measured(place / "advice.json") for place in places}
+    return {
+        **cell._asdict(),
+        "world": cell.world,
+        "cell": cell.name,
+        "methods": runs,
+        "gradient_cosine": gradients,
+        "branch_cosine": branches,
+        "measured": {seed: found for seed, found in measured.items() if found},
+    }
+
+
+def read_measured(path: Path) -> dict[str, Any] | None:
+    """Returns the features of a mixture and of each method on it, as launch.advise measured them; None where it did not."""
+    if not path.exists():
+        return None
+    found = read_json(epath.Path(path))
+    return {
+        "mixture": found["features"],
+        "methods": {method: candidate["features"] for method, candidate in found["candidates"].items()},
+    }
 
 
 KEPT = ("seed", "retained", "skill", "mean", "kept_skill", "kept_retained", "tokens", "displacement", "seconds")
 """Fields of a run that the map keeps."""
-
-
-def branch_cosine(record: Mapping[str, Any]) -> float | None:
-    """Returns the mean cosine of the branches' task vectors, each pair weighted by c_i c_j |τ_i| |τ_j|.
-
-    It follows from the lengths alone: `|Σ c_k τ_k|² = Σ c_k² |τ_k|² + Σ_{i≠j} c_i c_j |τ_i| |τ_j| cos_ij`.
-
-    Args:
-        record: `merge.json`.
-
-    Returns:
-        The mean; None of fewer than two branches, and of a merge that is no weighted mean.
-
-    Examples:
-        >>> branch_cosine({"weighted_mean": True, "weights": [0.5, 0.5], "displacement": {"branches": [3, 4], "merged": 2.5}})
-        0.0
-    """
-    weights = record.get("weights") or ()
-    if not record.get("weighted_mean") or len(weights) < 2:
-        return None
-    parts = np.asarray(weights) * record["displacement"]["branches"]
-    return float((record["displacement"]["merged"] ** 2 - (parts**2).sum()) / (parts.sum() ** 2 - (parts**2).sum()))
 
 
 def _off_diagonal(matrix: Float[Array, "t t"]) -> Float[np.ndarray, " n"]:
@@ -187,9 +201,9 @@ def against_joint(cells: Iterable[Mapping[str, Any]], measured: str = MEASURED) 
     """
     rows = []
     for cell in cells:
-        joint = _by_seed(cell["methods"]["joint"], measured)
+        joint = seed_means(cell["methods"]["joint"], measured)
         for method, runs in cell["methods"].items():
-            own = _by_seed(runs, measured)
+            own = seed_means(runs, measured)
             if method == "joint" or not (seeds := sorted(own.keys() & joint.keys())):
                 continue
             gains = np.array([100 * (own[seed] - joint[seed]) for seed in seeds])
@@ -198,15 +212,6 @@ def against_joint(cells: Iterable[Mapping[str, Any]], measured: str = MEASURED) 
             about = {"joint": 100 * float(np.mean([joint[seed] for seed in seeds])), "seeds": len(seeds)}
             rows.append({**place, "method": method, "gain": float(gains.mean()), "error": error, **about})
     return rows
-
-
-def _by_seed(runs: Sequence[Mapping[str, Any]], measured: str) -> dict[int, float]:
-    """The mean of each seed's runs; of theta0, which has no scale of its own, its score as it is."""
-    found: dict[int, list[float]] = {}
-    for run in runs:
-        if (value := run[measured] if run[measured] is not None else run["skill"]) is not None:
-            found.setdefault(run["seed"], []).append(value)
-    return {seed: float(np.mean(values)) for seed, values in found.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -223,6 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--theta0", nargs=2, action="append", default=[], metavar=("FORMS", "FOLDER"), help="another theta0"
     )
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time, each on its own cores")
+    parser.add_argument("--pilot", type=float, default=0.0, help="share of the tokens of a pilot in each cell; 0: none")
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of all cells")
     options = parser.parse_args(arguments)
     theta0 = {**THETA0, **dict(options.theta0)}
@@ -235,8 +241,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cell.name: experiment(cell, theta0[cell.forms], options.methods, options.seeds, options.root)
         for cell in options.cells
     }
-    if stopped := run_apart(words, options.jobs, lambda: write(options.root)):
-        raise SystemExit(f"{', '.join(stopped)} stopped, see above; they go on there when this is run again")
+    measured = {
+        f"{cell.name} seed {seed}": measurement(
+            cell, theta0[cell.forms], options.methods, seed, options.root, options.pilot
+        )
+        for cell in options.cells
+        for seed in options.seeds.split(",")
+    }
+    for commands in (words, measured):
+        if stopped := run_apart(commands, options.jobs, lambda: write(options.root)):
+            raise SystemExit(f"{', '.join(stopped)} stopped, see above; they go on there when this is run again")
 
 
 def run(words: Sequence[str]) -> bool:

@@ -14,7 +14,7 @@ LAYERS = [
     ["core"],
     ["workdir"],
     ["data", "checkpoints", "gradients", "conflict", "partition"],
-    ["training", "merging", "evaluation", "diagnostics", "comparison"],
+    ["training", "merging", "evaluation", "diagnostics", "comparison", "advice"],
     ["pipeline", "planning", "reporting"],
 ]
 """merit_jax from the bottom up: a module imports lower layers and its own package only."""

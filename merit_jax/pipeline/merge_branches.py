@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from merit_jax.checkpoints import compatibility
@@ -12,7 +13,7 @@ from merit_jax.core.progress import bar
 from merit_jax.core.types import LeafReader
 from merit_jax.merging import MERGERS, merge_streamed, token_weights
 from merit_jax.merging.mergekit_config import recipe
-from merit_jax.merging.merger import UsedWeights
+from merit_jax.merging.merger import Merger, UsedWeights, Weights
 from merit_jax.merging.options import resolve_options
 from merit_jax.merging.outer_step import OuterStep, step_streamed
 from merit_jax.pipeline.branch_statistics import branch_statistics
@@ -95,17 +96,13 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
     }
 
     def fill(folder: epath.Path) -> dict[str, Any]:
-        theta0, start, out = run.theta0.leaves(), source.theta0.leaves(), folder / run.workdir.merged_params.name
-        readers = [part.leaves for part in parts]
+        out = folder / run.workdir.merged_params.name
         weights = rows[0] if searched else token_weights([sum(tokens[counted][k] for k in p.holds) for p in parts])
         blocks, average = rows if len(rows) > 1 else None, out if outer.averages else folder / "average"
-        with bar(len(theta0.paths()), "merge", "parameter") as progress:
-            merge_streamed(
-                merger, start, readers, weights, average, lambda _: progress.update(), statistics, blocks, **options
-            )
+        _write(merger, source.theta0.leaves(), parts, weights, average, statistics, blocks, options)
         if not outer.averages:
-            _step(outer, source, average, readers[0], folder)
-        result["displacement"]["merged"] = distance(OrbaxLeaves(out), theta0)
+            _step(outer, source, average, parts[0].leaves, folder)
+        result["displacement"]["merged"] = distance(OrbaxLeaves(out), run.theta0.leaves())
         source.theta0.check_unchanged()
         run.theta0.check_unchanged()
         if blocks is None and (text := _for_mergekit(run, used.values, finished, options)) is not None:
@@ -127,6 +124,22 @@ merge_branches = ExtendableStage(
     extends=lacks_branches,
 )
 """Merges the finished branches; late ones are added to a merge that lacks them."""
+
+
+def _write(
+    merger: Merger,
+    start: LeafReader,
+    parts: Sequence[MergeInput],
+    weights: Weights,
+    out: epath.Path,
+    statistics: Sequence[LeafReader],
+    blocks: np.ndarray | None,
+    options: Mapping[str, Any],
+) -> None:
+    """Merges parts, leaf by leaf, into a checkpoint."""
+    readers = [part.leaves for part in parts]
+    with bar(len(start.paths()), "merge", "parameter") as progress:
+        merge_streamed(merger, start, readers, weights, out, lambda _: progress.update(), statistics, blocks, **options)
 
 
 def _named(inputs: Mapping[str, Any], finished: Sequence[Done | None]) -> list[Done | None]:

@@ -1,6 +1,9 @@
 """`merge.json` as others read it: the record of a run's own merge, compared with what the run would merge now."""
 
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from merit_jax.core.registry import lookup
 from merit_jax.merging import MERGERS
@@ -68,6 +71,28 @@ def read_merge(run: Run) -> dict[str, Any]:
             "launch.run --stages=merge --overwrite"
         )
     return record
+
+
+def branch_cosine(record: Mapping[str, Any]) -> float | None:
+    """Returns the mean cosine of the branches' task vectors, each pair weighted by c_i c_j |τ_i| |τ_j|.
+
+    It follows from the lengths alone: `|Σ c_k τ_k|² = Σ c_k² |τ_k|² + Σ_{i≠j} c_i c_j |τ_i| |τ_j| cos_ij`.
+
+    Args:
+        record: `merge.json`.
+
+    Returns:
+        The mean; None of fewer than two branches, and of a merge that is no weighted mean.
+
+    Examples:
+        >>> branch_cosine({"weighted_mean": True, "weights": [0.5, 0.5], "displacement": {"branches": [3, 4], "merged": 2.5}})
+        0.0
+    """
+    weights = record.get("weights") or ()
+    if not record.get("weighted_mean") or len(weights) < 2:
+        return None
+    parts = np.asarray(weights) * record["displacement"]["branches"]
+    return float((record["displacement"]["merged"] ** 2 - (parts**2).sum()) / (parts.sum() ** 2 - (parts**2).sum()))
 
 
 def _merged_now(source: Run, index: int, known: str | None) -> str | None:

@@ -131,7 +131,7 @@ def _held(run: Run, index: int) -> Iterator[StopSignal]:
 
 
 def _fine_tune(run: Run, index: int, branch: Branch, stop: StopSignal) -> Finished:
-    cfg, batches = run.config.train, _batches(run, branch)
+    cfg, batches = run.config.train, branch_batches(run, branch)
     _refuse_diverged(run, index, branch)
     log.info("branch %d: %d datasets, %d steps, %d tokens", index, len(branch.shares), batches.steps, batches.tokens)
     run.on_first_process(lambda: _record_start(run, index, batches.steps))
@@ -182,7 +182,8 @@ def _refuse_diverged(run: Run, index: int, branch: Branch) -> None:
     run.on_first_process(path.unlink)
 
 
-def _batches(run: Run, branch: Branch) -> TrainingBatches:
+def branch_batches(run: Run, branch: Branch) -> TrainingBatches:
+    """Returns the batches that a branch trains on, with the exact number of steps and tokens."""
     cfg = run.config.train
     return training_batches(
         run.datasets,

@@ -221,6 +221,20 @@ class Workdir:
         return self.root / "rounds" / str(number)
 
     @property
+    def measurements(self) -> epath.Path:
+        """Measurements of the mixture before training, for advice."""
+        return self.root / "measurements.json"
+
+    @property
+    def advice(self) -> epath.Path:
+        """Advice on the method: measurements, forecasts and recommendation; `advice.md` has the same as a page."""
+        return self.root / "advice.json"
+
+    def pilot(self, share: float) -> epath.Path:
+        """Returns the directory of a pilot on so much of the tokens."""
+        return self.root / f"pilot-{share:g}"
+
+    @property
     def baselines(self) -> epath.Path:
         """Workdirs of the methods that the run is compared with."""
         return self.root / "baselines"

@@ -13,11 +13,14 @@ from benchmarks.study_map import (
     against_joint,
     branch_cosine,
     experiment,
+    measurement,
     read_cell,
     rendering,
     run_apart,
     write,
 )
+from merit_jax.advice.features import METHOD, method_features, mixture_features
+from merit_jax.advice.observations import read_observations
 from merit_jax.workdir.artifacts import write_arrays
 
 
@@ -60,6 +63,15 @@ def test_the_commands_of_a_cell_have_its_knobs_and_theta0(tmp_path):
     assert {"--seeds=0,2", "--config.train.epochs=4.0", "--config.model.path=theta0"} <= set(words)
 
 
+def test_every_seed_is_measured_as_advice_measures_a_users_mixture(tmp_path):
+    cell, methods = Cell(0.5, 1.0, "well", 4.0), "joint,wise,random4:partition.core=0.25,merit2d"
+    words = set(measurement(cell, "theta0", methods, "2", tmp_path, pilot=0.05))
+    assert {"launch.advise", f"--workdir={tmp_path}/s0.5-p1-well-e4/seed-2", "--config.seed=2", "--pilot=0.05"} <= words
+    assert "--methods=joint,random4:partition.core=0.25,merit2d" in words
+    trained = set(experiment(cell, "theta0", methods, "0,2", tmp_path))
+    assert {word for word in trained if word.startswith("--config")} <= words
+
+
 @pytest.mark.parametrize("jobs", [1, 2, 99])
 def test_every_command_runs_on_cores_of_its_own_and_failures_are_named(tmp_path, jobs):
     where = "import os, sys; open(sys.argv[1], 'w').write(repr(sorted(os.sched_getaffinity(0))))"
@@ -78,7 +90,26 @@ def test_a_cell_has_its_runs_and_cosines(root):
     found = read_cell(Cell.parse("s1-p0-well-e4"), root)
     assert found["gradient_cosine"] == [0.25, 0.25]
     np.testing.assert_allclose(found["branch_cosine"]["random4"], 0.28)
+    assert found["measured"] == {}
     assert [each["kept_skill"] for each in found["methods"]["joint"]] == [0.40, 0.50]
+
+
+def test_a_cell_has_what_advice_measured_and_a_forecast_reads_it(root):
+    random4 = method_features(branches=4, by_dataset=True, by_conflict=False, core=0.0, agreement=0.4)
+    advice = {
+        "features": mixture_features(
+            shared=0.2, axes=0.4, reliability=0.8, loss=2.0, steps=300, passes=4.0, datasets=32, parameters=650_000
+        ),
+        "candidates": {"joint": {"features": dict.fromkeys(METHOD, 0.0)}, "random4": {"features": random4}},
+        "forecasts": {},
+    }
+    for seed in (0, 1):
+        (root / "s1-p0-well-e4" / f"seed-{seed}" / "advice.json").write_text(json.dumps(advice))
+    found = read_cell(Cell.parse("s1-p0-well-e4"), root)
+    assert (found["world"], found["cell"]) == ("s1-p0", "s1-p0-well-e4")
+    assert found["measured"]["1"]["mixture"] == advice["features"]
+    rows = read_observations([found])
+    assert [(row.seed, row.method, round(row.gain, 6)) for row in rows] == [(0, "random4", 4.0), (1, "random4", 0.0)]
 
 
 def test_gains_are_paired_by_seed_and_partitions_of_a_seed_count_once(root):

@@ -1,0 +1,1 @@
+"""Advises on the method before training: candidates, pilot, costs and the page."""
