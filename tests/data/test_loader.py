@@ -139,7 +139,7 @@ def test_the_shift_stays_inside_the_example():
         ({"branch": Branch((DatasetSlice("z"),), 0)}, r"unknown datasets \['z'\]; the mixture has \['a', 'b', 'c'\]"),
         (
             {"branch": Branch((DatasetSlice("a", 2, 2),), 0)},
-            r"share of dataset 'a': part 2 of 2; expected 0 <= part < parts",
+            r"share of dataset 'a': 1 from part 2 of 2; expected 0 <= part < part \+ width <= parts",
         ),
         ({"branch": Branch((), 0)}, r"nothing to train on: 1 epochs of 0 examples of \[\]"),
         ({"epochs": 0}, r"nothing to train on: 0 epochs of 12 examples of \['a', 'c'\]"),

@@ -252,7 +252,9 @@ def test_an_unknown_name_lists_the_known_ones(finished, tmp_path, key, stage, kn
 
 
 def test_an_unknown_stage_lists_the_known_ones(finished):
-    with pytest.raises(ValueError, match="'nonsense'; known: conflict, evaluate, export, gradients, merge, mixture"):
+    with pytest.raises(
+        ValueError, match="'nonsense'; known: conflict, curvature, evaluate, export, gradients, merge, mixture"
+    ):
         run_stages(finished, ("mixture", "nonsense"))
 
 
