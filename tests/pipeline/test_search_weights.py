@@ -332,7 +332,7 @@ def test_a_method_with_a_search_is_a_merge_of_the_same_branches(finished, questi
             r"merge\.search_blocks = 2 is for a search of weights",
         ),
         (
-            {"rounds.count": 2, "rounds.outer_rate": 0.7},
+            {"merge.branches": "", "rounds.count": 2, "rounds.outer_rate": 0.7},
             r"rounds\.outer_rate = 0\.7 and rounds\.momentum = 0 step beyond",
         ),
     ],
