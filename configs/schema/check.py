@@ -80,7 +80,13 @@ def _merge_options(config: ConfigDict) -> Iterator[str]:
 
 
 def _search(config: ConfigDict) -> Iterator[str]:
-    yield from search_problems(config.merge)
+    yield from search_problems(config)
+
+
+def _agreement(config: ConfigDict) -> Iterator[str]:
+    cfg = config.evaluate
+    if cfg.agreement and not cfg.suites:
+        yield f"evaluate.agreement = {tuple(cfg.agreement)} is of suites, and there are none; set evaluate.suites"
 
 
 def _second_moment(config: ConfigDict) -> Iterator[str]:
@@ -153,6 +159,7 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _softness,
     _merge_options,
     _search,
+    _agreement,
     _second_moment,
     _calibration,
     _eigenvectors,

@@ -11,6 +11,7 @@ from configs.common import variant
 from configs.schema.check import check_keys
 from merit_jax.advice.observations import JOINT
 from merit_jax.partition import ASSIGNMENTS
+from merit_jax.pipeline.estimate_curvature import uses_curvature
 from merit_jax.pipeline.measure_candidate import Candidate, measure_candidate
 from merit_jax.pipeline.measure_mixture import gradient_gram
 from merit_jax.pipeline.rounds import in_rounds
@@ -54,7 +55,7 @@ def default_methods(branches: Sequence[int]) -> list[str]:
 def neutral(config: ConfigDict) -> ConfigDict:
     """Returns a config of one round without a core and with the plain merge, for candidates to say what they have."""
     found = copy.deepcopy(config).unlock()
-    found.partition.core, found.partition.softness = 0.0, 0.0
+    found.partition.update({"core": 0.0, "core_datasets": (), "softness": 0.0, "like": ""})
     found.merge.branches, found.merge.match, found.merge.options = "", "", "{}"
     found.merge.search_evaluations = found.merge.search_blocks = 0
     found.rounds.count, found.rounds.warm = 1, 0.0
@@ -71,7 +72,12 @@ def configs_of(config: ConfigDict, methods: Sequence[str]) -> dict[str, ConfigDi
     for spec in dict.fromkeys((JOINT, *methods)):
         found[spec] = variant(base, spec)
         check_keys(found[spec])
-        merge, copies = found[spec].merge, found[spec].partition.method == "replicate"
+        merge, split, copies = found[spec].merge, found[spec].partition, found[spec].partition.method == "replicate"
+        if split.softness or split.core_datasets or split.like or uses_curvature(found[spec]):
+            raise ValueError(
+                f"--methods: {spec!r} divides the mixture in a way that the map has not measured; of the keys of partition, "
+                "advice knows method, groups and core, and of conflict.similarity all values but curvature"
+            )
         if copies or merge.method != "token_weighted" or merge.search_evaluations or in_rounds(found[spec]):
             raise ValueError(
                 f"--methods: {spec!r} has copies of the data, another merge or rounds; advice is about ways to divide the "

@@ -12,7 +12,7 @@ from merit_jax.advice.features import METHOD, MIXTURE, PILOT
 from merit_jax.advice.forecaster import Forecaster, fit_forecaster
 from merit_jax.advice.held_out import HeldOut, leave_one_world_out
 from merit_jax.advice.observations import MEASURES, Observation, read_observations
-from merit_jax.workdir.artifacts import read_json, write_text
+from merit_jax.workdir.artifacts import write_text
 
 SHIPPED = Path(__file__).parent / "forecast.json"
 """The forecast that comes with the package, if there is one."""
@@ -113,12 +113,17 @@ def read_map(path: epath.Path) -> MapForecast:
     Raises:
         ValueError: It is missing, is neither, or has no measurements.
     """
-    content = read_json(path)
-    if isinstance(content, list) and all(isinstance(cell, Mapping) and "methods" in cell for cell in content):
-        return fit_map(content)
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path}: expected the map.json of benchmarks.study_map, or a forecast fitted from one")
-    return MapForecast.from_dict(content, str(path))
+    expected = "expected the map.json of benchmarks.study_map, or a forecast fitted from one"
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; {expected}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}); {expected}") from None
+    try:
+        return fit_map(content) if isinstance(content, list) else MapForecast.from_dict(content, str(path))
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"{path}: {type(error).__name__} {error}; {expected}") from error
 
 
 def shipped() -> MapForecast | None:

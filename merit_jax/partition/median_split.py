@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.special import expit
+from scipy.special import log_expit
 
 from merit_jax.partition.partitioner import Groups, Samples, Scores, Shares, Similarity, checked, enough
 from merit_jax.partition.shares import balanced, whole, with_core
@@ -82,20 +82,13 @@ def soft_median_split(
     if softness in (0, 1):
         return hard if softness == 0 else with_core(hard, 1.0)
     width = softness / (1 - softness) * np.sqrt(np.average(scores**2, axis=0, weights=samples))
-    upper = [  # of each axis: the part of each dataset above the cut of each group's ancestor there
-        _upper(
-            scores[:, depth],
-            [_threshold(scores[:, depth], found, group, rank - depth - 1) for group in range(count)],
-            width[depth],
-        )
-        for depth in range(rank)
-    ]
-    shares = np.ones((len(samples), count))
-    for depth, above in enumerate(upper):
-        is_upper = np.arange(count) >> (rank - depth - 1) & 1
-        shares *= np.where(is_upper, above, 1 - above)
+    logs = np.zeros((len(samples), count))
+    for depth in range(rank):
+        cuts = [_threshold(scores[:, depth], found, group, rank - depth - 1) for group in range(count)]
+        sides = 2 * (np.arange(count) >> (rank - depth - 1) & 1) - 1
+        logs += _log_part(scores[:, depth], cuts, sides, width[depth])
     sizes = samples @ hard
-    return balanced(shares, samples, (1 - softness) * sizes + softness * samples.sum() / count)
+    return balanced(logs, samples, (1 - softness) * sizes + softness * samples.sum() / count)
 
 
 def _threshold(scores: Float[np.ndarray, " t"], groups: Groups, group: int, below: int) -> float:
@@ -105,10 +98,12 @@ def _threshold(scores: Float[np.ndarray, " t"], groups: Groups, group: int, belo
     return float(lower.max() + upper.min()) / 2
 
 
-def _upper(scores: Float[np.ndarray, " t"], cuts: Sequence[float], width: float) -> Float[np.ndarray, "t k"]:
-    """The part of each dataset above each cut; halves where the axis does not exist."""
-    away = scores[:, None] - np.asarray(cuts)
-    return expit(away / width) if width > 0 else np.full(away.shape, 0.5)
+def _log_part(
+    scores: Float[np.ndarray, " t"], cuts: Sequence[float], sides: Int[np.ndarray, " k"], width: float
+) -> Float[np.ndarray, "t k"]:
+    """Logarithm of the part of each dataset on a side (1: upper) of each cut; of a half where the axis does not exist."""
+    away = sides * (scores[:, None] - np.asarray(cuts))
+    return log_expit(away / width) if width > 0 else np.full(away.shape, np.log(0.5))
 
 
 def _cut(samples: Int[np.ndarray, " n"], keep: int) -> int:

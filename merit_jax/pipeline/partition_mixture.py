@@ -70,7 +70,10 @@ def _assign(run: Run) -> dict[str, Any]:
         ValueError: The datasets are too few for the partitioner's groups.
     """
     sizes = dict(zip(run.names, zip(run.samples, run.tokens, strict=True), strict=True))
-    return make_partition(run.config.partition.method, _branches(run), sizes).to_dict()
+    made = make_partition(run.config.partition.method, _branches(run), sizes)
+    if 0 in made.samples:
+        raise _empty(run, made.samples.index(0))
+    return made.to_dict()
 
 
 partition_mixture = Stage(_inputs, _assign, lambda run: JsonArtifact(run.workdir.partition), name="partition")
@@ -101,11 +104,28 @@ def _branches(run: Run) -> tuple[Branch, ...]:
         return from_shares([branch.shares for branch in _other(run).branches], seed)
     if cfg.method in ASSIGNMENTS:
         return ASSIGNMENTS[cfg.method](run.names, cfg.groups, seed)
-    dealt = _core_datasets(run)
+    dealt = np.ones(len(run.names), bool) if cfg.core == 1 else _core_datasets(run)
     shares = np.full((len(run.names), cfg.groups), 1 / cfg.groups)
-    if not dealt.all():
-        shares[~dealt] = with_core(_split(run, np.flatnonzero(~dealt)), cfg.core)
-    return divided(run.names, exact_counts(shares, run.samples), seed)
+    if 0 < (split := np.flatnonzero(~dealt)).size < cfg.groups:
+        others = "; partition.core_datasets deals the others" if dealt.any() else ""
+        raise ValueError(
+            f"partition.groups = {cfg.groups}: {cfg.method} cannot make {cfg.groups} non-empty groups of {split.size} datasets"
+            f"{others}; lower it"
+        )
+    if split.size:
+        shares[split] = with_core(_split(run, split), cfg.core)
+    counts = exact_counts(shares, run.samples)
+    if not counts.sum(axis=0).all():
+        raise _empty(run, int(np.argmin(counts.sum(axis=0))))
+    return divided(run.names, counts, seed)
+
+
+def _empty(run: Run, branch: int) -> ValueError:
+    cfg = run.config.partition
+    return ValueError(
+        f"partition.groups = {cfg.groups}: branch {branch} would have none of the {sum(run.samples)} examples of "
+        f"{len(run.names)} datasets, as {cfg.method} divides them; lower it, or add examples"
+    )
 
 
 def _core_datasets(run: Run) -> np.ndarray:

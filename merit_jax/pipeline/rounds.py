@@ -113,7 +113,8 @@ def round_config(config: Any, workdir: Workdir, number: int) -> Any:
             {"search_evaluations": 0, "search_blocks": 0}
         )  # weights are searched for the last merge alone
         if number == WARM:
-            config.partition.update({"method": "joint", "groups": 1})
+            config.partition.update({"method": "joint", "groups": 1, "like": ""})
+            config.partition.update({"core": 0.0, "core_datasets": (), "softness": 0.0})
             config.merge.update({"method": "token_weighted", "options": "{}"})
             config.rounds.update({"outer_rate": 1.0, "momentum": 0.0})
         elif rounds.split == "once" and number > 1:

@@ -12,8 +12,8 @@ def rounds_record(run: Run, size: int) -> dict[str, Any]:
     """Returns steps and tokens of every branch of every round, and the bytes that training moves.
 
     A branch sends its trained parameters up at the end of a round, to be merged, and gets the merged ones down at the next one's
-    start; nothing is sent in between. Joint training on K machines instead sums a gradient of as many numbers in every step, of
-    which each machine sends, and receives, 2 (K - 1) / K by a ring.
+    start; nothing is sent in between. A warm start is of one site, which sends its result once more. Joint training on K machines
+    instead sums a gradient of as many numbers in every step, of which each machine sends, and receives, 2 (K - 1) / K by a ring.
 
     Args:
         run: A run in rounds, all of which are trained.
@@ -31,7 +31,7 @@ def rounds_record(run: Run, size: int) -> dict[str, Any]:
         "bytes": {
             "up_per_round": size,
             "down_per_round": size,
-            "up": size * len(done),
+            "up": size * run.config.rounds.count,
             "down": size * (len(done) - 1),
             "joint_per_step": 2 * size * (branches - 1) // branches,
             "joint": 2 * size * (branches - 1) // branches * steps,

@@ -13,12 +13,9 @@ def searches(run: Run) -> bool:
     return run.config.merge.search_evaluations > 0
 
 
-def search_problems(cfg: Any) -> Iterator[str]:
-    """Yields a sentence for what does not go together with a search.
-
-    Args:
-        cfg: The section `merge` of a config.
-    """
+def search_problems(config: Any) -> Iterator[str]:
+    """Yields a sentence for what does not go together with a search."""
+    cfg, evaluate = config.merge, config.evaluate
     if cfg.search_evaluations and cfg.method != "token_weighted":
         yield (
             f"merge.search_evaluations = {cfg.search_evaluations} searches the weights of an average, and merge.method = "
@@ -31,6 +28,11 @@ def search_problems(cfg: Any) -> Iterator[str]:
             f"merge.search_blocks = {cfg.search_blocks} is for a search of weights; set merge.search_evaluations, or "
             "merge.search_blocks to 0"
         )
+    if cfg.search_evaluations and not (evaluate.suites or evaluate.mixture_examples):
+        yield (
+            "merge.search_evaluations: there is nothing to score merge weights on; set evaluate.suites, whose choosing half "
+            "then chooses, or evaluate.mixture_examples, for the loss on training examples"
+        )
 
 
 def search_settings(run: Run) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def search_settings(run: Run) -> dict[str, Any]:
         ValueError: There is nothing that candidates can be scored on, or keys do not go together.
     """
     cfg = run.config
-    for problem in search_problems(cfg.merge):
+    for problem in search_problems(cfg):
         raise ValueError(problem)
     if cfg.evaluate.suites:
         scored_on = {
@@ -49,13 +51,8 @@ def search_settings(run: Run) -> dict[str, Any]:
             "max_records": cfg.frontier.max_records,
             "max_new_tokens": cfg.evaluate.max_new_tokens,
         }
-    elif cfg.evaluate.mixture_examples:
-        scored_on = {"mixture_examples": cfg.evaluate.mixture_examples, "datasets": run.digests()}
     else:
-        raise ValueError(
-            "merge.search_evaluations: there is nothing to score merge weights on; set evaluate.suites, whose choosing half "
-            "then chooses, or evaluate.mixture_examples, for the loss on training examples"
-        )
+        scored_on = {"mixture_examples": cfg.evaluate.mixture_examples, "datasets": run.digests()}
     return {
         "blocks": cfg.merge.search_blocks,
         "seed": cfg.merge.search_seed,

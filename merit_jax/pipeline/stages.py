@@ -69,6 +69,8 @@ def run_stages(run: Run, stages: Sequence[str] = ()) -> bool:
     if in_rounds(run.config) and (own := [name for name in stages if name in OF_ROUNDS]):
         log.info("%s: every round has its own, which training runs; alone, with --round", ", ".join(own))
     chosen = [name for name in STAGES if (not stages or name in stages) and name not in skipped]
+    if {"partition", "train"} & {*chosen}:
+        _refuse_other_rounds(run)
     worked = [table[name](run) for name in chosen]
     return any(worked)
 
@@ -106,6 +108,22 @@ def train_rounds(run: Run, others: Sequence[Workdir] = ()) -> bool:
         return worked
 
     return timed(run, "train", train)
+
+
+def _refuse_other_rounds(run: Run) -> None:
+    """Refuses to train in rounds where a run without them is, and the other way round.
+
+    Raises:
+        ValueError: The workdir holds such a run.
+    """
+    rounds, whole = run.workdir.root / "rounds", run.workdir.partition
+    other = whole if in_rounds(run.config) else rounds
+    if other.exists() and not run.overwrite:
+        kind = "without rounds" if in_rounds(run.config) else "in rounds"
+        raise ValueError(
+            f"{other} is of a run {kind}, and rounds.count = {run.config.rounds.count} with rounds.warm = "
+            f"{run.config.rounds.warm:g} is another; give the keys that it was made with, or use another --workdir"
+        )
 
 
 def open_round(run: Run, number: int) -> Run:

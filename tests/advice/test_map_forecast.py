@@ -123,6 +123,16 @@ def test_a_file_of_other_features_or_of_none_is_refused(fitted, tmp_path):
     (tmp_path / "map.json").write_text(json.dumps(cells))
     with pytest.raises(ValueError, match=r"no measurements of its mixtures.* run benchmarks\.study_map"):
         read_map(epath.Path(tmp_path / "map.json"))
+    without_joint = map_of(nothing)
+    del without_joint[0]["methods"]["joint"]
+    (tmp_path / "map.json").write_text(json.dumps(without_joint))
+    with pytest.raises(
+        ValueError, match=r"map\.json: KeyError 'joint'; expected the map\.json of benchmarks\.study_map"
+    ):
+        read_map(epath.Path(tmp_path / "map.json"))
+    (tmp_path / "map.json").write_text("[")
+    with pytest.raises(ValueError, match=r"map\.json is no JSON .*; expected the map\.json of benchmarks\.study_map"):
+        read_map(epath.Path(tmp_path / "map.json"))
     (tmp_path / "other.json").write_text("3")
     with pytest.raises(ValueError, match=r"expected the map\.json"):
         read_map(epath.Path(tmp_path / "other.json"))

@@ -181,3 +181,10 @@ def test_a_soft_split_of_a_method_that_has_none_is_refused():
         checks.check_keys(config)
     config.partition.update({"method": "examples"})
     checks.check_keys(config)
+
+
+def test_agreement_without_suites_is_refused():
+    config = common.get_config().unlock()
+    config.evaluate.agreement = ("qa",)
+    with pytest.raises(ValueError, match=r"evaluate\.agreement = \('qa',\) is of suites, .*set evaluate\.suites"):
+        checks.check_keys(config)

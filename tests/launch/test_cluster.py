@@ -113,23 +113,23 @@ def test_a_supervisor_uses_no_accelerator_and_renders_without_watching(root):
 def test_rounds_are_trained_one_after_the_other_whatever_happens_to_branches_and_supervisors(root):
     rounds = ("--config.rounds.count=2", "--config.rounds.warm=0.25")
     undisturbed = start("run", root, "rounds", f"--stages={STAGES}", *LONGER, *rounds)
-    driver = start("cluster", root, "killed", *DRIVER, *rounds)
+    driver = start("cluster", root, "rounds-killed", *DRIVER, *rounds)
     wait(undisturbed)
-    until(lambda: training(root, "killed/rounds/1", 0), driver)
-    os.kill(record(root, "killed/rounds/1", 0)["pid"], signal.SIGKILL)
+    until(lambda: training(root, "rounds-killed/rounds/1", 0), driver)
+    os.kill(record(root, "rounds-killed/rounds/1", 0)["pid"], signal.SIGKILL)
     driver.send_signal(signal.SIGTERM)
     driver.communicate(timeout=120)
     assert driver.returncode == 75
-    wait(start("cluster", root, "killed", *DRIVER, *rounds))
-    same_bits(merged(root, "rounds"), merged(root, "killed"))
-    assert record(root, "killed/rounds/1", 0)["starts"] >= 2
+    wait(start("cluster", root, "rounds-killed", *DRIVER, *rounds))
+    same_bits(merged(root, "rounds"), merged(root, "rounds-killed"))
+    assert record(root, "rounds-killed/rounds/1", 0)["starts"] >= 2
     names = ["rounds/0/branches/0", *(f"rounds/{r}/branches/{k}" for r in (1, 2) for k in (0, 1))]
     for name in names:
-        one, other = (read(root / workdir / name / "done.json") for workdir in ("rounds", "killed"))
+        one, other = (read(root / workdir / name / "done.json") for workdir in ("rounds", "rounds-killed"))
         assert one["fingerprint"] == other["fingerprint"]
         assert one["inputs"] == other["inputs"]
-    assert not (root / "killed" / "partition.json").exists()
-    assert not leases(root, "killed")
+    assert not (root / "rounds-killed" / "partition.json").exists()
+    assert not leases(root, "rounds-killed")
 
 
 def test_without_watching_the_branches_of_the_first_unfinished_round_are_rendered(root):

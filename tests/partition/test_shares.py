@@ -71,9 +71,9 @@ def test_counts_that_leave_a_branch_or_dataset_without_examples_are_refused(coun
 
 
 def test_fitted_shares_have_the_sizes_and_keep_their_zeros():
-    shares = balanced(
-        np.array([[0.5, 0.5, 0.0], [0.1, 0.2, 0.7], [0.3, 0.3, 0.4]]), [3, 5, 4], np.array([4.0, 4.0, 4.0])
-    )
+    with np.errstate(divide="ignore"):
+        logs = np.log([[0.5, 0.5, 0.0], [0.1, 0.2, 0.7], [0.3, 0.3, 0.4]])
+    shares = balanced(logs, [3, 5, 4], np.array([4.0, 4.0, 4.0]))
     np.testing.assert_allclose(shares.sum(axis=1), 1)
     np.testing.assert_allclose(np.array([3, 5, 4]) @ shares, 4, rtol=1e-6)
     assert shares[0, 2] == 0
@@ -136,3 +136,15 @@ def test_a_slice_says_which_examples_it_has():
     )
     with pytest.raises(ValueError, match="expected 0 <= part < part"):
         share_indices(8, DatasetSlice("a", 3, 4, 2), 0)
+
+
+def test_a_split_that_is_nearly_hard_has_its_sizes_too():
+    z = [[-1.52, -2.47], [0.62, 2.55], [-1.0, -1.25], [0.59, -0.84], [-0.51, -0.35], [0.53, -0.41]]
+    samples = np.array([134, 183, 988, 233, 574, 3304])
+    split = PARTITIONERS["median_split"]
+    hard = samples @ whole(split(np.array(z), samples, groups=4), 4)
+    for softness in (0.001, 0.02, 0.1):
+        shares = split.soft(np.array(z), samples, groups=4, softness=softness)
+        wanted = (1 - softness) * hard + softness * samples.sum() / 4
+        np.testing.assert_allclose(samples @ shares, wanted, atol=0.01)
+        assert np.abs(exact_counts(shares, samples).sum(axis=0) - wanted).max() < 2

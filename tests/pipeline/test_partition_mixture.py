@@ -166,3 +166,29 @@ def test_a_core_and_softness_are_trained_merged_and_described(finished, tmp_path
     joint = finished.derive(one, Workdir.at(tmp_path / "joint", finished.workdir.shared))
     run_stages(joint, ("partition", "train"))
     assert sum(each["tokens"] for each in done) == read_json(joint.workdir.branch_done(0))["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("method", "keys", "message"),
+    [
+        (
+            "random4",
+            {"core_datasets": ("copy", "upper", "first")},
+            r"groups = 4: random cannot make 4 non-empty groups of 3 datasets; partition\.core_d",
+        ),
+        (
+            "examples32",
+            {},
+            r"partition\.groups = 32: branch 0 would have none of the \d+ examples of 6",
+        ),
+        ("random128", {"core_datasets": ("*",)}, r"partition\.groups = 128: branch \d+ would have none"),
+    ],
+)
+def test_more_branches_than_the_mixture_fills_are_refused_by_key(changed, method, keys, message):
+    with pytest.raises(ValueError, match=message):
+        changed("many", method, **keys)
+
+
+def test_a_core_of_everything_needs_no_groups_of_datasets(changed):
+    partition = load_partition(changed("all", "random8", core=1.0))
+    assert max(partition.samples) - min(partition.samples) <= 1

@@ -131,7 +131,7 @@ def test_what_is_sent(run):
     assert record["bytes"] == {
         "up_per_round": size,
         "down_per_round": size,
-        "up": 3 * size,
+        "up": 2 * size,
         "down": 2 * size,
         "joint_per_step": size,
         "joint": size * steps,
@@ -299,6 +299,29 @@ def test_the_outer_step_is_that_of_nesterov_with_a_velocity_that_rounds_hand_on(
     shutil.rmtree(outer.workdir.merged)
     with pytest.raises(ValueError, match=r"rounds/1/merged/velocity"):
         run_stages(outer, ("merge",))
+
+
+def test_a_workdir_of_a_run_with_other_rounds_is_refused_before_training(finished, run, tmp_path):
+    in_rounds = world.copied(finished, tmp_path, **{"rounds.count": 2})
+    with pytest.raises(
+        ValueError, match=r"partition\.json is of a run without rounds, and rounds\.count = 2 with rounds\.warm = 0"
+    ):
+        run_stages(in_rounds, ("train",))
+    assert not (in_rounds.workdir.root / "rounds").exists()
+    without = run.derive(world.config(run.workdir.root.parent, "merit1d"), run.workdir)
+    with pytest.raises(ValueError, match=r"rounds is of a run in rounds, and rounds\.count = 1 .*; give the keys"):
+        run_stages(without, ("partition", "train"))
+    assert not run.workdir.partition.exists()
+
+
+def test_a_warm_start_is_joint_whatever_the_split_is_like(run, tmp_path):
+    world.beside(run, tmp_path)
+    first = world.run(tmp_path, "first", "merit1d", **{"partition.core": 0.5})
+    run_stages(first, ("mixture", "gradients", "conflict", "partition"))
+    keys = {"partition.like": str(first.workdir.root), "partition.core": 0.5, "rounds.warm": 0.25}
+    warm = round_run(world.run(tmp_path, "warm", "merit1d", **keys), 0)
+    assert run_stages(warm, ("partition",))
+    assert len(load_partition(warm).branches) == 1
 
 
 def test_an_outer_rate_scales_the_step_of_a_run_without_rounds(finished, tmp_path):

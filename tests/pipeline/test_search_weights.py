@@ -332,7 +332,7 @@ def test_a_method_with_a_search_is_a_merge_of_the_same_branches(finished, questi
             r"merge\.search_blocks = 2 is for a search of weights",
         ),
         (
-            {"merge.branches": "", "rounds.count": 2, "rounds.outer_rate": 0.7},
+            {"merge.branches": "", "evaluate.mixture_examples": 2, "rounds.count": 2, "rounds.outer_rate": 0.7},
             r"rounds\.outer_rate = 0\.7 and rounds\.momentum = 0 step beyond",
         ),
     ],
@@ -377,4 +377,9 @@ def test_a_search_without_its_library_is_refused_before_training(finished, monke
     with pytest.raises(
         ValueError, match=r"merge.search_evaluations = 4 needs cmaes: pip install 'merit-jax\[search\]'"
     ):
+        check_keys(world.config(Path(finished.workdir.root).parent, **{"merge.search_evaluations": 4}))
+
+
+def test_a_search_without_anything_to_score_on_is_refused_before_training(finished):
+    with pytest.raises(ValueError, match=r"nothing to score merge weights on; set evaluate\.suites"):
         check_keys(world.config(Path(finished.workdir.root).parent, **{"merge.search_evaluations": 4}))

@@ -1,5 +1,6 @@
 """Advice on the tiny world: what is measured, what is reused, and what the page says with and without a map."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -233,6 +234,16 @@ def test_methods_that_the_advice_is_not_about_are_refused(advised):
     for method in ("soup2", "wise", "merit2d:merge.method=ties", "merit2d:rounds.count=2"):
         with pytest.raises(ValueError, match="copies of the data, another merge or rounds"):
             configs_of(advised[0].config, [method])
+
+
+def test_splits_that_the_map_has_not_measured_are_refused_and_the_configs_own_left_out(advised):
+    for method in ("merit2d:partition.softness=0.5", "random2:partition.core_datasets=('*',)", "curvature1d"):
+        with pytest.raises(ValueError, match="in a way that the map has not measured"):
+            configs_of(advised[0].config, [method])
+    config = copy.deepcopy(advised[0].config).unlock()
+    config.partition.update({"core_datasets": ("copy",), "softness": 0.2, "like": "elsewhere"})
+    partition = configs_of(config, ["random2"])["random2"].partition
+    assert (partition.core_datasets, partition.softness, partition.like) == ((), 0.0, "")
 
 
 def test_a_config_with_a_core_compares_methods_without_one():
