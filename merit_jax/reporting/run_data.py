@@ -108,6 +108,21 @@ class Artifacts(NamedTuple):
         return {share.dataset: k for k, b in enumerate(self.branches) for share in b.shares if share.share > 0.5}
 
     @property
+    def parts(self) -> dict[str, dict[int, float]]:
+        """The share of each dataset that each branch trains on, of those that have some of it."""
+        found: dict[str, dict[int, float]] = {}
+        for k, branch in enumerate(self.branches):
+            for share in branch.shares:
+                found.setdefault(share.dataset, {})[k] = found.get(share.dataset, {}).get(k, 0.0) + share.share
+        return found
+
+    @property
+    def rounds(self) -> int:
+        """The number of rounds of a run in rounds, each of which has gradients, a split and branches of its own; else 0."""
+        rounds = (self.config or {}).get("rounds", {})
+        return rounds["count"] if rounds.get("count", 1) > 1 or rounds.get("warm", 0) else 0
+
+    @property
     def no_mean(self) -> str:
         """The reason why Eqs. 2 and 11 and Thm 3.1, of weighted means, do not apply to the merge; "" where they do."""
         if not self.merge or self.merge.get("weighted_mean"):
@@ -127,12 +142,20 @@ class Artifacts(NamedTuple):
         return f"{self.config['method'] or self.config['partition']['method']} from {model}"
 
     def run_command(self, *stages: str) -> str:
-        """Returns the command that runs some stages."""
+        """Returns the command that runs some stages, or that reports on the last round, which has them."""
+        if self.rounds and stages and not {*stages} & {"merge", "export", "evaluate"}:
+            return self._round_command
         chosen = f" --stages={','.join(stages)}" if stages else ""
         return f"python -m launch.run --config=CONFIG --workdir={self.folder}{chosen}"
 
+    @property
+    def _round_command(self) -> str:
+        return f"python -m launch.report --workdir={self.folder.rstrip('/')}/rounds/{self.rounds}"
+
     def diagnose_command(self, *names: str) -> str:
-        """Returns the command that makes some diagnostics."""
+        """Returns the command that makes some diagnostics, or that reports on the last round."""
+        if self.rounds:
+            return self._round_command
         return f"python -m launch.diagnose --workdir={self.folder} --only={','.join(names)}"
 
 

@@ -1,5 +1,6 @@
 """Another `partition.seed` is another random partition of the same run."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from merit_jax.gradients.store import GradientStore
 from merit_jax.partition import PARTITIONERS
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.stages import run_stages
+from merit_jax.reporting.page import write_report
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir
 from tests.support import world
@@ -160,6 +162,9 @@ def test_a_core_and_softness_are_trained_merged_and_described(finished, tmp_path
     run_stages(run, ("partition", "train", "merge", "export"))
     record = read_json(run.workdir.merge_record)
     assert len(record["weights"]) == 2
+    run.workdir.config.write_text(config.to_json_best_effort())
+    html = write_report(run.workdir, "here").read_text()
+    assert re.search(r"50\s%\sof every dataset dealt over all of them, softly \(softness 0\.1\)", html)
     assert " of " in Path(run.workdir.merged_hf / "README.md").read_text()
     done = [read_json(run.workdir.branch_done(k)) for k in range(2)]
     one = world.config(Path(finished.workdir.root).parent, "joint")

@@ -124,6 +124,23 @@ def _meaning(merge: Mapping[str, Any]) -> str:
     return f"Each weight is the branch's share of all {kind}."
 
 
+def _where(parts: Mapping[int, float]) -> str:
+    """The branches that train on a dataset, with their shares where those differ.
+
+    Examples:
+        >>> _where({1: 1.0}), _where({0: 0.25, 1: 0.75}), _where({0: 0.5, 1: 0.5}), _where({})
+        ('1', '0 (25 %), 1 (75 %)', 'all', '')
+    """
+    if len(parts) < 2:
+        return "".join(map(str, parts))
+    alike = max(parts.values()) - min(parts.values()) < ALIKE
+    return "all" if alike else ", ".join(f"{k} ({100 * share:.0f} %)" for k, share in parts.items())
+
+
+ALIKE = 0.05
+"""Difference of shares up to which branches count as having as much of a dataset."""
+
+
 def dataset_table(artifacts: Artifacts) -> Table:
     """Returns a table with one row for each dataset, with its mean cosines within its own branch and with the others."""
     groups, found = artifacts.groups, artifacts.conflict
@@ -138,7 +155,7 @@ def dataset_table(artifacts: Artifacts) -> Table:
             same = np.array([groups.get(other) == group and other != name for other in found.names])
             apart = np.array([groups.get(other) != group for other in found.names])
             cosines = [f"{row[chosen].mean():.2f}" if chosen.any() else "" for chosen in (same, apart)]
-        place = Cell("all" if group is None and artifacts.branches else str(group or 0), branch=group)
+        place = Cell(_where(artifacts.parts.get(name, {})), branch=group)
         rows.append(
             [name, place if artifacts.branches else "", f"{entry['samples']:,}", f"{entry['tokens']:,}", norm, *cosines]
         )

@@ -28,15 +28,28 @@ def about(artifacts: Artifacts) -> str:
     samples, tokens = (sum(entry[key] for entry in found.values()) for key in ("samples", "tokens"))
     text = f"{len(found)} datasets with {samples:,} examples and {tokens:,} supervised tokens" if found else "A run"
     if count := len(artifacts.branches):
-        text += f", divided over {count} branch{'es' * (count > 1)} by {artifacts.split}"
+        text += f", divided over {count} branch{'es' * (count > 1)} by {artifacts.split}{_divided(artifacts)}"
         done = sum(branch.done is not None for branch in artifacts.branches)
         text += "" if done == count else f"; {done} of {count} branches are trained"
+    if artifacts.rounds:
+        warm = artifacts.config["rounds"]["warm"] if artifacts.config else 0
+        text += f", trained in {artifacts.rounds} round{'s' * (artifacts.rounds > 1)}"
+        text += f" after a warm start on {100 * warm:g} % of every dataset" if warm else ""
     if artifacts.merge:
         text += f", merged by {artifacts.merge['method']}{' with searched weights' * ('search' in artifacts.merge)}"
     text += "."
     if artifacts.config:
         text += f" Seed {artifacts.config['seed']}, learning rate {artifacts.config['train']['learning_rate']:g}."
     return text
+
+
+def _divided(artifacts: Artifacts) -> str:
+    """The keys that divide datasets between branches, in words."""
+    cfg = (artifacts.config or {}).get("partition", {})
+    core, public, soft = (cfg.get(key) for key in ("core", "core_datasets", "softness"))
+    text = f", {100 * core:g} % of every dataset dealt over all of them" if core else ""
+    text += f", {', '.join(public)} dealt whole" if public else ""
+    return text + (f", softly (softness {soft:g})" if soft else "")
 
 
 def _tiles(artifacts: Artifacts) -> Iterator[Tile]:

@@ -10,6 +10,7 @@ from launch.experiments.run_config import run_config, run_round
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.reporting.page import write_report
 from merit_jax.workdir.artifacts import read_json
+from merit_jax.workdir.paths import Workdir
 from tests.support import world
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -54,3 +55,8 @@ def test_a_run_in_rounds_is_exported_and_evaluated_like_any_other(tmp_path):
     assert "in the last of 2 rounds" in card
     html = write_report(run.workdir, "run").read_text()
     assert "In each round a branch sends" in html
+    assert "trained in 2 rounds" in html
+    assert "launch.report --workdir=run/rounds/2" in html
+    assert "--stages=partition" not in html
+    last = write_report(Workdir.at(run.workdir.root / "rounds" / "2"), "run/rounds/2").read_text()
+    assert "divided over 2 branches by random" in last
