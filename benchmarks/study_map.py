@@ -11,14 +11,9 @@ and a number of passes over the mixture. Each is an experiment of `launch.experi
 
 import argparse
 import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +21,7 @@ from etils import epath
 from jaxtyping import Float
 
 from benchmarks.map_picture import draw, table
+from benchmarks.side_by_side import run, run_apart
 from configs.common import parse
 from launch.experiments.runner import parse_methods
 from merit_jax.advice.observations import seed_means
@@ -251,44 +247,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for commands in (words, measured):
         if stopped := run_apart(commands, options.jobs, lambda: write(options.root)):
             raise SystemExit(f"{', '.join(stopped)} stopped, see above; they go on there when this is run again")
-
-
-def run(words: Sequence[str]) -> bool:
-    """Runs a Python command without its output; returns whether it succeeds."""
-    print(f"$ python {' '.join(words)}", flush=True)
-    return not subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL).returncode
-
-
-def run_apart(commands: Mapping[str, Sequence[str]], jobs: int, after: Callable[[], None]) -> list[str]:
-    """Runs commands, so many at a time, each on cores of its own: two small models train faster side by side than in turn.
-
-    Args:
-        commands: Name -> words.
-        jobs: Commands at a time, at most one for each core.
-        after: Called after each that succeeds.
-
-    Returns:
-        The names of those that fail.
-    """
-    cores = sorted(os.sched_getaffinity(0))
-    parts = [cores[place::jobs] for place in range(min(jobs, len(cores)))]
-    waiting, failed, lock = iter(commands.items()), [], Lock()
-
-    def work(part: Sequence[int]) -> None:
-        os.sched_setaffinity(0, part)  # of this thread, and of what it starts
-        while True:
-            with lock:
-                name, words = next(waiting, ("", ()))
-            if not name:
-                return
-            succeeded = run(words)
-            with lock:
-                after() if succeeded else failed.append(name)
-
-    with ThreadPoolExecutor(len(parts)) as pool:
-        for done in [pool.submit(work, part) for part in parts]:
-            done.result()
-    return failed
 
 
 def write(root: Path) -> None:

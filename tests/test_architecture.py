@@ -139,8 +139,7 @@ def test_files_and_functions_are_small(path):
 UNVERIFIED = {
     "merit_jax.pipeline.merge_branches",  # the distance of a merge that it has just written
     "merit_jax.pipeline.merge_inputs",  # merged_leaves, which verifies
-    "merit_jax.pipeline.estimate_fisher",  # fisher_leaves, which verifies
-    "merit_jax.pipeline.estimate_input_grams",  # input_gram_leaves, which verifies
+    "merit_jax.pipeline.estimated_statistic",  # EstimatedStatistic.leaves, which verifies
 }
 """Modules above the checkpoints that may open an Orbax folder themselves."""
 

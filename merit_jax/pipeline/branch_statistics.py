@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.merging.statistics import FISHER, INPUT_GRAMS, SECOND_MOMENT, Statistic
-from merit_jax.pipeline.estimate_fisher import estimate_fisher, fisher_leaves
-from merit_jax.pipeline.estimate_input_grams import estimate_input_grams, input_gram_leaves
+from merit_jax.pipeline.estimate_fisher import fisher
+from merit_jax.pipeline.estimate_input_grams import input_grams
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.train_branches import branch_second_moment
 
@@ -31,14 +31,14 @@ def branch_statistics(run: Run, statistic: Statistic | None, branches: Sequence[
 
 
 ESTIMATED: Mapping[str, Callable[[Run, int], bool]] = {
-    FISHER.name: estimate_fisher,
-    INPUT_GRAMS.name: estimate_input_grams,
+    FISHER.name: fisher.estimate,
+    INPUT_GRAMS.name: input_grams.estimate,
 }
 """Name of a statistic -> the stage that estimates it for a branch."""
 
 OPENED: Mapping[str, Callable[[Run, int], OrbaxLeaves]] = {
-    FISHER.name: fisher_leaves,
-    INPUT_GRAMS.name: input_gram_leaves,
+    FISHER.name: fisher.leaves,
+    INPUT_GRAMS.name: input_grams.leaves,
     SECOND_MOMENT.name: branch_second_moment,
 }
 """Name of a statistic -> its reader."""

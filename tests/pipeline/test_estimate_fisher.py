@@ -12,7 +12,7 @@ from merit_jax.core import tree
 from merit_jax.core.types import DatasetSlice
 from merit_jax.data.bucketing import bucketed_batches, calibration_examples
 from merit_jax.data.sampler import share_indices
-from merit_jax.pipeline.estimate_fisher import fisher_leaves
+from merit_jax.pipeline.estimate_fisher import fisher
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.stages import run_stages
 from merit_jax.workdir.artifacts import read_json, write_json
@@ -51,7 +51,7 @@ def test_it_is_taken_at_the_branch_on_its_own_calibration_examples(merged):
     gradient = jax.jit(jax.grad(loss))
     rows = [batch for _, batch in bucketed_batches(examples, buckets=cfg.buckets, batch_size=1)]
     squares = [world.host(jax.tree.map(np.square, gradient(params, row))) for row in rows]
-    found = world.host(fisher_leaves(merged, 1))
+    found = world.host(fisher.leaves(merged, 1))
     for path, leaf in found.items():
         mean = np.mean([np.float64(square[path]) for square in squares], axis=0)
         np.testing.assert_allclose(leaf, mean, rtol=1e-3, atol=1e-6 * mean.max())
@@ -61,7 +61,7 @@ def test_the_merge_weights_entries_by_tokens_and_information(merged):
     record = read_json(merged.workdir.merge_record)
     thetas, fishers = (
         [trained(merged, k) for k in range(4)],
-        [world.host(fisher_leaves(merged, k)) for k in range(4)],
+        [world.host(fisher.leaves(merged, k)) for k in range(4)],
     )
     for path, leaf in world.host(OrbaxLeaves(merged.workdir.merged_params)).items():
         least = 1e-6 * np.mean([fisher[path].mean() for fisher in fishers])

@@ -10,7 +10,7 @@ from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.core import tree
 from merit_jax.data.bucketing import bucketed_batches, calibration_examples
 from merit_jax.merging import MERGERS
-from merit_jax.pipeline.estimate_input_grams import input_gram_leaves
+from merit_jax.pipeline.estimate_input_grams import input_grams
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.stages import run_stages
 from merit_jax.workdir.artifacts import read_json, write_json
@@ -49,7 +49,7 @@ def test_they_are_of_the_branch_on_its_own_calibration_examples(merged):
     tokens = np.concatenate([batch.tokens[np.asarray(batch.segments) > 0] for batch in rows])
     vectors = np.float64(params["embed/embedding"])[tokens]
     inputs = vectors / np.sqrt((vectors**2).mean(-1, keepdims=True) + 1e-6) * params["layers/attention_norm/scale"][0]
-    found = world.host(input_gram_leaves(merged, 1))
+    found = world.host(input_grams.leaves(merged, 1))
     for name in ("query", "key", "value"):
         kernel = found[f"layers/attention/{name}/kernel"]
         np.testing.assert_allclose(kernel[0], inputs.T @ inputs / len(inputs), rtol=1e-3, atol=1e-4)
@@ -62,7 +62,7 @@ def test_they_are_of_the_branch_on_its_own_calibration_examples(merged):
 def test_the_merge_is_the_operators_on_them(merged):
     record = read_json(merged.workdir.merge_record)
     thetas = [tree.unflatten(trained(merged, k)) for k in range(4)]
-    grams = [tree.unflatten(world.host(input_gram_leaves(merged, k))) for k in range(4)]
+    grams = [tree.unflatten(world.host(input_grams.leaves(merged, k))) for k in range(4)]
     theta0 = tree.unflatten(world.host(merged.theta0.leaves()))
     expected = MERGERS["regmean"](theta0, thetas, record["weights"], statistics=grams, alpha=0.8)
     found = world.host(OrbaxLeaves(merged.workdir.merged_params))
@@ -74,7 +74,7 @@ def test_the_merged_kernel_fits_the_branches_outputs_better_than_their_average(m
     """On the branches' own inputs of the first layer, which the kernels before it do not change."""
     path, weights = "layers/attention/query/kernel", read_json(merged.workdir.merge_record)["weights"]
     kernels = [np.float64(trained(merged, k)[path][0]) for k in range(4)]
-    grams = [np.float64(world.host(input_gram_leaves(merged, k))[path][0]) for k in range(4)]
+    grams = [np.float64(world.host(input_grams.leaves(merged, k))[path][0]) for k in range(4)]
 
     def misfit(kernel):
         costs = [np.trace((kernel - own).T @ gram @ (kernel - own)) for gram, own in zip(grams, kernels, strict=True)]
