@@ -73,7 +73,7 @@ def test_a_norm_that_belongs_to_another_row_is_named():
         conflict.cosines(G, list("abc"), norms=[5**0.5, 1e-20, 17**0.5])
     G[1] = np.nan
     with pytest.raises(ValueError, match=r"row 1 is not finite"):
-        conflict.cosines(G, norms=[5**0.5, 1, 17**0.5])
+        conflict.cosines(G, norms=[5**0.5, 1.0, 17**0.5])
 
 
 def test_denormal_rows_keep_their_direction():
