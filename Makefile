@@ -11,19 +11,19 @@ TORCH := torch==2.13.0
 .PHONY: quickstart quickstart-text results theta0 theta0-never test test-fast lint format docs clean
 
 quickstart: $(VENV)/.base
-	$(BIN)/python -m examples.shapes.make --out=runs/shapes --parts mixture suites
+	$(BIN)/python -m examples.shapes.make --out=runs/shapes --shared=1 --parts mixture suites
 	$(BIN)/python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
 	$(BIN)/python -m launch.report --workdir=runs/quickstart
 
-# The starting checkpoints of the quickstart and of configs/quickstart_forms.py, which are shipped, made again from nothing:
-# runs/theta0 and runs/theta0_forms, which goes on from it and knows the answer forms well.
+# The starting checkpoints of configs/quickstart_new_forms.py and of the quickstart, which are shipped, made again from nothing:
+# runs/theta0, and runs/theta0_forms, which goes on from it and knows the answer forms well.
 BASIN := runs/quickstart-basin
 THETA0_STAGES := mixture,partition,train,merge,export
 compose = $(BIN)/python -m launch.compose --out=$(1) --dtype=bfloat16 --like=$(2) --vision=$(2) --projector=$(2) --text=$(2)
 theta0: $(VENV)/.base
-	$(BIN)/python -m examples.shapes.make --out=runs/shapes --forms=well
+	$(BIN)/python -m examples.shapes.make --out=runs/shapes --shared=1 --forms=well
 	$(BIN)/python -m examples.shapes.see --theta0=runs/shapes/theta0 --out=runs/shapes/seen
-	$(BIN)/python -m launch.run --config=configs/quickstart.py --config.basin.rebuild=True --stages=mixture --workdir=$(BASIN)
+	$(BIN)/python -m launch.run --config=configs/quickstart_new_forms.py --config.basin.rebuild=True --stages=mixture --workdir=$(BASIN)
 	$(call compose,runs/theta0,$(BASIN)/basin/3_quickstart_stage3/merged/hf)
 	$(BIN)/python -m launch.run --config=configs/quickstart_stage4.py --config.model.path=runs/theta0 \
 	    --stages=$(THETA0_STAGES) --workdir=$(BASIN)/forms

@@ -23,8 +23,8 @@ ROOT = Path("runs/results")
 PAGES = Path("docs/results")
 """Pages with tables between `<!-- table: NAME -->` and `<!-- end of table -->`."""
 
-SHAPES = "python -m examples.shapes.make --out=runs/shapes --parts mixture suites"
-"""Renders the quickstart's world, which is the same each time."""
+SHAPES = "python -m examples.shapes.make --out=runs/shapes-new-forms --parts mixture suites"
+"""Renders the world of new forms, which is the same each time."""
 
 METHODS = "joint,wise,examples4,random2,random4,random8,merit1d,merit2d,merit3d,raw2d"
 """Methods of the comparison, at one budget."""
@@ -58,11 +58,11 @@ OPERATORS = ",".join(
 """MERIT-2D's branches, merged by every operator at its defaults."""
 
 COMPARISON = (
-    f"python -m launch.experiment --config=configs/quickstart.py --root={ROOT}/comparison --seeds=0,1,2,3,4 --partitions=2 "
-    "--config.evaluate.max_suite_records=100 --config.evaluate.mixture_examples=10 --config.frontier.max_records=60 "
-    "--config.frontier.scales='(0.25,0.5,1.0,2.0)'"
+    f"python -m launch.experiment --config=configs/quickstart_new_forms.py --root={ROOT}/comparison --seeds=0,1,2,3,4 "
+    "--partitions=2 --config.evaluate.max_suite_records=100 --config.evaluate.mixture_examples=10 "
+    "--config.frontier.max_records=60 --config.frontier.scales='(0.25,0.5,1.0,2.0)'"
 )
-"""The comparison on the quickstart, but for its methods; branches and gradients of a seed are trained once for all tables."""
+"""The comparison where the answer forms are new, but for its methods; what a seed trains serves all tables."""
 
 
 class Study(NamedTuple):
@@ -83,7 +83,8 @@ STUDIES: Mapping[str, Study] = {
     "fidelity": Study(
         (
             SHAPES,
-            f"python -m benchmarks.study_fidelity --config=configs/quickstart.py --seeds=0,1,2 --root={ROOT}/fidelity",
+            "python -m benchmarks.study_fidelity --config=configs/quickstart_new_forms.py --seeds=0,1,2 "
+            f"--root={ROOT}/fidelity",
         ),
         minutes=5,
     ),

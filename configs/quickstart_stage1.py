@@ -2,7 +2,8 @@
 
 Claim:   a fresh decoder learns to find what the pretrained tower sees.
 Cost:    14 minutes on 2 CPU cores that have other work too.
-Command: make theta0   (launch.run --config=configs/quickstart.py --config.basin.rebuild=True --stages=mixture trains all stages)
+Command: make theta0   (launch.run --config=configs/quickstart_new_forms.py --config.basin.rebuild=True --stages=mixture
+         trains stages 1 to 3)
 
 Many short look-ups among many things teach this several times faster than sentences do.
 """

@@ -2,7 +2,8 @@
 
 Claim:   it keeps its sentences and has met most of the short forms.
 Cost:    3 minutes on 2 CPU cores that have other work too.
-Command: make theta0   (launch.run --config=configs/quickstart.py --config.basin.rebuild=True --stages=mixture trains all stages)
+Command: make theta0   (launch.run --config=configs/quickstart_new_forms.py --config.basin.rebuild=True --stages=mixture
+         trains stages 1 to 3)
 """
 
 from configs.quickstart import basin_stage

@@ -2,7 +2,7 @@
 
 Claim:   it answers in the form of each of the 32 datasets, about other pictures, and keeps its sentences.
 Cost:    8 minutes on 2 CPU cores that have other work too.
-Command: make theta0   (python -m examples.shapes.make --out=runs/shapes --forms=well
+Command: make theta0   (python -m examples.shapes.make --out=runs/shapes --shared=1 --forms=well
          python -m launch.run --config=configs/quickstart_stage4.py --workdir=runs/quickstart-basin/forms
          --stages=mixture,partition,train,merge,export)
 

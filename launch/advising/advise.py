@@ -14,7 +14,7 @@ from launch.wiring.plan_inputs import PlanInputs
 from merit_jax.advice.features import pilot_features
 from merit_jax.advice.forecaster import Forecast
 from merit_jax.advice.map_forecast import Law, MapForecast
-from merit_jax.advice.observations import JOINT
+from merit_jax.advice.observations import DECIDING, JOINT
 from merit_jax.advice.recommendation import recommend
 from merit_jax.pipeline.diagnostics.task import as_json
 from merit_jax.pipeline.measure_mixture import features_of, measure_mixture
@@ -105,8 +105,8 @@ def _forecasts(
     laws = known.pilot if pilot else known.laws
     inside = {name: own for name, own in methods.items() if not known.coverage.method_is_outside(own)}
     found = {measure: _forecast(law, mixture, inside) for measure, law in laws.items()}
-    chosen = recommend(found["kept_skill"], cluster=question.cluster) if len(inside) > 1 else None
-    record = laws["kept_skill"].held_out
+    chosen = recommend(found[DECIDING], cluster=question.cluster) if len(inside) > 1 else None
+    record = laws[DECIDING].held_out
     return {
         "forecasts": {m: {n: own[n]._asdict() if n in own else None for n in methods} for m, own in found.items()},
         "recommendation": chosen._asdict() if chosen else None,

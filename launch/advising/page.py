@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from launch.console.plan_tables import gb, time
 from merit_jax.advice.features import MIXTURE
-from merit_jax.advice.observations import JOINT, MEASURES
+from merit_jax.advice.observations import DECIDING, JOINT, MEASURES
 from merit_jax.advice.recommendation import CERTAIN, REASONS
 
 MOST = 12
@@ -94,7 +94,7 @@ def _notes(advice: Mapping[str, Any]) -> list[str]:
     if record := advice["held_out"]:
         regret = ", ".join(f"{name} {value:.1f}" for name, value in record["regret"].items())
         found.append(
-            f"On worlds left out of the map ({record['worlds']} worlds, {record['cells']} cells), in {MEASURES['kept_skill']}: "
+            f"On worlds left out of the map ({record['worlds']} worlds, {record['cells']} cells), in {MEASURES[DECIDING]}: "
             f"rank correlation of forecast and measured order {record['rank_correlation']:.2f}; points below the best method: "
             f"{regret}; error {record['error']:.1f} points, {record['error_of_zero']:.1f} if no method differed from joint "
             f"training; {record['covered']:.0%} of the gains in the 95 % interval."

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from launch.experiments.methods import Comparison
 from merit_jax.comparison.results import RunResult
+from merit_jax.evaluation.frontier import Point, at_retention
 from merit_jax.evaluation.suites import split_suites
 from merit_jax.partition import uses_gradients
 from merit_jax.pipeline.estimate_curvature import CURVATURE, uses_curvature
@@ -34,7 +35,8 @@ def read_results(config: ConfigDict, workdir: Workdir, comparison: Comparison) -
     frontier = current_frontier(workdir)
     lines = frontier["models"] if frontier else {}
     models = evaluation["models"]
-    known = Known(config.seed, evaluation["questions"], tuple(config.evaluate.retained))
+    retained, retention = tuple(config.evaluate.retained), config.frontier.retention
+    known = Known(config.seed, evaluation["questions"], retained, retention)
     found = [run_result(known, THETA0, models[THETA0], lines.get(THETA0), 0, 0.0)]
     for spec, task in comparison.merged.items():
         record = read_json(Workdir(task.root, task.root).merge_record)
@@ -51,11 +53,24 @@ class Known(NamedTuple):
         seed: `config.seed`.
         questions: Suite (or dataset) -> ids of its questions, in the order of every model's scores.
         retained: `evaluate.retained`.
+        retention: `frontier.retention`.
     """
 
     seed: int
     questions: Mapping[str, Sequence[str]]
     retained: tuple[str, ...]
+    retention: float
+
+
+def both_halves(line: Mapping[str, Any]) -> list[Point]:
+    """Returns a frontier's scores at each scale, the mean of the two halves of the suites.
+
+    Examples:
+        >>> both_halves({"points": [[0.5, 0.25, 1.0]], "choosing": [[0.5, 0.75, 0.5]]})
+        [Point(scale=0.5, retained=0.5, skill=0.75)]
+    """
+    halves = zip(line["points"], line["choosing"], strict=True)
+    return [Point(*(sum(pair) / 2 for pair in zip(*points, strict=True))) for points in halves]
 
 
 def run_result(
@@ -83,6 +98,7 @@ def run_result(
         kept_retained=kept["retained"] if kept else None,
         kept_answers=_answers(known, kept["correct"]) if kept else {},
         points=tuple(tuple(point) for point in line["points"]) if line else (),
+        interpolated_skill=at_retention(both_halves(line), known.retention).skill if line else None,
         loss=entry["mean"]["loss"] if "mean" in entry else None,
         mixture_loss=entry.get("mixture_loss"),
         displacement=entry["displacement"],

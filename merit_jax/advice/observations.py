@@ -7,7 +7,10 @@ import numpy as np
 
 from merit_jax.advice.features import METHOD, MIXTURE, PILOT, vector
 
-MEASURES = {"kept_skill": "skill at 95 % retention", "mean": "mean of the suites"}
+DECIDING = "interpolated_skill"
+"""The field of a run by which methods are recommended: skill where its frontier falls to 95 % of what theta0 could do."""
+
+MEASURES = {DECIDING: "skill at 95 % retention", "mean": "mean of the suites"}
 """Fields of a run that are forecast, and what they are."""
 
 JOINT = "joint"
@@ -37,7 +40,7 @@ class Observation(NamedTuple):
 
 
 def read_observations(
-    cells: Sequence[Mapping[str, Any]], measure: str = "kept_skill", *, pilot: bool = False
+    cells: Sequence[Mapping[str, Any]], measure: str = DECIDING, *, pilot: bool = False
 ) -> list[Observation]:
     """Returns the gains of every method that was measured before training, paired by seed with joint training.
 
@@ -72,14 +75,14 @@ def read_observations(
 
 
 def seed_means(runs: Sequence[Mapping[str, Any]], measure: str) -> dict[int, float]:
-    """Returns the mean score of each seed's runs; of theta0, which has no scale of its own, its skill as it is.
+    """Returns the mean score of each seed's runs; runs without one are left out.
 
     Examples:
-        >>> seed_means([{"seed": 0, "mean": 0.25, "skill": 0}, {"seed": 0, "mean": 0.75, "skill": 0}], "mean")
+        >>> seed_means([{"seed": 0, "mean": 0.25}, {"seed": 0, "mean": 0.75}, {"seed": 1, "mean": None}], "mean")
         {0: 0.5}
     """
     found: dict[int, list[float]] = {}
     for run in runs:
-        if (value := run[measure] if run[measure] is not None else run["skill"]) is not None:
-            found.setdefault(run["seed"], []).append(value)
+        if run[measure] is not None:
+            found.setdefault(run["seed"], []).append(run[measure])
     return {seed: float(np.mean(values)) for seed, values in found.items()}

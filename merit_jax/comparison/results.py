@@ -31,6 +31,8 @@ class RunResult(NamedTuple):
         kept_retained: Retained score at that scale.
         kept_answers: As `answers`, at that scale; empty without.
         points: (scale, retained, skill) on the frontier; empty without.
+        interpolated_skill: Skill where the frontier falls to the share of theta0's score that is to be retained, between measured
+            scales and of both halves of the suites; None without a frontier of its own.
         loss: Mean held-out loss of the datasets in nats per token; None without held-out records.
         mixture_loss: Loss in nats per supervised token over equally many training examples of each dataset; None where it was
             not measured.
@@ -52,6 +54,7 @@ class RunResult(NamedTuple):
     kept_retained: float | None
     kept_answers: Answers
     points: tuple[tuple[float, float, float], ...]
+    interpolated_skill: float | None
     loss: float | None
     mixture_loss: float | None
     displacement: float
@@ -195,6 +198,7 @@ MEASURES = (
     "skill",
     "kept_skill",
     "kept_retained",
+    "interpolated_skill",
     "loss",
     "mixture_loss",
     "displacement",

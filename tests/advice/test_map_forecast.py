@@ -34,7 +34,7 @@ def mixture(cells):
 
 
 def test_a_law_is_recovered_on_worlds_left_out(fitted):
-    found = fitted.laws["kept_skill"].held_out
+    found = fitted.laws["interpolated_skill"].held_out
     assert (found.worlds, found.cells) == (6, 12)
     assert found.rank_correlation > 0.7
     assert found.error < 0.4 * found.error_of_zero
@@ -56,7 +56,7 @@ def test_no_law_is_claimed_where_there_is_none():
 
 
 def test_the_uncertainty_covers_the_law_in_a_new_world_and_grows_away_from_the_map(fitted):
-    cells, forecaster = map_of(law), fitted.laws["kept_skill"].forecaster
+    cells, forecaster = map_of(law), fitted.laws["interpolated_skill"].forecaster
     inside = {**mixture(cells), "shared": 0.17}
     far = {**inside, "shared": 0.9}
     for name, features in cells[0]["measured"]["0"]["methods"].items():
@@ -146,7 +146,7 @@ def test_pilots_sharpen_the_forecast_where_the_map_has_them():
 
     cells = map_of(hidden, noise=0.3, pilot=lambda gain: {"pilot_gap": 0.0, "pilot_loss": -0.01 * gain})
     found = fit_map(cells)
-    plain, pilot = found.laws["kept_skill"].held_out, found.pilot["kept_skill"].held_out
+    plain, pilot = found.laws["interpolated_skill"].held_out, found.pilot["interpolated_skill"].held_out
     assert pilot.error < 0.4 * plain.error
     assert fit_map(map_of(nothing)).pilot == {}
 
@@ -186,4 +186,4 @@ def test_joint_training_is_recommended_unless_another_is_better_or_as_good_and_j
 
 def test_a_shipped_forecast_is_readable_if_there_is_one():
     found = shipped()
-    assert found is None or set(found.laws) == {"kept_skill", "mean"}
+    assert found is None or set(found.laws) == {"interpolated_skill", "mean"}

@@ -18,4 +18,4 @@ def test_it_prints_a_row_for_each_measure_and_writes_a_forecast(tmp_path, capsys
     assert "12 cells, 12 seeds of them in all" in printed
     for measure in ("skill at 95 % retention", "mean of the suites"):
         assert f"| {measure} " in printed
-    assert f"{found.laws['kept_skill'].held_out.regret['always joint']:.2f}" in printed
+    assert f"{found.laws['interpolated_skill'].held_out.regret['always joint']:.2f}" in printed

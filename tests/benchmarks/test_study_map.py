@@ -2,30 +2,22 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
 
-from benchmarks import study_map
-from benchmarks.study_map import (
-    CELLS,
-    Cell,
-    against_joint,
-    branch_cosine,
-    experiment,
-    measurement,
-    read_cell,
-    rendering,
-    run_apart,
-    write,
-)
+from benchmarks import map_record, study_map
+from benchmarks.map_record import Cell, against_joint, branch_cosine, compact, compare, joined, read_cell, read_record
+from benchmarks.study_map import CELLS, experiment, measurement, rendering, run_apart, seeds_to_run, write
 from merit_jax.advice.features import METHOD, method_features, mixture_features
 from merit_jax.advice.observations import read_observations
 from merit_jax.workdir.artifacts import write_arrays
 
 
-def run(seed, kept_skill, **changes):
-    found = {"seed": seed, "retained": 0.4, "skill": 0.3, "mean": 0.35, "kept_skill": kept_skill, "kept_retained": 0.39}
+def run(seed, skill, **changes):
+    kept = {"kept_skill": skill, "kept_scale": 0.5, "kept_retained": 0.39, "interpolated_skill": skill}
+    found = {"seed": seed, "retained": 0.4, "skill": 0.3, "mean": 0.35, **kept, "mixture_loss": 1.5}
     return {**found, "tokens": 10, "displacement": 1.0, "seconds": 2.0, "scores": {}, **changes}
 
 
@@ -34,7 +26,8 @@ def root(tmp_path):
     """A root with one finished cell of two seeds."""
     cell = tmp_path / "s1-p0-well-e4"
     methods = {
-        "theta0": [run(seed, None, skill=0.2) for seed in (0, 1)],
+        "theta0": [run(seed, 0.2) for seed in (0, 1)],
+        "wise": [run(seed, None) for seed in (0, 1)],
         "joint": [run(0, 0.40), run(1, 0.50)],
         "random4": [run(0, 0.42), run(0, 0.46), run(1, 0.50)],
     }
@@ -43,7 +36,7 @@ def root(tmp_path):
         record = {"weighted_mean": True, "weights": [0.5, 0.5], "displacement": {"branches": [1.0, 1.0], "merged": 0.8}}
         (folder / "methods" / "random4" / "merged").mkdir(parents=True)
         (folder / "methods" / "random4" / "merged" / "merge.json").write_text(json.dumps(record))
-        write_arrays(study_map.epath.Path(folder / "conflict.npz"), {}, similarity=np.array([[1, 0.25], [0.25, 1.0]]))
+        write_arrays(map_record.epath.Path(folder / "conflict.npz"), {}, similarity=np.array([[1, 0.25], [0.25, 1.0]]))
     (cell / "results.json").write_text(
         json.dumps({"methods": {name: {"runs": runs} for name, runs in methods.items()}})
     )
@@ -88,10 +81,10 @@ def test_every_command_runs_on_cores_of_its_own_and_failures_are_named(tmp_path,
 
 def test_a_cell_has_its_runs_and_cosines(root):
     found = read_cell(Cell.parse("s1-p0-well-e4"), root)
-    assert found["gradient_cosine"] == [0.25, 0.25]
-    np.testing.assert_allclose(found["branch_cosine"]["random4"], 0.28)
+    assert found["gradient_cosine"] == {"0": 0.25, "1": 0.25}
+    assert found["branch_cosine"]["random4"] == pytest.approx({"0": 0.28, "1": 0.28})
     assert found["measured"] == {}
-    assert [each["kept_skill"] for each in found["methods"]["joint"]] == [0.40, 0.50]
+    assert [each["interpolated_skill"] for each in found["methods"]["joint"]] == [0.40, 0.50]
 
 
 def test_a_cell_has_what_advice_measured_and_a_forecast_reads_it(root):
@@ -118,7 +111,54 @@ def test_gains_are_paired_by_seed_and_partitions_of_a_seed_count_once(root):
     assert rows["random4"]["error"] == pytest.approx(2.0)
     assert rows["theta0"]["gain"] == pytest.approx(-25.0)
     assert rows["random4"]["joint"] == pytest.approx(45.0)
-    assert "joint" not in rows
+    assert not {"joint", "wise"} & rows.keys()  # WiSE has joint training's frontier
+
+
+def test_a_single_seed_has_no_error(root):
+    cell = read_cell(Cell.parse("s1-p0-well-e4"), root)
+    cell["methods"] = {name: runs[:1] for name, runs in cell["methods"].items()}
+    assert {row["error"] for row in against_joint([cell])} == {None}
+    assert re.search(r"\| \+2\.0 +\|", study_map.tables([cell]))
+
+
+def test_a_record_is_completed_by_seeds_and_methods(root):
+    found = read_cell(Cell.parse("s1-p0-well-e4"), root)
+    known = json.loads(json.dumps(found))
+    known["methods"]["joint"] = [run(0, 0.99), run(7, 0.10)]
+    known["methods"]["merit2d"] = [run(7, 0.20)]
+    known["gradient_cosine"], known["measured"] = {"7": 0.5}, {"7": {}}
+    both = joined(known, found)
+    assert [(each["seed"], each["interpolated_skill"]) for each in both["methods"]["joint"]] == [
+        (0, 0.4),
+        (1, 0.5),
+        (7, 0.1),
+    ]
+    assert [each["seed"] for each in both["methods"]["merit2d"]] == [7]
+    assert both["gradient_cosine"] == {"0": 0.25, "1": 0.25, "7": 0.5}
+    assert joined(None, found) == found
+    assert seeds_to_run(Cell(1, 0, "well", 4), both, "joint,merit2d", "0,7,8") == "0,8"
+    assert seeds_to_run(Cell(1, 0, "well", 4), None, "joint", "0,7") == "0,7"
+
+
+def test_a_record_is_read_as_it_was_written(root, tmp_path):
+    found = [read_cell(Cell.parse("s1-p0-well-e4"), root) | {"branch_cosine": {"random4": {"0": 0.28}}}]
+    (tmp_path / "record.json").write_text(compact(found))
+    assert read_record(tmp_path / "record.json") == found
+    assert max(map(len, compact(found).splitlines())) < 400
+    assert read_record(tmp_path / "none.json") == read_record(None) == []
+
+
+def test_methods_are_compared_over_cells_by_seed_and_corrected_for_number(root):
+    cell = read_cell(Cell.parse("s1-p0-well-e4"), root)
+    other = json.loads(json.dumps(cell)) | {"cell": "s1-p1-well-e4"}
+    other["methods"]["random4"] = [run(0, 0.60), run(2, 0.90)]
+    first, second = compare([cell, other], [("random4", "joint"), ("random4", "theta0")])
+    assert (first.cells, first.result.n) == (2, 3)
+    assert first.result.difference == pytest.approx((4 + 0 + 20) / 3)
+    assert first.error == pytest.approx(np.std([4, 0, 20], ddof=1) / 3**0.5)
+    assert (first.result.p, second.result.p) == (0.25, 0.125)
+    assert (first.result.holm, second.result.holm) == (0.25, 0.25)
+    assert compare([cell], [("random4", "merit2d")]) == []
 
 
 def test_the_cosine_of_task_vectors_follows_from_their_lengths():
@@ -136,8 +176,9 @@ def test_the_cosine_of_task_vectors_follows_from_their_lengths():
 
 def test_the_map_is_written_with_table_and_picture(root):
     pytest.importorskip("vl_convert")
-    write(root)
+    write(root, {"s0-p0-little-e1": read_cell(Cell.parse("s1-p0-well-e4"), root) | Cell(0, 0, "little", 1)._asdict()})
+    assert "| s0-p0-little-e1 |" in (root / "map.md").read_text()
     assert "| s1-p0-well-e4 |" in (root / "map.md").read_text()
     assert "+2.0 ± 2.0" in (root / "map.md").read_text()
     assert (root / "map.png").read_bytes().startswith(b"\x89PNG")
-    assert json.loads((root / "map.json").read_text())[0]["forms"] == "well"
+    assert [cell["forms"] for cell in json.loads((root / "map.json").read_text())] == ["little", "well"]

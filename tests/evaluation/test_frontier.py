@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from merit_jax.evaluation.frontier import Point, choose_scale
+from merit_jax.evaluation.frontier import Point, at_retention, choose_scale
 
 FALLING = [Point(0.0, 0.8, 0.1), Point(1.0, 0.6, 0.5), Point(2.0, 0.2, 0.9)]
 
@@ -47,3 +47,30 @@ def test_more_skill_where_too_little_is_retained_does_not_count():
 def test_theta0_must_be_among_the_points():
     with pytest.raises(ValueError, match="theta0's point, at scale 0"):
         choose_scale(FALLING[1:], 0.9)
+
+
+@pytest.mark.parametrize(
+    ("retention", "point"),
+    [
+        (1.0, Point(0.0, 0.8, 0.1)),
+        (0.875, Point(0.5, 0.7, 0.3)),  # half-way from the first to the second
+        (0.75, Point(1.0, 0.6, 0.5)),
+        (0.5, Point(1.5, 0.4, 0.7)),
+        (0.25, Point(2.0, 0.2, 0.9)),
+        (0.1, Point(2.0, 0.2, 0.9)),  # the line ends before
+    ],
+)
+def test_the_point_of_a_retention_lies_on_the_line_between_measured_scales(retention, point):
+    for order in itertools.permutations(FALLING):
+        assert at_retention(order, retention) == pytest.approx(point)
+
+
+def test_the_first_fall_below_a_retention_counts_and_a_rise_before_it_does_not():
+    points = [Point(0.0, 0.8, 0.1), Point(0.5, 0.9, 0.2), Point(1.0, 0.5, 0.4), Point(2.0, 0.8, 0.9)]
+    assert at_retention(points, 0.875) == pytest.approx(Point(0.75, 0.7, 0.3))
+
+
+def test_a_line_without_theta0_is_refused():
+    for of_line in (at_retention, choose_scale):
+        with pytest.raises(ValueError, match="needs theta0's point"):
+            of_line(FALLING[1:], 0.9)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.flax import load_file
 
-from configs import quickstart, quickstart_forms, quickstart_stage4
+from configs import quickstart, quickstart_new_forms, quickstart_stage4
 from examples.shapes import knobs as module
 from examples.shapes import make
 from examples.shapes.basin import WHOLE, Counts, make_basin
@@ -287,18 +287,20 @@ def test_the_theta0_that_knows_the_forms_is_the_quickstarts_trained_on():
     assert quickstart_stage4.get_config().model.path == f"examples/shapes/{THETA0S[0]}"
 
 
-def test_the_papers_case_is_the_quickstart_with_another_theta0_and_another_world():
-    usual, forms = (module.get_config().to_dict() for module in (quickstart, quickstart_forms))
+def test_the_world_of_new_forms_is_the_quickstart_with_another_theta0_and_another_world():
+    usual, other = (module.get_config().to_dict() for module in (quickstart, quickstart_new_forms))
     changed = {
         f"{section}.{key}": value
-        for section, keys in forms.items()
+        for section, keys in other.items()
         if isinstance(keys, dict)
         for key, value in keys.items()
         if value != usual[section][key]
     }
+    assert usual["model"]["path"] == f"examples/shapes/{THETA0S[1]}"
     assert changed == {
-        "model.path": f"examples/shapes/{THETA0S[1]}",
-        "mixture.path": "runs/shapes-shared/mixture.json",
-        "evaluate.suites": "runs/shapes-shared/suites.json",
-        "basin.stages": (*usual["basin"]["stages"], "configs/quickstart_stage4.py"),
+        "model.path": f"examples/shapes/{THETA0S[0]}",
+        "mixture.path": "runs/shapes-new-forms/mixture.json",
+        "evaluate.suites": "runs/shapes-new-forms/suites.json",
+        "basin.stages": usual["basin"]["stages"][:3],
+        "frontier.scales": (0.25, 0.5, 1.0, 2.0),
     }

@@ -131,7 +131,8 @@ def test_datasets_that_differ_warn_of_nothing(of_rows, caplog):
 
 @pytest.mark.parametrize("kinds", [[0, 1], [0, 0], [0]])
 def test_fewer_datasets_than_groups_are_refused_as_such(of_rows, kinds):
-    with pytest.raises(ValueError, match=rf"groups = 4: median_split cannot make 4 non-empty groups of {len(kinds)} datasets; lower it"):
+    message = rf"groups = 4: median_split cannot make 4 non-empty groups of {len(kinds)} datasets; lower it"
+    with pytest.raises(ValueError, match=message):
         of_rows("merit2d", kinds)
 
 

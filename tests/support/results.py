@@ -50,6 +50,7 @@ def outcome(seed, name, old, new, **changes):
         "kept_retained": 0.88,
         "kept_answers": answers(seed, old_x=0.5, new=kept),
         "points": (),
+        "interpolated_skill": kept,
         "loss": None,
         "mixture_loss": 1 + new,
         "displacement": 2.0,

@@ -150,7 +150,7 @@ def test_inside_a_map_the_best_method_is_recommended_with_its_uncertainty(advise
         "best": "merit2d:partition.core=0.25",
     }
     assert page.splitlines()[2].startswith("**Train with `merit2d:partition.core=0.25`**: it is expected to be better")
-    forecast = found["forecasts"]["kept_skill"]["merit2d:partition.core=0.25"]
+    forecast = found["forecasts"]["interpolated_skill"]["merit2d:partition.core=0.25"]
     assert forecast["mean"] == pytest.approx(6, abs=1.5)
     assert f"{forecast['mean']:+.1f} ± {1.96 * forecast['std']:.1f}" in page
     assert "rank correlation" in page

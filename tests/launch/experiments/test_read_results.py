@@ -91,6 +91,9 @@ def test_a_run_has_the_chosen_scale_and_its_scores_there(read):
     assert joint.kept_answers["new"] == {"q3": 0, "q4": 1, "q5": 0}
     assert joint.kept_skill_answers() == {"new": joint.kept_answers["new"]}
     assert joint.points[1] == (0.5, 1.0, 1 / 3)
+    place = 0.5 + 0.5 * 0.05 / 0.625  # the mean of both halves falls from 1 to 0.375
+    assert joint.interpolated_skill == pytest.approx(5 / 12 + (place - 0.5) / 0.5 * (1 - 5 / 12))
+    assert (found["theta0"].interpolated_skill, wise.interpolated_skill) == (0.0, None)
     assert (found["theta0"].kept_scale, found["theta0"].kept_skill) == (0.0, 0.0)
     assert (wise.kept_skill, wise.kept_scale, wise.kept_retained, wise.kept_answers, wise.points) == (
         None,
