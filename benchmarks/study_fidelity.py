@@ -1,6 +1,6 @@
 """Fidelity of the split: what compressing the gradients changes in C and in the groups, beside what half the examples change.
 
-    python -m benchmarks.study_fidelity --config=configs/quickstart.py --seeds=0,1,2 --root=runs/fidelity
+    python -m benchmarks.study_fidelity --config=configs/quickstart_new_forms.py --seeds=0,1,2 --root=runs/fidelity
 
 For each seed, each dataset's whole gradient is taken on two halves of its calibration examples and compressed in every way at
 once; everything else follows from inner products. Prints, for each compressor, how its cosines agree with those of whole

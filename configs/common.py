@@ -122,7 +122,7 @@ def declared() -> ConfigDict:
     c.partition = ConfigDict()
     # name in PARTITIONERS or ASSIGNMENTS of merit_jax.partition
     c.partition.method = Key("median_split", one_of({**PARTITIONERS, **ASSIGNMENTS}))
-    # another seed is another random partition (random, kmeans)
+    # another seed is another random partition (random, alike, kmeans)
     c.partition.seed = Key(0, whole(0))
     # K, the number of branches; median_split halves along r = log2 K conflict axes
     c.partition.groups = Key(4, whole(1))

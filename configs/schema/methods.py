@@ -32,6 +32,7 @@ METHODS = {
     r"raw(\d)d": Method("median_split", similarity="gram", centring="double"),  # of the gradients themselves
     r"curvature(\d)d": Method("median_split", similarity="curvature"),  # cosines that the loss's curvature weighs
     r"random(\d+)": Method("random"),
+    r"alike(\d+)": Method("alike"),  # conflicting datasets dealt over all branches: MERIT's opposite
     r"kmeans(\d+)": Method("kmeans"),
     r"conflict(\d+)": Method("conflict_induced"),
     r"soup(\d+)": Method("replicate", "uniform"),

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from merit_jax.partition.partitioner import Groups, Samples, Scores, Similarity, checked, enough
+from merit_jax.partition.partitioner import Groups, Samples, Scores, Similarity, checked, enough, needed
 
 
 def conflict_induced(
@@ -40,16 +40,7 @@ def conflict_induced(
     enough(len(samples), count)
     if objective not in ("within", "between"):
         raise ValueError(f"unknown objective {objective!r}; known: between, within")
-    if similarity is None:
-        raise ValueError(
-            f"conflict_induced needs the similarity matrix of its {len(samples)} datasets; got none (where it was too "
-            "large to keep: raise conflict.similarity_bytes, delete conflict.npz and run the conflict stage again)"
-        )
-    C = np.asarray(similarity, np.float64)
-    if C.shape != (len(samples),) * 2:
-        raise ValueError(
-            f"got similarities of shape {C.shape} for {len(samples)} datasets; expected one row and column each"
-        )
+    C = needed(similarity, len(samples), "conflict_induced")
     result = np.full(len(C), -1, np.int32)
     result[_seeds(C, count)] = np.arange(count)
     while (result < 0).any():

@@ -123,3 +123,18 @@ def enough(datasets: int, groups: int) -> None:
     """Refuses a number of groups that would leave one empty."""
     if not 1 <= groups <= datasets:
         raise ValueError(f"cannot make {groups} non-empty groups of {datasets} datasets; ask for 1 to {datasets}")
+
+
+def needed(similarity: Similarity, datasets: int, method: str) -> Float[np.ndarray, "t t"]:
+    """Returns the similarity matrix that a method needs, or says how to get it."""
+    if similarity is None:
+        raise ValueError(
+            f"{method} needs the similarity matrix of its {datasets} datasets; got none (where it was too large to keep: raise "
+            "conflict.similarity_bytes, delete conflict.npz and run the conflict stage again)"
+        )
+    C = np.asarray(similarity, np.float64)
+    if C.shape != (datasets, datasets):
+        raise ValueError(
+            f"got similarities of shape {C.shape} for {datasets} datasets; expected one row and column each"
+        )
+    return C

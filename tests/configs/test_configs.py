@@ -32,6 +32,7 @@ METHODS = {
     "raw2d": ("median_split", 4),
     "curvature2d": ("median_split", 4),
     "random4": ("random", 4),
+    "alike4": ("alike", 4),
     "kmeans3": ("kmeans", 3),
     "conflict4": ("conflict_induced", 4),
     "soup2": ("replicate", 2),

@@ -1,5 +1,7 @@
 """Every partitioner covers every dataset once; the median split is as balanced as its datasets allow."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -30,7 +32,9 @@ def mixtures(draw):
 
 
 @settings(max_examples=100, deadline=None)
-@given(mixtures(), st.sampled_from(["median_split", "joint", "random", "conflict_induced"]), st.integers(0, 99))
+@given(
+    mixtures(), st.sampled_from(["median_split", "joint", "random", "alike", "conflict_induced"]), st.integers(0, 99)
+)
 def test_every_dataset_is_in_one_group_and_no_group_is_empty(mixture, method, seed):
     scores, samples = mixture
     groups = PARTITIONERS[method](scores, samples, similarity=cosines(len(samples)), seed=seed)
@@ -155,7 +159,7 @@ def test_scores_that_differ_by_rounding_alone_tie(seed):
         PARTITIONERS["kmeans"](exact + noise, samples, groups=3)
 
 
-@pytest.mark.parametrize("method", ["median_split", "random", "kmeans", "conflict_induced"])
+@pytest.mark.parametrize("method", ["median_split", "random", "alike", "kmeans", "conflict_induced"])
 def test_too_few_datasets_are_refused(method):
     with pytest.raises(ValueError, match="cannot make 4 non-empty groups of 3 datasets"):
         PARTITIONERS[method](np.eye(3, 2), [1, 1, 1], similarity=cosines(3))
@@ -202,6 +206,42 @@ def test_conflict_induced_seeds_are_the_most_conflicting_pair_then_the_farthest_
     assert groups[[1, 3, 4]].tolist() == [0, 1, 2]
 
 
+def summed(groups, samples, C):
+    """Σ_k |u_k|² of the groups' summed unit gradients."""
+    member = np.asarray(samples, float) * (groups == np.arange(groups.max() + 1)[:, None])
+    return np.trace(member @ C @ member.T)
+
+
+def imbalance(groups, samples):
+    sizes = np.bincount(groups, samples)
+    return np.abs(sizes - sizes.mean()).max()
+
+
+@settings(max_examples=60, deadline=None)
+@given(mixtures(), st.integers(0, 99))
+def test_no_balanced_change_of_places_makes_alike_groups_more_alike(mixture, seed):
+    scores, samples = mixture
+    C = cosines(len(samples), seed).astype(np.float64)
+    start = PARTITIONERS["random"](scores, samples, seed=seed)
+    groups = PARTITIONERS["alike"](scores, samples, similarity=C, seed=seed)
+    least, room = summed(groups, samples, C), imbalance(start, samples)
+    assert least <= summed(start, samples, C) * (1 + 1e-9)
+    assert imbalance(groups, samples) <= room + 1e-9
+    for one, other in itertools.combinations(range(len(samples)), 2):
+        changed = groups.copy()
+        changed[[one, other]] = groups[[other, one]]
+        if imbalance(changed, samples) <= room:
+            assert summed(changed, samples, C) >= least - 1e-6 * np.square(samples).max()
+
+
+def test_alike_groups_have_a_part_of_every_camp():
+    C = np.kron(np.eye(2), np.ones((4, 4)))
+    C[C == 0] = -0.5
+    for seed in range(5):
+        groups = PARTITIONERS["alike"](np.zeros((8, 2)), [1] * 8, similarity=C, seed=seed)
+        assert sorted(groups[:4]) == sorted(groups[4:]) == [0, 1, 2, 3]
+
+
 def test_wrong_requests_are_refused_with_what_was_got():
     one, two = np.zeros((4, 1)), [1] * 4
     for method, options, message in [
@@ -210,6 +250,8 @@ def test_wrong_requests_are_refused_with_what_was_got():
         ("random", {"groups": 3}, "power of two"),
         ("random", {"groups": 0}, "power of two"),
         ("conflict_induced", {}, "of its 4 datasets; got none"),
+        ("alike", {}, "alike needs the similarity matrix of its 4 datasets; got none"),
+        ("alike", {"groups": 3, "similarity": np.eye(4)}, "power of two"),
         ("conflict_induced", {"similarity": np.eye(4), "objective": "x"}, "known: between, within"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -225,7 +267,9 @@ def test_wrong_requests_are_refused_with_what_was_got():
 
 def test_an_unknown_name_lists_the_known_ones():
     assert lookup(PARTITIONERS, "joint", "partition.method").assign is joint.joint
-    with pytest.raises(ValueError, match=r"unknown partition.method 'jont'; known: conflict_induced, joint, kmeans"):
+    with pytest.raises(
+        ValueError, match=r"unknown partition.method 'jont'; known: alike, conflict_induced, joint, kmeans"
+    ):
         lookup(PARTITIONERS, "jont", "partition.method")
 
 
@@ -240,5 +284,7 @@ def test_a_method_says_whether_it_looks_at_gradients():
         assert uses_gradients(name) or one == other
         assert name in ("joint", "random") or uses_gradients(name)
     assert not any(map(uses_gradients, ASSIGNMENTS))
-    with pytest.raises(ValueError, match=r"unknown partition.method 'jont'; known: conflict_induced, examples, joint"):
+    with pytest.raises(
+        ValueError, match=r"unknown partition.method 'jont'; known: alike, conflict_induced, examples, joint"
+    ):
         uses_gradients("jont")

@@ -237,7 +237,11 @@ def test_fewer_datasets_than_branches_are_refused(finished, tmp_path):
 @pytest.mark.parametrize(
     ("key", "stage", "known"),
     [
-        ("partition.method", "partition", "median_split, joint, random, kmeans, conflict_induced, replicate, examples"),
+        (
+            "partition.method",
+            "partition",
+            "median_split, joint, random, alike, kmeans, conflict_induced, replicate, examples",
+        ),
         ("merge.method", "merge", "token_weighted, uniform, interpolate"),
         ("train.optimizer", "train", "adamw, sgd"),
         ("gradients.reduction", "gradients", "countsketch, stride"),
