@@ -127,7 +127,7 @@ def test_every_method_names_a_partitioner_and_a_merger_that_exist():
 def test_an_unknown_method_lists_the_known_ones(method):
     with pytest.raises(
         ValueError,
-        match=r"unknown method .*; known: joint, meritRd, gramRd, doubleRd, rawRd, curvatureRd, randomK, kmeansK, conflictK",
+        match=r"unknown method .*; known: joint, meritRd, gramRd, doubleRd, rawRd, curvatureRd, randomK, alikeK, kmeansK, conflictK",
     ):
         common.with_method(common.get_config(), method)
 
