@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from merit_jax.reporting.theme import LIGHT
+from merit_jax.reporting.theme import LIGHT, PALETTE
 
 SUBTITLE = (
     "0 is joint training, scaled back until it keeps as much. Bars: two standard errors over seeds (a single seed has none);",
@@ -16,8 +16,10 @@ LABELS = {
     "examples4": "i.i.d. slices, 4",
     "random4": "random split, 4",
     "merit2d": "MERIT, 4",
+    "alike4": "MERIT's opposite, 4",
     "random4:partition.core=0.25": "random split, 4, with a core",
     "merit2d:partition.core=0.25": "MERIT, 4, with a core",
+    "alike4:partition.core=0.25": "MERIT's opposite, 4, with a core",
 }
 """Method -> its name in the picture; another one is named as it is."""
 
@@ -68,3 +70,27 @@ def _place(row: Mapping[str, Any]) -> dict[str, str]:
         "panel": f"forms known {row['forms']}; shared {row['shared']:g}, private {row['private']:g}; {epochs}",
         "name": LABELS.get(row["method"], row["method"]),
     }
+
+
+def draw_shares(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Returns, as a chart, how much of joint training's gain a merge keeps against how alike its branches are.
+
+    Args:
+        rows: As `map_record.shares_of_gain` returns them.
+    """
+    import altair as alt
+
+    values = [{**row, **_place(row)} for row in rows]
+    names = [name for name in LABELS.values() if name in {row["name"] for row in values}]
+    names += sorted({row["name"] for row in values} - set(names))
+    base = alt.Chart(alt.Data(values=values))
+    colour = alt.Color("name:N", sort=names, title=None, scale=alt.Scale(domain=names, range=list(PALETTE)))
+    points = base.mark_point(filled=True, size=60, opacity=0.9).encode(
+        alt.X("cosine:Q", title="mean cosine of the branches' task vectors"),
+        alt.Y("share:Q", title="% of joint training's gain at 95 % retention"),
+        color=colour,
+    )
+    level = base.mark_rule(color=LIGHT["ink"], strokeWidth=0.7).encode(y=alt.YDatum(100))
+    return alt.layer(level, points).properties(
+        width=440, height=300, title="What branches have in common survives the merge"
+    )

@@ -79,7 +79,7 @@ def read_cell(cell: Cell, root: Path) -> dict[str, Any]:
         gradients[seed] = float(np.mean(_off_diagonal(similarity)))
         for record in sorted((place / "methods").glob("*/merged/merge.json")):
             if (cosine := branch_cosine(json.loads(record.read_text()))) is not None:
-                branches.setdefault(record.parents[1].name, {})[seed] = cosine
+                branches.setdefault(record.parents[1].name.replace(",", ":", 1), {})[seed] = cosine
     measured = {seed: read_measured(place / "advice.json") for seed, place in places.items()}
     return {
         **cell._asdict(),
@@ -175,6 +175,36 @@ def against_joint(cells: Iterable[Mapping[str, Any]], measured: str = DECIDING) 
             place = {key: cell[key] for key in Cell._fields}
             about = {"joint": 100 * float(np.mean([joint[seed] for seed in seeds])), "seeds": len(seeds)}
             rows.append({**place, "method": method, "gain": float(gains.mean()), "error": error, **about})
+    return rows
+
+
+LEARNT = 3.0
+"""Points that joint training has to gain on theta0 for a share of its gain to mean something."""
+
+
+def shares_of_gain(cells: Iterable[Mapping[str, Any]], measured: str = DECIDING) -> list[dict[str, Any]]:
+    """Returns, of each method apart in each cell, how much it learns of what joint training does, and how alike its branches are.
+
+    Returns:
+        Rows with the cell's knobs, `method`, `share` in per cent of joint training's gain over theta0 at the same retention, and
+        `cosine`, the mean cosine of the branches' task vectors; means over the seeds that have both. Cells where joint training
+        gains less than `LEARNT` points are left out.
+    """
+    rows = []
+    for cell in cells:
+        means = {method: seed_means(runs, measured) for method, runs in cell["methods"].items()}
+        for method, cosines in cell["branch_cosine"].items():
+            seeds = sorted(set.intersection(*(set(means.get(name, ())) for name in (method, "joint", "theta0"))))
+            seeds = [seed for seed in seeds if str(seed) in cosines]
+            if not seeds:
+                continue
+            own, joint, base = (np.mean([means[name][seed] for seed in seeds]) for name in (method, "joint", "theta0"))
+            if 100 * (joint - base) >= LEARNT:
+                place = {key: cell[key] for key in Cell._fields}
+                cosine = float(np.mean([cosines[str(seed)] for seed in seeds]))
+                rows.append(
+                    {**place, "method": method, "share": float(100 * (own - base) / (joint - base)), "cosine": cosine}
+                )
     return rows
 
 

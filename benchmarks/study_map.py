@@ -9,7 +9,7 @@ A cell is a world (`examples.shapes.make --shared --private`), a theta0 that has
 and a number of passes over the mixture. Each is an experiment of `launch.experiment` and resumes; what is finished costs seconds.
 The record (`map.json`) has every run of every cell, with what launch.advise measures of each before training, so that a forecast
 can be fitted (benchmarks/study_forecast.py). A record that is given is completed: its seeds are not run again. `map.md` and
-`map.png` show what each method gains over joint training.
+the pictures beside it show what each method gains over joint training.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.map_picture import draw
-from benchmarks.map_record import Cell, against_joint, compact, joined, read_cell, read_record
+from benchmarks.map_picture import draw, draw_shares
+from benchmarks.map_record import Cell, against_joint, compact, joined, read_cell, read_record, shares_of_gain
 from benchmarks.map_tables import tables
 from benchmarks.results import place
 from benchmarks.side_by_side import run, run_apart
@@ -29,8 +29,14 @@ from merit_jax.reporting.figures import can_draw, png, svg
 ROOT = Path("runs/map")
 """Folder of all cells."""
 
-PAGE, PICTURE = Path("docs/results/map.md"), Path("docs/images/map.png")
-"""The page with the map's tables, and its picture."""
+PAGE, IMAGES = Path("docs/results/map.md"), Path("docs/images")
+"""The page with the map's tables, and the folder of its pictures."""
+
+PICTURES = {
+    "map.png": lambda cells: draw(against_joint(cells)),
+    "map_cosines.png": lambda cells: draw_shares(shares_of_gain(cells)),
+}
+"""Name of a picture -> what draws it of a record's cells."""
 
 THETA0 = {"little": "examples/shapes/theta0", "well": "examples/shapes/theta0_forms"}
 """Forms -> theta0's folder; another one is made as examples/shapes/README.md says, and given by --theta0."""
@@ -80,6 +86,7 @@ def _config(cell: Cell, theta0: str, root: Path) -> list[str]:
         "evaluate.mixture_examples": 0,
         "frontier.max_records": 60,
         "frontier.scales": SCALES,
+        "diagnostics.calibration_examples": 60,
         "train.epochs": cell.epochs,
     }
     return ["--config=configs/quickstart.py", *(f"--config.{key}={value}" for key, value in settings.items())]
@@ -148,11 +155,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.record.write_text((options.root / "map.json").read_text())
     if options.docs:
         PAGE.write_text(place(PAGE.read_text(), {"map": (options.root / "map.md").read_text()}))
-        PICTURE.write_bytes((options.root / "map.png").read_bytes())
+        for name in PICTURES:
+            (IMAGES / name).write_bytes((options.root / name).read_bytes())
 
 
 def write(root: Path, known: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes `map.json`, `map.md` and, where it can be drawn, `map.png`.
+    """Writes `map.json`, `map.md` and, where they can be drawn, the pictures.
 
     Args:
         root: Folder of all cells; those that are finished are in the map.
@@ -169,7 +177,8 @@ def write(root: Path, known: Mapping[str, Mapping[str, Any]]) -> None:
     (root / "map.json").write_text(compact(found))
     (root / "map.md").write_text(tables(found) + "\n")
     if found and can_draw():
-        (root / "map.png").write_bytes(png(svg(draw(against_joint(found)))))
+        for name, picture in PICTURES.items():
+            (root / name).write_bytes(png(svg(picture(found))))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from benchmarks import map_record, study_map
-from benchmarks.map_record import Cell, against_joint, branch_cosine, compact, compare, joined, read_cell, read_record
+from benchmarks.map_record import (
+    Cell,
+    against_joint,
+    branch_cosine,
+    compact,
+    compare,
+    joined,
+    read_cell,
+    read_record,
+    shares_of_gain,
+)
 from benchmarks.study_map import CELLS, experiment, measurement, rendering, run_apart, seeds_to_run, write
 from merit_jax.advice.features import METHOD, method_features, mixture_features
 from merit_jax.advice.observations import read_observations
@@ -148,6 +158,18 @@ def test_a_record_is_read_as_it_was_written(root, tmp_path):
     assert read_record(tmp_path / "none.json") == read_record(None) == []
 
 
+def test_a_merge_keeps_a_share_of_what_joint_training_gains(root):
+    cell = read_cell(Cell.parse("s1-p0-well-e4"), root)
+    (row,) = shares_of_gain([cell])
+    assert (row["method"], row["cosine"]) == ("random4", pytest.approx(0.28))
+    assert row["share"] == pytest.approx(100 * (0.47 - 0.2) / (0.45 - 0.2))
+    del cell["branch_cosine"]["random4"]["1"]
+    (row,) = shares_of_gain([cell])
+    assert row["share"] == pytest.approx(100 * (0.44 - 0.2) / (0.40 - 0.2))
+    cell["methods"]["theta0"] = [run(seed, 0.44) for seed in (0, 1)]
+    assert shares_of_gain([cell]) == []  # nothing that joint training learns
+
+
 def test_methods_are_compared_over_cells_by_seed_and_corrected_for_number(root):
     cell = read_cell(Cell.parse("s1-p0-well-e4"), root)
     other = json.loads(json.dumps(cell)) | {"cell": "s1-p1-well-e4"}
@@ -180,5 +202,6 @@ def test_the_map_is_written_with_table_and_picture(root):
     assert "| s0-p0-little-e1 |" in (root / "map.md").read_text()
     assert "| s1-p0-well-e4 |" in (root / "map.md").read_text()
     assert "+2.0 ± 2.0" in (root / "map.md").read_text()
-    assert (root / "map.png").read_bytes().startswith(b"\x89PNG")
+    for name in study_map.PICTURES:
+        assert (root / name).read_bytes().startswith(b"\x89PNG")
     assert [cell["forms"] for cell in json.loads((root / "map.json").read_text())] == ["little", "well"]
