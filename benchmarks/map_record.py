@@ -64,9 +64,18 @@ class Cell(NamedTuple):
 
 
 def read_cell(cell: Cell, root: Path) -> dict[str, Any]:
-    """Returns a finished cell: its knobs, the runs of each method, and of each seed the cosines and what advice measured."""
+    """Returns a finished cell: its knobs, the runs of each method, and of each seed the cosines and what advice measured.
+
+    Raises:
+        ValueError: Its results were written by a version that kept less of a run.
+    """
     folder = root / cell.name
     found = json.loads((folder / "results.json").read_text())
+    if missing := sorted({key for method in found["methods"].values() for key in set(KEPT) - method["runs"][0].keys()}):
+        raise ValueError(
+            f"{folder / 'results.json'} has no {', '.join(missing)}, so an earlier version wrote it; delete it, and run the cell "
+            "again: what is trained is kept"
+        )
     runs = {
         name: [{key: run[key] for key in KEPT} for run in method["runs"]] for name, method in found["methods"].items()
     }

@@ -124,6 +124,13 @@ def test_gains_are_paired_by_seed_and_partitions_of_a_seed_count_once(root):
     assert not {"joint", "wise"} & rows.keys()  # WiSE has joint training's frontier
 
 
+def test_results_of_an_earlier_version_are_refused_with_the_way_out(root):
+    path = root / "s1-p0-well-e4" / "results.json"
+    path.write_text(path.read_text().replace("interpolated_skill", "other"))
+    with pytest.raises(ValueError, match=r"s1-p0-well-e4/results\.json has no interpolated_skill, .* delete it"):
+        read_cell(Cell.parse("s1-p0-well-e4"), root)
+
+
 def test_a_single_seed_has_no_error(root):
     cell = read_cell(Cell.parse("s1-p0-well-e4"), root)
     cell["methods"] = {name: runs[:1] for name, runs in cell["methods"].items()}
