@@ -71,7 +71,7 @@ def _gains(
 def _balanced(
     one: int, counts: Int64[np.ndarray, " t"], sizes: Int64[np.ndarray, " k"], groups: Groups, room: int
 ) -> np.ndarray:
-    """Tells which other dataset leaves both groups within the room of an equal share once a dataset has changed places with it."""
+    """Tells, of each other dataset, if both groups stay near enough to an equal share where `one` changes places with it."""
     more, total = counts - counts[one], sizes.sum()
     own = np.abs(len(sizes) * (sizes[groups[one]] + more) - total)
     others = np.abs(len(sizes) * (sizes[groups] - more) - total)
