@@ -171,7 +171,9 @@ def write(root: Path, known: Mapping[str, Mapping[str, Any]]) -> None:
         **known,
         **{name: joined(known.get(name), read_cell(cell, root)) for name, cell in finished.items()},
     }
-    order = sorted(map(Cell.parse, cells), key=lambda cell: (cell.forms, -cell.epochs, -cell.shared, -cell.private))
+    order = sorted(
+        map(Cell.parse, cells), key=lambda cell: (cell.forms != "well", cell.epochs, -cell.shared, -cell.private)
+    )
     found = [cells[cell.name] for cell in order]
     root.mkdir(parents=True, exist_ok=True)
     (root / "map.json").write_text(compact(found))

@@ -211,4 +211,4 @@ def test_the_map_is_written_with_table_and_picture(root):
     assert "+2.0 ± 2.0" in (root / "map.md").read_text()
     for name in study_map.PICTURES:
         assert (root / name).read_bytes().startswith(b"\x89PNG")
-    assert [cell["forms"] for cell in json.loads((root / "map.json").read_text())] == ["little", "well"]
+    assert [cell["forms"] for cell in json.loads((root / "map.json").read_text())] == ["well", "little"]
