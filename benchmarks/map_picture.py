@@ -56,7 +56,9 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
     chart = alt.layer(*layers).properties(width=170, height=16 * len(methods))
     order = list(dict.fromkeys(row["panel"] for row in values))
     title = alt.TitleParams("Skill at 95 % retention, less joint training's", subtitle=list(SUBTITLE))
-    return chart.facet(facet=alt.Facet("panel:N", sort=order, title=None), columns=COLUMNS).properties(title=title)
+    header = alt.Header(labelExpr="split(datum.label, '; ')", labelAlign="left", labelAnchor="start")
+    facet = alt.Facet("panel:N", sort=order, title=None, header=header)
+    return chart.facet(facet=facet, columns=COLUMNS).properties(title=title)
 
 
 COLUMNS = 4
@@ -67,7 +69,7 @@ def _place(row: Mapping[str, Any]) -> dict[str, str]:
     """The panel of a row, and its method's name."""
     epochs = "1 epoch" if row["epochs"] == 1 else f"{row['epochs']:g} epochs"
     return {
-        "panel": f"forms known {row['forms']}; shared {row['shared']:g}, private {row['private']:g}; {epochs}",
+        "panel": f"theta0 knows the forms {row['forms']}; shared {row['shared']:g}, private {row['private']:g}, {epochs}",
         "name": LABELS.get(row["method"], row["method"]),
     }
 
