@@ -224,7 +224,7 @@ class Compared(NamedTuple):
         ours: A method.
         theirs: The other.
         cells: Number of cells that have both.
-        result: Difference in points, paired by cell and seed, with its one-sided p that ours is better.
+        result: Difference in points, paired by cell and seed, with its two-sided p: twice that of the better side.
         error: Standard error of the difference over the pairs; None for one pair.
     """
 
@@ -255,7 +255,8 @@ def compare(
                 side.update({(cell["cell"], seed): 100 * value for seed, value in means.items()})
         common = sorted(sides[0].keys() & sides[1].keys())
         first, second = ({place: side[key] for place, key in enumerate(common)} for side in sides)
-        if result := paired(first, second):
+        if (result := paired(first, second)) and (other := paired(second, first)):
+            result = result._replace(p=min(1.0, 2 * min(result.p, other.p)))
             differences = np.array([first[place] - second[place] for place in first])
             error = float(differences.std(ddof=1) / np.sqrt(len(first))) if len(first) > 1 else None
             found.append(Compared(ours, theirs, len({cell for cell, _ in common}), result, error))

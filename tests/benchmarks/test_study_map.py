@@ -185,8 +185,10 @@ def test_methods_are_compared_over_cells_by_seed_and_corrected_for_number(root):
     assert (first.cells, first.result.n) == (2, 3)
     assert first.result.difference == pytest.approx((4 + 0 + 20) / 3)
     assert first.error == pytest.approx(np.std([4, 0, 20], ddof=1) / 3**0.5)
-    assert (first.result.p, second.result.p) == (0.25, 0.125)
-    assert (first.result.holm, second.result.holm) == (0.25, 0.25)
+    assert (first.result.p, second.result.p) == (0.5, 0.25)  # two-sided, of two and of three differences
+    assert (first.result.holm, second.result.holm) == (0.5, 0.5)
+    (opposite,) = compare([cell, other], [("theta0", "random4")])
+    assert (opposite.result.difference, opposite.result.p) == (-second.result.difference, 0.25)
     assert compare([cell], [("random4", "merit2d")]) == []
 
 
