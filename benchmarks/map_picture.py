@@ -86,13 +86,14 @@ def draw_shares(rows: Sequence[Mapping[str, Any]]) -> Any:
     names = [name for name in LABELS.values() if name in {row["name"] for row in values}]
     names += sorted({row["name"] for row in values} - set(names))
     base = alt.Chart(alt.Data(values=values))
-    colour = alt.Color("name:N", sort=names, title=None, scale=alt.Scale(domain=names, range=list(PALETTE)))
-    points = base.mark_point(filled=True, size=60, opacity=0.9).encode(
-        alt.X("cosine:Q", title="mean cosine of the branches' task vectors"),
-        alt.Y("share:Q", title="% of joint training's gain at 95 % retention"),
-        color=colour,
-    )
+    legend = alt.Legend(columns=2, labelLimit=260)
+    colour = alt.Color("name:N", title=None, scale=alt.Scale(domain=names, range=list(PALETTE)), legend=legend)
+    x = alt.X("cosine:Q", title="mean cosine of the branches' task vectors")
+    y = alt.Y("share:Q", title="% of joint training's gain at 95 % retention")
+    lines = base.mark_line(color=LIGHT["muted"], strokeWidth=0.8, opacity=0.7).encode(x, y, detail="panel:N")
+    points = base.mark_point(filled=True, size=60, opacity=0.9).encode(x, y, color=colour)
     level = base.mark_rule(color=LIGHT["ink"], strokeWidth=0.7).encode(y=alt.YDatum(100))
-    return alt.layer(level, points).properties(
-        width=440, height=300, title="What branches have in common survives the merge"
+    title = alt.TitleParams(
+        "What a merge keeps, by how alike its branches are", subtitle="A line joins the methods of a cell"
     )
+    return alt.layer(level, lines, points).properties(width=440, height=300, title=title)
