@@ -87,8 +87,9 @@ def read_cell(cell: Cell, root: Path) -> dict[str, Any]:
         similarity = read_arrays(epath.Path(place / "conflict.npz"))["similarity"]
         gradients[seed] = float(np.mean(_off_diagonal(similarity)))
         for record in sorted((place / "methods").glob("*/merged/merge.json")):
-            if (cosine := branch_cosine(json.loads(record.read_text()))) is not None:
-                branches.setdefault(record.parents[1].name.replace(",", ":", 1), {})[seed] = cosine
+            name = record.parents[1].name.replace(",", ":", 1)
+            if name in runs and (cosine := branch_cosine(json.loads(record.read_text()))) is not None:
+                branches.setdefault(name, {})[seed] = cosine
     measured = {seed: read_measured(place / "advice.json") for seed, place in places.items()}
     return {
         **cell._asdict(),

@@ -23,6 +23,9 @@ ROOT = Path("runs/results")
 PAGES = Path("docs/results")
 """Pages with tables between `<!-- table: NAME -->` and `<!-- end of table -->`."""
 
+ELSEWHERE = ("map",)
+"""Tables that another command places: benchmarks.study_map --docs."""
+
 SHAPES = "python -m examples.shapes.make --out=runs/shapes-new-forms --parts mixture suites"
 """Renders the world of new forms, which is the same each time."""
 
@@ -191,7 +194,7 @@ def place(page: str, tables: Mapping[str, str]) -> str:
     """
 
     def replaced(match: re.Match[str]) -> str:
-        if match[1].removesuffix("_more") not in STUDIES and match[1] not in tables:
+        if match[1].removesuffix("_more") not in (*STUDIES, *ELSEWHERE) and match[1] not in tables:
             raise ValueError(f"no study makes the table {match[1]!r}; known: {', '.join(STUDIES)}")
         return f"<!-- table: {match[1]} -->\n\n{tables[match[1]].strip()}\n\n{END}" if match[1] in tables else match[0]
 

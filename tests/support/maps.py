@@ -40,7 +40,7 @@ def map_of(law, *, noise=1.0, seeds=2, seed=0, pilot=None, **mixture):
                     score = joint + (0.0 if name == "joint" else (gain + rng.normal(0, noise)) / 100)
                     methods[name] = {**features, **(pilot(gain) if pilot else {})}
                     cell["methods"].setdefault(name, []).append(
-                        {"seed": run, "kept_skill": score, "mean": score, "skill": score}
+                        {"seed": run, "interpolated_skill": score, "mean": score, "skill": score}
                     )
                 cell["measured"][str(run)] = {"mixture": mixture_features(**measured), "methods": methods}
             cells.append(cell)
