@@ -37,8 +37,8 @@ def get_config(method: str = "merit2d"):
         c.evaluate.mixture_examples = 10
         c.evaluate.suites = "runs/shapes/suites.json"
         c.evaluate.retained = ("describe", "converse")
-        c.evaluate.max_suite_records = 100  # of the 200 of a suite that report
-        c.frontier.scales = (0.5, 0.7, 1.0)
+        c.evaluate.max_suite_records = 80  # of the 200 of a suite that report
+        c.frontier.scales = (0.35, 0.7, 1.0)
         c.frontier.max_records = 60  # of the 200 that choose
         c.diagnostics.examples = 5
     return common.with_method(c, method)
