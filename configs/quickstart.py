@@ -34,12 +34,12 @@ def get_config(method: str = "merit2d"):
         c.train.trainable = ("^decoder/",)  # vision tower and projector are frozen, as in the paper
         c.train.epochs = 1.0
         c.train.learning_rate = 4e-4
-        c.evaluate.mixture_examples = 10
+        c.evaluate.mixture_examples = 5
         c.evaluate.suites = "runs/shapes/suites.json"
         c.evaluate.retained = ("describe", "converse")
         c.evaluate.max_suite_records = 80  # of the 200 of a suite that report
         c.frontier.scales = (0.35, 0.7, 1.0)
-        c.frontier.max_records = 60  # of the 200 that choose
+        c.frontier.max_records = 40  # of the 200 that choose
         c.diagnostics.examples = 5
     return common.with_method(c, method)
 
