@@ -32,14 +32,10 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
     """
     import altair as alt
 
+    bars = [2 * (row["error"] or 0) for row in rows]
     values = [
-        {
-            **row,
-            "low": row["gain"] - 2 * (row["error"] or 0),
-            "high": row["gain"] + 2 * (row["error"] or 0),
-            **_place(row),
-        }
-        for row in rows
+        {**row, "low": row["gain"] - bar, "high": row["gain"] + bar, **_place(row)}
+        for row, bar in zip(rows, bars, strict=True)
     ]
     methods = list(dict.fromkeys(row["name"] for row in values))
     y = alt.Y("name:N", sort=[*(name for name in LABELS.values() if name in methods), *methods], title=None)

@@ -143,13 +143,6 @@ def read_record(path: Path | None) -> list[dict[str, Any]]:
 def compact(cells: Sequence[Mapping[str, Any]]) -> str:
     """Returns a record as JSON with a line for each run and each seed's measurements, numbers of six digits."""
 
-    def short(value: Any) -> Any:
-        if isinstance(value, float):
-            return float(f"{value:.6g}")
-        if isinstance(value, Mapping):
-            return {key: short(one) for key, one in value.items()}
-        return [short(one) for one in value] if isinstance(value, list | tuple) else value
-
     def text(value: Any, depth: int) -> str:
         inner = "\n" + "  " * (depth + 1)
         if isinstance(value, dict) and any(isinstance(one, dict | list) for one in value.values()):
@@ -159,7 +152,8 @@ def compact(cells: Sequence[Mapping[str, Any]]) -> str:
             return "[" + inner + f",{inner}".join(text(one, depth + 1) for one in value) + "\n" + "  " * depth + "]"
         return json.dumps(value)
 
-    return text([short(cell) for cell in cells], 0) + "\n"
+    rounded = json.loads(json.dumps(cells), parse_float=lambda digits: float(f"{float(digits):.6g}"))
+    return text(rounded, 0) + "\n"
 
 
 def against_joint(cells: Iterable[Mapping[str, Any]], measured: str = DECIDING) -> list[dict[str, Any]]:

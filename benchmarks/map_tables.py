@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks.map_record import against_joint, compare
+from benchmarks.map_record import Cell, against_joint, compare
 from merit_jax.advice.observations import DECIDING
 
 CORE = ":partition.core=0.25"
@@ -45,7 +45,7 @@ def gains(cells: Sequence[Mapping[str, Any]], measured: str) -> str:
     methods = list(dict.fromkeys(row["method"] for row in rows))
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
-        name = f"s{row['shared']:g}-p{row['private']:g}-{row['forms']}-e{row['epochs']:g}"
+        name = Cell(*(row[field] for field in Cell._fields)).name
         found.setdefault(name, {"joint": f"{row['joint']:.1f}", "seeds": row["seeds"]})
         found[name][row["method"]] = _with_error(row["gain"], row["error"])
     body = [[name, one["seeds"], one["joint"], *(one.get(m, "") for m in methods)] for name, one in found.items()]
