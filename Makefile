@@ -11,34 +11,34 @@ TORCH := torch==2.13.0
 .PHONY: quickstart quickstart-text results theta0 theta0-never test test-fast lint format docs clean
 
 quickstart: $(VENV)/.base
-	$(BIN)/python -m examples.shapes.make --out=runs/shapes --shared=1 --parts mixture suites
-	$(BIN)/python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
-	$(BIN)/python -m launch.report --workdir=runs/quickstart
+	$(BIN)/python -m merit_jax.examples.shapes.make --out=runs/shapes --shared=1 --parts mixture suites
+	$(BIN)/merit run --config=configs/quickstart.py --workdir=runs/quickstart
+	$(BIN)/merit report --workdir=runs/quickstart
 
 # The starting checkpoints of configs/quickstart_new_forms.py and of the quickstart, which are shipped, made again from nothing:
 # runs/theta0, and runs/theta0_forms, which goes on from it and knows the answer forms well.
 BASIN := runs/quickstart-basin
 THETA0_STAGES := mixture,partition,train,merge,export
-compose = $(BIN)/python -m launch.compose --out=$(1) --dtype=bfloat16 --like=$(2) --vision=$(2) --projector=$(2) --text=$(2)
+compose = $(BIN)/merit compose --out=$(1) --dtype=bfloat16 --like=$(2) --vision=$(2) --projector=$(2) --text=$(2)
 theta0: $(VENV)/.base
-	$(BIN)/python -m examples.shapes.make --out=runs/shapes --shared=1 --forms=well
-	$(BIN)/python -m examples.shapes.see --theta0=runs/shapes/theta0 --out=runs/shapes/seen
-	$(BIN)/python -m launch.run --config=configs/quickstart_new_forms.py --config.basin.rebuild=True --stages=mixture --workdir=$(BASIN)
+	$(BIN)/python -m merit_jax.examples.shapes.make --out=runs/shapes --shared=1 --forms=well
+	$(BIN)/python -m merit_jax.examples.shapes.see --theta0=runs/shapes/theta0 --out=runs/shapes/seen
+	$(BIN)/merit run --config=configs/quickstart_new_forms.py --config.basin.rebuild=True --stages=mixture --workdir=$(BASIN)
 	$(call compose,runs/theta0,$(BASIN)/basin/3_quickstart_stage3/merged/hf)
-	$(BIN)/python -m launch.run --config=configs/quickstart_stage4.py --config.model.path=runs/theta0 \
+	$(BIN)/merit run --config=configs/quickstart_stage4.py --config.model.path=runs/theta0 \
 	    --stages=$(THETA0_STAGES) --workdir=$(BASIN)/forms
 	$(call compose,runs/theta0_forms,$(BASIN)/forms/merged/hf)
 
 # One that has never met them: runs/theta0_never, from the second stage of theta0, so after `make theta0`.
 theta0-never: $(VENV)/.base
-	$(BIN)/python -m examples.shapes.make --out=runs/shapes-never --forms=never --parts basin
-	$(BIN)/python -m launch.run --config=configs/quickstart_stage3.py --config.mixture.path=runs/shapes-never/basin.json \
+	$(BIN)/python -m merit_jax.examples.shapes.make --out=runs/shapes-never --forms=never --parts basin
+	$(BIN)/merit run --config=configs/quickstart_stage3.py --config.mixture.path=runs/shapes-never/basin.json \
 	    --config.model.path=$(BASIN)/basin/2_quickstart_stage2/merged/hf --stages=$(THETA0_STAGES) --workdir=$(BASIN)/never
 	$(call compose,runs/theta0_never,$(BASIN)/never/merged/hf)
 
 quickstart-text: $(VENV)/.base
-	$(BIN)/python -m launch.run --config=configs/quickstart_text.py --workdir=runs/quickstart-text
-	$(BIN)/python -m launch.report --workdir=runs/quickstart-text
+	$(BIN)/merit run --config=configs/quickstart_text.py --workdir=runs/quickstart-text
+	$(BIN)/merit report --workdir=runs/quickstart-text
 
 # The tables of docs/results from nothing: hours; it says first how many, and resumes.
 results: $(VENV)/.base
@@ -56,10 +56,15 @@ test-fast: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile -m "not slow" --durations=15 \
 	    tests/test_architecture.py tests/test_docstrings.py $(if $(PACKAGE),$(OF_PACKAGE),$(FAST))
 
+# mypy sees the package as a wheel has it: with the folders that lie beside merit_jax in it.
+TYPED := $(VENV)/typed
+BESIDE := models configs launch examples
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m mypy
+	rm -rf $(TYPED) && mkdir -p $(TYPED)/merit_jax
+	ln -s $(CURDIR)/merit_jax/* $(addprefix $(CURDIR)/,$(BESIDE)) $(TYPED)/merit_jax/
+	MYPYPATH=$(TYPED) $(BIN)/python -m mypy
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -5,7 +5,7 @@
 In turns, each run a process of its own with an empty compilation cache and a new workdir: joint training, then all of MERIT from
 the mixture to the merged model. A stage's time has everything in it that the stage does, compiling, reading rows and writing
 checkpoints included. Prints the stages of MERIT and the ratio of the two train stages; --root/branches.json has every run.
-Arguments after -- go to launch.run, as in `-- --config.mixture.max_train=16`.
+Arguments after -- go to merit run, as in `-- --config.mixture.max_train=16`.
 """
 
 import argparse
@@ -26,7 +26,13 @@ def once(method: str, options: argparse.Namespace, more: list[str]) -> dict[str,
     workdir, cache = options.root / method, options.root / "compiled"
     for folder in (workdir, cache):
         shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "-m", "launch.run", f"--config={options.config}:{method}", f"--workdir={workdir}"]
+    command = [
+        sys.executable,
+        "-m",
+        "merit_jax.launch.run",
+        f"--config={options.config}:{method}",
+        f"--workdir={workdir}",
+    ]
     run = measure([*command, f"--stages={','.join(STAGES)}", f"--compilation_cache={cache}", *more])
     plan = json.loads((workdir / "partition.json").read_text())["branches"]
     done = [json.loads((workdir / "branches" / str(k) / "done.json").read_text()) for k in range(len(plan))]
@@ -62,7 +68,7 @@ def report(method: str, joint: list[dict[str, Any]], merit: list[dict[str, Any]]
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The command line, and what is for launch.run."""
+    """The command line, and what is for merit run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/quickstart.py", help="config file, without a method")
     parser.add_argument("--method", default="merit2d")

@@ -17,8 +17,8 @@ from typing import Any
 from benchmarks.processes import peak_bytes
 
 CONFIGS = {
-    "smollm2": ("configs.smollm2_bigbench", {"model.scan_unroll": 30}),
-    "quickstart": ("configs.quickstart", {}),
+    "smollm2": ("merit_jax.configs.smollm2_bigbench", {"model.scan_unroll": 30}),
+    "quickstart": ("merit_jax.configs.quickstart", {}),
 }
 """Model -> its config, and what a CPU wants different."""
 
@@ -27,7 +27,7 @@ def open_run(options: argparse.Namespace) -> Any:
     """The run whose gradient stage is timed, with parameters and examples in memory."""
     import importlib
 
-    from launch.wiring import open_run
+    from merit_jax.launch.wiring import open_run
 
     module, changes = CONFIGS[options.model]
     config = importlib.import_module(module).get_config()
@@ -120,9 +120,9 @@ def prepare(options: argparse.Namespace) -> None:
     """Writes what the PyTorch loop reads: the model, the padded batches, and the order of our leaves."""
     import numpy as np
 
+    from merit_jax.models import export_hf
+    from merit_jax.models.families.llama import ROWS
     from merit_jax.pipeline.calibration import calibration_batches
-    from models import export_hf
-    from models.families.llama import ROWS
 
     run = open_run(options)
     for name in ("hf", "batches", "transformers"):

@@ -103,7 +103,7 @@ def read_cell(cell: Cell, root: Path) -> dict[str, Any]:
 
 
 def read_measured(path: Path) -> dict[str, Any] | None:
-    """Returns the features of a mixture and of each method on it, as launch.advise measured them; None where it did not."""
+    """Returns the features of a mixture and of each method on it, as merit advise measured them; None where it did not."""
     if not path.exists():
         return None
     found = read_json(epath.Path(path))

@@ -1,11 +1,11 @@
-"""Wall time and peak memory of launch.merge against mergekit, on the same checkpoints, and how far the results are apart.
+"""Wall time and peak memory of merit merge against mergekit, on the same checkpoints, and how far the results are apart.
 
     python -m venv mergekit && mergekit/bin/pip install mergekit==0.1.5
     python -m benchmarks.merge --mergekit=mergekit/bin/mergekit-yaml --root=runs/merge-benchmark
 
 Without --base the checkpoints are SmolLM2-135M-Instruct and copies of it with noise of a relative size of 1 % in every tensor,
 as Hugging Face folders in --dtype. Each tool runs as a process of its own, from nothing to a folder on disk, in turns. mergekit
-is given the configuration that launch.merge has written. Prints a table; --root/results.json has every run.
+is given the configuration that merit merge has written. Prints a table; --root/results.json has every run.
 """
 
 import argparse
@@ -23,21 +23,21 @@ METHODS = {
     "linear": ("token_weighted", {}),
     "ties": ("ties", {"trim_scope": "tensor", "weighted_election": True, "weighted_mean": True}),
 }
-"""Name in the table -> method and options of launch.merge that mergekit has too."""
+"""Name in the table -> method and options of merit merge that mergekit has too."""
 
 NOISE = 0.01
 
 MAKE_BASE = """
 import sys
-from launch.wiring import open_run
-from models import export_hf
+from merit_jax.launch.wiring import open_run
+from merit_jax.models import export_hf
 base = open_run.open_model("smollm2-135m-instruct", dtype="float32")
 export_hf(sys.argv[1], base.leaves().read, base.path, dtype=sys.argv[2])
 """
 PERTURB = """
 import sys
 import numpy as np
-from models import StoredTensors
+from merit_jax.models import StoredTensors
 base, rng = StoredTensors(sys.argv[1]), np.random.default_rng(int(sys.argv[3]))
 def perturbed(name):
     tensor = base.read(name)
@@ -48,7 +48,7 @@ base.export(sys.argv[2], perturbed, {})
 COMPARE = """
 import sys
 import numpy as np
-from models import StoredTensors
+from merit_jax.models import StoredTensors
 ours, theirs = StoredTensors(sys.argv[1]), StoredTensors(sys.argv[2])
 assert ours.paths().keys() == theirs.paths().keys(), "the tools wrote other tensors"
 print(max(float(np.abs(ours.read(name) - theirs.read(name)).max()) for name in ours.paths()))
@@ -78,7 +78,7 @@ def compare(name: str, base: Path, models: list[Path], options: argparse.Namespa
     for _ in range(options.repeats):
         for folder in (ours, theirs):
             shutil.rmtree(folder, ignore_errors=True)
-        runs["ours"].append(measure([sys.executable, "-m", "launch.merge", *places, *chosen]))
+        runs["ours"].append(measure([sys.executable, "-m", "merit_jax.launch.merge", *places, *chosen]))
         shutil.copyfile(ours / "mergekit.yaml", configuration)
         peer = [str(options.mergekit), str(configuration), str(theirs), "--no-copy-tokenizer", "--no-write-model-card"]
         runs["mergekit"].append(measure(peer))

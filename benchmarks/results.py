@@ -26,7 +26,7 @@ PAGES = Path("docs/results")
 ELSEWHERE = ("map",)
 """Tables that another command places: benchmarks.study_map --docs."""
 
-SHAPES = "python -m examples.shapes.make --out=runs/shapes-new-forms --parts mixture suites"
+SHAPES = "python -m merit_jax.examples.shapes.make --out=runs/shapes-new-forms --parts mixture suites"
 """Renders the world of new forms, which is the same each time."""
 
 METHODS = "joint,wise,examples4,random2,random4,random8,merit1d,merit2d,merit3d,raw2d"
@@ -61,7 +61,7 @@ OPERATORS = ",".join(
 """MERIT-2D's branches, merged by every operator at its defaults."""
 
 COMPARISON = (
-    f"python -m launch.experiment --config=configs/quickstart_new_forms.py --root={ROOT}/comparison --seeds=0,1,2,3,4 "
+    f"merit experiment --config=configs/quickstart_new_forms.py --root={ROOT}/comparison --seeds=0,1,2,3,4 "
     "--partitions=2 --config.evaluate.max_suite_records=100 --config.evaluate.mixture_examples=10 "
     "--config.frontier.max_records=60 --config.frontier.scales='(0.25,0.5,1.0,2.0)'"
 )

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from benchmarks.theta0_answers import PREFIX
-from launch.experiments.methods import Comparison, plan_comparison
-from launch.experiments.runner import Experiment, run_experiment
 from merit_jax.data.manifest import read_manifest
 from merit_jax.data.records import entry_digest
 from merit_jax.evaluation.suites import suite_digests
+from merit_jax.launch.experiments.methods import Comparison, plan_comparison
+from merit_jax.launch.experiments.runner import Experiment, run_experiment
 from merit_jax.partition import Partition
 from merit_jax.workdir.artifacts import is_current, plain, read_arrays, read_json, write_json
 from merit_jax.workdir.paths import Workdir
@@ -26,7 +26,7 @@ PATHS = {"model": "path", "mixture": "path", "evaluate": "suites"}
 def run_seed(
     config: ConfigDict, root: epath.Path, methods: Sequence[str], seed: int, theta0: str, *, keep: bool = False
 ) -> None:
-    """Runs all methods of a seed by `launch.experiment`'s runner and writes `seed-<n>.json`; a seed that has it is finished.
+    """Runs all methods of a seed by `merit experiment`'s runner and writes `seed-<n>.json`; a seed that has it is finished.
 
     Args:
         config: The study's config.
@@ -76,7 +76,7 @@ def with_seed(config: ConfigDict, seed: int) -> ConfigDict:
 
 
 def measured(folder: epath.Path, comparison: Comparison) -> dict[str, Any]:
-    """Returns what the artifacts of a seed say beside the scores that `launch.experiment` reports.
+    """Returns what the artifacts of a seed say beside the scores that `merit experiment` reports.
 
     Args:
         folder: The seed's.

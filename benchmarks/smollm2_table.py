@@ -8,8 +8,6 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from benchmarks.smollm2_seed import plan, with_seed
-from launch.experiments.read_results import read_results
-from launch.experiments.runner import label, plans
 from merit_jax.comparison.columns import Column, cells, scales, shown, tested
 from merit_jax.comparison.intervals import LEVEL, RESAMPLES, Answers
 from merit_jax.comparison.results import (
@@ -22,6 +20,8 @@ from merit_jax.comparison.results import (
     summarise,
 )
 from merit_jax.comparison.styles import MARKDOWN
+from merit_jax.launch.experiments.read_results import read_results
+from merit_jax.launch.experiments.runner import label, plans
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir
 

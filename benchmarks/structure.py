@@ -15,6 +15,9 @@ from pathlib import Path
 
 PACKAGES = ("merit_jax", "launch", "models")
 
+BESIDE = ("models", "configs", "launch", "examples")
+"""Parts of merit_jax that lie beside it in a checkout."""
+
 Graph = Mapping[str, set[str]]
 """Room -> the rooms that it imports."""
 
@@ -32,12 +35,17 @@ def imports(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
     """Yields the known modules that a file imports, wherever the statement stands."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name in known)
+            yield from (name for alias in node.names if (name := in_checkout(alias.name)) in known)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            yield from (
-                name if name in known else node.module for name in names if name in known or node.module in known
-            )
+            module = in_checkout(node.module)
+            names = {in_checkout(f"{node.module}.{alias.name}") for alias in node.names}
+            yield from (name if name in known else module for name in names if name in known or module in known)
+
+
+def in_checkout(module: str) -> str:
+    """Returns where a checkout has a module: `merit_jax.models` lies in `models`."""
+    inner = module.removeprefix("merit_jax.")
+    return inner if inner.split(".")[0] in BESIDE else module
 
 
 def rooms(root: Path, package: str) -> Graph:

@@ -22,8 +22,6 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from launch.console import app
-from launch.wiring import open_run
 from merit_jax.conflict import principal_axes
 from merit_jax.conflict.blocked_products import inner_products
 from merit_jax.core import tree
@@ -34,6 +32,8 @@ from merit_jax.gradients.compressor import Compressor, Concatenated, LeafShardin
 from merit_jax.gradients.count_sketch import CountSketch
 from merit_jax.gradients.estimate import checked, gradient_rows
 from merit_jax.gradients.stride import Stride
+from merit_jax.launch.console import app
+from merit_jax.launch.wiring import open_run
 from merit_jax.partition.agreement import moved
 from merit_jax.partition.median_split import median_split
 from merit_jax.pipeline.calibration import batches_of

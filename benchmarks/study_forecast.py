@@ -1,4 +1,4 @@
-"""Fits the forecast of launch.advise to a map, tries it on worlds left out, and writes it as one JSON file.
+"""Fits the forecast of merit advise to a map, tries it on worlds left out, and writes it as one JSON file.
 
 python -m benchmarks.study_forecast --map=runs/map/map.json                                        # the table only
 python -m benchmarks.study_forecast --map=runs/map/map.json --out=merit_jax/advice/forecast.json   # the shipped file

@@ -6,8 +6,8 @@
     python -m benchmarks.study_map --record=docs/results/map.json --docs --cells      # the page alone
 
 A cell is a world (`examples.shapes.make --shared --private`), a theta0 that has met its answer forms never, a little or well,
-and a number of passes over the mixture. Each is an experiment of `launch.experiment` and resumes; what is finished costs seconds.
-The record (`map.json`) has every run of every cell, with what launch.advise measures of each before training, so that a forecast
+and a number of passes over the mixture. Each is an experiment of `merit experiment` and resumes; what is finished costs seconds.
+The record (`map.json`) has every run of every cell, with what merit advise measures of each before training, so that a forecast
 can be fitted (benchmarks/study_forecast.py). A record that is given is completed: its seeds are not run again. `map.md` and
 the pictures beside it show what each method gains over joint training.
 """
@@ -22,8 +22,8 @@ from benchmarks.map_record import Cell, against_joint, compact, joined, read_cel
 from benchmarks.map_tables import tables
 from benchmarks.results import place
 from benchmarks.side_by_side import run, run_apart
-from configs.common import parse
-from launch.experiments.runner import parse_methods
+from merit_jax.configs.common import parse
+from merit_jax.launch.experiments.runner import parse_methods
 from merit_jax.reporting.figures import can_draw, png, svg
 
 ROOT = Path("runs/map")
@@ -60,12 +60,20 @@ shares are spaced by factors."""
 def rendering(cell: Cell, root: Path) -> list[str]:
     """Returns the words of the command that makes a cell's world."""
     knobs = [f"--shared={cell.shared:g}", f"--private={cell.private:g}"]
-    return ["-m", "examples.shapes.make", f"--out={_world(cell, root)}", "--parts", "mixture", "suites", *knobs]
+    return [
+        "-m",
+        "merit_jax.examples.shapes.make",
+        f"--out={_world(cell, root)}",
+        "--parts",
+        "mixture",
+        "suites",
+        *knobs,
+    ]
 
 
 def experiment(cell: Cell, theta0: str, methods: str, seeds: str, root: Path) -> list[str]:
     """Returns the words of the command that trains and evaluates a cell's methods."""
-    words = ["-m", "launch.experiment", *_config(cell, theta0, root), f"--root={root / cell.name}"]
+    words = ["-m", "merit_jax.launch.experiment", *_config(cell, theta0, root), f"--root={root / cell.name}"]
     return [*words, f"--methods={methods}", f"--seeds={seeds}"]
 
 
@@ -73,7 +81,7 @@ def measurement(cell: Cell, theta0: str, methods: str, seed: str, root: Path, pi
     """Returns the words of the command that measures one seed of a finished cell as advice measures a user's mixture."""
     divided = ",".join(method for method in parse_methods(methods) if parse(method)[0] != "wise")
     place = [f"--workdir={root / cell.name / f'seed-{seed}'}", f"--config.seed={seed}"]
-    words = ["-m", "launch.advise", *_config(cell, theta0, root), *place, f"--methods={divided}"]
+    words = ["-m", "merit_jax.launch.advise", *_config(cell, theta0, root), *place, f"--methods={divided}"]
     return [*words, f"--pilot={pilot:g}"] if pilot else words
 
 
@@ -116,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seeds", default="0,1,2", help="seeds of each cell")
     parser.add_argument(
-        "--methods", default=METHODS, help="methods, as launch.experiment takes them; joint is among them"
+        "--methods", default=METHODS, help="methods, as merit experiment takes them; joint is among them"
     )
     parser.add_argument(
         "--theta0", nargs=2, action="append", default=[], metavar=("FORMS", "FOLDER"), help="another theta0"

@@ -8,7 +8,7 @@ FOLDER holds `TASK.train.jsonl` and `TASK.test.jsonl`; without the flag the 16 t
 the accuracy on the test files, *retained* how far a model still says what theta0 said of prompts outside the mixture
 (`benchmarks/theta0_answers.py`): the share of the tokens of theta0's answers that are the model's likeliest, and their loss.
 
-Under --out: `study.md`, `study.json`; `theta0_answers/`; `seed-<n>/`, a root of launch.experiment, with the log `seed-<n>.log`
+Under --out: `study.md`, `study.json`; `theta0_answers/`; `seed-<n>/`, a root of merit experiment, with the log `seed-<n>.log`
 where seeds run at the same time, and `seed-<n>.json` once it is finished, when its parameters are deleted. Killed, the same
 command goes on where it was. docs/development/smollm2_study.md says how it is run on a GPU.
 
@@ -34,12 +34,12 @@ from ml_collections import ConfigDict
 from benchmarks.smollm2_seed import plan, run_seed
 from benchmarks.smollm2_table import gather, measurements, table, to_json
 from benchmarks.theta0_answers import PREFIX, read_prompts, write_answers
-from launch.console import app
-from launch.experiments.budgets import check_budgets
-from launch.experiments.runner import parse_methods
-from launch.wiring import open_run
 from merit_jax.core.errors import FailedError
 from merit_jax.data.manifest import select
+from merit_jax.launch.console import app
+from merit_jax.launch.experiments.budgets import check_budgets
+from merit_jax.launch.experiments.runner import parse_methods
+from merit_jax.launch.wiring import open_run
 from merit_jax.workdir.artifacts import read_json, write_json, write_text
 from merit_jax.workdir.paths import absolute
 
@@ -168,7 +168,7 @@ def define_flags() -> None:
     flags.DEFINE_list("tasks", [], "Names or patterns of tasks to take; empty: all.")
     flags.DEFINE_string("theta0", "", "Checkpoint to start from, a .gguf file or a folder; empty: the config's.")
     flags.DEFINE_string("out", None, "Folder of the study.", required=True)
-    flags.DEFINE_string("methods", METHODS, "Methods of equal budget, as those of launch.experiment.")
+    flags.DEFINE_string("methods", METHODS, "Methods of equal budget, as those of merit experiment.")
     flags.DEFINE_list("seeds", ["0", "1", "2"], "Values of config.seed.")
     flags.DEFINE_integer(
         "parallel", 0, "Seeds at the same time; 0: all with an NVIDIA device, else one.", lower_bound=0

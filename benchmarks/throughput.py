@@ -1,4 +1,4 @@
-"""The training step of a config on this machine's devices, beside what launch.plan says of it: speed, utilisation, memory.
+"""The training step of a config on this machine's devices, beside what merit plan says of it: speed, utilisation, memory.
 
     python -m benchmarks.throughput --config=configs/qwen2_5_3b_flan.py:merit2d --config.model.path=Qwen2.5-3B --topology=h100:1
 
@@ -17,12 +17,12 @@ import numpy as np
 from absl import flags
 
 from benchmarks import processes
-from launch.console import app
-from launch.plan import use_cpu
-from launch.wiring.plan_inputs import PlanInputs
-from launch.wiring.plan_run import configured_execution
 from merit_jax.core import sharding, tree
 from merit_jax.core.types import Batch
+from merit_jax.launch.console import app
+from merit_jax.launch.plan import use_cpu
+from merit_jax.launch.wiring.plan_inputs import PlanInputs
+from merit_jax.launch.wiring.plan_run import configured_execution
 from merit_jax.planning.execution import ExecutionConfig, TrainingTask
 from merit_jax.planning.flops import row_flops
 from merit_jax.planning.memory_estimate import Estimator
@@ -119,8 +119,8 @@ def report(plan: PlanInputs, topology: Topology, execution: ExecutionConfig, fou
     if topology.chip.peak:
         rows["of its bfloat16 peak"] = f"{flops / found.seconds / topology.chips / topology.chip.peak:.1%}"
     rows["largest memory in use on a device"] = f"{found.peak / GIB:.3g} GiB"
-    rows["foreseen by launch.plan --memory=analytic"] = f"{(sum(held) + passing.peak) / GIB:.3g} GiB"
-    rows["foreseen by launch.plan --memory=compiled"] = f"{(sum(held) + found.reserved) / GIB:.3g} GiB"
+    rows["foreseen by merit plan --memory=analytic"] = f"{(sum(held) + passing.peak) / GIB:.3g} GiB"
+    rows["foreseen by merit plan --memory=compiled"] = f"{(sum(held) + found.reserved) / GIB:.3g} GiB"
     rows["temporaries that the compiled step reserves"] = f"{found.reserved / GIB:.2f} GiB"
     rows["temporaries foreseen"] = f"{passing.peak / GIB:.2f} GiB"
     print(f"{plan.where} on {topology}, {execution}\n\n| | |\n|---|---:|")

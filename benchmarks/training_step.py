@@ -47,8 +47,8 @@ class Run(NamedTuple):
 
 def token_rows(options: argparse.Namespace) -> np.ndarray:
     """Rows of `length + 1` tokens of this repository's documentation, [rows, length + 1]."""
-    from launch.wiring import open_run
-    from models import load_tokenizer
+    from merit_jax.launch.wiring import open_run
+    from merit_jax.models import load_tokenizer
 
     pages = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
     ids = load_tokenizer(open_run.resolve(MODEL))("\n".join(page.read_text() for page in pages))["input_ids"]
@@ -59,11 +59,11 @@ def ours(options: argparse.Namespace) -> Run:
     """Steps of the product."""
     import jax
 
-    from configs import common
-    from launch.wiring import open_run
+    from merit_jax.configs import common
     from merit_jax.core import sharding, tree
     from merit_jax.core.loss import next_token_loss
     from merit_jax.core.types import Batch
+    from merit_jax.launch.wiring import open_run
     from merit_jax.training.loop import in_micro_batches
     from merit_jax.training.optimizer import make_optimizer
     from merit_jax.training.step import init_state, make_step
@@ -106,7 +106,7 @@ def pytorch(options: argparse.Namespace) -> Run:
     torch.set_num_threads(options.threads)
     model = LlamaForCausalLM.from_pretrained(options.root / "theta0", dtype=torch.float32, attn_implementation="sdpa")
     model.train()
-    from configs import common
+    from merit_jax.configs import common
 
     cfg = common.get_config().train
     optimizer = torch.optim.AdamW(
@@ -162,7 +162,7 @@ def in_its_own_process(tool: str, arguments: list[str]) -> Run:
 
 def export_theta0(folder: Path) -> None:
     """Writes the weights that PyTorch reads."""
-    from launch.wiring import open_run
+    from merit_jax.launch.wiring import open_run
 
     theta0 = open_run.open_model(MODEL, dtype="float32")
     theta0.export(theta0.leaves().read, folder, {})

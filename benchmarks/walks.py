@@ -26,7 +26,7 @@ EVERYTHING = ("merit_jax", "launch", "models", "configs")
 
 NAMES = {
     "world": "tests.support.world",
-    "open": "launch.wiring.open_run",
+    "open": "merit_jax.launch.wiring.open_run",
     "stages": "merit_jax.pipeline.stages",
     "train": "merit_jax.pipeline.train_branches",
     "mixture": "merit_jax.data.mixture",
@@ -217,7 +217,8 @@ def with_step(run: Any, step: Callable[..., Any]) -> Any:
 def import_everything() -> None:
     """Imports all modules, so that no import is part of a walk."""
     for package in EVERYTHING:
-        for found in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
+        inside = "" if package == "merit_jax" else "merit_jax."
+        for found in pkgutil.walk_packages([str(ROOT / package)], f"{inside}{package}."):
             try:
                 importlib.import_module(found.name)
             except ImportError:  # of an extra that is not installed

@@ -6,21 +6,22 @@ Defaults are the paper's where it states them (MERIT §4 and Alg. 1), else ours,
 
 from ml_collections import ConfigDict
 
-from configs.schema.keys import Key, defaults
-from configs.schema.methods import METHODS, Method, parse, variant, with_method
+from merit_jax.configs.schema.keys import Key, defaults
+from merit_jax.configs.schema.methods import METHODS, Method, parse, variant, with_method
+from merit_jax.configs.schema.shipped import shipped
 from merit_jax.conflict import CENTRINGS
 from merit_jax.core.ranges import PATTERN, SOME_TEXT, SWITCH, TEXT, each, either, number, one_of, whole
 from merit_jax.gradients.compression import COMPRESSORS
 from merit_jax.gradients.estimate import AVERAGES as OF_EXAMPLES
 from merit_jax.merging import MERGERS
+from merit_jax.models.interface import ATTENTION, REMAT
 from merit_jax.partition import ASSIGNMENTS, PARTITIONERS
 from merit_jax.pipeline.partition_mixture import SIMILARITIES
 from merit_jax.pipeline.rounds import PARTS, SCOPES, SPLITS
 from merit_jax.training.optimizer import SCHEDULES, known_optimizers
 from merit_jax.training.step import AVERAGES
-from models.interface import ATTENTION, REMAT
 
-__all__ = ["METHODS", "Method", "declared", "get_config", "parse", "variant", "with_method"]
+__all__ = ["METHODS", "Method", "declared", "get_config", "parse", "shipped", "variant", "with_method"]
 
 
 def get_config() -> ConfigDict:
@@ -252,7 +253,7 @@ def declared() -> ConfigDict:
     # a scale is chosen among those that keep this share of theta0's retained score
     c.frontier.retention = Key(0.95, number(least=0))
 
-    # measurements of launch.diagnose
+    # measurements of merit diagnose
     c.diagnostics = ConfigDict()
     # workdir of a joint run to compare with; empty: baselines/joint of this run, if there
     c.diagnostics.joint = Key("", TEXT)

@@ -5,8 +5,8 @@ Claim:   real pictures and questions through LLaVA's format, from files to merge
 Cost:    under half an hour on 2 CPU cores that have other work too; 3 GB of memory. mixture.max_train = 0 takes all
          38,575 questions: four times as long.
 Command: pip install --no-deps easy-vqa
-         python -m examples.easy_vqa.make --out=runs/easy_vqa
-         python -m launch.run --config=configs/easy_vqa.py --workdir=runs/easy_vqa/merit2d
+         python -m merit_jax.examples.easy_vqa.make --out=runs/easy_vqa
+         merit run --config=configs/easy_vqa.py --workdir=runs/easy_vqa/merit2d
 Arg:     joint, merit1d, merit2d, merit3d, random4, ...; see configs/common.py.
 
 theta0 is the quickstart's. Its pictures have dark grounds, small things in a 3x3 grid, and no brown, teal, gray, black or
@@ -14,8 +14,8 @@ rectangle; here one large shape is anywhere on a bright ground. Features that ne
 left frozen, so that vision tower and projector are trained as well.
 """
 
-from configs import common
-from configs.quickstart import world
+from merit_jax.configs import common
+from merit_jax.configs.quickstart import world
 
 
 def get_config(method: str = "merit2d"):
@@ -23,7 +23,7 @@ def get_config(method: str = "merit2d"):
     with c.unlocked():
         world(c)
         c.baselines = ("joint", "random4")
-        c.model.path = "examples/shapes/theta0"
+        c.model.path = common.shipped("examples/shapes/theta0")
         c.mixture.path = "runs/easy_vqa/mixture.json"
         c.mixture.max_train = 600
         c.mixture.max_held_out = 100

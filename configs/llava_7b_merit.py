@@ -3,7 +3,7 @@
 Claim:   paper, mean of 8 benchmarks, three seeds: joint 54.9/55.2/55.5, MERIT-2D 55.4/55.3/55.7; on the base with stage 1.5 its
          text has 60.9 -> 61.5. On the same branches TIES 50.4, TSV 46.1, Iso-CTS 45.4, STAR 41.0.
 Cost:    paper, 8 A100: gradients 1 h 59 min, similarities 38 min, joint 43 h 18 min, MERIT 43 h 39 min in all. Not run here.
-Command: python -m launch.run --config=configs/llava_7b_merit.py:merit2d --workdir=runs/llava_7b/merit2d
+Command: merit run --config=configs/llava_7b_merit.py:merit2d --workdir=runs/llava_7b/merit2d
          (--config.basin.rebuild=True trains stages 1 and 2 first, in the workdir, and starts from what they give)
 Arg:     joint, merit1d, merit2d, random4, soup2, ...; branches on other machines: docs/guides/clusters/by_hand.md
 
@@ -16,8 +16,8 @@ From the paper: model, sources, the decoder alone trained (all of it), r = 2, 20
 and lengths we have not found stated: 1e-5 is LLaVA-OneVision's, 128 examples per step LLaVA-1.5's, the lengths are ours.
 """
 
-from configs import common
-from configs.llava_7b_stage1 import model_7b
+from merit_jax.configs import common
+from merit_jax.configs.llava_7b_stage1 import model_7b
 
 
 def get_config(method: str = "merit2d"):

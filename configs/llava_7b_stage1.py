@@ -2,9 +2,9 @@
 
 Claim:   the composed model describes images afterwards; vision tower and decoder keep every bit.
 Cost:    not run here. LLaVA-1.5-7B's stage 1 is reported at 3.5 hours on 8 A100.
-Command: python -m launch.compose --out=runs/llava_7b/start --dtype=bfloat16 --like=Qwen2.5-VL-7B-Instruct
+Command: merit compose --out=runs/llava_7b/start --dtype=bfloat16 --like=Qwen2.5-VL-7B-Instruct
              --vision=Qwen2.5-VL-7B-Instruct --text=Qwen2.5-7B-Instruct
-         python -m launch.run --config=configs/llava_7b_stage1.py --workdir=runs/llava_7b/stage1
+         merit run --config=configs/llava_7b_stage1.py --workdir=runs/llava_7b/stage1
              --stages=mixture,partition,train,merge,export
          (or all stages at once, see llava_7b_merit.py)
 
@@ -14,7 +14,7 @@ AdamW without decay, cosine with 3 % warm-up, 2048 tokens. Ours: images up to 78
 614656 in runs/llava_7b/start/preprocessor_config.json), and rows of 2048 tokens into which about 8 examples are packed.
 """
 
-from configs import common
+from merit_jax.configs import common
 
 
 def get_config(method: str = "joint"):

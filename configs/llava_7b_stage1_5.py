@@ -2,7 +2,7 @@
 
 Claim:   paper, final run on the base with these 2.9 million examples: 60.9 -> 61.5 (mean of 8 benchmarks); without, about 55.
 Cost:    not run here; days on 8 accelerators of 80 GB, at five times the examples of stage 1 and with the decoder trained.
-Command: python -m launch.run --config=configs/llava_7b_stage1_5.py --workdir=runs/llava_7b/stage1_5
+Command: merit run --config=configs/llava_7b_stage1_5.py --workdir=runs/llava_7b/stage1_5
              --stages=mixture,partition,train,merge,export
          (or in a chain: list it between the other two in basin.stages of llava_7b_merit.py)
 
@@ -12,8 +12,8 @@ with 3 % warm-up, one epoch. It trains the vision tower too, at 2e-6; here the t
 stages.
 """
 
-from configs import common
-from configs.llava_7b_stage1 import model_7b
+from merit_jax.configs import common
+from merit_jax.configs.llava_7b_stage1 import model_7b
 
 
 def get_config(method: str = "joint"):

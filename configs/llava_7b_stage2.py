@@ -3,7 +3,7 @@
 Claim:   paper, final run on the base with these 0.7 million instructions: joint training 54.9 to 55.5, MERIT-2D 55.3 to 55.7
          (mean of 8 benchmarks, three seeds each).
 Cost:    not run here. LLaVA-1.5-7B's stage 2 is reported at 10 hours on 8 A100.
-Command: python -m launch.run --config=configs/llava_7b_stage2.py --workdir=runs/llava_7b/stage2
+Command: merit run --config=configs/llava_7b_stage2.py --workdir=runs/llava_7b/stage2
              --stages=mixture,partition,train,merge,export
          after the optional stage 1.5 with --config.model.path=runs/llava_7b/stage1_5/merged/hf --config.train.learning_rate=1e-5
 
@@ -12,8 +12,8 @@ epoch, AdamW without decay, cosine with 3 % warm-up, 2048 tokens, projector and 
 the paper's size. LLaVA-OneVision uses 1e-5 after a stage 1.5. Rows of 4096 tokens, of about 6 examples, are ours.
 """
 
-from configs import common
-from configs.llava_7b_stage1 import model_7b
+from merit_jax.configs import common
+from merit_jax.configs.llava_7b_stage1 import model_7b
 
 
 def get_config(method: str = "joint"):

@@ -4,8 +4,8 @@ Claim:   theta0, joint training, WiSE, a random split, i.i.d. slices, and MERIT-
          on 7 held-out suites, with the frontier between what is retained and what is learnt, in the paper's case: theta0 knows
          the answer forms, and all datasets teach one new skill. docs/results/map.md says what came out.
 Cost:    8 minutes on 2 CPU cores, installation included; 3 GB of memory.
-Command: make quickstart   (python -m examples.shapes.make --out=runs/shapes --shared=1 --parts mixture suites
-         python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart)
+Command: make quickstart   (python -m merit_jax.examples.shapes.make --out=runs/shapes --shared=1 --parts mixture suites
+         merit run --config=configs/quickstart.py --workdir=runs/quickstart)
 Arg:     merit1d, merit2d, merit3d, random4, ...; see configs/common.py.
 
 Every question of the mixture and of the skill suites has its words in reversed order (examples/shapes/README.md has the knobs
@@ -14,7 +14,7 @@ again in about an hour: it pretrains the vision tower (examples/shapes/see.py), 
 frozen (--config.basin.rebuild=True).
 """
 
-from configs import common
+from merit_jax.configs import common
 
 
 def get_config(method: str = "merit2d"):
@@ -22,14 +22,9 @@ def get_config(method: str = "merit2d"):
     with c.unlocked():
         world(c)
         c.baselines = ("joint", "wise", "random4", "examples4", "merit2d:partition.core=0.25")
-        c.model.path = "examples/shapes/theta0_forms"
+        c.model.path = common.shipped("examples/shapes/theta0_forms")
         c.mixture.path = "runs/shapes/mixture.json"
-        c.basin.stages = (
-            "configs/quickstart_stage1.py",
-            "configs/quickstart_stage2.py",
-            "configs/quickstart_stage3.py",
-            "configs/quickstart_stage4.py",
-        )
+        c.basin.stages = tuple(common.shipped(f"configs/quickstart_stage{n}.py") for n in (1, 2, 3, 4))
         c.gradients.examples = 60
         c.train.trainable = ("^decoder/",)  # vision tower and projector are frozen, as in the paper
         c.train.epochs = 1.0

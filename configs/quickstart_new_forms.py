@@ -2,20 +2,20 @@
 
 Claim:   the same methods where branches learn different things: what a single branch learns, an average takes away.
 Cost:    8 minutes on 2 CPU cores; 3 GB of memory.
-Command: python -m launch.run --config=configs/quickstart_new_forms.py --workdir=runs/quickstart-new-forms
-         (after python -m examples.shapes.make --out=runs/shapes-new-forms --parts mixture suites)
+Command: merit run --config=configs/quickstart_new_forms.py --workdir=runs/quickstart-new-forms
+         (after python -m merit_jax.examples.shapes.make --out=runs/shapes-new-forms --parts mixture suites)
 Arg:     merit1d, merit2d, merit3d, random4, ...; see configs/common.py.
 
 theta0 is shipped: examples/shapes/theta0, after three of the quickstart's four stages. Questions are in the usual order of words.
 """
 
-from configs import quickstart
+from merit_jax.configs import quickstart
 
 
 def get_config(method: str = "merit2d"):
     c = quickstart.get_config(method)
     with c.unlocked():
-        c.model.path = "examples/shapes/theta0"
+        c.model.path = common.shipped("examples/shapes/theta0")
         c.mixture.path = "runs/shapes-new-forms/mixture.json"
         c.evaluate.suites = "runs/shapes-new-forms/suites.json"
         c.basin.stages = c.basin.stages[:3]

@@ -2,13 +2,13 @@
 
 Claim:   a fresh decoder learns to find what the pretrained tower sees.
 Cost:    14 minutes on 2 CPU cores that have other work too.
-Command: make theta0   (launch.run --config=configs/quickstart_new_forms.py --config.basin.rebuild=True --stages=mixture
+Command: make theta0   (merit run --config=configs/quickstart_new_forms.py --config.basin.rebuild=True --stages=mixture
          trains stages 1 to 3)
 
 Many short look-ups among many things teach this several times faster than sentences do.
 """
 
-from configs.quickstart import basin_stage
+from merit_jax.configs.quickstart import basin_stage
 
 
 def get_config(method: str = "joint"):

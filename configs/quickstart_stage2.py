@@ -2,11 +2,11 @@
 
 Claim:   it describes pictures and objects, places and colours, and tells what is not there.
 Cost:    14 minutes on 2 CPU cores that have other work too.
-Command: make theta0   (launch.run --config=configs/quickstart_new_forms.py --config.basin.rebuild=True --stages=mixture
+Command: make theta0   (merit run --config=configs/quickstart_new_forms.py --config.basin.rebuild=True --stages=mixture
          trains stages 1 to 3)
 """
 
-from configs.quickstart import basin_stage
+from merit_jax.configs.quickstart import basin_stage
 
 
 def get_config(method: str = "joint"):

@@ -3,10 +3,10 @@
 Claim:   every step runs: theta0 evaluation, gradients, conflict, partition, four branches, merge, the joint baseline at the
          same token budget, evaluation, export. Far too little training for a verdict on the method: see docs/results/index.md.
 Cost:    under 20 minutes on 2 CPU cores, 7 GB of memory, 4 GB of disk.
-Command: make quickstart-text   (python -m launch.run --config=configs/quickstart_text.py --workdir=runs/quickstart-text)
+Command: make quickstart-text   (merit run --config=configs/quickstart_text.py --workdir=runs/quickstart-text)
 """
 
-from configs import smollm2_bigbench
+from merit_jax.configs import smollm2_bigbench
 
 
 def get_config(method: str = "merit2d"):

@@ -2,7 +2,7 @@
 
 Claim:   paper, mean of 8 text benchmarks: theta0 56.7, joint 57.6, random-2/4 58.2/58.3, MERIT-1D/2D 58.1/58.4.
 Cost:    one branch fits 8 accelerators of 80 GB with the mesh below; plan on the scale of the paper's 3B runs (hours).
-Command: python -m launch.run --config=configs/qwen2_5_3b_flan.py:merit2d --workdir=gs://BUCKET/flan/merit2d
+Command: merit run --config=configs/qwen2_5_3b_flan.py:merit2d --workdir=gs://BUCKET/flan/merit2d
          --config.model.path=/models/Qwen2.5-3B --config.mixture.path='/data/flan/*.train.jsonl'
 Arg:     joint, merit1d, merit2d, random2, random4, conflict4, soup2, ...
 
@@ -11,7 +11,7 @@ AdamW, one epoch; its stride of 5 is --config.gradients.reduction=stride. The pa
 learning rate, batch size, schedule or row length for this study; ours are the usual values for full fine-tuning of a 3B model.
 """
 
-from configs import common
+from merit_jax.configs import common
 
 
 def get_config(method: str = "merit2d"):

@@ -4,7 +4,7 @@ Claim:   paper, mean of 8 benchmarks: theta0 53.7, joint 54.3, random-2/4/8 54.6
          soup-2/3/4 55.4/55.0/54.9, MERIT-1D/2D/3D 55.2/55.7/57.0.
 Cost:    paper, 8 V100: gradients 1 h 38 min, joint 4 h 22 min, MERIT-3D 5 h 24 min in all. Not run here; 52 GB for
          parameters, gradients and AdamW, shared by the devices, and activations; 2.5 GB of disk per dataset for gradients.
-Command: python -m launch.run --config=configs/qwen2_5_vl_3b_vision_flan.py:merit3d --workdir=runs/vision_flan/merit3d
+Command: merit run --config=configs/qwen2_5_vl_3b_vision_flan.py:merit3d --workdir=runs/vision_flan/merit3d
          --config.model.path=/models/Qwen2.5-VL-3B-Instruct --config.mixture.path=/data/vision_flan/manifest.json
 Arg:     joint, random2, random4, random8, conflict8, soup2, soup3, soup4, merit1d, merit2d, merit3d, ...
 
@@ -19,7 +19,7 @@ Learning rate, schedule, batch (it searches joint training's) and lengths we hav
 128 examples per step LLaVA-1.5's, the lengths are ours.
 """
 
-from configs import common
+from merit_jax.configs import common
 
 
 def get_config(method: str = "merit3d"):

@@ -2,18 +2,18 @@
 
 Claim:   a real model and a real mixture through all of MERIT on a laptop; small enough to repeat with any method.
 Cost:    on 2 CPU cores see docs/results/index.md; about 9 GB of memory.
-Command: python -m launch.run --config=configs/smollm2_bigbench.py:merit2d --workdir=runs/bigbench/merit2d
+Command: merit run --config=configs/smollm2_bigbench.py:merit2d --workdir=runs/bigbench/merit2d
 Arg:     joint, merit1d, merit2d, merit3d, random4, kmeans4, conflict4, soup2, examples4, ... (configs/common.py)
 """
 
-from configs import common
+from merit_jax.configs import common
 
 
 def get_config(method: str = "merit2d"):
     c = common.get_config()
     with c.unlocked():
         c.model.path = "smollm2-135m-instruct"
-        c.mixture.path = "examples/bigbench/*.train.jsonl"
+        c.mixture.path = common.shipped("examples/bigbench/*.train.jsonl")
         c.mixture.max_length = 256
         c.mixture.max_train = 32
         c.mixture.max_held_out = 12

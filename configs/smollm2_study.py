@@ -6,7 +6,7 @@ Command: python -m benchmarks.study_smollm2 --data=FOLDER --out=runs/study-smoll
 Arg:     the method whose distance from theta0 the control WiSE takes
 """
 
-from configs import smollm2_bigbench
+from merit_jax.configs import smollm2_bigbench
 
 
 def get_config(method: str = "merit2d"):

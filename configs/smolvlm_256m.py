@@ -4,7 +4,7 @@ Claim:   paper: the conflict directions of four tasks lie along the Hessian's le
          .332 in the first, and more so than in the 3B model. It reports no benchmark of this model: what MERIT makes of it
          is to be seen.
 Cost:    not run here; 3 GB for parameters, gradients and AdamW, and activations: one accelerator is enough.
-Command: python -m launch.run --config=configs/smolvlm_256m.py:merit2d --workdir=runs/smolvlm/merit2d
+Command: merit run --config=configs/smolvlm_256m.py:merit2d --workdir=runs/smolvlm/merit2d
          --config.model.path=/models/SmolVLM-256M-Instruct --config.mixture.path=/data/vision_flan/manifest.json
 Arg:     joint, random4, merit1d, merit2d, merit3d, soup4, ...
 
@@ -16,7 +16,7 @@ From the paper: model, tasks with at least 50 examples, calibration (200 here, 5
 batch are ours, the same as for the 3B model; lengths follow from the tiles.
 """
 
-from configs import common
+from merit_jax.configs import common
 
 
 def get_config(method: str = "merit2d"):

@@ -1,10 +1,10 @@
 """Advises, before training, whether to train jointly or apart, and how: measures the mixture at theta0 and forecasts each way.
 
-python -m launch.advise --config=configs/quickstart.py --workdir=runs/quickstart
-python -m launch.advise --config=configs/quickstart.py --workdir=runs/quickstart --map=runs/map/map.json --pilot=0.05
-python -m launch.advise --config=configs/smollm2_bigbench.py --workdir=DIR --branches=4,8 --topology=h100:8 --nocluster
+merit advise --config=configs/quickstart.py --workdir=runs/quickstart
+merit advise --config=configs/quickstart.py --workdir=runs/quickstart --map=runs/map/map.json --pilot=0.05
+merit advise --config=configs/smollm2_bigbench.py --workdir=DIR --branches=4,8 --topology=h100:8 --nocluster
 
-Gradients, similarities and calibration that the workdir has are reused, and a later launch.run reuses what is made here.
+Gradients, similarities and calibration that the workdir has are reused, and a later merit run reuses what is made here.
 docs/guides/advice.md explains the page.
 """
 
@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import ConfigDict
 
-from launch.advising.advise import Question, advise
-from launch.advising.candidates import default_methods
-from launch.console import app
-from launch.console.tables import print_text
-from launch.experiments.runner import parse_methods
-from launch.wiring import basin, open_run
 from merit_jax.advice.map_forecast import MapForecast, read_map, shipped
+from merit_jax.launch.advising.advise import Question, advise
+from merit_jax.launch.advising.candidates import default_methods
+from merit_jax.launch.console import app
+from merit_jax.launch.console.tables import print_text
+from merit_jax.launch.experiments.runner import parse_methods
+from merit_jax.launch.wiring import basin, open_run
 from merit_jax.planning.topology import parse_topology
 from merit_jax.workdir.paths import absolute
 

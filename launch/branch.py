@@ -1,14 +1,14 @@
 """Trains one branch on any machine; needs theta0, the data and the run's `partition.json` only.
 
-python -m launch.branch --config=configs/smollm2_bigbench.py:merit2d --workdir=DIR --branch=3
+merit branch --config=configs/smollm2_bigbench.py:merit2d --workdir=DIR --branch=3
 """
 
 from collections.abc import Sequence
 
 from absl import flags
 
-from launch.console import app
-from launch.wiring import basin, open_run
+from merit_jax.launch.console import app
+from merit_jax.launch.wiring import basin, open_run
 from merit_jax.pipeline.stages import open_round
 from merit_jax.pipeline.train_branches import train_branch
 

@@ -1,8 +1,8 @@
 """Trains the branches of a run wherever there are machines, follows them, and merges when all are finished.
 
-python -m launch.cluster --config=configs/quickstart.py --workdir=runs/quickstart                      # here, one after the other
-python -m launch.cluster --config=CONFIG --workdir=DIR --launcher=ray --option=gpus=8
-python -m launch.cluster --config=CONFIG --workdir=DIR --launcher=slurm --option=sbatch="--partition=gpu --gpus-per-node=8"
+merit cluster --config=configs/quickstart.py --workdir=runs/quickstart                      # here, one after the other
+merit cluster --config=CONFIG --workdir=DIR --launcher=ray --option=gpus=8
+merit cluster --config=CONFIG --workdir=DIR --launcher=slurm --option=sbatch="--partition=gpu --gpus-per-node=8"
 
 Stopped and run again, on this machine or another, it resumes from the files in the workdir.
 """
@@ -20,15 +20,15 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from launch.console import app
-from launch.console.branch_status import BranchStatus, branch_status
-from launch.console.branch_table import live_table
-from launch.console.exit_codes import MISTAKE, UNFINISHED
-from launch.launchers import LAUNCHERS, open_launcher
-from launch.launchers.interface import Job, JobContext
-from launch.launchers.subprocesses import stop
-from launch.launchers.supervisor import PATIENCE, Supervisor
 from merit_jax.core.errors import FailedError, UnfinishedError
+from merit_jax.launch.console import app
+from merit_jax.launch.console.branch_status import BranchStatus, branch_status
+from merit_jax.launch.console.branch_table import live_table
+from merit_jax.launch.console.exit_codes import MISTAKE, UNFINISHED
+from merit_jax.launch.launchers import LAUNCHERS, open_launcher
+from merit_jax.launch.launchers.interface import Job, JobContext
+from merit_jax.launch.launchers.subprocesses import stop
+from merit_jax.launch.launchers.supervisor import PATIENCE, Supervisor
 from merit_jax.pipeline.rounds import in_rounds, round_config, round_numbers
 from merit_jax.pipeline.stages import BEFORE
 from merit_jax.workdir.artifacts import read_json
@@ -59,7 +59,7 @@ def define_flags() -> None:
     flags.DEFINE_float("interval", 5.0, "Seconds between two looks at the workdir.", lower_bound=0.01)
     flags.DEFINE_string("files", "", "Local folder for rendered files; empty: jobs/ in the workdir.")
     flags.DEFINE_string(
-        "after", "search,merge,project,export", "Stages of launch.run that follow the branches; empty: none."
+        "after", "search,merge,project,export", "Stages of merit run that follow the branches; empty: none."
     )
     flags.DEFINE_bool("allow_missing", False, "If branches fail, merge the others, and name the missing datasets.")
 
@@ -86,7 +86,7 @@ def drive(workdir: Workdir) -> int:
     else:
         failed = drive_branches(workdir, config.partition)
     if FLAGS.watch and FLAGS.after:
-        run_here("launch.run", f"--stages={FLAGS.after}", *(["--allow_missing"] if failed else []))
+        run_here("merit_jax.launch.run", f"--stages={FLAGS.after}", *(["--allow_missing"] if failed else []))
     return 0
 
 
@@ -109,7 +109,7 @@ def drive_rounds(workdir: Workdir, config: ConfigDict) -> None:
         if not all(home.branch_done(job.branch).exists() for job in jobs_of(home)):
             return
         if number < config.rounds.count:
-            run_here("launch.run", f"--round={number}", "--stages=merge")
+            run_here("merit_jax.launch.run", f"--round={number}", "--stages=merge")
 
 
 def drive_branches(workdir: Workdir, partition: ConfigDict, words: Sequence[str] = ()) -> bool:
@@ -128,7 +128,7 @@ def drive_branches(workdir: Workdir, partition: ConfigDict, words: Sequence[str]
         ValueError: Branches have failed by a mistake.
     """
     if not workdir.partition.exists():
-        run_here("launch.run", *words, f"--stages={','.join(BEFORE)}")
+        run_here("merit_jax.launch.run", *words, f"--stages={','.join(BEFORE)}")
     check_partition(workdir, partition)
     jobs = jobs_of(workdir, words)
     launcher = open_launcher(FLAGS.launcher, FLAGS.option, job_context(workdir))
@@ -166,7 +166,7 @@ def jobs_of(workdir: Workdir, words: Sequence[str] = ()) -> list[Job]:
     logs = [workdir.branch_log(k) for k in range(count)]
     if is_remote(workdir.root):
         logs = [Path("logs") / name_of(workdir) / log.name for log in logs]
-    commands = [("-m", "launch.branch", *shared_words(), *words, f"--branch={k}") for k in range(count)]
+    commands = [("-m", "merit_jax.launch.branch", *shared_words(), *words, f"--branch={k}") for k in range(count)]
     return [Job(k, commands[k], Path(logs[k]).absolute(), FLAGS.hosts) for k in range(count)]
 
 

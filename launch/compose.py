@@ -1,15 +1,15 @@
 """Composes a vision-language checkpoint of parts; a part that is left out gets random weights.
 
-python -m launch.compose --out=DIR --like=Qwen2.5-VL-7B-Instruct --vision=Qwen2.5-VL-7B-Instruct --text=Qwen2.5-7B-Instruct
-python -m launch.compose --out=DIR --like=FOLDER_WITH_A_CONFIG_AND_A_TOKENIZER --seed=1
+merit compose --out=DIR --like=Qwen2.5-VL-7B-Instruct --vision=Qwen2.5-VL-7B-Instruct --text=Qwen2.5-7B-Instruct
+merit compose --out=DIR --like=FOLDER_WITH_A_CONFIG_AND_A_TOKENIZER --seed=1
 """
 
 from collections.abc import Sequence
 
 from absl import flags
 
-from launch.console import app
-from models import compose
+from merit_jax.launch.console import app
+from merit_jax.models import compose
 
 FLAGS = flags.FLAGS
 

@@ -1,7 +1,7 @@
 """Diagnoses a finished or half-finished run; each result is written to `diagnostics/NAME.json`.
 
-python -m launch.diagnose --workdir=runs/quickstart
-python -m launch.diagnose --workdir=runs/quickstart --only=connectivity,gain --config.diagnostics.examples=50
+merit diagnose --workdir=runs/quickstart
+merit diagnose --workdir=runs/quickstart --only=connectivity,gain --config.diagnostics.examples=50
 
 docs/guides/diagnostics.md explains what each measures, what it costs and what a healthy value looks like.
 """
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from launch.console import app
-from launch.console.tables import print_diagnostics
-from launch.wiring import basin, open_run, saved_config
+from merit_jax.launch.console import app
+from merit_jax.launch.console.tables import print_diagnostics
+from merit_jax.launch.wiring import basin, open_run, saved_config
 from merit_jax.pipeline.run_diagnostics import DIAGNOSTICS, run_diagnostics
 
 FLAGS = flags.FLAGS

@@ -1,6 +1,6 @@
 """Evaluates a model on the tasks of lm-evaluation-harness (pip install 'merit-jax[eval]').
 
-python -m launch.evaluate --model=runs/quickstart-text/merged/hf --suite=paper_text --tasks=hellaswag,boolq --limit=100 --out=DIR
+merit evaluate --model=runs/quickstart-text/merged/hf --suite=paper_text --tasks=hellaswag,boolq --limit=100 --out=DIR
 
 A suite is a name from configs/suites/ or a YAML file like those. DIR gets `results.json` and, per task, `samples/TASK.jsonl`. The
 starting checkpoint of a merged model is evaluated too, so that the table has theta0's scores (--theta0).
@@ -17,18 +17,18 @@ from etils import epath
 from rich.markup import escape
 from rich.table import Table
 
-import configs
-from launch.console import app
-from launch.console.terminal import Terminal
-from launch.wiring import open_run
+from merit_jax import configs
 from merit_jax.core import sharding
 from merit_jax.evaluation.batch_shapes import BatchShapes, doubling_buckets
+from merit_jax.launch.console import app
+from merit_jax.launch.console.terminal import Terminal
+from merit_jax.launch.wiring import open_run
 from merit_jax.merging.model_card import folder_name
+from merit_jax.models.processing.generation_config import read_generation
+from merit_jax.models.processing.tokenizer import load_tokenizer
 from merit_jax.workdir.artifact_types import verify_export
 from merit_jax.workdir.artifacts import read_inputs, read_json, write_json, write_text
 from merit_jax.workdir.paths import THETA0, Workdir, absolute, is_remote
-from models.processing.generation_config import read_generation
-from models.processing.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from merit_jax.evaluation.lm_eval_adapter import HarnessModel

@@ -1,6 +1,6 @@
 """Compares methods over seeds: trains what they share once, evaluates all, and writes tables with statistics.
 
-python -m launch.experiment --config=configs/quickstart.py --root=runs/comparison --seeds=0,1,2 --partitions=3 \
+merit experiment --config=configs/quickstart.py --root=runs/comparison --seeds=0,1,2 --partitions=3 \
     --methods=joint,wise,examples4,random4,soup2,conflict4,kmeans4,merit2d,merit2d:merge.method=uniform \
     --controls=joint:train.epochs=0.5
 
@@ -15,12 +15,12 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from launch.console import app
-from launch.console.tables import print_text
-from launch.experiments.paper_values import read_paper_values
-from launch.experiments.runner import Experiment, parse_methods, repeat_random_splits, run_experiment
 from merit_jax.comparison.styles import MARKDOWN
 from merit_jax.comparison.tables import tables
+from merit_jax.launch.console import app
+from merit_jax.launch.console.tables import print_text
+from merit_jax.launch.experiments.paper_values import read_paper_values
+from merit_jax.launch.experiments.runner import Experiment, parse_methods, repeat_random_splits, run_experiment
 
 FLAGS = flags.FLAGS
 

@@ -1,7 +1,7 @@
 """Writes any Orbax checkpoint of a run as a Hugging Face folder with tokenizer and model card.
 
-python -m launch.export --config=configs/quickstart.py --workdir=runs/quickstart --out=DIR               # the merged model
-python -m launch.export --config=configs/quickstart.py --workdir=runs/quickstart --out=DIR --branch=2    # one branch
+merit export --config=configs/quickstart.py --workdir=runs/quickstart --out=DIR               # the merged model
+merit export --config=configs/quickstart.py --workdir=runs/quickstart --out=DIR --branch=2    # one branch
 """
 
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from absl import flags
 from etils import epath
 
-from launch.console import app
-from launch.wiring import basin, open_run
 from merit_jax.checkpoints.readers import OverlayLeaves
 from merit_jax.core.types import LeafReader
 from merit_jax.evaluation.prompts import stop_tokens
+from merit_jax.launch.console import app
+from merit_jax.launch.wiring import basin, open_run
 from merit_jax.pipeline.merge_inputs import merged_leaves
 from merit_jax.pipeline.rounds import in_rounds, round_run
 from merit_jax.pipeline.run import Run

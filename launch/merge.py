@@ -1,7 +1,7 @@
 """Merges Hugging Face folders of any model, whoever trained them, tensor by tensor.
 
-python -m launch.merge --base=DIR --models=DIR1,DIR2 --out=DIR
-python -m launch.merge --base=DIR --models=DIR1,DIR2,DIR3 --method=ties --options='{"density": 0.2}' --out=DIR
+merit merge --base=DIR --models=DIR1,DIR2 --out=DIR
+merit merge --base=DIR --models=DIR1,DIR2,DIR3 --method=ties --options='{"density": 0.2}' --out=DIR
 
 Config, tokenizer and types are the base's; arithmetic is float32. Next to the weights come a model card and, where mergekit has
 the method, `mergekit.yaml`: the same merge for that tool.
@@ -14,10 +14,10 @@ from typing import Any
 
 from absl import flags
 
-from launch.console import app
-from launch.wiring.merge_folders import merge_folders
+from merit_jax.launch.console import app
+from merit_jax.launch.wiring.merge_folders import merge_folders
 from merit_jax.merging import MERGERS
-from models.io.folder_writer import MAX_SHARD_BYTES
+from merit_jax.models.io.folder_writer import MAX_SHARD_BYTES
 
 log = logging.getLogger("merit_jax")
 

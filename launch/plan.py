@@ -1,7 +1,7 @@
 """Plans a run before it is started: memory, time and cost. Reads a config.json, no weights.
 
-python -m launch.plan --config=configs/qwen2_5_vl_3b_vision_flan.py:merit3d --topology=v5e:8x8 --datasets=136 --price=1.2
-python -m launch.plan --config=configs/quickstart_text.py --topology=cpu:8 --json=plan.json
+merit plan --config=configs/qwen2_5_vl_3b_vision_flan.py:merit3d --topology=v5e:8x8 --datasets=136 --price=1.2
+merit plan --config=configs/quickstart_text.py --topology=cpu:8 --json=plan.json
 """
 
 import json
@@ -11,10 +11,10 @@ import jax
 import jax.extend.backend
 from absl import flags
 
-from launch.console import app
-from launch.console.plan_tables import print_plan
-from launch.wiring.plan_inputs import PlanInputs
-from launch.wiring.plan_run import MEMORY, plan_run
+from merit_jax.launch.console import app
+from merit_jax.launch.console.plan_tables import print_plan
+from merit_jax.launch.wiring.plan_inputs import PlanInputs
+from merit_jax.launch.wiring.plan_run import MEMORY, plan_run
 from merit_jax.planning.topology import Topology, parse_topology
 from merit_jax.planning.workload import Rate
 from merit_jax.workdir.artifacts import write_text

@@ -1,6 +1,6 @@
 """Writes a run's report: one self-contained page, and its figures as files.
 
-python -m launch.report --workdir=runs/quickstart
+merit report --workdir=runs/quickstart
 
 The run may be half finished: a section without data names the command that makes it. Figures need the `figures` extra
 (`pip install 'merit-jax[figures]'`); without it the page has the words and tables alone.
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from launch.console import app
-from launch.console.tables import print_text
+from merit_jax.launch.console import app
+from merit_jax.launch.console.tables import print_text
 from merit_jax.reporting.page import write_report
 from merit_jax.workdir.paths import Workdir, absolute
 

@@ -1,17 +1,17 @@
 """Runs MERIT: all stages or chosen ones, together with the baselines of the config.
 
-python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
-python -m launch.run --config=configs/smollm2_bigbench.py:merit2d --workdir=DIR --stages=gradients,conflict,partition
+merit run --config=configs/quickstart.py --workdir=runs/quickstart
+merit run --config=configs/smollm2_bigbench.py:merit2d --workdir=DIR --stages=gradients,conflict,partition
 """
 
 from collections.abc import Sequence
 
 from absl import flags
 
-from launch.console import app
-from launch.console.tables import print_evaluation, print_frontier, print_partition, print_times
-from launch.experiments.figures import draw_frontier
-from launch.experiments.run_config import run_config, run_round
+from merit_jax.launch.console import app
+from merit_jax.launch.console.tables import print_evaluation, print_frontier, print_partition, print_times
+from merit_jax.launch.experiments.figures import draw_frontier
+from merit_jax.launch.experiments.run_config import run_config, run_round
 from merit_jax.pipeline.stages import STAGES
 
 FLAGS = flags.FLAGS

@@ -1,6 +1,6 @@
 """Scores a file of conversations with a model: a JSON line per example on standard output, in the order of the file.
 
-python -m launch.score --model=runs/quickstart-text/merged/hf --data=examples/bigbench/hyperbaton.test.jsonl --generate
+merit score --model=runs/quickstart-text/merged/hf --data=examples/bigbench/hyperbaton.test.jsonl --generate
 
 `log_likelihood` is summed over the assistant's tokens (nats), `tokens` is their count, `completion` the greedy response.
 """
@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 import jax
 from absl import flags
 
-from launch.console import app
-from launch.wiring import open_run
 from merit_jax.core import sharding
 from merit_jax.core.loss import next_token_loss
 from merit_jax.core.types import Record
@@ -22,7 +20,9 @@ from merit_jax.evaluation.batch_shapes import BatchShapes, doubling_buckets
 from merit_jax.evaluation.conversations import likelihoods, responses
 from merit_jax.evaluation.decoding import Inference
 from merit_jax.evaluation.prompts import stop_tokens
-from models.pretrained.processor import load_processor
+from merit_jax.launch.console import app
+from merit_jax.launch.wiring import open_run
+from merit_jax.models.pretrained.processor import load_processor
 
 BLOCK = 64
 """Batches that are read before their lines are written."""

@@ -1,6 +1,6 @@
 """Reads every record and image of a mixture: counts, token totals, duplicates, and all that is bad as file:line with the reason.
 
-python -m launch.validate --mixture="examples/bigbench/*.train.jsonl" --tokenizer=HF_DIR_OR_GGUF
+merit validate --mixture="examples/bigbench/*.train.jsonl" --tokenizer=HF_DIR_OR_GGUF
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,12 +11,6 @@ from absl import flags
 from rich.markup import escape
 from rich.table import Column, Table
 
-from launch.console import app
-from launch.console.bad_records import BadRecord, bad_record_lines
-from launch.console.exit_codes import MISTAKE
-from launch.console.image_check import ImageCheck
-from launch.console.terminal import Terminal
-from launch.wiring import open_run
 from merit_jax.core.progress import bar
 from merit_jax.core.types import Dataset, ImageReader
 from merit_jax.data.chat_template import encode
@@ -25,7 +19,13 @@ from merit_jax.data.flaws import MAX_FLAWED, flaw_sentences, refuse_flawed
 from merit_jax.data.manifest import read_manifest, taken_for_lines
 from merit_jax.data.mixture import Limits, read_dataset
 from merit_jax.data.shared_rows import shared_rows, short_digests
-from models.pretrained.processor import load_processor
+from merit_jax.launch.console import app
+from merit_jax.launch.console.bad_records import BadRecord, bad_record_lines
+from merit_jax.launch.console.exit_codes import MISTAKE
+from merit_jax.launch.console.image_check import ImageCheck
+from merit_jax.launch.console.terminal import Terminal
+from merit_jax.launch.wiring import open_run
+from merit_jax.models.pretrained.processor import load_processor
 
 FLAGS = flags.FLAGS
 

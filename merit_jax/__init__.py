@@ -3,10 +3,17 @@
     from merit_jax import MERGERS, PARTITIONERS, cosine_similarity, dataset_gradients, principal_axes
 
 The names below are imported when they are first used, so that importing one part does not load all.
+
+Everything is a part of this package. In a wheel its folders lie in one; in a checkout `models`, `configs`, `launch` and
+`examples` lie beside it, where they are easier to find, and are imported as `merit_jax.models` and so on all the same.
 """
 
 import importlib
+from pathlib import Path
 from typing import Any
+
+if not (Path(__file__).parent / "models").is_dir():
+    __path__.append(str(Path(__file__).parents[1]))
 
 _HOMES = {
     "Batch": "core.types",

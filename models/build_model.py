@@ -10,11 +10,11 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from jaxtyping import Float, Int, Int32
 
-from models.interface import SWITCHES, Array, DecoderConfig, KVCache, Model, Params, VisionLanguageConfig
-from models.modules.decoder import Decoder, segment_mask, slot_mask
-from models.modules.input_grams import with_input_grams
-from models.modules.scan import GRAMS
-from models.modules.vision_language import VisionLanguage
+from merit_jax.models.interface import SWITCHES, Array, DecoderConfig, KVCache, Model, Params, VisionLanguageConfig
+from merit_jax.models.modules.decoder import Decoder, segment_mask, slot_mask
+from merit_jax.models.modules.input_grams import with_input_grams
+from merit_jax.models.modules.scan import GRAMS
+from merit_jax.models.modules.vision_language import VisionLanguage
 
 Config = DecoderConfig | VisionLanguageConfig
 

@@ -89,7 +89,7 @@ class DecoderConfig(StackConfig):
     """Architecture of a text decoder.
 
     Attributes:
-        family: Key of the decoder's own family in `models.families.registry`, such as "llama" or "qwen2".
+        family: Key of the decoder's own family in `merit_jax.models.families.registry`, such as "llama" or "qwen2".
         vocab_size: Rows of the embedding.
         hidden_size: Width of the residual stream.
         layers: Number of layers.
@@ -142,9 +142,9 @@ class VisionLanguageConfig(Generic[Vision, Projector]):
     """A decoder with a vision tower and a projector from the tower's features to token vectors.
 
     Attributes:
-        family: Key in `models.families.registry`.
+        family: Key in `merit_jax.models.families.registry`.
         text: The decoder.
-        vision: The tower; its type is a key of `models.modules.vision_language.PARTS`.
+        vision: The tower; its type is a key of `merit_jax.models.modules.vision_language.PARTS`.
         projector: The projector; likewise.
         image_token: Id of the token that stands for one image feature.
     """

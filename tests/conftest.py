@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,8 @@ os.environ.setdefault("NPROC", "32")
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["merit_jax", "models"], "beartype.beartype")
+METHOD = [f"merit_jax.{path.name}" for path in (Path(__file__).parents[1] / "merit_jax").iterdir() if path.is_dir()]
+install_import_hook([*METHOD, "merit_jax.models"], "beartype.beartype")
 
 
 @pytest.fixture

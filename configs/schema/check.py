@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 from ml_collections import ConfigDict
 
-from configs.common import declared, variant
-from configs.schema.keys import ranges, value_of
+from merit_jax.configs.common import declared, variant
+from merit_jax.configs.schema.keys import ranges, value_of
 from merit_jax.core.registry import lookup
 from merit_jax.merging import MERGERS
 from merit_jax.merging.options import declared_options, resolve_options

@@ -11,16 +11,18 @@ from unittest import mock
 
 from absl import flags
 
+from merit_jax.launch.console.config_files import with_files
+
 ROOT = Path(__file__).parents[2]
 COMMANDS = sorted(path.stem for path in (ROOT / "launch").glob("*.py") if path.stem != "__init__")
-"""Names of the commands: NAME is run by `python -m launch.NAME`."""
+"""Names of the commands: NAME is run by `merit NAME`."""
 
 SHARED = ("distributed", "compilation_cache")
 """Flags that every command has."""
 
 INTRODUCTION = """# Commands
 
-Each command is a module, run as `python -m launch.NAME --flag=value`; `--help` prints its flags. A command ends with exit code 0
+Each command is a module, run as `merit NAME --flag=value`; `--help` prints its flags. A command ends with exit code 0
 when it is done, and 65 for a mistake, which it prints as one line. After 74 (the machine failed), 75 (not finished) and 130
 (Ctrl-C) the same command resumes it.
 
@@ -40,7 +42,7 @@ def defined_flags(name: str, words: Sequence[str] = ()) -> Iterator[dict[str, fl
     Yields:
         Its own flags by name, in the order in which it defines them.
     """
-    module = importlib.import_module(f"launch.{name}")
+    module = importlib.import_module(f"merit_jax.launch.{name}")
     before = set(flags.FLAGS)
     with mock.patch.object(sys, "argv", [name, *words]):
         try:
@@ -56,7 +58,7 @@ def parse(name: str, words: Sequence[str]) -> dict[str, object]:
 
     Args:
         name: One of `COMMANDS`.
-        words: What follows `python -m launch.NAME`.
+        words: What follows `merit NAME`.
 
     Returns:
         The value of each of its flags.
@@ -65,11 +67,12 @@ def parse(name: str, words: Sequence[str]) -> dict[str, object]:
         ValueError: A word is no flag.
         flags.Error: A flag is unknown, or its value is refused.
     """
+    words = list(with_files(words))
     with defined_flags(name, words) as own:
         shared = {key: flags.FLAGS[key].value for key in SHARED}
         try:
             if rest := flags.FLAGS([name, *words])[1:]:
-                raise ValueError(f"launch.{name}: {rest} are no flags")
+                raise ValueError(f"merit {name}: {rest} are no flags")
             return {key: flag.value for key, flag in own.items()}
         finally:
             for key, value in shared.items():
@@ -80,23 +83,21 @@ def parse(name: str, words: Sequence[str]) -> dict[str, object]:
 def page() -> str:
     """Writes the page: a section for each command with its purpose, examples and flags."""
     sections = [INTRODUCTION, *(_section(name) for name in COMMANDS)]
-    importlib.import_module("launch.console.app")
+    importlib.import_module("merit_jax.launch.console.app")
     shared = {name: flags.FLAGS[name] for name in SHARED}
     return "\n".join([*sections, "## Flags of every command\n", *_table(shared)]) + "\n"
 
 
 def _section(name: str) -> str:
-    text = inspect.getdoc(importlib.import_module(f"launch.{name}")) or ""
+    text = inspect.getdoc(importlib.import_module(f"merit_jax.launch.{name}")) or ""
     with defined_flags(name) as own:
-        return "\n".join([f"## launch.{name}\n", _with_code_blocks(text), "", *_table(own), ""])
+        return "\n".join([f"## merit {name}\n", _with_code_blocks(text), "", *_table(own), ""])
 
 
 def _with_code_blocks(text: str) -> str:
     """Fences the paragraphs that are command lines."""
     paragraphs = text.split("\n\n")
-    return "\n\n".join(
-        f"```\n{part}\n```" if part.startswith("python -m ") else _with_links(part) for part in paragraphs
-    )
+    return "\n\n".join(f"```\n{part}\n```" if part.startswith("merit ") else _with_links(part) for part in paragraphs)
 
 
 def _table(found: dict[str, flags.Flag]) -> list[str]:

@@ -7,9 +7,9 @@ import re
 import tokenize
 from typing import NamedTuple
 
-from configs import common
-from configs.schema.keys import Key, value_of
 from docs.generate.commands import cell
+from merit_jax.configs import common
+from merit_jax.configs.schema.keys import Key, value_of
 
 INTRODUCTION = """# Configuration keys
 

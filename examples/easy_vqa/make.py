@@ -1,7 +1,7 @@
 """Writes the questions and pictures of the package easy-vqa as a mixture of 16 datasets in LLaVA's form.
 
 pip install --no-deps easy-vqa
-python -m examples.easy_vqa.make --out=runs/easy_vqa
+python -m merit_jax.examples.easy_vqa.make --out=runs/easy_vqa
 """
 
 import argparse
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from examples.easy_vqa.kinds import WORDINGS, kind_of, spaced
+from merit_jax.examples.easy_vqa.kinds import WORDINGS, kind_of, spaced
 
 SPLITS = ("train", "test")
 """Folders of the package; test questions are about other pictures."""
@@ -122,7 +122,9 @@ def manifest(train: Mapping[str, Sequence[Item]], test: Mapping[str, Sequence[It
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the flag and writes the mixture."""
-    parser = argparse.ArgumentParser(prog="python -m examples.easy_vqa.make", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m merit_jax.examples.easy_vqa.make", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     flags = parser.parse_args(arguments)
     try:

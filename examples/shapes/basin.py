@@ -5,12 +5,12 @@ from functools import partial
 from random import Random
 from typing import NamedTuple
 
-from examples.shapes.scenes import Scene, Thing, make_scene
-from examples.shapes.tasks import TASKS
-from examples.shapes.tasks.task import Row, Task, ask_rows
-from examples.shapes.verbose import ASK, WORDINGS, Turn, describe
-from examples.shapes.words import PLACES, phrase, place, references
-from examples.shapes.written import written_digits
+from merit_jax.examples.shapes.scenes import Scene, Thing, make_scene
+from merit_jax.examples.shapes.tasks import TASKS
+from merit_jax.examples.shapes.tasks.task import Row, Task, ask_rows
+from merit_jax.examples.shapes.verbose import ASK, WORDINGS, Turn, describe
+from merit_jax.examples.shapes.words import PLACES, phrase, place, references
+from merit_jax.examples.shapes.written import written_digits
 
 LOOKS = ("what is in the {place} ?", "look at the {place} .")
 EMPTY, TWO_TURNS, WRITTEN = 0.15, 0.3, 0.1

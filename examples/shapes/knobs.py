@@ -15,18 +15,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from examples.shapes.scenes import Scene
-from examples.shapes.tasks import TASKS
-from examples.shapes.tasks.captions import terse
-from examples.shapes.tasks.choice import by_text
-from examples.shapes.tasks.colors import color
-from examples.shapes.tasks.counts import count
-from examples.shapes.tasks.judgements import exists
-from examples.shapes.tasks.places import location
-from examples.shapes.tasks.shapes import shape
-from examples.shapes.tasks.task import HINT_OPTION, Asked, Row, Task
-from examples.shapes.tasks.text import digit
-from examples.shapes.words import noun, pick
+from merit_jax.examples.shapes.scenes import Scene
+from merit_jax.examples.shapes.tasks import TASKS
+from merit_jax.examples.shapes.tasks.captions import terse
+from merit_jax.examples.shapes.tasks.choice import by_text
+from merit_jax.examples.shapes.tasks.colors import color
+from merit_jax.examples.shapes.tasks.counts import count
+from merit_jax.examples.shapes.tasks.judgements import exists
+from merit_jax.examples.shapes.tasks.places import location
+from merit_jax.examples.shapes.tasks.shapes import shape
+from merit_jax.examples.shapes.tasks.task import HINT_OPTION, Asked, Row, Task
+from merit_jax.examples.shapes.tasks.text import digit
+from merit_jax.examples.shapes.words import noun, pick
 
 
 @dataclass(frozen=True)

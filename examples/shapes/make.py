@@ -1,7 +1,7 @@
 """Writes the world: pictures, fine-tuning datasets, held-out suites, theta0's data and theta0's folder without weights.
 
-python -m examples.shapes.make --out=DIR [--seed=0] [--shared=0] [--private=1] [--forms=little]
-python -m examples.shapes.make --sheet=FILE.png
+python -m merit_jax.examples.shapes.make --out=DIR [--seed=0] [--shared=0] [--private=1] [--forms=little]
+python -m merit_jax.examples.shapes.make --sheet=FILE.png
 """
 
 import argparse
@@ -12,15 +12,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from examples.shapes.basin import FORMS, Counts, make_basin
-from examples.shapes.knobs import DEFAULTS, Knobs
-from examples.shapes.model import save_model
-from examples.shapes.render import contact_sheet, save
-from examples.shapes.scenes import make_scene
-from examples.shapes.suites import SUITES, make_suite
-from examples.shapes.tasks.task import Row, ask_rows
-from examples.shapes.tokenizer import save_tokenizer
-from examples.shapes.written import written_digits
+from merit_jax.examples.shapes.basin import FORMS, Counts, make_basin
+from merit_jax.examples.shapes.knobs import DEFAULTS, Knobs
+from merit_jax.examples.shapes.model import save_model
+from merit_jax.examples.shapes.render import contact_sheet, save
+from merit_jax.examples.shapes.scenes import make_scene
+from merit_jax.examples.shapes.suites import SUITES, make_suite
+from merit_jax.examples.shapes.tasks.task import Row, ask_rows
+from merit_jax.examples.shapes.tokenizer import save_tokenizer
+from merit_jax.examples.shapes.written import written_digits
 
 PARTS = ("mixture", "suites", "basin", "theta0")
 MIXTURE_SCENES = 2400
@@ -118,7 +118,9 @@ def write_sheet(path: Path, seed: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the flags and writes the chosen parts."""
-    parser = argparse.ArgumentParser(prog="python -m examples.shapes.make", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m merit_jax.examples.shapes.make", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--out", type=Path, help="folder to write to")
     parser.add_argument("--sheet", type=Path, help="PNG of some scenes, instead of all else or beside it")
     parser.add_argument("--seed", type=int, default=0)

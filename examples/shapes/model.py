@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from examples.shapes.render import CELL, SIDE
-from examples.shapes.vocabulary import END, IMAGE, PAD, VIDEO, VISION_END, VISION_START, VOCABULARY
+from merit_jax.examples.shapes.render import CELL, SIDE
+from merit_jax.examples.shapes.vocabulary import END, IMAGE, PAD, VIDEO, VISION_END, VISION_START, VOCABULARY
 
 PATCH = CELL // 2
 ID = {token: number for number, token in enumerate(VOCABULARY)}

@@ -2,10 +2,10 @@
 
 from random import Random
 
-from examples.shapes.scenes import COLORS, Scene
-from examples.shapes.tasks.counts import more
-from examples.shapes.tasks.task import HINT_COLOR, HINT_SHAPE, HINT_YES_NO, YES_NO, Asked, Task
-from examples.shapes.words import only_beside
+from merit_jax.examples.shapes.scenes import COLORS, Scene
+from merit_jax.examples.shapes.tasks.counts import more
+from merit_jax.examples.shapes.tasks.task import HINT_COLOR, HINT_SHAPE, HINT_YES_NO, YES_NO, Asked, Task
+from merit_jax.examples.shapes.words import only_beside
 
 
 def color_beside(scene: Scene, random: Random) -> Asked | None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from examples.shapes.glyphs import BITMAPS
-from examples.shapes.scenes import Scene, Thing
-from examples.shapes.written import written_digits
+from merit_jax.examples.shapes.glyphs import BITMAPS
+from merit_jax.examples.shapes.scenes import Scene, Thing
+from merit_jax.examples.shapes.written import written_digits
 
 CELL, SIDE = 12, 36
 RGB = {

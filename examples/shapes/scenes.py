@@ -8,8 +8,8 @@ import zlib
 from random import Random
 from typing import NamedTuple
 
-from examples.shapes.glyphs import DIGITS, LETTERS
-from examples.shapes.written import written_digits
+from merit_jax.examples.shapes.glyphs import DIGITS, LETTERS
+from merit_jax.examples.shapes.written import written_digits
 
 COLORS = ("red", "green", "blue", "yellow", "purple", "white")
 SHAPES = ("circle", "square", "triangle", "cross", "ring", "diamond")

@@ -1,6 +1,6 @@
 """Pretrains the vision tower against words, as CLIP's is: each cell's vector must be near the words for its content.
 
-python -m examples.shapes.see --theta0=runs/shapes/theta0 --out=runs/shapes/seen
+python -m merit_jax.examples.shapes.see --theta0=runs/shapes/theta0 --out=runs/shapes/seen
 """
 
 import argparse
@@ -17,16 +17,16 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict
 
-from examples.shapes.glyphs import DIGITS, LETTERS
-from examples.shapes.render import save
-from examples.shapes.scenes import COLORS, SHAPES, SIZES, Scene, make_scene
-from examples.shapes.words import PLACES
-from examples.shapes.written import written_digits
 from merit_jax.core.types import Example, PackedExample
-from models import export_hf, load_pretrained
-from models.modules.vision_language import VisionLanguage
-from models.pretrained.compose import compose
-from models.pretrained.processor import load_processor
+from merit_jax.examples.shapes.glyphs import DIGITS, LETTERS
+from merit_jax.examples.shapes.render import save
+from merit_jax.examples.shapes.scenes import COLORS, SHAPES, SIZES, Scene, make_scene
+from merit_jax.examples.shapes.words import PLACES
+from merit_jax.examples.shapes.written import written_digits
+from merit_jax.models import export_hf, load_pretrained
+from merit_jax.models.modules.vision_language import VisionLanguage
+from merit_jax.models.pretrained.compose import compose
+from merit_jax.models.pretrained.processor import load_processor
 
 CELLS = 9
 NOTHING = "nothing"
@@ -134,7 +134,9 @@ def train(
 
 def main() -> None:
     """Reads the flags, trains, and writes the folder."""
-    parser = argparse.ArgumentParser(prog="python -m examples.shapes.see", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m merit_jax.examples.shapes.see", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--theta0", type=Path, required=True, help="folder of the model without weights")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--scenes", type=int, default=9_000)

@@ -8,11 +8,11 @@ Skill suites follow the knobs (knobs.py): they expect the form that the dataset 
 from collections.abc import Mapping
 from random import Random
 
-from examples.shapes.knobs import DEFAULTS, Knobs
-from examples.shapes.reasoning import REASONING
-from examples.shapes.scenes import Scene, make_scene
-from examples.shapes.tasks.task import Row, Task, ask_rows
-from examples.shapes.verbose import ASK, Turn
+from merit_jax.examples.shapes.knobs import DEFAULTS, Knobs
+from merit_jax.examples.shapes.reasoning import REASONING
+from merit_jax.examples.shapes.scenes import Scene, make_scene
+from merit_jax.examples.shapes.tasks.task import Row, Task, ask_rows
+from merit_jax.examples.shapes.verbose import ASK, Turn
 
 SCENES = 1200
 """Scenes that the suites share."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from examples.shapes.vocabulary import END, IMAGE, PAD, SPECIAL, UNKNOWN, VISION_END, VISION_START, VOCABULARY
+from merit_jax.examples.shapes.vocabulary import END, IMAGE, PAD, SPECIAL, UNKNOWN, VISION_END, VISION_START, VOCABULARY
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message.role + '|>' }}"

@@ -3,9 +3,9 @@
 from random import Random
 from typing import NamedTuple
 
-from examples.shapes.scenes import Scene
-from examples.shapes.tasks.judgements import exists
-from examples.shapes.words import NUMBERS, noun, phrase, pick, place, short_phrase
+from merit_jax.examples.shapes.scenes import Scene
+from merit_jax.examples.shapes.tasks.judgements import exists
+from merit_jax.examples.shapes.words import NUMBERS, noun, phrase, pick, place, short_phrase
 
 ALL = ("shape", "letter", "digit", "written")
 

@@ -1,8 +1,8 @@
 """The words of this world, in a fixed order, so that a token's id depends on nothing that is sampled or installed."""
 
-from examples.shapes.glyphs import DIGITS, LETTERS
-from examples.shapes.scenes import COLORS, SHAPES, SIZES
-from examples.shapes.words import CLASSES, NUMBERS, PLACES, SYNONYMS
+from merit_jax.examples.shapes.glyphs import DIGITS, LETTERS
+from merit_jax.examples.shapes.scenes import COLORS, SHAPES, SIZES
+from merit_jax.examples.shapes.words import CLASSES, NUMBERS, PLACES, SYNONYMS
 
 PAD, UNKNOWN, END = "<|pad|>", "<|unk|>", "<|im_end|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Container
 from random import Random
 
-from examples.shapes.scenes import COLORS, SHAPES, Scene, Thing
+from merit_jax.examples.shapes.scenes import COLORS, SHAPES, Scene, Thing
 
 PLACES = (
     "top left",

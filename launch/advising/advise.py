@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
-from launch.advising.candidates import Candidates, configs_of, measure_candidates
-from launch.advising.costs import candidate_costs
-from launch.advising.page import page
-from launch.advising.pilot import run_pilot
-from launch.wiring.plan_inputs import PlanInputs
 from merit_jax.advice.features import pilot_features
 from merit_jax.advice.forecaster import Forecast
 from merit_jax.advice.map_forecast import Law, MapForecast
 from merit_jax.advice.observations import DECIDING, JOINT
 from merit_jax.advice.recommendation import recommend
+from merit_jax.launch.advising.candidates import Candidates, configs_of, measure_candidates
+from merit_jax.launch.advising.costs import candidate_costs
+from merit_jax.launch.advising.page import page
+from merit_jax.launch.advising.pilot import run_pilot
+from merit_jax.launch.wiring.plan_inputs import PlanInputs
 from merit_jax.pipeline.diagnostics.task import as_json
 from merit_jax.pipeline.measure_mixture import features_of, measure_mixture
 from merit_jax.pipeline.run import Run

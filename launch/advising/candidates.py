@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from configs.common import variant
-from configs.schema.check import check_keys
 from merit_jax.advice.observations import JOINT
+from merit_jax.configs.common import variant
+from merit_jax.configs.schema.check import check_keys
 from merit_jax.partition import ASSIGNMENTS
 from merit_jax.pipeline.estimate_curvature import uses_curvature
 from merit_jax.pipeline.measure_candidate import Candidate, measure_candidate

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from launch.wiring.plan_inputs import PlanInputs
+from merit_jax.launch.wiring.plan_inputs import PlanInputs
 from merit_jax.pipeline.measure_candidate import Candidate
 from merit_jax.planning.communication import between_slices
 from merit_jax.planning.topology import Topology

@@ -5,10 +5,10 @@ from typing import Any
 
 from tabulate import tabulate
 
-from launch.console.plan_tables import gb, time
 from merit_jax.advice.features import MIXTURE
 from merit_jax.advice.observations import DECIDING, JOINT, MEASURES
 from merit_jax.advice.recommendation import CERTAIN, REASONS
+from merit_jax.launch.console.plan_tables import gb, time
 
 MOST = 12
 """Datasets in the table; the least reliable are shown."""
@@ -87,7 +87,7 @@ def _notes(advice: Mapping[str, Any]) -> list[str]:
     if advice["costs"]:
         found.append(
             f"Times and costs are for {advice['topology']}: joint training on one such slice, other methods on one for each "
-            "branch, without the wait for traffic and the merge. `launch.plan` has the memory."
+            "branch, without the wait for traffic and the merge. `merit plan` has the memory."
         )
     if advice["forecasts"] and not advice["held_out"]:
         found.append("The map has fewer than three worlds, so how well it forecasts a new one is not known.")

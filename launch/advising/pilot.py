@@ -7,9 +7,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from launch.advising.candidates import neutral
-from launch.experiments.methods import partition_for_each, plan_comparison, train_and_merge
 from merit_jax.advice.observations import JOINT
+from merit_jax.launch.advising.candidates import neutral
+from merit_jax.launch.experiments.methods import partition_for_each, plan_comparison, train_and_merge
 from merit_jax.pipeline.measure_candidate import Candidate
 from merit_jax.pipeline.measure_pilot import measure_pilot
 from merit_jax.pipeline.run import Run

@@ -15,11 +15,11 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 from rich.logging import RichHandler
 
-from configs.schema.check import check
-from launch.console import ending
-from launch.console.exit_codes import CLOSED, INTERRUPTED, MISTAKE, UNFINISHED
-from launch.console.terminal import Terminal, terminal
+from merit_jax.configs.schema.check import check
 from merit_jax.core.errors import UnfinishedError
+from merit_jax.launch.console import config_files, ending
+from merit_jax.launch.console.exit_codes import CLOSED, INTERRUPTED, MISTAKE, UNFINISHED
+from merit_jax.launch.console.terminal import Terminal, terminal
 
 FLAGS = flags.FLAGS
 
@@ -42,7 +42,9 @@ RENAMED = {
 
 def define_config() -> None:
     """Defines the flag `--config=FILE.py:ARG`, with `--config.KEY=VALUE` for any key of configs/common.py."""
-    config_flags.DEFINE_config_file("config", None, "A file of configs/, followed by a colon and a method.")
+    config_flags.DEFINE_config_file(
+        "config", None, "A config file, or the name of a shipped one, and after a colon a method: quickstart:merit2d."
+    )
 
 
 def config() -> ConfigDict:
@@ -52,7 +54,7 @@ def config() -> ConfigDict:
         ValueError: The flag was not given, or a value is out of its key's range.
     """
     if FLAGS.config is None:
-        raise ValueError("--config is missing; for example --config=configs/quickstart.py")
+        raise ValueError("--config is missing; for example --config=quickstart, which is shipped, or --config=FILE.py")
     return check(FLAGS.config)
 
 
@@ -77,9 +79,12 @@ def start(
     define_flags()
     for name in {"config", "distributed", "compilation_cache"} & set(FLAGS):
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])  # so that --help shows it, not only --helpfull
+    if {"-h", "-help", "--help"} & set(sys.argv[1:]):
+        print(f"{main.__globals__['__doc__']}\nflags:\n{FLAGS.main_module_help()}")
+        sys.exit(0)
     if not computes:
         jax.config.update("jax_platforms", "cpu")
-    app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse(_with_config(argv, default_config)))
+    app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse(argv, default_config))
 
 
 def refuse_arguments(argv: Sequence[str]) -> None:
@@ -94,15 +99,16 @@ def is_first_process() -> bool:
 
 
 def _with_config(argv: Sequence[str], default: str | None) -> list[str]:
-    """Returns the command line, with `--config` in it if it has a default."""
+    """Returns the command line, with `--config` in it if it has a default, and its file found by its name."""
     given = any(re.match(r"--?config(=|$)", word) for word in argv)
-    return list(argv) if given or default is None else [argv[0], f"--config={default}", *argv[1:]]
+    words = argv[1:] if given or default is None else [f"--config={default}", *argv[1:]]
+    return [argv[0], *config_files.with_files(words)]
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(argv: Sequence[str], default_config: str | None) -> list[str]:
     """Parses flags; a mistake in a config file or an override ends in one line, not a traceback."""
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS(_with_config(argv, default_config))
     except flags.Error as error:
         _fail(f"{_without_trace(error)}\nRun with --help for the flags.")
     except (AttributeError, KeyError) as error:

@@ -7,8 +7,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from launch.console.branch_status import BranchStatus
-from launch.console.terminal import terminal
+from merit_jax.launch.console.branch_status import BranchStatus
+from merit_jax.launch.console.terminal import terminal
 
 COLUMNS = ("branch", "state", "step", "loss", "tokens/s", "host", "restarts", "time left")
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from launch.console.exit_codes import FAULT, INTERRUPTED, MISTAKE
 from merit_jax.core.errors import CONTENT, FailedError, machine_error, system_number
+from merit_jax.launch.console.exit_codes import FAULT, INTERRUPTED, MISTAKE
 
 PACKAGES = ("merit_jax", "models", "launch", "configs", "benchmarks")
 TOGETHER = 0.2

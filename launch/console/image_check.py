@@ -9,7 +9,7 @@ from merit_jax.data.manifest import Entry
 from merit_jax.data.message_texts import images_of
 from merit_jax.data.records import image_roots
 from merit_jax.data.rows import OnError, RowError
-from models.processing.image_loading import is_animated
+from merit_jax.models.processing.image_loading import is_animated
 
 
 class ImageCheck:

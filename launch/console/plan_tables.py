@@ -3,7 +3,7 @@
 from rich.markup import escape
 from rich.table import Table
 
-from launch.console.tables import console
+from merit_jax.launch.console.tables import console
 from merit_jax.planning.fit import FitReport
 from merit_jax.planning.run_plan import RunPlan
 from merit_jax.planning.search import ORDER

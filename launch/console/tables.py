@@ -6,10 +6,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from launch.console.diagnostics_summary import summarise_diagnostics
-from launch.console.terminal import terminal
 from merit_jax.comparison.statistics import standard_error
 from merit_jax.core.types import DatasetSlice
+from merit_jax.launch.console.diagnostics_summary import summarise_diagnostics
+from merit_jax.launch.console.terminal import terminal
 from merit_jax.reporting.frontier import kept_scores
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir

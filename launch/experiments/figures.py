@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from configs.common import parse
-from launch.experiments.gains import Gain
 from merit_jax.comparison.results import MethodResult
+from merit_jax.configs.common import parse
+from merit_jax.launch.experiments.gains import Gain
 from merit_jax.reporting.figures import Axis, can_draw, png, scale, svg, tip
 from merit_jax.reporting.frontier import HALVES, Point, frontier, scaled
 from merit_jax.reporting.labels import model_look

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from scipy import stats
+import scipy
 
-from launch.experiments.methods import Comparison
+from merit_jax.launch.experiments.methods import Comparison
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir
 
@@ -68,7 +68,7 @@ def correlation(x: Sequence[float], y: Sequence[float]) -> Correlation | None:
     """
     if len(x) < 3 or len(set(x)) == 1 or len(set(y)) == 1:
         return None
-    return Correlation(len(x), float(stats.pearsonr(x, y)[0]), float(stats.spearmanr(x, y)[0]))
+    return Correlation(len(x), float(scipy.stats.pearsonr(x, y)[0]), float(scipy.stats.spearmanr(x, y)[0]))
 
 
 def to_json(found: Sequence[Gain]) -> dict[str, Any]:

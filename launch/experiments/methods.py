@@ -8,8 +8,8 @@ from typing import NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
-from configs.common import parse, variant
-from configs.schema.check import check_keys
+from merit_jax.configs.common import parse, variant
+from merit_jax.configs.schema.check import check_keys
 from merit_jax.pipeline.reuse_branches import reuse_branches
 from merit_jax.pipeline.rounds import in_rounds
 from merit_jax.pipeline.run import Run
@@ -55,7 +55,7 @@ def plan_comparison(
 
     Args:
         config: The config that all methods are variants of.
-        methods: As `configs.common.variant` takes them.
+        methods: As `merit_jax.configs.common.variant` takes them.
         folder: Parent of their workdirs.
         own: Workdir of a run of `config` itself, whose branches are not trained again, and whose merged model WiSE matches.
 
@@ -114,7 +114,7 @@ def training_of(spec: str, methods: Sequence[str]) -> str:
 
 
 def format_method(method: str, overrides: Mapping[str, str]) -> str:
-    """Returns a method as text: the inverse of `configs.common.parse`.
+    """Returns a method as text: the inverse of `merit_jax.configs.common.parse`.
 
     Examples:
         >>> format_method("random4", {"partition.seed": "1", "train.epochs": "2"})

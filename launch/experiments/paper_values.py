@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from etils import epath
 
-from configs.common import METHODS, parse
+from merit_jax.configs.common import METHODS, parse
 from merit_jax.workdir.paths import THETA0, absolute
 
 

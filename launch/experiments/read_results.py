@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from launch.experiments.methods import Comparison
 from merit_jax.comparison.results import RunResult
 from merit_jax.evaluation.frontier import Point, at_retention
 from merit_jax.evaluation.suites import split_suites
+from merit_jax.launch.experiments.methods import Comparison
 from merit_jax.partition import uses_gradients
 from merit_jax.pipeline.estimate_curvature import CURVATURE, uses_curvature
 from merit_jax.pipeline.rounds import in_rounds

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from launch.experiments.methods import Comparison, plan_comparison, train_and_merge
-from launch.wiring import basin, open_run
+from merit_jax.launch.experiments.methods import Comparison, plan_comparison, train_and_merge
+from merit_jax.launch.wiring import basin, open_run
 from merit_jax.pipeline.evaluate_models import evaluate_models
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stages import OF_A_ROUND, STAGES, open_round, run_stages
@@ -52,7 +52,7 @@ def run_round(
     overwrite: bool,
     allow_missing: bool = False,
 ) -> Run:
-    """Runs stages of one round of a config, for `launch.cluster`, which trains the branches elsewhere.
+    """Runs stages of one round of a config, for `merit cluster`, which trains the branches elsewhere.
 
     Args:
         config: All keys of `configs/common.py`.

@@ -10,24 +10,24 @@ from typing import NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
-from configs.common import parse
-from launch.experiments.budgets import budget, check_budgets, check_tokens, copies
-from launch.experiments.figures import draw_gains, draw_mean_frontier
-from launch.experiments.gains import Gain, read_gains
-from launch.experiments.gains import to_json as gains_to_json
-from launch.experiments.methods import (
+from merit_jax.comparison.results import MethodPlan, MethodResult, summarise, to_json
+from merit_jax.comparison.styles import LATEX, MARKDOWN
+from merit_jax.comparison.tables import tables
+from merit_jax.configs.common import parse
+from merit_jax.core.registry import lookup
+from merit_jax.launch.experiments.budgets import budget, check_budgets, check_tokens, copies
+from merit_jax.launch.experiments.figures import draw_gains, draw_mean_frontier
+from merit_jax.launch.experiments.gains import Gain, read_gains
+from merit_jax.launch.experiments.gains import to_json as gains_to_json
+from merit_jax.launch.experiments.methods import (
     Comparison,
     format_method,
     partition_for_each,
     plan_comparison,
     train_and_merge,
 )
-from launch.experiments.read_results import read_results
-from launch.wiring import basin, open_run
-from merit_jax.comparison.results import MethodPlan, MethodResult, summarise, to_json
-from merit_jax.comparison.styles import LATEX, MARKDOWN
-from merit_jax.comparison.tables import tables
-from merit_jax.core.registry import lookup
+from merit_jax.launch.experiments.read_results import read_results
+from merit_jax.launch.wiring import basin, open_run
 from merit_jax.pipeline.evaluate_models import evaluate_models
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.rounds import in_rounds, planned_tokens

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from launch.launchers import local, ray_cluster, rendered, slurm
-from launch.launchers.interface import JobContext, Launcher, LauncherKind
-from launch.launchers.options import parse
 from merit_jax.core.registry import lookup
+from merit_jax.launch.launchers import local, ray_cluster, rendered, slurm
+from merit_jax.launch.launchers.interface import JobContext, Launcher, LauncherKind
+from merit_jax.launch.launchers.options import parse
 
 LAUNCHERS: dict[str, LauncherKind] = {
     "local": LauncherKind(local.Options, local.Local),

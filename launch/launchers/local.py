@@ -4,8 +4,8 @@ import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from launch.launchers.interface import Exit, Job, JobContext
-from launch.launchers.subprocesses import spawn, stop, tail
+from merit_jax.launch.launchers.interface import Exit, Job, JobContext
+from merit_jax.launch.launchers.subprocesses import spawn, stop, tail
 
 
 class Options(NamedTuple):

@@ -1,4 +1,4 @@
-"""Starts branches as Ray tasks: one for each machine of a branch, which runs `launch.branch` there."""
+"""Starts branches as Ray tasks: one for each machine of a branch, which runs `merit branch` there."""
 
 import contextlib
 import socket
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from launch.console.exit_codes import MISTAKE, UNFINISHED
-from launch.launchers.interface import Exit, Job, JobContext
-from launch.launchers.subprocesses import SAVE_SECONDS, spawn, stop, tail
+from merit_jax.launch.console.exit_codes import MISTAKE, UNFINISHED
+from merit_jax.launch.launchers.interface import Exit, Job, JobContext
+from merit_jax.launch.launchers.subprocesses import SAVE_SECONDS, spawn, stop, tail
 
 
 class Options(NamedTuple):
@@ -184,7 +184,7 @@ def _run(words: Sequence[str], folder: str, log: str, hosts: int, join: str, ind
     if not Path(folder).is_dir():
         return (
             MISTAKE,
-            f"{socket.gethostname()} has no folder {folder}: put the repository there, or start launch.cluster by ray job submit",
+            f"{socket.gethostname()} has no folder {folder}: put the repository there, or start merit cluster by ray job submit",
         )
     distributed = (
         () if not join else (f"--distributed={join}" if join == "auto" else f"--distributed={join},{hosts},{index}",)

@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from launch.launchers.interface import Exit, Job, JobContext
-from launch.launchers.templates import render
+from merit_jax.launch.launchers.interface import Exit, Job, JobContext
+from merit_jax.launch.launchers.templates import render
 from merit_jax.workdir.artifacts import write_text
 from merit_jax.workdir.paths import absolute
 

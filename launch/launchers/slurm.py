@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from launch.launchers.interface import Exit, Job, JobContext, LauncherError
-from launch.launchers.subprocesses import tail
-from launch.launchers.templates import render
+from merit_jax.launch.launchers.interface import Exit, Job, JobContext, LauncherError
+from merit_jax.launch.launchers.subprocesses import tail
+from merit_jax.launch.launchers.templates import render
 from merit_jax.workdir.artifacts import write_text
 from merit_jax.workdir.paths import absolute
 
@@ -121,7 +121,7 @@ def _output_of(*words: str) -> str:
         raise LauncherError(f"{words[0]} did not answer within {SECONDS:.0f} seconds") from None
     except FileNotFoundError:
         raise ValueError(
-            f"{words[0]} is not on this machine; start launch.cluster on a login node of the cluster"
+            f"{words[0]} is not on this machine; start merit cluster on a login node of the cluster"
         ) from None
     if done.returncode:
         refused = words[0] == "sbatch" and not NO_ANSWER.search(done.stderr)

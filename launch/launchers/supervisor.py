@@ -5,10 +5,10 @@ import signal
 import time
 from collections.abc import Sequence
 
-from launch.console.branch_status import FINISHED, TRAINING, branch_state
-from launch.console.exit_codes import INTERRUPTED, MISTAKE, UNFINISHED
-from launch.launchers.interface import Exit, Job, Launcher, LauncherError
 from merit_jax.core.errors import FailedError
+from merit_jax.launch.console.branch_status import FINISHED, TRAINING, branch_state
+from merit_jax.launch.console.exit_codes import INTERRUPTED, MISTAKE, UNFINISHED
+from merit_jax.launch.launchers.interface import Exit, Job, Launcher, LauncherError
 from merit_jax.workdir.artifacts import read_json, write_json
 from merit_jax.workdir.lease import LeaseObserver
 from merit_jax.workdir.paths import Workdir, is_there

@@ -1,6 +1,6 @@
 """Prepares theta0 in ordinary joint runs, one after the other, each from the export of the previous one.
 
-`launch.run`, `launch.branch` and `launch.export` do so if the config sets `basin.rebuild`; finished stages are skipped.
+`merit run`, `merit branch` and `merit export` do so if the config sets `basin.rebuild`; finished stages are skipped.
 """
 
 import copy
@@ -14,12 +14,12 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from configs.schema.check import check_keys
-from launch.wiring import open_run
+from merit_jax.configs.schema.check import check_keys
+from merit_jax.launch.wiring import open_run
+from merit_jax.models import compose
 from merit_jax.pipeline.stages import run_stages
 from merit_jax.workdir.artifacts import is_current, write_json
 from merit_jax.workdir.paths import absolute
-from models import compose
 
 STAGES = ("mixture", "partition", "train", "merge", "export")
 """Stages of the pipeline that each stage of the basin runs."""

@@ -14,12 +14,12 @@ from merit_jax.merging.merge import Merge
 from merit_jax.merging.mergekit_config import recipe
 from merit_jax.merging.model_card import folder_card
 from merit_jax.merging.options import resolve_options
-from models.io.folder_writer import MAX_SHARD_BYTES
-from models.io.left_behind import left_behind
-from models.io.raw_tensors import StoredTensors
-from models.pretrained.pairing import Pairing, pair
-from models.processing.config_differences import completed, config_differences
-from models.processing.vocabulary import check_vocabularies, rule_notes
+from merit_jax.models.io.folder_writer import MAX_SHARD_BYTES
+from merit_jax.models.io.left_behind import left_behind
+from merit_jax.models.io.raw_tensors import StoredTensors
+from merit_jax.models.pretrained.pairing import Pairing, pair
+from merit_jax.models.processing.config_differences import completed, config_differences
+from merit_jax.models.processing.vocabulary import check_vocabularies, rule_notes
 
 log = logging.getLogger("merit_jax")
 
@@ -60,7 +60,7 @@ def merge_folders(
     merger = lookup(MERGERS, method, "method")
     if merger.statistic is not None:
         raise ValueError(
-            f"--method={method} needs {merger.statistic.needs}; use it in launch.run, with --config.merge.method"
+            f"--method={method} needs {merger.statistic.needs}; use it in merit run, with --config.merge.method"
         )
     resolved = resolve_options(merger.leaf, options)
     if weights is not None and not merger.weighted(resolved):

@@ -10,9 +10,12 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from configs.schema.check import check
+from merit_jax.configs.schema.check import check
 from merit_jax.core import sharding
 from merit_jax.core.types import LeafReader
+from merit_jax.models import export_hf, open_pretrained, smollm2_path
+from merit_jax.models.interface import Model
+from merit_jax.models.pretrained.processor import load_processor
 from merit_jax.pipeline.run import Run, Shared
 from merit_jax.pipeline.run_date import fix_run_date
 from merit_jax.workdir.artifacts import local_folder
@@ -20,9 +23,6 @@ from merit_jax.workdir.checksums import stamp
 from merit_jax.workdir.leftovers import sweep
 from merit_jax.workdir.paths import Workdir, absolute, is_remote
 from merit_jax.workdir.version import refuse_older
-from models import export_hf, open_pretrained, smollm2_path
-from models.interface import Model
-from models.pretrained.processor import load_processor
 
 SHIPPED: dict[str, Callable[[], Path]] = {"smollm2-135m-instruct": smollm2_path}
 """Values of `config.model.path` that are no paths: models that come as Python packages."""

@@ -9,8 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-import configs
-from launch.wiring.open_run import resolve
+from merit_jax import configs
 from merit_jax.core import tree
 from merit_jax.core.loss import next_token_loss
 from merit_jax.core.sharding import keep_rows
@@ -18,6 +17,12 @@ from merit_jax.core.types import LossFn
 from merit_jax.data.loader import training_batches
 from merit_jax.data.mixture import load_mixture
 from merit_jax.gradients.compression import make_compressor
+from merit_jax.launch.wiring.open_run import resolve
+from merit_jax.models import build, read_config
+from merit_jax.models.interface import REMAT, DecoderConfig, VisionLanguageConfig
+from merit_jax.models.pretrained.config_only import ConfigOnlyCheckpoint
+from merit_jax.models.pretrained.processor import load_processor
+from merit_jax.models.processing.image_shapes import image_rows, image_work
 from merit_jax.partition import branches
 from merit_jax.pipeline.estimate_curvature import uses_curvature
 from merit_jax.planning.execution import TrainingTask, all_bytes, text_row
@@ -25,11 +30,6 @@ from merit_jax.planning.flops import RowShape
 from merit_jax.planning.shapes import Architecture, BlockStack, ImageWork
 from merit_jax.planning.workload import DataSize, Workload
 from merit_jax.training.optimizer import make_optimizer
-from models import build, read_config
-from models.interface import REMAT, DecoderConfig, VisionLanguageConfig
-from models.pretrained.config_only import ConfigOnlyCheckpoint
-from models.pretrained.processor import load_processor
-from models.processing.image_shapes import image_rows, image_work
 
 ARCHITECTURES = Path(configs.__file__).parent / "architectures"
 """Folders with the config.json of published models, for plans without their weights."""

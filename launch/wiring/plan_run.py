@@ -4,8 +4,8 @@ import logging
 
 import jax
 
-from launch.wiring.plan_inputs import PlanInputs
 from merit_jax.core import sharding
+from merit_jax.launch.wiring.plan_inputs import PlanInputs
 from merit_jax.planning.aot_compile import devices_of
 from merit_jax.planning.communication import Traffic, between_slices, within_slice
 from merit_jax.planning.execution import ExecutionConfig

@@ -7,9 +7,9 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from configs import common
-from configs.schema.check import check
-from launch.console import app
+from merit_jax.configs import common
+from merit_jax.configs.schema.check import check
+from merit_jax.launch.console import app
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir, absolute
 from merit_jax.workdir.version import refuse_older

@@ -122,5 +122,5 @@ def vector(features: Mapping[str, float], names: tuple[str, ...]) -> list[float]
         ValueError: One is missing.
     """
     if missing := [name for name in names if name not in features]:
-        raise ValueError(f"features {', '.join(missing)} were not measured; run launch.advise of this version again")
+        raise ValueError(f"features {', '.join(missing)} were not measured; run merit advise of this version again")
     return [float("nan") if features[name] is None else float(features[name]) for name in names]

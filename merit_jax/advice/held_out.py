@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import spearmanr
+import scipy
 
 from merit_jax.advice.forecaster import Forecast, Forecaster, fit_forecaster
 from merit_jax.advice.observations import JOINT, Observation
@@ -107,7 +107,7 @@ def _rank_correlation(cell: _Cell) -> float:
     measured, expected = list(cell.measured.values()), [cell.forecast[name].mean for name in cell.measured]
     if len(set(measured)) < 2 or len(set(expected)) < 2:
         return 0.0
-    return float(spearmanr(measured, expected).statistic)
+    return float(scipy.stats.spearmanr(measured, expected).statistic)
 
 
 def _regrets(cells: Sequence[_Cell]) -> dict[str, float]:

@@ -256,7 +256,7 @@ def read_sums(path: epath.Path, mend: str) -> Mapping[str, Any]:
 
 def _mend(directory: epath.Path) -> str:
     branch = directory.parent
-    return f"delete {branch} and train the branch again (launch.branch --branch={branch.name})"
+    return f"delete {branch} and train the branch again (merit branch --branch={branch.name})"
 
 
 def _write_sums(directory: epath.Path, step: int | None, inputs: str, files: Mapping[str, str]) -> None:

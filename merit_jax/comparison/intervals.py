@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
-from scipy import stats
 
 Answers = Mapping[str, Mapping[str, float]]
 """Suite -> question's id -> score in 0..1, of one run."""
@@ -82,7 +82,7 @@ def _resample(suites: Sequence[np.ndarray], sizes: tuple[int, ...]) -> Float[np.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of samples without an answer, see `WITHOUT`
         warnings.simplefilter("ignore", RuntimeWarning)  # of pairs without any
-        samples = stats.bootstrap(
+        samples = scipy.stats.bootstrap(
             [np.arange(sizes[axis]) for axis in drawn],
             _statistic(suites, sizes, drawn),
             vectorized=True,

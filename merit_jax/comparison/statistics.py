@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from merit_jax.comparison.intervals import Interval
 
@@ -94,7 +94,7 @@ def paired(ours: Mapping[int, int | float], theirs: Mapping[int, int | float]) -
     if ranked.size:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of small samples, where its p-value is exact
-            p = float(stats.wilcoxon(ranked, alternative="greater").pvalue)
+            p = float(scipy.stats.wilcoxon(ranked, alternative="greater").pvalue)
     return Paired(float(np.mean(differences)), len(seeds), p)
 
 

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from scipy.sparse.linalg import LinearOperator, svds
 
 from merit_jax.core.types import Array
 
@@ -163,6 +162,8 @@ def _leading(M: _Centred, rank: int, centring: str) -> PrincipalAxes:
     if not count or (M.total if centring == "double" else np.sqrt(M.total)) <= rounding:
         none = jnp.zeros((M.size, 0))
         return _axes(none, none[0], none, jnp.float32(M.total), rank)
+    from scipy.sparse.linalg import LinearOperator, svds  # here, as importing it takes half a second
+
     operator = LinearOperator((M.size, M.size), flat(M.product), flat(M.transposed), dtype=np.float64)
     start = np.random.default_rng(0).standard_normal(M.size)
     U, S, Vt = svds(operator, count, tol=TOLERANCE, v0=start)

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int, Int32
-from scipy.spatial import KDTree
 
 from merit_jax.core.types import Array
 
@@ -50,7 +50,7 @@ def duplicates_of_rows(X: Float[Array, "t d"]) -> Int32[np.ndarray, " t"]:
     count = min(PROJECTED, X.shape[1])
     directions = np.linalg.qr(np.random.default_rng(0).standard_normal((X.shape[1], count)))[0]
     places = X @ directions.astype(np.float32)
-    tree, radius = KDTree(places), 1.1 * np.sqrt(2 * SAME)
+    tree, radius = scipy.spatial.KDTree(places), 1.1 * np.sqrt(2 * SAME)
 
     def same(i: int) -> np.ndarray:
         near = np.sort(np.array(tree.query_ball_point(places[i], radius), np.int64))

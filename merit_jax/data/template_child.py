@@ -5,7 +5,6 @@ A template that takes too long ends the process.
 """
 
 import json
-import resource
 import signal
 import sys
 from collections.abc import Mapping
@@ -62,6 +61,8 @@ def main(limits: Mapping[str, float]) -> None:
     Args:
         limits: "bytes" by which the process may grow, and "seconds" of the processor for one template.
     """
+    import resource  # imported here: Windows has none, and this module can be imported there
+
     with open("/proc/self/statm", encoding="ascii") as file:
         size = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + int(limits["bytes"]),) * 2)

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy import stats
 
 from merit_jax.conflict import cosine_similarity
 from merit_jax.core import tree
@@ -132,8 +132,8 @@ def fidelity(
         reduction,
         size,
         entries,
-        float(stats.pearsonr(x, y).statistic),
-        float(stats.spearmanr(x, y).statistic),
+        float(scipy.stats.pearsonr(x, y).statistic),
+        float(scipy.stats.spearmanr(x, y).statistic),
         float(np.abs(difference).mean()),
         float(np.sqrt(np.square(difference).mean())),
     )

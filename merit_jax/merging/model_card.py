@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
-
 from merit_jax.core.text import visible
 from merit_jax.core.types import DatasetSlice
 from merit_jax.merging.merger import UsedWeights
@@ -164,6 +162,8 @@ def without_folders(value: Any) -> Any:
 
 
 def _files(record: Mapping[str, Any], title: str, body: str, **header: Any) -> dict[str, str]:
+    from huggingface_hub import ModelCard, ModelCardData  # here, as importing it takes half a second
+
     record = without_folders(record)
     data = ModelCardData(library_name="transformers", tags=["merit", "merge"], **header)
     card = ModelCard(f"---\n{data.to_yaml()}\n---\n# {title}\n{body}\n")

@@ -76,7 +76,7 @@ FISHER = Statistic(
     "fisher",
     "Fisher information",
     "the training data of each model",
-    "estimate it again: launch.run --stages=merge",
+    "estimate it again: merit run --stages=merge",
     _same,
 )
 """The diagonal of each branch's Fisher information."""
@@ -94,7 +94,7 @@ INPUT_GRAMS = Statistic(
     "input_grams",
     "Gram matrices of inputs",
     "the training data of each model",
-    "take them again: launch.run --stages=merge",
+    "take them again: merit run --stages=merge",
     _of_inputs,
     entries=False,
 )

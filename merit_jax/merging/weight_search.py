@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.linalg import helmert
-from scipy.special import softmax
 
 SIGMA = 0.5
 """Standard deviation of the first generation, in log-ratios: the ratio of two weights typically changes by a factor of two.
@@ -53,7 +52,7 @@ def weights_at(
         [[0.25, 0.75], [0.578, 0.422]]
     """
     rows = np.asarray(coordinates, np.float64).reshape(-1, len(start) - 1)
-    return softmax(np.log(start) + rows @ helmert(len(start)), axis=1)
+    return scipy.special.softmax(np.log(start) + rows @ scipy.linalg.helmert(len(start)), axis=1)
 
 
 def search_weights(

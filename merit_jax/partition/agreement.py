@@ -1,8 +1,8 @@
 """Agreement of two partitions, however their groups are numbered."""
 
 import numpy as np
+import scipy
 from jaxtyping import Int
-from scipy.optimize import linear_sum_assignment
 
 
 def moved(groups: Int[np.ndarray, " t"], other: Int[np.ndarray, " t"]) -> Int[np.ndarray, " n"]:
@@ -15,7 +15,7 @@ def moved(groups: Int[np.ndarray, " t"], other: Int[np.ndarray, " t"]) -> Int[np
     count = 1 + int(max(groups.max(), other.max()))
     together = np.zeros((count, count), np.int64)
     np.add.at(together, (groups, other), 1)
-    ours, theirs = linear_sum_assignment(together, maximize=True)
+    ours, theirs = scipy.optimize.linear_sum_assignment(together, maximize=True)
     name = np.empty(count, groups.dtype)
     name[theirs] = ours
     return np.flatnonzero(groups != name[other])

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
-from scipy.special import log_expit
 
 from merit_jax.partition.partitioner import Groups, Samples, Scores, Shares, Similarity, checked, enough
 from merit_jax.partition.shares import balanced, whole, with_core
@@ -103,7 +103,7 @@ def _log_part(
 ) -> Float[np.ndarray, "t k"]:
     """Logarithm of the part of each dataset on a side (1: upper) of each cut; of a half where the axis does not exist."""
     away = sides * (scores[:, None] - np.asarray(cuts))
-    return log_expit(away / width) if width > 0 else np.full(away.shape, np.log(0.5))
+    return scipy.special.log_expit(away / width) if width > 0 else np.full(away.shape, np.log(0.5))
 
 
 def _cut(samples: Int[np.ndarray, " n"], keep: int) -> int:

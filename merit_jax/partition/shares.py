@@ -1,9 +1,8 @@
 """Shares of datasets in several branches: a common core, soft splits, and exact counts of examples."""
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int, Int64
-from scipy.optimize import minimize
-from scipy.special import logsumexp, softmax
 
 from merit_jax.core.types import Array
 from merit_jax.partition.partitioner import Samples, Shares
@@ -91,10 +90,10 @@ def balanced(log_shares: Float[Array, "t k"], samples: Samples, totals: Float[np
     sizes, wanted = sizes / sizes.sum(), np.asarray(totals, np.float64) / np.sum(totals)
 
     def fitted(free: Float[np.ndarray, " free"]) -> Shares:
-        return softmax(logs + np.append(free, 0.0), axis=1)
+        return scipy.special.softmax(logs + np.append(free, 0.0), axis=1)
 
     def excess(free: Float[np.ndarray, " free"]) -> float:
-        return float(sizes @ logsumexp(logs + np.append(free, 0.0), axis=1) - wanted[:-1] @ free)
+        return float(sizes @ scipy.special.logsumexp(logs + np.append(free, 0.0), axis=1) - wanted[:-1] @ free)
 
     def gradient(free: Float[np.ndarray, " free"]) -> Float[np.ndarray, " free"]:
         return (sizes @ fitted(free) - wanted)[:-1]
@@ -104,5 +103,7 @@ def balanced(log_shares: Float[Array, "t k"], samples: Samples, totals: Float[np
         return np.diag(sizes @ own) - (own * sizes[:, None]).T @ own
 
     start = np.zeros(logs.shape[1] - 1)
-    found = minimize(excess, start, jac=gradient, hess=hessian, method="trust-exact", options={"gtol": TOLERANCE})
+    found = scipy.optimize.minimize(
+        excess, start, jac=gradient, hess=hessian, method="trust-exact", options={"gtol": TOLERANCE}
+    )
     return fitted(found.x)

@@ -60,7 +60,7 @@ class EstimatedStatistic(NamedTuple):
             inputs,
             lambda run: _filled(self.compute(run, index)),
             lambda run: self.artifact(run, index),
-            command="launch.run --stages=merge",
+            command="merit run --stages=merge",
         )
 
 

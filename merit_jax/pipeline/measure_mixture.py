@@ -119,7 +119,7 @@ def _measure(run: Run) -> dict[str, Any]:
     }
 
 
-_stage = Stage(_inputs, _measure, lambda run: JsonArtifact(run.workdir.measurements), command="launch.advise")
+_stage = Stage(_inputs, _measure, lambda run: JsonArtifact(run.workdir.measurements), command="merit advise")
 
 
 def _noise(run: Run) -> np.ndarray:

@@ -33,7 +33,7 @@ def measure_pilot(run: Run, merged: Mapping[str, Run]) -> dict[str, dict[str, An
         },
         lambda run: {"losses": _losses(run, merged)},
         lambda run: JsonArtifact(run.workdir.root / "losses.json"),
-        command="launch.advise --pilot",
+        command="merit advise --pilot",
     )
     stage(run)
     losses = stage.read(run)["losses"]

@@ -44,7 +44,7 @@ from merit_jax.workdir.checksums import file_checksums, fingerprint
 from merit_jax.workdir.lease import Lease, held
 
 FOR_MERGEKIT = """For mergekit, run in the workdir that holds the branches. It reads Hugging Face folders: write each branch with
-python -m launch.export --branch=K --out=branches/K/hf; "theta0", where it is named, is the folder of model.path."""
+merit export --branch=K --out=branches/K/hf; "theta0", where it is named, is the folder of model.path."""
 """Head of a run's mergekit.yaml."""
 
 

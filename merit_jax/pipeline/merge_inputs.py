@@ -55,7 +55,7 @@ def finished_branches(run: Run, *, allow_missing: bool = False) -> list[Done | N
         done = run.workdir.branch_done(index)
         if not done.exists() and not allow_missing:
             raise ValueError(
-                f"branch {index} is not finished ({done} is missing); train it: launch.branch --branch={index}, or merge the "
+                f"branch {index} is not finished ({done} is missing); train it: merit branch --branch={index}, or merge the "
                 "others with --allow_missing"
             )
         found.append(finished_branch(run, index) if done.exists() else None)
@@ -66,7 +66,7 @@ def finished_branches(run: Run, *, allow_missing: bool = False) -> list[Done | N
         listed = ", ".join(f"branch {index} in {dtype}" for index, dtype in types.items())
         raise ValueError(
             f"the branches of {run.workdir.root} were trained in different types: {listed}; set model.dtype and train those of "
-            "another type again: launch.branch --overwrite"
+            "another type again: merit branch --overwrite"
         )
     return found
 
@@ -171,7 +171,7 @@ def check_merged_present(workdir: Workdir) -> None:
 
 
 def _mend(workdir: Workdir) -> str:
-    return f"delete {workdir.merged} and merge again: launch.run --stages=merge"
+    return f"delete {workdir.merged} and merge again: merit run --stages=merge"
 
 
 def with_missing(weights: Sequence[float] | None, finished: Sequence[Done | None]) -> list[float] | None:

@@ -63,12 +63,12 @@ def read_merge(run: Run) -> dict[str, Any]:
     count = len(load_partition(source).branches)
     known = read_json(path)["inputs"]["branches"] if path.exists() else []
     now = [_merged_now(source, k, known[k] if k < len(known) else None) for k in range(count)]
-    check_inputs(path, {**merge_settings(run), "branches": now}, "launch.run --stages=merge")
+    check_inputs(path, {**merge_settings(run), "branches": now}, "merit run --stages=merge")
     record = read_json(path)
     if "weighted_mean" not in record:
         raise ValueError(
             f"{path} does not say which weights were used: an earlier version wrote it; run "
-            "launch.run --stages=merge --overwrite"
+            "merit run --stages=merge --overwrite"
         )
     return record
 

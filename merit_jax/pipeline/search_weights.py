@@ -63,7 +63,7 @@ def searched_weights(run: Run) -> SearchedWeights:
     points = _points(content)[:wanted]
     if len(points) < wanted:
         raise ValueError(
-            f"{run.workdir.search} has {len(points)} of {wanted} evaluations; run launch.run --stages=search to go on with it"
+            f"{run.workdir.search} has {len(points)} of {wanted} evaluations; run merit run --stages=search to go on with it"
         )
     place = best_place(points)
     rows = np.array(content["points"][place]["weights"])

@@ -41,7 +41,7 @@ class Stage:
         name: Key of its seconds in `times.json`; "" keeps none.
         applies: run -> whether the run has such a stage.
         guard: run -> a context, a lease say, to enter while the artifact is computed and written; None for a stage without.
-        command: The command that makes the artifact, in messages; "": launch.run with this stage.
+        command: The command that makes the artifact, in messages; "": merit run with this stage.
         check: run -> raises where the files that the artifact's record stands for are missing.
     """
 
@@ -79,7 +79,7 @@ class Stage:
         Raises:
             ValueError: It is missing, damaged, or was made from other inputs; the difference is named.
         """
-        command = self.command or f"launch.run --stages={self.name}"
+        command = self.command or f"merit run --stages={self.name}"
         return check_inputs(self.artifact(run).path, self.inputs(run), command)
 
     def read(self, run: Run) -> Any:

@@ -99,7 +99,7 @@ def _stage(run: Run, index: int) -> Stage:
         lambda run: ResumableFolder(run.workdir.branch_done(index)),
         guard=lambda run: _held(run, index),
         check=lambda run: check_present(run.workdir.branch(index) / "checkpoints"),
-        command=f"launch.branch --branch={index}",
+        command=f"merit branch --branch={index}",
     )
 
 

@@ -146,17 +146,17 @@ class Artifacts(NamedTuple):
         if self.rounds and stages and not {*stages} & {"merge", "export", "evaluate"}:
             return self._round_command
         chosen = f" --stages={','.join(stages)}" if stages else ""
-        return f"python -m launch.run --config=CONFIG --workdir={self.folder}{chosen}"
+        return f"merit run --config=CONFIG --workdir={self.folder}{chosen}"
 
     @property
     def _round_command(self) -> str:
-        return f"python -m launch.report --workdir={self.folder.rstrip('/')}/rounds/{self.rounds}"
+        return f"merit report --workdir={self.folder.rstrip('/')}/rounds/{self.rounds}"
 
     def diagnose_command(self, *names: str) -> str:
         """Returns the command that makes some diagnostics, or that reports on the last round."""
         if self.rounds:
             return self._round_command
-        return f"python -m launch.diagnose --workdir={self.folder} --only={','.join(names)}"
+        return f"merit diagnose --workdir={self.folder} --only={','.join(names)}"
 
 
 def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:

@@ -206,7 +206,7 @@ def verify_export(folder: epath.Path) -> None:
     Raises:
         ValueError: The checksums are damaged, or a file is missing or has changed.
     """
-    path, mend = folder / EXPORT_SUMS, f"delete {folder} and export again: launch.run --stages=export"
+    path, mend = folder / EXPORT_SUMS, f"delete {folder} and export again: merit run --stages=export"
     if not is_there(path):
         return
     record = read_json(path)

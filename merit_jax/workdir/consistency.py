@@ -34,7 +34,7 @@ def check_partition(workdir: Workdir, chosen: Mapping[str, Any]) -> None:
     if changes := differences({key: made.get(key, 0) for key in now}, plain(now)):
         raise ValueError(
             f"{workdir.partition} was made from other inputs: {'; '.join(f'partition.{change}' for change in changes)}. Give the "
-            "config that it was made with, or make it again: launch.run --stages=partition --overwrite"
+            "config that it was made with, or make it again: merit run --stages=partition --overwrite"
         )
 
 
@@ -50,15 +50,15 @@ def check_records(workdir: Workdir) -> None:
     made = {k: _inputs(workdir.branch_done(k)) for k in range(len(branches))}
     for k, branch in enumerate(branches):
         if "shares" in made[k] and made[k]["shares"] != branch["shares"]:
-            raise _foreign(workdir.branch_done(k), workdir.partition, f"launch.branch --branch={k}")
+            raise _foreign(workdir.branch_done(k), workdir.partition, f"merit branch --branch={k}")
     merged = _inputs(workdir.merge_record)
     own = not config.get("merge", {}).get("branches")
     for k, known in enumerate(merged.get("branches", ()) if own else ()):
         if known is not None and made.get(k) and known != fingerprint(made[k]):
-            raise _foreign(workdir.merge_record, workdir.branch_done(k), "launch.run --stages=merge")
+            raise _foreign(workdir.merge_record, workdir.branch_done(k), "merit run --stages=merge")
     for path, of, stage in _of_the_merge(workdir):
         if of and merged and of != merged:
-            raise _foreign(path, workdir.merge_record, f"launch.run --stages={stage}")
+            raise _foreign(path, workdir.merge_record, f"merit run --stages={stage}")
 
 
 def _of_the_merge(workdir: Workdir) -> Iterator[tuple[epath.Path, Mapping[str, Any], str]]:

@@ -1,7 +1,6 @@
 """Temporary files of artifacts: how they are called and locked while they are written, and how those of dead processes go."""
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -15,6 +14,11 @@ from etils import epath
 
 from merit_jax.workdir.paths import Workdir, is_remote
 from merit_jax.workdir.process import Process
+
+try:
+    import fcntl
+except ImportError:  # Windows: the age of a file says whether it was left behind
+    fcntl = None  # type: ignore[assignment]
 
 FORSAKEN = 24 * 3600.0
 """Seconds after which a temporary file of another machine, or a temporary folder, counts as left behind."""
@@ -33,7 +37,8 @@ def temporary_name(path: epath.Path) -> epath.Path:
 def lock(file: Any) -> None:
     """Marks an open temporary file as that of a live process; where the file system has no locks, its age says so."""
     with contextlib.suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def sweep(workdir: Workdir) -> None:
@@ -65,7 +70,7 @@ def sweep_folder(folder: epath.PathLike) -> None:
 def _is_forsaken(path: Path, is_ours: bool) -> bool:
     try:
         age = time.time() - path.stat().st_mtime
-        if is_ours and path.is_file() and age > UNLOCKED:
+        if fcntl and is_ours and path.is_file() and age > UNLOCKED:
             with path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True

@@ -119,11 +119,11 @@ class Workdir:
         return self.root / "branches" / f"{index}.lease"
 
     def branch_crashes(self, index: int) -> epath.Path:
-        """Returns the record of launch.cluster of how often branch `index` has crashed, and how last."""
+        """Returns the record of merit cluster of how often branch `index` has crashed, and how last."""
         return self.root / "branches" / f"{index}.crashes.json"
 
     def branch_log(self, index: int) -> epath.Path:
-        """Returns the output of the processes of branch `index`, where launch.cluster starts them."""
+        """Returns the output of the processes of branch `index`, where merit cluster starts them."""
         return self.root / "logs" / f"branch-{index}.log"
 
     def branch_fisher(self, index: int) -> epath.Path:

@@ -81,6 +81,6 @@ def _read(path: epath.Path) -> Mapping[str, Any]:
 
 def _older(path: epath.Path, what: str) -> ValueError:
     return ValueError(
-        f"{path} was written by an earlier version, without {what}; repeat the command that wrote it (launch.run or "
-        "launch.experiment) with --overwrite to make it again"
+        f"{path} was written by an earlier version, without {what}; repeat the command that wrote it (merit run or "
+        "merit experiment) with --overwrite to make it again"
     )

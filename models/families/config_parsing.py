@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
-from models.interface import DecoderConfig, Llama3Scaling
-from models.io.errors import raise_if_of_machine
-from models.processing.config_defaults import with_defaults
+from merit_jax.models.interface import DecoderConfig, Llama3Scaling
+from merit_jax.models.io.errors import raise_if_of_machine
+from merit_jax.models.processing.config_defaults import with_defaults
 
 LARGEST = 2**31 - 1
 """Largest whole number of a config: sizes are numbers of rows, columns and layers."""

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from models.families import llama, qwen2
+from merit_jax.models.families import llama, qwen2
 
 DECODERS: dict[str, ModuleType] = {
     "llama": llama,

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers.models.idefics3.image_processing_pil_idefics3 import get_resize_output_image_size
 
-from models.families.config_parsing import Section
-from models.families.vision_config import complete, parse_text, parse_tower, text_rows, tower_rows
-from models.interface import VisionLanguageConfig
-from models.io.weight_map import WeightRow
-from models.modules.projector import ShuffleProjectorConfig
-from models.modules.vit import ViTConfig
-from models.processing.image_loading import image_size
-from models.processing.tiled_images import TileReader
+from merit_jax.models.families.config_parsing import Section
+from merit_jax.models.families.vision_config import complete, parse_text, parse_tower, text_rows, tower_rows
+from merit_jax.models.interface import VisionLanguageConfig
+from merit_jax.models.io.weight_map import WeightRow
+from merit_jax.models.modules.projector import ShuffleProjectorConfig
+from merit_jax.models.modules.vit import ViTConfig
+from merit_jax.models.processing.image_loading import image_size
+from merit_jax.models.processing.tiled_images import TileReader
 
 Config = VisionLanguageConfig[ViTConfig, ShuffleProjectorConfig]
 
@@ -82,6 +81,8 @@ class Reader(TileReader):
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Returns the lines and columns of tiles that an image of that size is split into; 0 x 0 if it is one tile."""
+        from transformers.models.idefics3.image_processing_pil_idefics3 import get_resize_output_image_size
+
         processor, side = self.processor, self.config.vision.image_size
         if not processor.do_image_splitting:
             return 0, 0

@@ -1,8 +1,8 @@
 """The Llama family: Llama 1 to 3.3, SmolLM and SmolLM2, and others with `model_type` "llama"."""
 
-from models.families.config_parsing import Section, parse_decoder
-from models.interface import DecoderConfig
-from models.io.weight_map import WeightRow
+from merit_jax.models.families.config_parsing import Section, parse_decoder
+from merit_jax.models.interface import DecoderConfig
+from merit_jax.models.io.weight_map import WeightRow
 
 ROWS = (
     WeightRow("model.embed_tokens.weight", "embed/embedding"),

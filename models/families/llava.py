@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models.families.config_parsing import Section
-from models.families.vision_config import (
+from merit_jax.models.families.config_parsing import Section
+from merit_jax.models.families.vision_config import (
     TOWERS,
     both,
     complete,
@@ -14,11 +14,11 @@ from models.families.vision_config import (
     text_rows,
     tower_rows,
 )
-from models.interface import VisionLanguageConfig
-from models.io.weight_map import WeightRow, below
-from models.modules.projector import MLPProjectorConfig
-from models.modules.vit import ViTConfig
-from models.processing.tiled_images import TileReader
+from merit_jax.models.interface import VisionLanguageConfig
+from merit_jax.models.io.weight_map import WeightRow, below
+from merit_jax.models.modules.projector import MLPProjectorConfig
+from merit_jax.models.modules.vit import ViTConfig
+from merit_jax.models.processing.tiled_images import TileReader
 
 Config = VisionLanguageConfig[ViTConfig, MLPProjectorConfig]
 

@@ -1,9 +1,9 @@
 """The Qwen2 and Qwen2.5 family: Llama with biases on query, key and value."""
 
-from models.families import llama
-from models.families.config_parsing import Section, parse_decoder
-from models.interface import DecoderConfig
-from models.io.weight_map import WeightRow
+from merit_jax.models.families import llama
+from merit_jax.models.families.config_parsing import Section, parse_decoder
+from merit_jax.models.interface import DecoderConfig
+from merit_jax.models.io.weight_map import WeightRow
 
 BIASES = (
     WeightRow("model.layers.{layer}.self_attn.q_proj.bias", "layers/attention/query/bias"),

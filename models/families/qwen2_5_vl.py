@@ -1,11 +1,11 @@
 """The Qwen2.5-VL family: a Qwen2.5 decoder with three positions per token, and a vision tower with windows."""
 
-from models.families import qwen2
-from models.families.config_parsing import Section, completed, parse_decoder, rope_settings
-from models.families.vision_config import both
-from models.interface import DecoderConfig, VisionLanguageConfig
-from models.io.weight_map import WeightRow, below
-from models.modules.qwen2_5_vit import PatchMergerConfig, QwenVisionConfig
+from merit_jax.models.families import qwen2
+from merit_jax.models.families.config_parsing import Section, completed, parse_decoder, rope_settings
+from merit_jax.models.families.vision_config import both
+from merit_jax.models.interface import DecoderConfig, VisionLanguageConfig
+from merit_jax.models.io.weight_map import WeightRow, below
+from merit_jax.models.modules.qwen2_5_vit import PatchMergerConfig, QwenVisionConfig
 
 Config = VisionLanguageConfig[QwenVisionConfig, PatchMergerConfig]
 

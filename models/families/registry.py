@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from models.families import idefics3, llava, qwen2_5_vl
-from models.families.config_parsing import Section
-from models.families.decoders import DECODERS
-from models.interface import DecoderConfig, VisionLanguageConfig
-from models.io.weight_map import WeightRow
-from models.processing.qwen2_5_vl_images import QwenReader
+from merit_jax.models.families import idefics3, llava, qwen2_5_vl
+from merit_jax.models.families.config_parsing import Section
+from merit_jax.models.families.decoders import DECODERS
+from merit_jax.models.interface import DecoderConfig, VisionLanguageConfig
+from merit_jax.models.io.weight_map import WeightRow
+from merit_jax.models.processing.qwen2_5_vl_images import QwenReader
 
 Table = tuple[WeightRow, ...]
 

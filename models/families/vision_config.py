@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from models.families.config_parsing import PARTS, Section, completed
-from models.families.decoders import DECODERS
-from models.interface import DecoderConfig
-from models.io.weight_map import WeightRow, below
-from models.modules.vit import ACTIVATIONS, ViTConfig
+from merit_jax.models.families.config_parsing import PARTS, Section, completed
+from merit_jax.models.families.decoders import DECODERS
+from merit_jax.models.interface import DecoderConfig
+from merit_jax.models.io.weight_map import WeightRow, below
+from merit_jax.models.modules.vit import ACTIVATIONS, ViTConfig
 
 TOWERS = ("clip_vision_model", "siglip_vision_model", "idefics3_vision", "smolvlm_vision")
 MASKED = TOWERS[2:]

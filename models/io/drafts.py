@@ -1,7 +1,6 @@
 """Fills a folder elsewhere first, and puts it in its place when it is whole; removes what killed processes have left."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 import socket
@@ -9,6 +8,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: the age of a draft says whether it was left behind
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
 """File of a draft that its writer holds locked, and that names the writer's machine."""
@@ -95,9 +99,10 @@ def _put_in_place(draft: Path, target: Path) -> None:
 def _locked(draft: Path) -> Iterator[None]:
     with (draft / LOCK).open("w") as file:
         with contextlib.suppress(OSError):  # a file system without locks: its drafts are judged by their age
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.write(_machine())
-            file.flush()
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.write(_machine())
+                file.flush()
         yield
 
 
@@ -105,7 +110,7 @@ def _is_forsaken(draft: Path) -> bool:
     """Returns whether the process that wrote a draft is gone, as its lock says on this machine, and its age elsewhere."""
     try:
         with (draft / LOCK).open() as file:
-            if file.read() == _machine():
+            if fcntl and file.read() == _machine():
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return True
     except BlockingIOError:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from models.io.regular_files import MAX_SETTINGS, check_regular
+from merit_jax.models.io.regular_files import MAX_SETTINGS, check_regular
 
 TEMPLATES = "additional_chat_templates"
 _NAMES = frozenset(

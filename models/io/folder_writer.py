@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from models.io.disk import check_room, named
-from models.io.drafts import draft_of
-from models.io.folder_files import check_inside, known_files
-from models.io.hf_folder import INDEX, SINGLE
-from models.io.safetensors import TensorSpec, write
+from merit_jax.models.io.disk import check_room, named
+from merit_jax.models.io.drafts import draft_of
+from merit_jax.models.io.folder_files import check_inside, known_files
+from merit_jax.models.io.hf_folder import INDEX, SINGLE
+from merit_jax.models.io.safetensors import TensorSpec, write
 
 MAX_SHARD_BYTES = 5_000_000_000
 """Default for the size of a weight file before a new one is begun."""

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from models.io.gguf_config import ARCHITECTURES, ROPE_FACTORS, llama3_scaling, read_config
-from models.io.gguf_reader import open_reader
-from models.io.safetensors import TensorSpec
+from merit_jax.models.io.gguf_config import ARCHITECTURES, ROPE_FACTORS, llama3_scaling, read_config
+from merit_jax.models.io.gguf_reader import open_reader
+from merit_jax.models.io.safetensors import TensorSpec
 
 _LAYER = {
     "attn_norm.weight": "input_layernorm.weight",

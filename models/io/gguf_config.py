@@ -5,9 +5,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from models.interface import Llama3Scaling
-from models.io.safetensors import TensorSpec
-from models.modules import rope
+from merit_jax.models.interface import Llama3Scaling
+from merit_jax.models.io.safetensors import TensorSpec
+from merit_jax.models.modules import rope
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
 ROPE_FACTORS = "rope_freqs.weight"

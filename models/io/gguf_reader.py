@@ -5,8 +5,8 @@ from typing import Any, no_type_check
 
 import numpy as np
 
-from models.io.errors import raise_if_of_machine
-from models.io.regular_files import check_regular
+from merit_jax.models.io.errors import raise_if_of_machine
+from merit_jax.models.io.regular_files import check_regular
 
 MAX_KEYS, MAX_TENSORS, MAX_AXES = 2**12, 2**16, 8
 """Most metadata keys, tensors, and axes of a tensor."""

@@ -7,10 +7,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from models.io.errors import raise_if_of_machine
-from models.io.gguf import GGUFFile
-from models.io.regular_files import MAX_SETTINGS, check_regular
-from models.io.safetensors import DTYPES, TensorSpec, read_specs, read_tensor
+from merit_jax.models.io.errors import raise_if_of_machine
+from merit_jax.models.io.gguf import GGUFFile
+from merit_jax.models.io.regular_files import MAX_SETTINGS, check_regular
+from merit_jax.models.io.safetensors import DTYPES, TensorSpec, read_specs, read_tensor
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 

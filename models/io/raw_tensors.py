@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.interface import Array
-from models.io.casting import stored_as
-from models.io.disk import check_room
-from models.io.drafts import check_free
-from models.io.folder_writer import MAX_SHARD_BYTES, copy_other_files, files_to_copy, write_folder
-from models.io.hf_folder import INDEX, SINGLE, Folder
-from models.io.safetensors import STORED, TensorSpec
-from models.io.weight_map import unwrapped
+from merit_jax.models.interface import Array
+from merit_jax.models.io.casting import stored_as
+from merit_jax.models.io.disk import check_room
+from merit_jax.models.io.drafts import check_free
+from merit_jax.models.io.folder_writer import MAX_SHARD_BYTES, copy_other_files, files_to_copy, write_folder
+from merit_jax.models.io.hf_folder import INDEX, SINGLE, Folder
+from merit_jax.models.io.safetensors import STORED, TensorSpec
+from merit_jax.models.io.weight_map import unwrapped
 
 ADAPTER = "adapter_config.json"
 _TABLE = re.compile(r"emb|\bw[tp]e\b|\bshared\b")

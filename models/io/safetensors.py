@@ -10,9 +10,9 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from models.io.disk import named
-from models.io.errors import raise_if_of_machine
-from models.io.regular_files import check_regular
+from merit_jax.models.io.disk import named
+from merit_jax.models.io.errors import raise_if_of_machine
+from merit_jax.models.io.regular_files import check_regular
 
 DTYPES = {
     "F64": np.dtype(np.float64),

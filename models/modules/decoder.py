@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Bool, Float, Float32, Int
 
-from models.interface import Array, DecoderConfig, KVCache
-from models.modules import rope
-from models.modules.layers import MLP, Attention, Context, LayerCache, Norm, Projection, parameter, write
-from models.modules.scan import stacked
+from merit_jax.models.interface import Array, DecoderConfig, KVCache
+from merit_jax.models.modules import rope
+from merit_jax.models.modules.layers import MLP, Attention, Context, LayerCache, Norm, Projection, parameter, write
+from merit_jax.models.modules.scan import stacked
 
 
 class Embedding(nn.Module):

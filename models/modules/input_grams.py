@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Bool, Float
 
-from models.modules.layers import Projection
-from models.modules.scan import GRAMS
+from merit_jax.models.modules.layers import Projection
+from merit_jax.models.modules.scan import GRAMS
 
 Counted = Callable[[tuple[str, ...], tuple[int, ...]], Bool[jax.Array, "*b"]]
 """(path of a projection, shape of its input without the last axis) -> which of the input's vectors are no padding."""

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Bool, Float, Float32, Int
 
-from models.interface import Array, DecoderConfig, StackConfig
-from models.modules import rope
+from merit_jax.models.interface import Array, DecoderConfig, StackConfig
+from merit_jax.models.modules import rope
 
 _init_kernel = nn.initializers.lecun_normal()
 

@@ -7,9 +7,9 @@ import jax
 from flax import linen as nn
 from jaxtyping import Float
 
-from models.interface import Array, StackConfig, VisionLanguageConfig
-from models.modules.layers import Projection
-from models.modules.vit import ACTIVATIONS
+from merit_jax.models.interface import Array, StackConfig, VisionLanguageConfig
+from merit_jax.models.modules.layers import Projection
+from merit_jax.models.modules.vit import ACTIVATIONS
 
 
 @dataclasses.dataclass(frozen=True)

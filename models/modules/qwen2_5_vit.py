@@ -10,11 +10,11 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Bool, Float, Float32, Int
 
-from models.interface import Array, StackConfig
-from models.modules import rope
-from models.modules.layers import MLP, Norm, Projection
-from models.modules.patch_attention import attend
-from models.modules.scan import stacked
+from merit_jax.models.interface import Array, StackConfig
+from merit_jax.models.modules import rope
+from merit_jax.models.modules.layers import MLP, Norm, Projection
+from merit_jax.models.modules.patch_attention import attend
+from merit_jax.models.modules.scan import stacked
 
 
 @dataclasses.dataclass(frozen=True)

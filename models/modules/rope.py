@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from models.interface import Array, DecoderConfig, Llama3Scaling
+from merit_jax.models.interface import Array, DecoderConfig, Llama3Scaling
 
 
 def inverse_frequencies(config: DecoderConfig) -> Float32[np.ndarray, " half"]:

@@ -4,10 +4,10 @@ from typing import Any
 
 from flax import linen as nn
 
-from models.interface import REMAT, StackConfig
+from merit_jax.models.interface import REMAT, StackConfig
 
 GRAMS = "input_grams"
-"""Variable collection of the Gram matrices that `models.modules.input_grams` takes."""
+"""Variable collection of the Gram matrices that `merit_jax.models.modules.input_grams` takes."""
 
 
 def stacked(layer: type[nn.Module], config: StackConfig, length: int, in_axes: Any) -> type[nn.Module]:

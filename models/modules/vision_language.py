@@ -7,11 +7,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Bool, Float, Float32, Int
 
-from models.interface import Array, StackConfig, VisionLanguageConfig
-from models.modules.decoder import Decoder
-from models.modules.projector import MLPProjector, MLPProjectorConfig, ShuffleProjector, ShuffleProjectorConfig
-from models.modules.qwen2_5_vit import PatchMerger, PatchMergerConfig, QwenVision, QwenVisionConfig
-from models.modules.vit import ViT, ViTConfig
+from merit_jax.models.interface import Array, StackConfig, VisionLanguageConfig
+from merit_jax.models.modules.decoder import Decoder
+from merit_jax.models.modules.projector import (
+    MLPProjector,
+    MLPProjectorConfig,
+    ShuffleProjector,
+    ShuffleProjectorConfig,
+)
+from merit_jax.models.modules.qwen2_5_vit import PatchMerger, PatchMergerConfig, QwenVision, QwenVisionConfig
+from merit_jax.models.modules.vit import ViT, ViTConfig
 
 PARTS: dict[type[StackConfig], type[nn.Module]] = {
     QwenVisionConfig: QwenVision,

@@ -11,9 +11,9 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
-from models.interface import Array, StackConfig
-from models.modules.layers import Norm, Projection, parameter
-from models.modules.scan import stacked
+from merit_jax.models.interface import Array, StackConfig
+from merit_jax.models.modules.layers import Norm, Projection, parameter
+from merit_jax.models.modules.scan import stacked
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from models.interface import SWITCHES, Model, VisionLanguageConfig
-from models.pretrained.config_only import ConfigOnlyCheckpoint
-from models.pretrained.export import export_hf
-from models.pretrained.load import Pretrained, open_pretrained, plan_of
-from models.processing.tokenizer import load_tokenizer
-from models.processing.vocabulary import same_vocabulary
+from merit_jax.models.interface import SWITCHES, Model, VisionLanguageConfig
+from merit_jax.models.pretrained.config_only import ConfigOnlyCheckpoint
+from merit_jax.models.pretrained.export import export_hf
+from merit_jax.models.pretrained.load import Pretrained, open_pretrained, plan_of
+from merit_jax.models.processing.tokenizer import load_tokenizer
+from merit_jax.models.processing.vocabulary import same_vocabulary
 
 FREE = {*SWITCHES, "family", "mrope_section"}
 """Fields in which a part may differ: a text's tokens have one position, which M-RoPE takes three times to the same effect."""

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from models.build_model import build
-from models.families.registry import FAMILIES, parse_config
-from models.interface import Model
-from models.io.hf_folder import read_json
-from models.io.safetensors import TensorSpec
-from models.io.weight_map import expand, leaf_shapes, tensor_shape
+from merit_jax.models.build_model import build
+from merit_jax.models.families.registry import FAMILIES, parse_config
+from merit_jax.models.interface import Model
+from merit_jax.models.io.hf_folder import read_json
+from merit_jax.models.io.safetensors import TensorSpec
+from merit_jax.models.io.weight_map import expand, leaf_shapes, tensor_shape
 
 
 class ConfigOnlyCheckpoint:

@@ -8,16 +8,16 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from models.interface import Array
-from models.io.casting import stored_as
-from models.io.drafts import check_free
-from models.io.folder_writer import MAX_SHARD_BYTES, copy_other_files, write_folder, write_json
-from models.io.hf_folder import Checkpoint, read_json
-from models.io.safetensors import DTYPES, TensorSpec
-from models.io.weight_map import tensor_of
-from models.pretrained.load import Pretrained, open_pretrained
-from models.processing.generation_config import add_ends
-from models.processing.tokenizer import load_tokenizer
+from merit_jax.models.interface import Array
+from merit_jax.models.io.casting import stored_as
+from merit_jax.models.io.drafts import check_free
+from merit_jax.models.io.folder_writer import MAX_SHARD_BYTES, copy_other_files, write_folder, write_json
+from merit_jax.models.io.hf_folder import Checkpoint, read_json
+from merit_jax.models.io.safetensors import DTYPES, TensorSpec
+from merit_jax.models.io.weight_map import tensor_of
+from merit_jax.models.pretrained.load import Pretrained, open_pretrained
+from merit_jax.models.processing.generation_config import add_ends
+from merit_jax.models.processing.tokenizer import load_tokenizer
 
 
 def export_hf(

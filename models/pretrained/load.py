@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from models.build_model import Config, build, override
-from models.families.registry import FAMILIES, parse_config
-from models.interface import Model, Params, VisionLanguageConfig
-from models.io.hf_folder import Checkpoint, open_checkpoint
-from models.io.weight_map import Place, WeightMap, canonical_names, leaf_shapes, match, part_of
+from merit_jax.models.build_model import Config, build, override
+from merit_jax.models.families.registry import FAMILIES, parse_config
+from merit_jax.models.interface import Model, Params, VisionLanguageConfig
+from merit_jax.models.io.hf_folder import Checkpoint, open_checkpoint
+from merit_jax.models.io.weight_map import Place, WeightMap, canonical_names, leaf_shapes, match, part_of
 
 
 def read_config(path: str | Path, **overrides: Any) -> Config:
@@ -22,7 +22,7 @@ def read_config(path: str | Path, **overrides: Any) -> Config:
 
     Args:
         path: Hugging Face folder or .gguf file.
-        **overrides: Fields to replace, as for `models.build_model.override`.
+        **overrides: Fields to replace, as for `merit_jax.models.build_model.override`.
 
     Raises:
         ValueError: The checkpoint is damaged or asks for what the model does not implement.

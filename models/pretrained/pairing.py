@@ -11,10 +11,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from models.families.registry import FAMILIES
-from models.io.raw_tensors import StoredTensors
-from models.io.weight_map import canonical_names
-from models.processing.config_differences import completed
+from merit_jax.models.families.registry import FAMILIES
+from merit_jax.models.io.raw_tensors import StoredTensors
+from merit_jax.models.io.weight_map import canonical_names
+from merit_jax.models.processing.config_differences import completed
 
 RECOMPUTED = re.compile(r"(.*\.)?(rotary(_pos)?_emb\.(original_)?inv_freq|embeddings\.position_ids)")
 """Buffers that some versions store and others compute from the config."""

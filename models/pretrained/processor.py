@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from models.families.registry import FAMILIES, parse_config
-from models.io.hf_folder import read_json
-from models.processing.content_shape import roles_of_strings, shaped
-from models.processing.image_loading import ImageReader
-from models.processing.tokenizer import load_tokenizer
+from merit_jax.models.families.registry import FAMILIES, parse_config
+from merit_jax.models.io.hf_folder import read_json
+from merit_jax.models.processing.content_shape import roles_of_strings, shaped
+from merit_jax.models.processing.image_loading import ImageReader
+from merit_jax.models.processing.tokenizer import load_tokenizer
 
 CONFIG = "config.json"
 

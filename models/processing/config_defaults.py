@@ -5,8 +5,6 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import CONFIG_MAPPING
-
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a config with every default of transformers, and old keys in their present spelling; the argument is left alone.
@@ -14,6 +12,8 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         Exception: Of any kind: transformers does not know the model type, or fails on a value.
     """
+    from transformers import CONFIG_MAPPING
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return CONFIG_MAPPING[config["model_type"]].from_dict(copy.deepcopy(dict(config))).to_dict()

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from models.processing.config_defaults import with_defaults
+from merit_jax.models.processing.config_defaults import with_defaults
 
 _NEUTRAL = re.compile(
     r"_.*|architectures|auto_map|attn_implementation|(torch_)?dtype|transformers_version|unsloth_.*|problem_type|id2label|label2id|num_labels|"

@@ -23,10 +23,10 @@ from jaxtyping import Int
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
-from models.interface import VisionLanguageConfig
-from models.io.errors import raise_if_of_machine
-from models.processing.local_folder import open_image_processor
-from models.processing.pixel_modes import check_mode, to_rgb
+from merit_jax.models.interface import VisionLanguageConfig
+from merit_jax.models.io.errors import raise_if_of_machine
+from merit_jax.models.processing.local_folder import open_image_processor
+from merit_jax.models.processing.pixel_modes import check_mode, to_rgb
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "PCX")
 """Formats that are read. Pillow knows more, some of which (EPS) it passes to other programs."""

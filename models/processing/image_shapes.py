@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import jax
 
-from models.interface import VisionLanguageConfig
-from models.modules.patch_attention import DENSE, QUERIES
-from models.modules.projector import features_per_tile
-from models.modules.qwen2_5_vit import PatchRows, QwenVisionConfig, patch_rows
-from models.modules.vit import TileRows, tile_rows
+from merit_jax.models.interface import VisionLanguageConfig
+from merit_jax.models.modules.patch_attention import DENSE, QUERIES
+from merit_jax.models.modules.projector import features_per_tile
+from merit_jax.models.modules.qwen2_5_vit import PatchRows, QwenVisionConfig, patch_rows
+from merit_jax.models.modules.vit import TileRows, tile_rows
 
 
 class ImageWork(NamedTuple):

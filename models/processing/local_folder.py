@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants
-import transformers
-from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
-from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
-from models.io.folder_files import known_files
-from models.io.hf_folder import read_json
+from merit_jax.models.io.folder_files import known_files
+from merit_jax.models.io.hf_folder import read_json
 
 IMAGE_PROCESSORS = (
     "CLIPImageProcessor",
@@ -29,13 +26,15 @@ _PATHS = ("_file", "_files", "_path", "_dir", "_folder")
 _offline = threading.Lock()
 
 
-def open_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """Opens the tokenizer of a folder.
+def open_tokenizer(path: Path) -> Any:
+    """Opens the tokenizer of a folder, a `transformers.PreTrainedTokenizerBase`.
 
     Raises:
         ValueError: Its settings name files elsewhere, or a class that is no tokenizer.
         Exception: transformers and tokenizers fail on damaged files in any way.
     """
+    from transformers import AutoTokenizer
+
     files = {file.name: file for file in known_files(path)}
     config = _settings(files, "config.json")
     settings, special = (_settings(files, name) for name in ("tokenizer_config.json", "special_tokens_map.json"))
@@ -57,6 +56,8 @@ def open_image_processor(path: Path) -> Any:
         ValueError: It is of another type than `IMAGE_PROCESSORS`.
         Exception: transformers fails on damaged settings in any way.
     """
+    from transformers import AutoImageProcessor
+
     files = {file.name: file for file in known_files(path)}
     config, settings, outer = (_settings(files, f"{name}config.json") for name in ("", "preprocessor_", "processor_"))
     nested = outer.get("image_processor")
@@ -89,8 +90,10 @@ def _settings(files: Mapping[str, Path], name: str) -> dict[str, Any]:
     return read_json(files[name]) if name in files else {}
 
 
-def _bare(config: Mapping[str, Any]) -> PreTrainedConfig:
-    """Returns a config that says only of which type the model is; other settings do not matter for files beside it."""
+def _bare(config: Mapping[str, Any]) -> Any:
+    """Returns a `PreTrainedConfig` that says only which type the model is; other settings do not matter for files beside it."""
+    from transformers import CONFIG_MAPPING, PreTrainedConfig
+
     kind = config.get("model_type")
     made = CONFIG_MAPPING[kind]() if isinstance(kind, str) and kind in CONFIG_MAPPING else PreTrainedConfig()
     made.tokenizer_class = config.get("tokenizer_class")
@@ -99,6 +102,9 @@ def _bare(config: Mapping[str, Any]) -> PreTrainedConfig:
 
 def _check_class(name: Any, where: str) -> None:
     """Refuses a name that transformers has for something else than a tokenizer."""
+    import transformers
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
     if name is None:
         return
     if not isinstance(name, str):

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 from PIL import Image
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
-from models.interface import VisionLanguageConfig
-from models.modules.qwen2_5_vit import PatchMergerConfig, PatchRows, QwenVisionConfig, patch_rows
-from models.processing.image_loading import MAX_PIXELS, ImageReader, image_name, image_size, open_image
+from merit_jax.models.interface import VisionLanguageConfig
+from merit_jax.models.modules.qwen2_5_vit import PatchMergerConfig, PatchRows, QwenVisionConfig, patch_rows
+from merit_jax.models.processing.image_loading import MAX_PIXELS, ImageReader, image_name, image_size, open_image
 
 _SIDES = ("patch_size", "merge_size", "temporal_patch_size")
 _FIELDS = (*_SIDES, "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
@@ -30,7 +29,10 @@ class QwenReader(ImageReader):
         Raises:
             ValueError: The image processor cannot be read, or does not fit the model.
         """
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
+
         super().__init__(path, config, "<|image_pad|>")
+        self._resize = smart_resize
         processor = self.processor
         if not isinstance(processor, Qwen2VLImageProcessorPil):
             raise ValueError(
@@ -58,7 +60,7 @@ class QwenReader(ImageReader):
         height, width = image_size(image)
         size, side = self.processor.size, self.processor.patch_size * self.processor.merge_size
         try:
-            height, width = smart_resize(height, width, side, size["shortest_edge"], size["longest_edge"])
+            height, width = self._resize(height, width, side, size["shortest_edge"], size["longest_edge"])
             if height * width > MAX_PIXELS:
                 raise ValueError(f"it would be resized to {height} x {width}, at most {MAX_PIXELS} pixels are made")
         except ValueError as error:

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32
 from PIL.Image import Image
 
-from models.interface import VisionLanguageConfig
-from models.modules.projector import features_per_tile
-from models.modules.vit import TileRows, tile_rows
-from models.processing.image_loading import MAX_PIXELS, ImageReader, image_name
+from merit_jax.models.interface import VisionLanguageConfig
+from merit_jax.models.modules.projector import features_per_tile
+from merit_jax.models.modules.vit import TileRows, tile_rows
+from merit_jax.models.processing.image_loading import MAX_PIXELS, ImageReader, image_name
 
 
 class TileReader(ImageReader):

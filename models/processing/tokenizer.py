@@ -1,18 +1,21 @@
 """Loads tokenizers from a Hugging Face folder, or rebuilds them from GGUF metadata (without PyTorch)."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase
+from merit_jax.models.io.errors import raise_if_of_machine
+from merit_jax.models.io.gguf import GGUFFile
+from merit_jax.models.io.hf_folder import read_json
+from merit_jax.models.processing.local_folder import open_tokenizer
+from merit_jax.models.processing.tokenizer_trial import try_tokenizer
 
-from models.io.errors import raise_if_of_machine
-from models.io.gguf import GGUFFile
-from models.io.hf_folder import read_json
-from models.processing.gguf_tokenizer import from_gguf, of_file
-from models.processing.local_folder import open_tokenizer
-from models.processing.tokenizer_trial import try_tokenizer
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+else:  # transformers is imported where a tokenizer is opened: it takes a second, and with PyTorch beside it several
+    Tokenizer = Any
 
 
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str | Path) -> Tokenizer:
     """Loads the tokenizer of a checkpoint, with its chat template, from local files only; runs no code from them.
 
     Args:
@@ -21,6 +24,8 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     Raises:
         ValueError: The folder has no tokenizer, or the GGUF file one that is not byte-level BPE of a known kind.
     """
+    from merit_jax.models.processing.gguf_tokenizer import from_gguf, of_file
+
     path = Path(path)
     if path.suffix == ".gguf":
         return from_gguf(GGUFFile(path).metadata, str(path))

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from models.io.folder_files import known_files
+from merit_jax.models.io.folder_files import known_files
 
 ROOM = 2**30
 """Bytes of memory for a tokenizer, and `PER_BYTE` more per byte of its file."""
@@ -62,11 +62,11 @@ def _tried(digest: str, subject: str, size: int) -> str:
     said = done.stdout.decode(errors="replace").strip()
     if said:
         return f"{name} cannot be used: {said}"
-    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
-        return (
-            f"reading {name} and encoding a few texts with it takes more than {seconds} s, or the memory of the machine"
-        )
-    if done.returncode < 0:
+    if done.returncode < 0:  # on Windows it never is
+        if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+            return (
+                f"reading {name} and encoding texts with it takes more than {seconds} s, or the memory of the machine"
+            )
         why = ": it asks for more memory than its size accounts for" if b"memory allocation" in done.stderr else ""
         return f"reading {name} ends the process ({signal.Signals(-done.returncode).name}){why}"
     return ""

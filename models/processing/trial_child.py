@@ -39,7 +39,7 @@ def main() -> None:
 def _reader(path: Path):
     """Imports what reads the path; returns a function that reads it, and gives one from a text to its number of tokens."""
     if path.is_dir():
-        from models.processing.local_folder import open_tokenizer
+        from merit_jax.models.processing.local_folder import open_tokenizer
 
         def read_folder():
             tokenizer = open_tokenizer(path)

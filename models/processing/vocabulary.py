@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from models.io.hf_folder import read_json
+from merit_jax.models.io.hf_folder import read_json
 
 Vocabulary = dict[int, str]
 """Id -> token."""

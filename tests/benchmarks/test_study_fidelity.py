@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from benchmarks import study_fidelity
-from configs import quickstart
-from examples.shapes import make
-from launch.wiring import open_run
+from merit_jax.configs import quickstart
+from merit_jax.examples.shapes import make
 from merit_jax.gradients.stride import Stride
+from merit_jax.launch.wiring import open_run
 from merit_jax.pipeline.estimate_gradients import compressor
 
 

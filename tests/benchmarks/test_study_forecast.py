@@ -1,4 +1,4 @@
-"""The study of the forecast prints how it does on worlds left out, and writes the file that launch.advise reads."""
+"""The study of the forecast prints how it does on worlds left out, and writes the file that merit advise reads."""
 
 import json
 

@@ -69,7 +69,12 @@ def test_the_commands_of_a_cell_have_its_knobs_and_theta0(tmp_path):
 def test_every_seed_is_measured_as_advice_measures_a_users_mixture(tmp_path):
     cell, methods = Cell(0.5, 1.0, "well", 4.0), "joint,wise,random4:partition.core=0.25,merit2d"
     words = set(measurement(cell, "theta0", methods, "2", tmp_path, pilot=0.05))
-    assert {"launch.advise", f"--workdir={tmp_path}/s0.5-p1-well-e4/seed-2", "--config.seed=2", "--pilot=0.05"} <= words
+    assert {
+        "merit_jax.launch.advise",
+        f"--workdir={tmp_path}/s0.5-p1-well-e4/seed-2",
+        "--config.seed=2",
+        "--pilot=0.05",
+    } <= words
     assert "--methods=joint,random4:partition.core=0.25,merit2d" in words
     trained = set(experiment(cell, "theta0", methods, "0,2", tmp_path))
     assert {word for word in trained if word.startswith("--config")} <= words

@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from benchmarks import smollm2_seed, smollm2_table, study_smollm2, theta0_answers
-from configs import smollm2_study
 from merit_jax.checkpoints.readers import OrbaxLeaves
+from merit_jax.configs import smollm2_study
 from merit_jax.core.errors import FailedError
 from merit_jax.workdir.artifacts import read_arrays, read_json
 from merit_jax.workdir.paths import absolute

@@ -9,14 +9,14 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common
+from merit_jax.configs import common
 from merit_jax.conflict import CENTRINGS
 from merit_jax.core import tree
 from merit_jax.merging import MERGERS
+from merit_jax.models import build
+from merit_jax.models.families.registry import parse_config
 from merit_jax.partition import ASSIGNMENTS, PARTITIONERS
 from merit_jax.pipeline.partition_mixture import SIMILARITIES
-from models import build
-from models.families.registry import parse_config
 from tests.models.processing.test_tiled_images import SMOLVLM_256M
 from tests.support.tiny_qwen_vl import PUBLISHED
 
@@ -63,7 +63,7 @@ def keys(config):
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_config_takes_every_method_and_adds_no_key(name, method):
-    config = importlib.import_module(f"configs.{name}").get_config(method)
+    config = importlib.import_module(f"merit_jax.configs.{name}").get_config(method)
     assert (config.method, config.partition.method, config.partition.groups) == (method, *METHODS[method])
     assert keys(config) == keys(common.get_config())
     assert config.is_locked
@@ -72,9 +72,9 @@ def test_a_config_takes_every_method_and_adds_no_key(name, method):
 @pytest.mark.parametrize("name", FILES)
 def test_a_config_file_opens_with_claim_cost_and_command(name):
     """A stage of another config's basin may say which one runs it instead."""
-    text = importlib.import_module(f"configs.{name}").__doc__
+    text = importlib.import_module(f"merit_jax.configs.{name}").__doc__
     if whose := re.search(r"Run by `--config=configs/(\w+)\.py --config\.basin\.rebuild=True`", text):
-        stages = importlib.import_module(f"configs.{whose[1]}").get_config().basin.stages
+        stages = importlib.import_module(f"merit_jax.configs.{whose[1]}").get_config().basin.stages
         assert f"configs/{name}.py" in stages
         return
     assert all(f"\n{part}:" in text for part in ("Claim", "Cost", "Command"))
@@ -89,7 +89,7 @@ def paths(kind):
 
 @pytest.mark.parametrize("name", VISION)
 def test_a_vision_config_trains_whole_parts_and_freezes_the_others(name):
-    config, (kind, parts) = importlib.import_module(f"configs.{name}").get_config(), VISION[name]
+    config, (kind, parts) = importlib.import_module(f"merit_jax.configs.{name}").get_config(), VISION[name]
     trained, frozen = tree.split(paths(kind), config.train.trainable)
     assert {path.split("/")[0] for path in trained} == parts
     assert {path.split("/")[0] for path in frozen} == {"vision", "projector", "decoder"} - parts
@@ -97,7 +97,7 @@ def test_a_vision_config_trains_whole_parts_and_freezes_the_others(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_what_a_config_keeps_of_an_example_fits_its_rows_and_buckets(name):
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"merit_jax.configs.{name}").get_config()
     inputs = config.mixture.max_length - 1
     assert config.train.row_length >= inputs
     assert config.train.batch_size % config.train.micro_batches == 0
@@ -111,7 +111,7 @@ def test_what_a_config_keeps_of_an_example_fits_its_rows_and_buckets(name):
 
 def test_stages_of_a_basin_are_config_files():
     for name in FILES:
-        for file in importlib.import_module(f"configs.{name}").get_config().basin.stages:
+        for file in importlib.import_module(f"merit_jax.configs.{name}").get_config().basin.stages:
             assert Path(file).is_file(), name
 
 
@@ -132,7 +132,7 @@ def test_an_unknown_method_lists_the_known_ones(method):
 
 def test_the_shipped_tasks_are_those_of_the_quickstart():
     tasks = {path.name.removesuffix(".train.jsonl") for path in Path("examples/bigbench").glob("*.train.jsonl")}
-    included = importlib.import_module("configs.quickstart_text").get_config().mixture.include
+    included = importlib.import_module("merit_jax.configs.quickstart_text").get_config().mixture.include
     assert len(tasks) == 16
     assert len(included) == 8
     assert set(included) <= tasks

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from configs import common
-from configs.schema import check as checks
-from configs.schema.keys import Key, ranges
-from launch.experiments.methods import plan_comparison
+from merit_jax.configs import common
+from merit_jax.configs.schema import check as checks
+from merit_jax.configs.schema.keys import Key, ranges
+from merit_jax.launch.experiments.methods import plan_comparison
 
 KEYS = {
     f"{name}.{inner}" if hasattr(part, "items") else name: key

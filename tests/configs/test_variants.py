@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import common
+from merit_jax.configs import common
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from safetensors import SafetensorError
 
 from merit_jax.core.errors import machine_error, raise_if_of_machine
-from models.io import errors as of_models
+from merit_jax.models.io import errors as of_models
 
 MACHINE = (
     errno.EIO,

@@ -12,7 +12,7 @@ from merit_jax.data.chat_template import images_of
 from merit_jax.data.manifest import Entry, read_manifest
 from merit_jax.data.mixture import load_mixture
 from merit_jax.data.records import read_entry
-from models.pretrained.processor import load_processor
+from merit_jax.models.pretrained.processor import load_processor
 from tests.support.tiny_vision import folder, llava, picture
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from merit_jax.data.chat_template import encode_prompt, encode_response
 from merit_jax.data.mixture import load_mixture
-from models.pretrained.shipped import smollm2_path
-from models.processing.tokenizer import load_tokenizer
+from merit_jax.models.pretrained.shipped import smollm2_path
+from merit_jax.models.processing.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.smollm2
 BIGBENCH = Path(__file__).parents[2] / "examples" / "bigbench"

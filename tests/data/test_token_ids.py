@@ -7,7 +7,7 @@ import pytest
 
 from merit_jax.data.chat_template import encode
 from merit_jax.data.mixture import load_mixture
-from models.pretrained.processor import load_processor
+from merit_jax.models.pretrained.processor import load_processor
 from tests.support.tiny import config
 from tests.support.tiny_tokenizer import tiny_tokenizer
 

@@ -12,7 +12,7 @@ from merit_jax.core.loss import next_token_loss
 from merit_jax.diagnostics import hessian
 from merit_jax.diagnostics.hessian import Objective
 from merit_jax.diagnostics.lanczos import gaussian
-from models import build
+from merit_jax.models import build
 from tests.support import tiny, toy
 
 NETWORK = toy.Network()

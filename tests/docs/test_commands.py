@@ -6,8 +6,8 @@ import pytest
 from absl import flags
 
 from docs.generate.commands import COMMANDS, parse
-from launch.launchers import LAUNCHERS
-from launch.launchers import options as launcher_options
+from merit_jax.launch.launchers import LAUNCHERS
+from merit_jax.launch.launchers import options as launcher_options
 from tests.support import pages
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections

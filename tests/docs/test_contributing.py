@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from configs import common
+from merit_jax.configs import common
 from merit_jax.merging import MERGERS, Merger
+from merit_jax.models.families.registry import FAMILIES, Family
 from merit_jax.partition import PARTITIONERS, Partitioner
-from models.families.registry import FAMILIES, Family
 from tests.support import pages
 
 TEXT = (pages.ROOT / "CONTRIBUTING.md").read_text()

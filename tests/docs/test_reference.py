@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from configs import common
 from docs.generate import api, commands, config_keys, mathml
+from merit_jax.configs import common
 from merit_jax.data import manifest
 from merit_jax.data.column_map import IMAGES
 from merit_jax.data.formats import FORMATS, TOOLS, VIDEOS, detect, to_record
@@ -25,8 +25,8 @@ def test_every_command_and_flag_is_in_the_reference():
     page = commands.page()
     assert {path.stem for path in (pages.ROOT / "launch").glob("*.py")} - {"__init__"} == set(commands.COMMANDS)
     for name in commands.COMMANDS:
-        section = page.partition(f"\n## launch.{name}\n")[2].partition("\n## ")[0]
-        assert "python -m" in section, name
+        section = page.partition(f"\n## merit {name}\n")[2].partition("\n## ")[0]
+        assert "\nmerit " in section, name
         with commands.defined_flags(name) as own:
             assert [flag for flag in own if f"| `--{flag}` |" not in section] == [], name
 

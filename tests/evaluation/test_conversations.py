@@ -9,8 +9,8 @@ from merit_jax.core.types import Record
 from merit_jax.evaluation.batch_shapes import BatchShapes
 from merit_jax.evaluation.conversations import likelihoods, responses
 from merit_jax.evaluation.decoding import Inference
-from models import load_pretrained
-from models.processing.tokenizer import load_tokenizer
+from merit_jax.models import load_pretrained
+from merit_jax.models.processing.tokenizer import load_tokenizer
 from tests.support import world
 
 

@@ -14,7 +14,7 @@ from merit_jax.evaluation.decoding import Inference
 from merit_jax.evaluation.not_finite import NotFiniteError
 from merit_jax.evaluation.prompts import Question, exact_match, fact_recall
 from merit_jax.evaluation.scoring import completions, likelihoods, option_choices
-from models import DecoderConfig, build
+from merit_jax.models import DecoderConfig, build
 
 VOCAB, ROOM, STOP = 23, 6, 5
 CONFIG = DecoderConfig("llama", VOCAB, hidden_size=16, layers=2, heads=4, kv_heads=2, head_dim=4, mlp_size=24)

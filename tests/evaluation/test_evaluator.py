@@ -12,8 +12,8 @@ from merit_jax.evaluation.conversations import responses
 from merit_jax.evaluation.decoding import Inference
 from merit_jax.evaluation.evaluator import Evaluator
 from merit_jax.evaluation.prompts import stop_tokens
-from models import load_pretrained
-from models.processing.tokenizer import load_tokenizer
+from merit_jax.models import load_pretrained
+from merit_jax.models.processing.tokenizer import load_tokenizer
 from tests.support import world
 
 QUESTIONS = ["say ab", "say it again, and slowly", "why", "count: a b c d"]

@@ -12,13 +12,13 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 from safetensors.numpy import load_file, save_file
 
-from launch.wiring import open_run
 from merit_jax.evaluation.batch_shapes import BatchShapes, doubling_buckets
 from merit_jax.evaluation.lm_eval_adapter import SHARED, HarnessModel
 from merit_jax.evaluation.lm_eval_suites import evaluate_suite, load_tasks, read_suite
-from models import load_pretrained
-from models.processing.generation_config import read_generation
-from models.processing.tokenizer import load_tokenizer
+from merit_jax.launch.wiring import open_run
+from merit_jax.models import load_pretrained
+from merit_jax.models.processing.generation_config import read_generation
+from merit_jax.models.processing.tokenizer import load_tokenizer
 from tests.support import world
 
 CONTEXT = 96

@@ -3,8 +3,8 @@
 import pytest
 
 pytest.importorskip("lm_eval")
-from launch.evaluate import SUITES, suite_file
 from merit_jax.evaluation.lm_eval_suites import Benchmark, _harness_tasks, load_tasks, read_suite
+from merit_jax.launch.evaluate import SUITES, suite_file
 
 TASK = """
 task: {name}

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from examples.easy_vqa import make
-from examples.easy_vqa.kinds import COLORS, SHAPES, WORDINGS, kind_of, spaced
-from examples.shapes.tokenizer import make_tokenizer
-from examples.shapes.vocabulary import VOCABULARY
 from merit_jax.data.formats import to_record
 from merit_jax.data.manifest import read_manifest
+from merit_jax.examples.easy_vqa import make
+from merit_jax.examples.easy_vqa.kinds import COLORS, SHAPES, WORDINGS, kind_of, spaced
+from merit_jax.examples.shapes.tokenizer import make_tokenizer
+from merit_jax.examples.shapes.vocabulary import VOCABULARY
 
 TRAIN = [
     ["What shape is in the image?", "circle", 0],

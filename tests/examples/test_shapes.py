@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from examples.shapes import basin, make
-from examples.shapes.basin import Counts
-from examples.shapes.glyphs import BITMAPS
-from examples.shapes.render import RGB, render
-from examples.shapes.scenes import CLASSES, COLORS, SHAPES, UNSEEN, make_scene
-from examples.shapes.suites import SUITES
-from examples.shapes.tasks import TASKS
-from examples.shapes.vocabulary import VOCABULARY
-from examples.shapes.words import PLACES
+from merit_jax.examples.shapes import basin, make
+from merit_jax.examples.shapes.basin import Counts
+from merit_jax.examples.shapes.glyphs import BITMAPS
+from merit_jax.examples.shapes.render import RGB, render
+from merit_jax.examples.shapes.scenes import CLASSES, COLORS, SHAPES, UNSEEN, make_scene
+from merit_jax.examples.shapes.suites import SUITES
+from merit_jax.examples.shapes.tasks import TASKS
+from merit_jax.examples.shapes.vocabulary import VOCABULARY
+from merit_jax.examples.shapes.words import PLACES
 
 TINY = Counts(look=30, look_turns=4, verbose=60, polish=80, short=48, scenes=60)
 SUITE_ROWS, SHARE = 24, 0.1

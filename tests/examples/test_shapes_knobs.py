@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from safetensors.flax import load_file
 
-from configs import quickstart, quickstart_new_forms, quickstart_stage4
-from examples.shapes import knobs as module
-from examples.shapes import make
-from examples.shapes.basin import WHOLE, Counts, make_basin
-from examples.shapes.knobs import DEFAULTS, PLAIN, Knobs
-from examples.shapes.suites import EXACT, SUITES, make_suite
-from examples.shapes.tasks import TASKS
-from examples.shapes.tasks.task import Row
-from examples.shapes.vocabulary import VOCABULARY
-from examples.shapes.words import NUMBERS, PLACES, SYNONYMS
+from merit_jax.configs import quickstart, quickstart_new_forms, quickstart_stage4
+from merit_jax.examples.shapes import knobs as module
+from merit_jax.examples.shapes import make
+from merit_jax.examples.shapes.basin import WHOLE, Counts, make_basin
+from merit_jax.examples.shapes.knobs import DEFAULTS, PLAIN, Knobs
+from merit_jax.examples.shapes.suites import EXACT, SUITES, make_suite
+from merit_jax.examples.shapes.tasks import TASKS
+from merit_jax.examples.shapes.tasks.task import Row
+from merit_jax.examples.shapes.vocabulary import VOCABULARY
+from merit_jax.examples.shapes.words import NUMBERS, PLACES, SYNONYMS
 
 TINY = Counts(look=30, look_turns=4, verbose=60, polish=80, short=48, scenes=60, practice=64, whole=16)
 SHARE, SUITE_ROWS = 0.1, 24

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from launch.console.exit_codes import INTERRUPTED, UNFINISHED
+from merit_jax.launch.console.exit_codes import INTERRUPTED, UNFINISHED
 from tests.faults.lab import Ended, Lab, flip, truncate
 from tests.faults.results import results
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from launch.console.exit_codes import FAULT, MISTAKE
+from merit_jax.launch.console.exit_codes import FAULT, MISTAKE
 from tests.support import world
 from tests.support.commands import environment, module, write_config
 from tests.support.zygote import REPOSITORY, Command

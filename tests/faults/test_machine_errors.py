@@ -17,12 +17,12 @@ from merit_jax.data.manifest_parser import load_manifest
 from merit_jax.data.readers import files_digest, read_rows
 from merit_jax.data.token_cache import ARRAYS, IMAGES, SUMS, as_table, load_table, save_table
 from merit_jax.gradients.store import GradientStore, NewRow
+from merit_jax.models.io import hf_folder
+from merit_jax.models.io.gguf import open_reader
+from merit_jax.models.processing.image_loading import image_size, open_image
 from merit_jax.training.metrics_log import read_metrics
 from merit_jax.workdir.artifacts import is_current, read_arrays, read_inputs, read_json, write_arrays, write_json
 from merit_jax.workdir.checksums import file_checksums, verify_checksums
-from models.io import hf_folder
-from models.io.gguf import open_reader
-from models.processing.image_loading import image_size, open_image
 
 CODES = ("EIO", "ESTALE", "EMFILE", "ENFILE", "EACCES", "ENOSPC", "ETIMEDOUT", "ENOMEM")
 

@@ -42,7 +42,7 @@ def _records(folder: Path, name: str) -> None:
     """Reads the rows, and opens the images that they name."""
     from merit_jax.data.message_texts import images_of
     from merit_jax.data.records import read_records
-    from models.processing.image_loading import image_size, is_animated, open_image
+    from merit_jax.models.processing.image_loading import image_size, is_animated, open_image
 
     errors: list[ValueError] = []
     records = read_records(str(folder / name), on_error=errors.append)
@@ -89,14 +89,14 @@ def _split(folder: Path) -> None:
 
 
 def _safetensors(folder: Path) -> None:
-    from models.io.safetensors import STORED, read_specs, read_tensor
+    from merit_jax.models.io.safetensors import STORED, read_specs, read_tensor
 
     for key, spec in read_specs(folder / "model.safetensors", STORED).items():
         assert spec.nbytes == read_tensor(folder / "model.safetensors", key).nbytes
 
 
 def _folder(folder: Path) -> None:
-    from models.io.hf_folder import open_checkpoint
+    from merit_jax.models.io.hf_folder import open_checkpoint
 
     opened = open_checkpoint(folder)
     for key in opened.specs:
@@ -104,14 +104,14 @@ def _folder(folder: Path) -> None:
 
 
 def _config(folder: Path) -> None:
-    from models.families.registry import parse_config
-    from models.io.hf_folder import read_json
+    from merit_jax.models.families.registry import parse_config
+    from merit_jax.models.io.hf_folder import read_json
 
     parse_config(read_json(folder / "config.json"), str(folder / "config.json"))
 
 
 def _pretrained(folder: Path) -> None:
-    from models.pretrained.load import open_pretrained
+    from merit_jax.models.pretrained.load import open_pretrained
 
     opened = open_pretrained(folder)
     for path in opened.paths():
@@ -119,7 +119,7 @@ def _pretrained(folder: Path) -> None:
 
 
 def _gguf(folder: Path) -> None:
-    from models.io.gguf import GGUFFile
+    from merit_jax.models.io.gguf import GGUFFile
 
     opened = GGUFFile(folder / "model.gguf")
     for key in opened.specs:
@@ -127,19 +127,19 @@ def _gguf(folder: Path) -> None:
 
 
 def _gguf_tokenizer(folder: Path) -> None:
-    from models.processing.tokenizer import load_tokenizer
+    from merit_jax.models.processing.tokenizer import load_tokenizer
 
     load_tokenizer(folder / "model.gguf")("ab")
 
 
 def _tokenizer(folder: Path) -> None:
-    from models.processing.tokenizer import load_tokenizer
+    from merit_jax.models.processing.tokenizer import load_tokenizer
 
     load_tokenizer(folder)
 
 
 def _processor(folder: Path) -> None:
-    from models.pretrained.processor import load_processor
+    from merit_jax.models.pretrained.processor import load_processor
 
     load_processor(folder)
 
@@ -148,9 +148,9 @@ def _merge(folder: Path) -> None:
     """Merges a model into its base: what is not refused computes the same, and its merge is finite."""
     import numpy as np
 
-    from launch.wiring.merge_folders import open_models
+    from merit_jax.launch.wiring.merge_folders import open_models
     from merit_jax.merging import MERGERS
-    from models.families.registry import parse_config
+    from merit_jax.models.families.registry import parse_config
 
     theta0, paired = open_models(str(folder / "base"), [str(folder / "odd")])
     merge = MERGERS["uniform"].prepare(theta0, paired.models, [1.0], {})
@@ -171,13 +171,13 @@ def _merge_folders(folder: Path) -> None:
 
 
 def _vocabulary(folder: Path) -> None:
-    from models.processing.vocabulary import check_vocabularies
+    from merit_jax.models.processing.vocabulary import check_vocabularies
 
     check_vocabularies(folder, folder)
 
 
 def _image(folder: Path) -> None:
-    from models.processing.image_loading import image_size, is_animated, open_image
+    from merit_jax.models.processing.image_loading import image_size, is_animated, open_image
 
     reference = {"type": "image", "path": str(folder / "image")}
     upright = open_image(reference)
@@ -186,7 +186,7 @@ def _image(folder: Path) -> None:
 
 
 def _image_size(folder: Path) -> None:
-    from models.processing.image_loading import image_size
+    from merit_jax.models.processing.image_loading import image_size
 
     image_size({"type": "image", "bytes": (folder / "image").read_bytes()})
 

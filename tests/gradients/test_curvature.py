@@ -15,7 +15,7 @@ from merit_jax.gradients.curvature import GaussNewton, gauss_newton_product
 from merit_jax.gradients.curvature import _accumulator as product_step
 from merit_jax.gradients.estimate import AVERAGES
 from merit_jax.gradients.estimate import _accumulator as gradient_step
-from models import build
+from merit_jax.models import build
 from tests.support import tiny, toy
 
 NETWORK = toy.Network()

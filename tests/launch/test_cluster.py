@@ -1,4 +1,4 @@
-"""`launch.cluster` with the launcher `local`: whatever happens to branches and supervisors, the merge has the same bits."""
+"""`merit cluster` with the launcher `local`: whatever happens to branches and supervisors, the merge has the same bits."""
 
 import json
 import os
@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.console.exit_codes import MISTAKE
 from merit_jax.checkpoints.readers import OrbaxLeaves
+from merit_jax.launch.console.exit_codes import MISTAKE
 from merit_jax.workdir.lease import held
 from merit_jax.workdir.paths import Workdir
 from merit_jax.workdir.process import Process
@@ -25,7 +25,7 @@ DRIVER = ("--after=merge", "--interval=0.1", *LONGER)
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A run of two branches by `launch.run`, undisturbed, in `one`."""
+    """A run of two branches by `merit run`, undisturbed, in `one`."""
     root = commands.world_at(tmp_path_factory.mktemp("cluster"))
     wait(start("run", root, "one", f"--stages={STAGES}", *LONGER))
     return root

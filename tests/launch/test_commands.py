@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.console.exit_codes import MISTAKE
-from launch.wiring import open_run
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.data.chat_template import encode
 from merit_jax.data.records import read_records
-from models import load_pretrained
-from models.processing.tokenizer import load_tokenizer
+from merit_jax.launch.console.exit_codes import MISTAKE
+from merit_jax.launch.wiring import open_run
+from merit_jax.models import load_pretrained
+from merit_jax.models.processing.tokenizer import load_tokenizer
 from tests.support import world
 from tests.support.commands import environment, module
 from tests.support.zygote import REPOSITORY, Command
@@ -217,7 +217,7 @@ def test_evaluate_scores_the_theta0_of_a_merged_model_too(finished, tmp_path):
 
 
 def test_the_theta0_of_a_model_is_the_one_given_or_the_one_that_its_record_names(finished, tmp_path, caplog):
-    from launch.evaluate import theta0_of
+    from merit_jax.launch.evaluate import theta0_of
 
     merged = str(finished.workdir.merged_hf)
     assert theta0_of(merged, None) == finished.config.model.path

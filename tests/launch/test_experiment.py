@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from etils import epath
 
-from configs import common
-from launch.console.exit_codes import MISTAKE
-from launch.experiments import methods, runner
-from launch.experiments.read_results import training_seconds
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.comparison.styles import MARKDOWN
+from merit_jax.configs import common
 from merit_jax.core import sharding
+from merit_jax.launch.console.exit_codes import MISTAKE
+from merit_jax.launch.experiments import methods, runner
+from merit_jax.launch.experiments.read_results import training_seconds
 from merit_jax.pipeline import train_branches
 from merit_jax.workdir.artifacts import write_json
 from tests.launch.test_commands import commands

@@ -1,4 +1,4 @@
-"""launch.merge: folders in, a folder out that other tools load, and one line for each mistake."""
+"""merit merge: folders in, a folder out that other tools load, and one line for each mistake."""
 
 import json
 import logging
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from launch.console.exit_codes import MISTAKE
-from launch.wiring.merge_folders import merge_folders, open_models
+from merit_jax.launch.console.exit_codes import MISTAKE
+from merit_jax.launch.wiring.merge_folders import merge_folders, open_models
 from merit_jax.merging import MERGERS
-from models import StoredTensors
-from models.io import disk, hf_folder
+from merit_jax.models import StoredTensors
+from merit_jax.models.io import disk, hf_folder
 from tests.launch.test_commands import commands
 from tests.merging.golden.cases import FOLDER, MODELS
 

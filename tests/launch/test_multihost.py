@@ -28,9 +28,9 @@ def slow(batch, mesh, leading=0):
     return place(batch, mesh, leading)
 
 loop.place_batch = slow
-runpy.run_module("launch.branch", run_name="__main__")
+runpy.run_module("merit_jax.launch.branch", run_name="__main__")
 """
-"""`launch.branch`, with a pause before every step and a line in a file for every example that a step is made on."""
+"""`merit branch`, with a pause before every step and a line in a file for every example that a step is made on."""
 
 LONG = (
     "--branch=0",

@@ -1,4 +1,4 @@
-"""`launch.plan` from end to end: without weights, without data, and with both."""
+"""`merit plan` from end to end: without weights, without data, and with both."""
 
 import json
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import configs
-from launch.console.exit_codes import MISTAKE
-from launch.console.plan_tables import describe
-from launch.wiring.plan_inputs import PlanInputs, open_config
-from launch.wiring.plan_run import configured_execution, plan_run
+from merit_jax import configs
 from merit_jax.data.loader import training_batches
+from merit_jax.launch.console.exit_codes import MISTAKE
+from merit_jax.launch.console.plan_tables import describe
+from merit_jax.launch.wiring.plan_inputs import PlanInputs, open_config
+from merit_jax.launch.wiring.plan_run import configured_execution, plan_run
 from merit_jax.partition import branches
 from merit_jax.planning.topology import parse_topology
 from merit_jax.planning.workload import DataSize, Rate
@@ -28,7 +28,7 @@ PARAMETERS = {
     "SmolVLM-256M-Instruct": 256_484_928,
 }
 CONFIG = """
-from configs import common
+from merit_jax.configs import common
 
 def get_config(method="merit2d"):
     c = common.get_config()
@@ -43,7 +43,7 @@ def get_config(method="merit2d"):
 
 def planned(method="merit2d", **changes):
     """The plan of a published model on eight H100, estimated."""
-    from configs import qwen2_5_vl_3b_vision_flan
+    from merit_jax.configs import qwen2_5_vl_3b_vision_flan
 
     config = qwen2_5_vl_3b_vision_flan.get_config(method)
     with config.unlocked():
@@ -64,7 +64,7 @@ def test_shipped_architectures_have_the_published_numbers_of_parameters():
 
 
 def world_config(path):
-    from configs import common
+    from merit_jax.configs import common
 
     config = common.get_config()
     config.model.path = path

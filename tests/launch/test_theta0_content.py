@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from launch.wiring import open_run
+from merit_jax.launch.wiring import open_run
 from tests.support import world
 
 

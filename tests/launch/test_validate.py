@@ -1,4 +1,4 @@
-"""`launch.validate` counts what is good and names all that is bad."""
+"""`merit validate` counts what is good and names all that is bad."""
 
 import io
 import json
@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from launch import validate
-from models.pretrained.processor import load_processor
+from merit_jax.launch import validate
+from merit_jax.models.pretrained.processor import load_processor
 from tests.support import tiny_vision
 from tests.support.tiny_tokenizer import CHATML, tiny_tokenizer
 

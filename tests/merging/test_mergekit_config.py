@@ -9,11 +9,11 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from launch.wiring.merge_folders import merge_folders
+from merit_jax.launch.wiring.merge_folders import merge_folders
 from merit_jax.merging import MERGERS
 from merit_jax.merging.mergekit_config import RECIPES, recipe
 from merit_jax.merging.options import resolve_options
-from models import open_pretrained
+from merit_jax.models import open_pretrained
 from tests.merging.golden.cases import CASES, FOLDER
 from tests.support import world
 

@@ -10,15 +10,15 @@ import jax
 import numpy as np
 import pytest
 
-from configs.common import variant
-from launch.experiments import methods
-from launch.experiments import run_config as command
 from merit_jax.checkpoints.readers import OrbaxLeaves
+from merit_jax.configs.common import variant
 from merit_jax.core import tree
 from merit_jax.data.bucketing import calibration_examples
 from merit_jax.data.packing import RowCapacity, fill_row, stack
 from merit_jax.evaluation.questions import question_ids
 from merit_jax.evaluation.suites import draw_records, kinds, load_suites
+from merit_jax.launch.experiments import methods
+from merit_jax.launch.experiments import run_config as command
 from merit_jax.pipeline.evaluate_models import evaluate_models
 from merit_jax.pipeline.evaluated_models import evaluated_models
 from merit_jax.pipeline.evaluators import SuiteScorer, make_evaluator

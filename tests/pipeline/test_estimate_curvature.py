@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from launch.wiring import open_run
 from merit_jax import conflict
 from merit_jax.core import tree
 from merit_jax.diagnostics import hessian
 from merit_jax.diagnostics.hessian import Objective
 from merit_jax.gradients.store import GradientStore
+from merit_jax.launch.wiring import open_run
 from merit_jax.partition import PARTITIONERS
 from merit_jax.pipeline import estimate_curvature
 from merit_jax.pipeline.calibration import calibration_batches

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import export
+from merit_jax.launch import export
 from merit_jax.pipeline.stages import run_stages
 from merit_jax.workdir.artifacts import read_json
 from tests.support import world

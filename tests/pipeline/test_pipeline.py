@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.wiring import open_run
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves, OverlayLeaves
+from merit_jax.launch.wiring import open_run
+from merit_jax.models import load_pretrained
 from merit_jax.pipeline.stages import run_stages
 from merit_jax.workdir.artifacts import read_arrays, read_json, write_arrays, write_json
 from merit_jax.workdir.paths import Workdir
-from models import load_pretrained
 from tests.support import world
 
 TO_MERGE = ("mixture", "gradients", "conflict", "partition", "train", "merge")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import export
+from merit_jax.launch import export
 from merit_jax.pipeline.evaluated_models import evaluated_models
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.project_models import project_models
@@ -34,7 +34,7 @@ READERS = {
     "diagnose": lambda run: run_diagnostics(run, ["displacement"]),
     "card": merged_card,
     "card of a branch": lambda run: branch_card(run, 0),
-    "launch.export": lambda run: export.leaves_of(run, 1),
+    "merit export": lambda run: export.leaves_of(run, 1),
 }
 """What reads the partition, or what was made from it."""
 
@@ -73,7 +73,7 @@ def test_a_partition_made_by_another_method_mixture_or_gradients_is_refused(copy
     assert named.removeprefix("gradients.") in str(error.value)
 
 
-@pytest.mark.parametrize("reader", ["train", "export", "launch.export"])
+@pytest.mark.parametrize("reader", ["train", "export", "merit export"])
 def test_a_partition_of_another_theta0_is_refused(finished, tmp_path, reader):
     world.checkpoint(tmp_path / "theta0", seed=1)
     with pytest.raises(ValueError, match=r"was made from other inputs: .*theta0: "):

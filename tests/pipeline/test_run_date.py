@@ -4,9 +4,9 @@ import datetime
 
 import pytest
 
-from launch.wiring import open_run
 from merit_jax.data.chat_template import encode_prompt, tokenizer_digest
 from merit_jax.data.template_source import fix_date, fixed_date
+from merit_jax.launch.wiring import open_run
 from merit_jax.pipeline import run_date
 from merit_jax.pipeline.read_mixture import read_mixture
 from merit_jax.workdir.artifacts import read_json

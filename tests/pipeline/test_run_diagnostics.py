@@ -180,7 +180,7 @@ def test_a_half_finished_run_says_what_is_missing_and_which_command_makes_it(dia
     assert set(outcome.impossible) == TRAINED
     assert set(outcome.current) == set(DIAGNOSTICS) - TRAINED
     said = outcome.impossible["connectivity"]
-    assert all(part in said for part in ("branches 2 of 4", "launch.run --stages=train", "launch.branch --branch=2"))
+    assert all(part in said for part in ("branches 2 of 4", "merit run --stages=train", "merit branch --branch=2"))
     with pytest.raises(ValueError, match="gain: branches 2 of 4 are not finished"):
         run_diagnostics(run, ["sketch", "gain"])
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from etils import epath
 
-from configs.schema.check import check_keys
-from launch.experiments import methods
 from merit_jax.checkpoints.readers import OrbaxLeaves, TreeLeaves
+from merit_jax.configs.schema.check import check_keys
 from merit_jax.core import tree
 from merit_jax.data.manifest import read_manifest
 from merit_jax.data.records import read_entry
 from merit_jax.evaluation.suites import draw_records, load_suites
+from merit_jax.launch.experiments import methods
 from merit_jax.pipeline import search_settings
 from merit_jax.pipeline.evaluate_models import evaluate_models
 from merit_jax.pipeline.evaluators import MixtureLoss, SuiteScorer, make_evaluator

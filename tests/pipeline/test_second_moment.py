@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.schema.check import check
 from merit_jax.checkpoints.branch_checkpoint import params_directory
 from merit_jax.checkpoints.readers import OrbaxLeaves
+from merit_jax.configs.schema.check import check
 from merit_jax.core import tree
 from merit_jax.merging import MERGERS
 from merit_jax.pipeline.stages import run_stages

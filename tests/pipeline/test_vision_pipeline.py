@@ -17,12 +17,12 @@ from merit_jax.data.packing import RowCapacity, fill_row
 from merit_jax.data.records import read_records
 from merit_jax.evaluation.prompts import prompt, stop_tokens
 from merit_jax.gradients.store import GradientStore
+from merit_jax.models import load_pretrained
+from merit_jax.models.pretrained.processor import load_processor
 from merit_jax.pipeline.stages import run_stages
 from merit_jax.pipeline.train_branches import train_branch
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir
-from models import load_pretrained
-from models.pretrained.processor import load_processor
 from tests.launch.test_commands import commands
 from tests.support import tiny_qwen_vl, world
 from tests.support.tiny_vision import picture

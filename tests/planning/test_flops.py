@@ -1,10 +1,10 @@
 """FLOPs against closed forms."""
 
 from merit_jax.core import tree
+from merit_jax.models.pretrained.config_only import ConfigOnlyCheckpoint
+from merit_jax.models.processing.image_shapes import image_work
 from merit_jax.planning.flops import RowShape, row_flops, row_work
 from merit_jax.planning.shapes import Architecture, BlockStack, ImageWork
-from models.pretrained.config_only import ConfigOnlyCheckpoint
-from models.processing.image_shapes import image_work
 from tests.launch.test_plan import ARCHITECTURES
 from tests.support import small_plan
 

@@ -306,7 +306,7 @@ def test_what_is_missing_names_the_command_that_makes_it(tmp_path):
     root = example_workdir.write(tmp_path / "run", diagnostics=False)
     text = "".join(read(report(root)).text)
     for name in DIAGNOSTICS:
-        assert f"python -m launch.diagnose --workdir=runs/<mine> --only={name}" in text
+        assert f"merit diagnose --workdir=runs/<mine> --only={name}" in text
     for name in (
         "conflict.npz",
         "partition.json",
@@ -320,9 +320,7 @@ def test_what_is_missing_names_the_command_that_makes_it(tmp_path):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     text = "".join(read(report(root)).text)
     for stages in ("mixture,gradients,conflict", "partition", "train", "export"):
-        assert f"python -m launch.run --config=CONFIG --workdir=runs/<mine> --stages={stages}\n" in text.replace(
-            "Versions", "\n"
-        )
+        assert f"merit run --config=CONFIG --workdir=runs/<mine> --stages={stages}\n" in text.replace("Versions", "\n")
 
 
 def test_the_report_knows_every_diagnostic_of_the_pipeline():

@@ -14,7 +14,7 @@ from tests.support import compiler, world
 from tests.support.zygote import REPOSITORY, WITHOUT_TORCH, Command
 
 CONFIG = """
-from configs import common
+from merit_jax.configs import common
 
 def get_config(method="merit1d"):
     c = common.get_config().unlock()
@@ -42,7 +42,7 @@ def start(command, root, workdir, *arguments, devices=1):
 
 def module(name):
     """Python code that runs a command of launch/."""
-    return f"import runpy; runpy.run_module('launch.{name}', run_name='__main__')"
+    return f"import runpy; runpy.run_module('merit_jax.launch.{name}', run_name='__main__')"
 
 
 def environment(devices=1):
@@ -52,7 +52,7 @@ def environment(devices=1):
 
 
 def ends(engine, count, seconds=30):
-    """How the next so many jobs of an engine of launch.cluster end."""
+    """How the next so many jobs of an engine of merit cluster end."""
     found = []
 
     def enough():

@@ -15,7 +15,7 @@ import numpy as np
 from transformers import AutoConfig, configuration_utils
 
 import tests.support.tiny as tiny
-from models import load_pretrained, read_config
+from merit_jax.models import load_pretrained, read_config
 from tests.support.config_changes import ABSENT, PARTS, Change, changes
 
 TOLERANCE = 1e-3

@@ -21,9 +21,11 @@ def name(page: Path) -> str:
 
 
 def commands(text: str) -> Iterator[tuple[str, list[str]]]:
-    """(command, words) of each complete `python -m launch.NAME ...` of a text, in code blocks and between backticks."""
+    """(command, words) of each complete `merit NAME ...` of a text: in code blocks, and between backticks with a place."""
     joined = re.sub(r"\\\n\s*", " ", text)
-    for command, rest in re.findall(r"python -m launch\.([a-z]+)((?: [^\n`]*)?)", joined):
+    lines = re.findall(r"^(?:[^`\n]*(?:until|--) | *)merit ([a-z]+)((?: [^\n`]*)?)", joined, re.MULTILINE)
+    quoted = re.findall(r"`merit ([a-z]+)( [^\n`]*--(?:workdir|root|out)=[^\n`]*)`", joined)
+    for command, rest in lines + quoted:
         words = shlex.split(rest.partition("; do ")[0], comments=True)
         if words and words != ["--help"]:
             yield command, [_filled(word) for word in words]

@@ -8,11 +8,11 @@ from jax.sharding import Mesh
 
 from merit_jax.core.loss import next_token_loss
 from merit_jax.core.sharding import keep_rows
+from merit_jax.models import DecoderConfig, Model, build
+from merit_jax.models.interface import REMAT
 from merit_jax.planning.execution import TrainingTask, text_row
 from merit_jax.planning.shapes import Architecture, BlockStack, ImageWork
 from merit_jax.training.optimizer import make_optimizer
-from models import DecoderConfig, Model, build
-from models.interface import REMAT
 
 SIZES = {"vocab_size": 512, "hidden_size": 64, "layers": 4, "heads": 8, "kv_heads": 8, "head_dim": 8, "mlp_size": 192}
 CHUNK = 32

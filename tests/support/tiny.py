@@ -11,9 +11,9 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from models import DecoderConfig, Model, build
-from models.families.registry import FAMILIES
-from models.io.weight_map import expand, leaf_shapes, tensor_shape
+from merit_jax.models import DecoderConfig, Model, build
+from merit_jax.models.families.registry import FAMILIES
+from merit_jax.models.io.weight_map import expand, leaf_shapes, tensor_shape
 
 VOCAB = 61
 BF16 = ml_dtypes.bfloat16

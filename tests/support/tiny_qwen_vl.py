@@ -9,9 +9,9 @@ import numpy as np
 from safetensors.numpy import save_file
 from transformers import PreTrainedTokenizerFast
 
-from models import build
-from models.families.registry import FAMILIES, parse_config
-from models.io.weight_map import expand, leaf_shapes, tensor_shape
+from merit_jax.models import build
+from merit_jax.models.families.registry import FAMILIES, parse_config
+from merit_jax.models.io.weight_map import expand, leaf_shapes, tensor_shape
 from tests.support.tiny_tiles import WORDS, word_level
 
 SPECIALS = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]

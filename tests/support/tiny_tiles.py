@@ -15,11 +15,11 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from merit_jax.core.types import Example, PackedExample
-from models import Model, build
-from models.families.registry import FAMILIES, parse_config
-from models.io.weight_map import expand, leaf_shapes, tensor_shape
-from models.modules.vision_language import VisionLanguage
-from models.pretrained.processor import Processor
+from merit_jax.models import Model, build
+from merit_jax.models.families.registry import FAMILIES, parse_config
+from merit_jax.models.io.weight_map import expand, leaf_shapes, tensor_shape
+from merit_jax.models.modules.vision_language import VisionLanguage
+from merit_jax.models.pretrained.processor import Processor
 from tests.support.tiny import Rows
 
 KINDS = ("clip", "siglip", "idefics3", "smolvlm")

@@ -12,15 +12,15 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
-from configs import common
-from launch.wiring import open_run
+from merit_jax.configs import common
 from merit_jax.core import tree
 from merit_jax.core.sharding import MESH_AXES
 from merit_jax.core.types import Batch
+from merit_jax.launch.wiring import open_run
+from merit_jax.models import build, open_pretrained
+from merit_jax.models.families.registry import FAMILIES, parse_config
+from merit_jax.models.io.weight_map import expand, leaf_shapes, tensor_shape
 from merit_jax.pipeline.run import Run, Shared
-from models import build, open_pretrained
-from models.families.registry import FAMILIES, parse_config
-from models.io.weight_map import expand, leaf_shapes, tensor_shape
 from tests.support.tiny_tokenizer import tiny_tokenizer
 
 TASKS = {

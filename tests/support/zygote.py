@@ -50,7 +50,7 @@ class Command:
         folder: Path,
         changes: Mapping[str, str],
         *,
-        imports: str = "launch.run",
+        imports: str = "merit_jax.launch.run",
         apart: bool = False,
     ) -> None:
         pipes = [os.pipe() for _ in range(2 if apart else 1)]

@@ -13,9 +13,9 @@ import tests.support.tiny as tiny
 from merit_jax.core import sharding, tree
 from merit_jax.core.loss import next_token_loss
 from merit_jax.core.types import Batch
+from merit_jax.models import build
 from merit_jax.training.optimizer import make_optimizer
 from merit_jax.training.step import init_state, make_step
-from models import build
 
 SIZES = {"hidden_size": 64, "layers": 2, "heads": 8, "kv_heads": 8, "head_dim": 8, "mlp_size": 128, "tied": True}
 CONFIG = tiny.config(vocab_size=256, **SIZES)

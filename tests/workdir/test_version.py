@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.wiring import open_run, saved_config
+from merit_jax.launch.wiring import open_run, saved_config
 from merit_jax.workdir.paths import Workdir
 from merit_jax.workdir.version import refuse_older
 from tests.support import world

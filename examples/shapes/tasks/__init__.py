@@ -1,6 +1,16 @@
 """The fine-tuning datasets: kinds of question that conflict the way those of real mixtures do."""
 
-from examples.shapes.tasks import captions, choice, colors, counts, judgements, places, relations, shapes, text
+from merit_jax.examples.shapes.tasks import (
+    captions,
+    choice,
+    colors,
+    counts,
+    judgements,
+    places,
+    relations,
+    shapes,
+    text,
+)
 
 TASKS = {
     name: task

@@ -2,9 +2,9 @@
 
 from random import Random
 
-from examples.shapes.scenes import Scene
-from examples.shapes.tasks.task import Asked, Task
-from examples.shapes.words import NUMBERS, noun, short_phrase
+from merit_jax.examples.shapes.scenes import Scene
+from merit_jax.examples.shapes.tasks.task import Asked, Task
+from merit_jax.examples.shapes.words import NUMBERS, noun, short_phrase
 
 
 def terse(scene: Scene, random: Random) -> Asked | None:

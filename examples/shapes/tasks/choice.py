@@ -2,12 +2,12 @@
 
 from random import Random
 
-from examples.shapes.scenes import COLORS, SHAPES, Scene
-from examples.shapes.tasks.colors import color
-from examples.shapes.tasks.places import location
-from examples.shapes.tasks.shapes import shape
-from examples.shapes.tasks.task import HINT_OPTION, Asked, Task
-from examples.shapes.words import PLACES
+from merit_jax.examples.shapes.scenes import COLORS, SHAPES, Scene
+from merit_jax.examples.shapes.tasks.colors import color
+from merit_jax.examples.shapes.tasks.places import location
+from merit_jax.examples.shapes.tasks.shapes import shape
+from merit_jax.examples.shapes.tasks.task import HINT_OPTION, Asked, Task
+from merit_jax.examples.shapes.words import PLACES
 
 LABELS = ("a", "b", "c")
 KINDS = (

@@ -2,9 +2,9 @@
 
 from random import Random
 
-from examples.shapes.scenes import COLORS, Scene
-from examples.shapes.tasks.task import HINT_COLOR, HINT_YES_NO, YES_NO, Asked, Task
-from examples.shapes.words import SYNONYMS, pick
+from merit_jax.examples.shapes.scenes import COLORS, Scene
+from merit_jax.examples.shapes.tasks.task import HINT_COLOR, HINT_YES_NO, YES_NO, Asked, Task
+from merit_jax.examples.shapes.words import SYNONYMS, pick
 
 
 def color(scene: Scene, random: Random) -> Asked | None:

@@ -2,9 +2,9 @@
 
 from random import Random
 
-from examples.shapes.scenes import COLORS, Scene
-from examples.shapes.tasks.task import HINT_DIGIT, Asked, Task
-from examples.shapes.words import NUMBERS
+from merit_jax.examples.shapes.scenes import COLORS, Scene
+from merit_jax.examples.shapes.tasks.task import HINT_DIGIT, Asked, Task
+from merit_jax.examples.shapes.words import NUMBERS
 
 
 def number_of(scene: Scene, color: str) -> int:

@@ -2,10 +2,10 @@
 
 from random import Random
 
-from examples.shapes.glyphs import DIGITS, LETTERS
-from examples.shapes.scenes import COLORS, SHAPES, UNSEEN, Scene, Thing
-from examples.shapes.tasks.task import HINT_YES_NO, YES_NO, Asked, Task
-from examples.shapes.words import noun, short_phrase
+from merit_jax.examples.shapes.glyphs import DIGITS, LETTERS
+from merit_jax.examples.shapes.scenes import COLORS, SHAPES, UNSEEN, Scene, Thing
+from merit_jax.examples.shapes.tasks.task import HINT_YES_NO, YES_NO, Asked, Task
+from merit_jax.examples.shapes.words import noun, short_phrase
 
 TRUE_FALSE = ("true", "false")
 

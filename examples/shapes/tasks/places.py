@@ -2,9 +2,9 @@
 
 from random import Random
 
-from examples.shapes.scenes import Scene
-from examples.shapes.tasks.task import HINT_PLACE, Asked, Task
-from examples.shapes.words import PLACES, ROWS, pick
+from merit_jax.examples.shapes.scenes import Scene
+from merit_jax.examples.shapes.tasks.task import HINT_PLACE, Asked, Task
+from merit_jax.examples.shapes.words import PLACES, ROWS, pick
 
 
 def location(scene: Scene, random: Random) -> Asked | None:

@@ -2,9 +2,9 @@
 
 from random import Random
 
-from examples.shapes.scenes import Scene
-from examples.shapes.tasks.task import HINT_YES_NO, YES_NO, Asked, Task
-from examples.shapes.words import SIDES, is_beside, noun, only_beside, pick_two
+from merit_jax.examples.shapes.scenes import Scene
+from merit_jax.examples.shapes.tasks.task import HINT_YES_NO, YES_NO, Asked, Task
+from merit_jax.examples.shapes.words import SIDES, is_beside, noun, only_beside, pick_two
 
 
 def holds(scene: Scene, random: Random) -> Asked | None:

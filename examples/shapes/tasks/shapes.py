@@ -2,9 +2,9 @@
 
 from random import Random
 
-from examples.shapes.scenes import SIZES, Scene
-from examples.shapes.tasks.task import HINT_SHAPE, Asked, Task
-from examples.shapes.words import CLASSES, noun, pick, references
+from merit_jax.examples.shapes.scenes import SIZES, Scene
+from merit_jax.examples.shapes.tasks.task import HINT_SHAPE, Asked, Task
+from merit_jax.examples.shapes.words import CLASSES, noun, pick, references
 
 
 def shape(scene: Scene, random: Random) -> Asked | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import NamedTuple
 
-from examples.shapes.scenes import Scene, make_scene
+from merit_jax.examples.shapes.scenes import Scene, make_scene
 
 YES_NO = ("yes", "no")
 HINT_YES_NO = "answer yes or no ."

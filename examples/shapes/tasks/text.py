@@ -2,9 +2,9 @@
 
 from random import Random
 
-from examples.shapes.scenes import Scene
-from examples.shapes.tasks.task import HINT_DIGIT, HINT_LETTER, Asked, Task
-from examples.shapes.words import NUMBERS
+from merit_jax.examples.shapes.scenes import Scene
+from merit_jax.examples.shapes.tasks.task import HINT_DIGIT, HINT_LETTER, Asked, Task
+from merit_jax.examples.shapes.words import NUMBERS
 
 
 def _only(scene: Scene, kind: str) -> Asked | None:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.linalg import cho_factor, cho_solve
 
 from merit_jax.merging.operators.task_vectors import KernelLayout
 
@@ -43,7 +43,9 @@ def solve(
     ridge = max(damping, LEAST) * mean
     right = sum((gram @ target for gram, target in zip(grams, targets, strict=True)), ridge * start)
     total = total + ridge * np.eye(len(total))
-    return cho_solve(cho_factor(total, lower=True, overwrite_a=True, check_finite=False), right, check_finite=False)
+    return scipy.linalg.cho_solve(
+        scipy.linalg.cho_factor(total, lower=True, overwrite_a=True, check_finite=False), right, check_finite=False
+    )
 
 
 def per_layer(

@@ -6,8 +6,8 @@ WUDI: Whoever Started the Interference Should End It, arXiv:2503.08099. OptMerge
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.linalg import eigh
 
 from merit_jax.core.types import Array
 from merit_jax.merging.operators.average import scaled_average
@@ -106,5 +106,7 @@ def _cut(matrix: Matrix, count: int) -> Matrix:
     if matrix.shape[0] > matrix.shape[1]:
         return _cut(matrix.T, count).T
     last = len(matrix) - 1
-    _, leading = eigh(matrix @ matrix.T, subset_by_index=(last + 1 - count, last), overwrite_a=True, check_finite=False)
+    _, leading = scipy.linalg.eigh(
+        matrix @ matrix.T, subset_by_index=(last + 1 - count, last), overwrite_a=True, check_finite=False
+    )
     return leading @ (leading.T @ matrix)

@@ -57,6 +57,6 @@ def all_gradients(run: Run) -> Mapping[str, Any]:
     if missing:
         raise NotPossible(
             f"the gradients of {len(missing)} of {len(run.names)} datasets are missing ({', '.join(missing[:3])}"
-            f"{', ...' if len(missing) > 3 else ''}): run launch.run --stages=gradients"
+            f"{', ...' if len(missing) > 3 else ''}): run merit run --stages=gradients"
         )
     return index

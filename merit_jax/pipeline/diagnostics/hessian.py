@@ -169,12 +169,12 @@ def _quadrants(run: Run) -> list[str]:
         NotPossible: There are no similarities, or they have fewer than two axes.
     """
     if not run.workdir.conflict.exists():
-        raise NotPossible("there are no similarities: run launch.run --stages=gradients,conflict")
+        raise NotPossible("there are no similarities: run merit run --stages=gradients,conflict")
     similarity, _ = load_conflict(run)
     if similarity is None:
         raise NotPossible(
             "the similarities were too many to keep: raise conflict.similarity_bytes, delete conflict.npz and run "
-            "launch.run --stages=conflict"
+            "merit run --stages=conflict"
         )
     try:
         return [run.names[i] for i in quadrant_tasks(similarity)]
@@ -189,9 +189,7 @@ def _groups(run: Run) -> np.ndarray:
         NotPossible: The mixture is not partitioned, or not by datasets into a power of two of groups.
     """
     if not run.workdir.partition.exists():
-        raise NotPossible(
-            "the mixture is not partitioned: run launch.run --stages=mixture,gradients,conflict,partition"
-        )
+        raise NotPossible("the mixture is not partitioned: run merit run --stages=mixture,gradients,conflict,partition")
     branches = load_partition(run).branches
     count, owner = len(branches), {s.dataset: k for k, branch in enumerate(branches) for s in branch.shares}
     whole = sum(len(branch.shares) for branch in branches) == len(owner)

@@ -58,26 +58,22 @@ def trained(run: Run, *, branches: int = 1) -> Trained:
     """
     source = source_of_branches(run)
     if not source.workdir.partition.exists():
-        raise NotPossible(
-            "the mixture is not partitioned: run launch.run --stages=mixture,gradients,conflict,partition"
-        )
+        raise NotPossible("the mixture is not partitioned: run merit run --stages=mixture,gradients,conflict,partition")
     count = len(load_partition(source).branches)
     if count < branches:
         raise NotPossible(f"{branches} branches are needed, and partition.groups = {count}: nothing to compare")
     unfinished = [str(k) for k in range(count) if not source.workdir.branch_done(k).exists()]
     if unfinished:
         raise NotPossible(
-            f"branches {', '.join(unfinished)} of {count} are not finished: run launch.run --stages=train,merge, or "
-            f"launch.branch --branch={unfinished[0]} on any machine"
+            f"branches {', '.join(unfinished)} of {count} are not finished: run merit run --stages=train,merge, or "
+            f"merit branch --branch={unfinished[0]} on any machine"
         )
     made_from = [fingerprint(done["inputs"]) for done in finished_branches(source) if done is not None]
     if not run.workdir.merge_record.exists():
-        raise NotPossible("the branches are not merged: run launch.run --stages=merge")
+        raise NotPossible("the branches are not merged: run merit run --stages=merge")
     record = read_merge(run)
     if record["inputs"]["branches"] != made_from:
-        raise ValueError(
-            f"{run.workdir.merge_record} is a merge of other branches; run launch.run --stages=merge again"
-        )
+        raise ValueError(f"{run.workdir.merge_record} is a merge of other branches; run merit run --stages=merge again")
     joint = _joint(run)
     homes = {f"branch {k}": source.workdir.branch(k) for k in range(count)}
     inputs = {"branches": made_from, "merged": fingerprint(record["inputs"])}

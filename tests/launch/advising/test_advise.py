@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.advising import advise as module
-from launch.advising.advise import Question, advise
-from launch.advising.candidates import configs_of, default_methods, measure_candidates
-from launch.advising.pilot import check_pilot
-from launch.experiments.runner import Experiment, run_experiment
-from launch.wiring import open_run
 from merit_jax.advice.map_forecast import fit_map
+from merit_jax.launch.advising import advise as module
+from merit_jax.launch.advising.advise import Question, advise
+from merit_jax.launch.advising.candidates import configs_of, default_methods, measure_candidates
+from merit_jax.launch.advising.pilot import check_pilot
+from merit_jax.launch.experiments.runner import Experiment, run_experiment
+from merit_jax.launch.wiring import open_run
 from merit_jax.pipeline import estimate_gradients, run_diagnostics
 from merit_jax.pipeline.measure_mixture import measure_mixture
 from merit_jax.pipeline.partition_mixture import load_partition
@@ -197,7 +197,7 @@ def test_costs_are_those_of_the_steps(advised):
 
 def test_a_pilot_trains_every_method_and_measures_its_merge(advised, map_here, monkeypatch):
     run, _ = advised
-    monkeypatch.setattr("launch.advising.pilot.STEPS", 1)
+    monkeypatch.setattr("merit_jax.launch.advising.pilot.STEPS", 1)
     question = Question(("joint", "examples4", "merit2d"), map_here, pilot=0.5)
     page = advise(run, run.config, question)
     found = content(run)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.console.exit_codes import MISTAKE
+from merit_jax.launch.console.exit_codes import MISTAKE
 from tests.support import world
 from tests.support.commands import environment, module, write_config
 from tests.support.zygote import Command
@@ -27,7 +27,7 @@ def ended(root, *words):
         *words,
     ]
     argv += [f"--config.diagnostics.{key}" for key in SMALL]
-    command = Command(module("advise"), argv, root, environment(), imports="launch.advise", apart=True)
+    command = Command(module("advise"), argv, root, environment(), imports="merit_jax.launch.advise", apart=True)
     output, error = command.communicate(300)
     return command.returncode, output, error
 

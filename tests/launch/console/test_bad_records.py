@@ -2,8 +2,8 @@
 
 import pytest
 
-from launch.console.bad_records import BadRecord, bad_record_lines, kind_of
 from merit_jax.data.rows import RowError
+from merit_jax.launch.console.bad_records import BadRecord, bad_record_lines, kind_of
 
 KINDS = [
     (

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from launch.console.branch_status import BranchStatus, branch_status, seconds_left
+from merit_jax.launch.console.branch_status import BranchStatus, branch_status, seconds_left
 from merit_jax.workdir.artifacts import write_json
 from merit_jax.workdir.lease import LeaseObserver, LeaseTiming
 from merit_jax.workdir.paths import Workdir

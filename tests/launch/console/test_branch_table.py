@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from launch.console import branch_table
-from launch.console.branch_status import BranchStatus
+from merit_jax.launch.console import branch_table
+from merit_jax.launch.console.branch_status import BranchStatus
 
 WAITING = BranchStatus(0, "waiting", 0, None, None, None, "", 0, None)
 TRAINING = BranchStatus(1, "training", 20, 60, 2.0, 50.0, "machine[1]", 2, 80.0)

@@ -1,6 +1,6 @@
 """Every diagnostic of the pipeline has a summary, and no other name has one."""
 
-from launch.console.diagnostics_summary import SUMMARIES, summarise_diagnostics
+from merit_jax.launch.console.diagnostics_summary import SUMMARIES, summarise_diagnostics
 from merit_jax.pipeline.run_diagnostics import DIAGNOSTICS
 from merit_jax.workdir.artifacts import write_json
 from merit_jax.workdir.paths import Workdir

@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from launch.console.ending import verdict
-from launch.console.exit_codes import CLOSED, FAULT, INTERRUPTED, MISTAKE
 from merit_jax.core.errors import FailedError
+from merit_jax.launch.console.ending import verdict
+from merit_jax.launch.console.exit_codes import CLOSED, FAULT, INTERRUPTED, MISTAKE
 from tests.support.commands import environment
 from tests.support.zygote import REPOSITORY, Command
 
@@ -40,7 +40,7 @@ def wrapped():
 
 def of_project(kind):
     source = "def fail():\n    raise kind('mend this')"
-    scope = {"__name__": "models.part", "kind": kind}
+    scope = {"__name__": "merit_jax.models.part", "kind": kind}
     exec(compile(source, "part.py", "exec"), scope)
     return scope["fail"]
 
@@ -128,7 +128,7 @@ HEAD = "end, start = os.pipe(); os.dup2(start, 1); os.close(end)"
     [
         "print('x' * 10)",
         "[print('x' * 100) for _ in range(10000)]",
-        "__import__('launch.console.terminal').console.terminal.Terminal().print('x' * 100)",
+        "__import__('merit_jax.launch.console.terminal').console.terminal.Terminal().print('x' * 100)",
         "sys.stdout.write('x'); return 7",
     ],
 )

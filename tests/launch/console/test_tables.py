@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.console import tables
+from merit_jax.launch.console import tables
 from merit_jax.workdir.artifacts import write_json
 from merit_jax.workdir.paths import Workdir
 

@@ -7,7 +7,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
-from launch.console.terminal import Terminal
+from merit_jax.launch.console.terminal import Terminal
 
 EVIL = "birds\x1b[2J[red]"
 

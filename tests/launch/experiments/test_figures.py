@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from launch.experiments.figures import draw_frontier, frontiers
+from merit_jax.launch.experiments.figures import draw_frontier, frontiers
 from merit_jax.reporting.figures import specification
 from merit_jax.workdir.paths import Workdir
 

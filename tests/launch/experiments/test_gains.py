@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from launch.experiments.figures import draw_gains
-from launch.experiments.gains import Gain, correlation, to_json
+from merit_jax.launch.experiments.figures import draw_gains
+from merit_jax.launch.experiments.gains import Gain, correlation, to_json
 
 FOUND = [
     Gain(seed, f"{split}:train.learning_rate={rate}", rate, predicted, 2 * predicted, 3.0 + predicted, 3.0 - predicted)

@@ -3,10 +3,10 @@
 import pytest
 from etils import epath
 
-from configs import common
-from launch.experiments import runner
-from launch.experiments.budgets import budget, check_budgets, check_tokens
-from launch.experiments.methods import format_method, plan_comparison, training_of
+from merit_jax.configs import common
+from merit_jax.launch.experiments import runner
+from merit_jax.launch.experiments.budgets import budget, check_budgets, check_tokens
+from merit_jax.launch.experiments.methods import format_method, plan_comparison, training_of
 
 ROOT = epath.Path("/nowhere")
 AGAIN = 'merit2d:merge.method=ties,merge.options={"density":0.2,"scale":1}'

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from launch.experiments.paper_values import read_paper_values
+from merit_jax.launch.experiments.paper_values import read_paper_values
 from tests.support.pages import ROOT
 
 

@@ -3,9 +3,9 @@
 import pytest
 from etils import epath
 
-from configs import common
-from launch.experiments.methods import Comparison, PlannedRun
-from launch.experiments.read_results import read_results
+from merit_jax.configs import common
+from merit_jax.launch.experiments.methods import Comparison, PlannedRun
+from merit_jax.launch.experiments.read_results import read_results
 from merit_jax.workdir.artifacts import write_json
 from merit_jax.workdir.paths import Workdir
 

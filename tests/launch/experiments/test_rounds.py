@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from launch.experiments import runner
-from launch.experiments.run_config import run_config, run_round
 from merit_jax.checkpoints.readers import OrbaxLeaves
+from merit_jax.launch.experiments import runner
+from merit_jax.launch.experiments.run_config import run_config, run_round
 from merit_jax.reporting.page import write_report
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir
@@ -56,7 +56,7 @@ def test_a_run_in_rounds_is_exported_and_evaluated_like_any_other(tmp_path):
     html = write_report(run.workdir, "run").read_text()
     assert "In each round a branch sends" in html
     assert "trained in 2 rounds" in html
-    assert "launch.report --workdir=run/rounds/2" in html
+    assert "merit report --workdir=run/rounds/2" in html
     assert "--stages=partition" not in html
     last = write_report(Workdir.at(run.workdir.root / "rounds" / "2"), "run/rounds/2").read_text()
     assert "divided over 2 branches by random" in last

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.experiments.run_config import run_config
+from merit_jax.launch.experiments.run_config import run_config
 from tests.support import world
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from docs.generate.commands import parse
-from launch.launchers import LAUNCHERS
+from merit_jax.launch.launchers import LAUNCHERS
 from tests.support import pages
 
 PAGES = sorted((pages.DOCS / "guides/clusters").glob("*.md"))

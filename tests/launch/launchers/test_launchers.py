@@ -10,16 +10,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch.launchers import LAUNCHERS, local, open_launcher, options, rendered
-from launch.launchers.interface import Exit, Job, JobContext, Launcher
-from launch.launchers.subprocesses import spawn, stop, tail
+from merit_jax.launch.launchers import LAUNCHERS, local, open_launcher, options, rendered
+from merit_jax.launch.launchers.interface import Exit, Job, JobContext, Launcher
+from merit_jax.launch.launchers.subprocesses import spawn, stop, tail
 from tests.support.commands import ends
 
 TRICKY = "--config.train.trainable=('a b', \"$HOME\")"
 
 
 def job(branch=0, code="", hosts=1, log=Path("log")):
-    words = ("-c", code) if code else ("-m", "launch.branch", "--config=c.py:merit2d", TRICKY, "--workdir=gs://b/run")
+    words = (
+        ("-c", code)
+        if code
+        else ("-m", "merit_jax.launch.branch", "--config=c.py:merit2d", TRICKY, "--workdir=gs://b/run")
+    )
     return Job(branch, (*words, f"--branch={branch}"), log, hosts)
 
 
@@ -88,7 +92,7 @@ def test_stopping_lets_processes_save_and_kills_those_that_do_not(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="a service of Linux")
 def test_a_bound_process_dies_with_the_one_that_started_it(tmp_path):
     parent = (
-        "import pathlib, time; from launch.launchers.subprocesses import spawn\n"
+        "import pathlib, time; from merit_jax.launch.launchers.subprocesses import spawn\n"
         f"child = spawn(('-c', 'import time; time.sleep(60)'), pathlib.Path({str(tmp_path)!r}), "
         f"pathlib.Path({str(tmp_path / 'log')!r}), bound=True)\n"
         "print(child.pid, flush=True); time.sleep(60)"
@@ -132,7 +136,7 @@ def test_skypilot_gets_a_managed_job_for_each_branch(site):
     assert task["resources"]["use_spot"] is True
     assert task["resources"]["job_recovery"] == {"max_restarts_on_errors": 3, "recover_on_exit_codes": [75]}
     run = shlex.split(task["run"].splitlines()[-1])
-    assert run[:4] == ["python", "-m", "launch.branch", "--config=c.py:merit2d"]
+    assert run[:4] == ["python", "-m", "merit_jax.launch.branch", "--config=c.py:merit2d"]
     assert TRICKY in run
     assert run[-2:] == ["--branch=$BRANCH", "--distributed=$FIRST:8476,$SKYPILOT_NUM_NODES,$SKYPILOT_NODE_RANK"]
     lines = words_after(made["skypilot.sh"], "sky jobs launch")
@@ -151,7 +155,7 @@ def test_a_jobset_has_the_slices_machines_and_the_branchs_command(site):
     assert "cloud.google.com/gke-spot" not in pod["nodeSelector"]
     (container,) = pod["containers"]
     assert container["image"] == "i:1"
-    assert container["command"][:3] == ["python", "-m", "launch.branch"]
+    assert container["command"][:3] == ["python", "-m", "merit_jax.launch.branch"]
     assert container["command"][-2:] == ["--branch=2", "--distributed=auto"]
     assert TRICKY in container["command"]
 
@@ -207,7 +211,7 @@ EMOJI = "--workdir=/runs/ü 🦊: #1 - {x} 'y' \"z\" $(w)"
 )
 def test_words_with_the_signs_of_yaml_and_shell_and_emoji_arrive_as_they_are(site, name, given):
     launcher = open_launcher(name, given, site)
-    launcher.start([job()._replace(words=("-m", "launch.branch", EMOJI, "--branch=0"))])
+    launcher.start([job()._replace(words=("-m", "merit_jax.launch.branch", EMOJI, "--branch=0"))])
     made = {path.name: path.read_text() for path in site.files.iterdir()}
     if name == "jobset":
         (task,) = [found for found in yaml.safe_load_all(made["jobset.yaml"]) if found]
@@ -235,5 +239,5 @@ def test_a_word_that_would_end_its_line_is_refused_and_nothing_is_written(site, 
     with pytest.raises(
         ValueError, match=r"'--workdir=a\\.* has a control character; take it out of the path or option"
     ):
-        launcher.start([job()._replace(words=("-m", "launch.branch", evil, "--branch=0"))])
+        launcher.start([job()._replace(words=("-m", "merit_jax.launch.branch", evil, "--branch=0"))])
     assert not site.files.exists()

@@ -8,9 +8,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from launch.launchers.interface import Exit, Job, JobContext, Launcher
-from launch.launchers.ray_cluster import Options, RayTasks, _amounts
-from launch.launchers.supervisor import Supervisor
+from merit_jax.launch.launchers.interface import Exit, Job, JobContext, Launcher
+from merit_jax.launch.launchers.ray_cluster import Options, RayTasks, _amounts
+from merit_jax.launch.launchers.supervisor import Supervisor
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.paths import Workdir
 from tests.support import commands, world
@@ -82,7 +82,7 @@ def test_a_node_dies_and_the_merge_has_the_bits_of_an_undisturbed_run(cluster, t
     wait(start("run", root, "one", f"--stages={stages}", *LONGER))
     commands.with_partition(root, "ray")
     workdir = Workdir.at(root / "ray")
-    words = ("-m", "launch.branch", f"--config={root}/config.py", *LONGER, f"--workdir={root / 'ray'}")
+    words = ("-m", "merit_jax.launch.branch", f"--config={root}/config.py", *LONGER, f"--workdir={root / 'ray'}")
     more = (f"--compilation_cache={jax.config.jax_compilation_cache_dir}",)
     jobs = [Job(k, (*words, *more, f"--branch={k}"), Path(workdir.branch_log(k))) for k in range(4)]
     tasks = launcher(cluster)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from launch.launchers.interface import Job, JobContext, Launcher, LauncherError
-from launch.launchers.slurm import Options, Slurm, script_of
-from launch.launchers.supervisor import Supervisor
+from merit_jax.launch.launchers.interface import Job, JobContext, Launcher, LauncherError
+from merit_jax.launch.launchers.slurm import Options, Slurm, script_of
+from merit_jax.launch.launchers.supervisor import Supervisor
 from merit_jax.workdir.paths import Workdir
 from tests.support.commands import until
 

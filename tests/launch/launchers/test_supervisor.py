@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from launch.console.exit_codes import FAULT, MISTAKE
-from launch.launchers.interface import Exit, Job, Launcher, LauncherError
-from launch.launchers.supervisor import Supervisor
 from merit_jax.core.errors import FailedError
+from merit_jax.launch.console.exit_codes import FAULT, MISTAKE
+from merit_jax.launch.launchers.interface import Exit, Job, Launcher, LauncherError
+from merit_jax.launch.launchers.supervisor import Supervisor
 from merit_jax.workdir.paths import Workdir
 from merit_jax.workdir.process import Process
 

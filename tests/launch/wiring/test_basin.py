@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import tests.support.tiny_tiles as tiny_tiles
-from configs import common
-from launch.wiring import basin
+from merit_jax.configs import common
+from merit_jax.launch.wiring import basin
 from merit_jax.pipeline import train_branches
 from tests.support import world
 

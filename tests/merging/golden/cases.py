@@ -12,7 +12,7 @@ BIASED = FOLDER / "biased"
 
 
 class Case(NamedTuple):
-    """Arguments of `launch.merge.merge_folders`, and the folder that holds the base and the models."""
+    """Arguments of `merit_jax.launch.merge.merge_folders`, and the folder that holds the base and the models."""
 
     method: str
     models: tuple[str, ...]

@@ -5,7 +5,7 @@ Four fine-tuned Llamas, and three random Qwen2 models, whose layers have biases.
     python -m venv mergekit && mergekit/bin/pip install mergekit==0.1.5
     python -m tests.merging.golden.make mergekit/bin/mergekit-yaml
 
-Each case is merged by `launch.merge` first; mergekit is given the configuration that it writes.
+Each case is merged by `merit merge` first; mergekit is given the configuration that it writes.
 """
 
 import json
@@ -23,10 +23,10 @@ import optax
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
-from launch.wiring.merge_folders import merge_folders
 from merit_jax.core.loss import next_token_loss
-from models import export_hf, load_pretrained
-from models.pretrained.config_only import ConfigOnlyCheckpoint
+from merit_jax.launch.wiring.merge_folders import merge_folders
+from merit_jax.models import export_hf, load_pretrained
+from merit_jax.models.pretrained.config_only import ConfigOnlyCheckpoint
 from tests.merging.golden.cases import BIASED, CASES, FOLDER, MODELS
 from tests.support import world
 

@@ -6,7 +6,7 @@ import pytest
 
 from merit_jax.core import tree
 from merit_jax.merging.operators.task_vectors import named_kernel, named_stack
-from models.pretrained.config_only import ConfigOnlyCheckpoint
+from merit_jax.models.pretrained.config_only import ConfigOnlyCheckpoint
 
 ARCHITECTURES = sorted((Path(__file__).parents[3] / "configs" / "architectures").iterdir())
 

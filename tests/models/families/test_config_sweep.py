@@ -8,12 +8,12 @@ import pytest
 import tests.support.tiny as tiny
 import tests.support.tiny_qwen_vl as qwen
 import tests.support.tiny_tiles as tiny_tiles
-from models import read_config
-from models.families import config_parsing
-from models.families.decoders import DECODERS
-from models.families.registry import FAMILIES
-from models.pretrained.processor import load_processor
-from models.processing.image_loading import open_image
+from merit_jax.models import read_config
+from merit_jax.models.families import config_parsing
+from merit_jax.models.families.decoders import DECODERS
+from merit_jax.models.families.registry import FAMILIES
+from merit_jax.models.pretrained.processor import load_processor
+from merit_jax.models.processing.image_loading import open_image
 from tests.support.config_sweep import Case, Sweep
 
 pytestmark = pytest.mark.parity

@@ -7,7 +7,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import tests.support.tiny as tiny
-from models import leaf_keys, load_pretrained
+from merit_jax.models import leaf_keys, load_pretrained
 
 pytestmark = pytest.mark.parity
 

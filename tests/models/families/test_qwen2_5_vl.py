@@ -12,11 +12,11 @@ from PIL import Image
 import tests.support.tiny as tiny
 import tests.support.tiny_qwen_vl as qwen
 from merit_jax.core.types import Example, ImageReader, PackedExample
-from models import build, export_hf, load_pretrained, read_config
-from models.families.registry import parse_config
-from models.modules import patch_attention
-from models.pretrained.processor import load_processor
-from models.processing.qwen2_5_vl_images import mrope_positions, window_order
+from merit_jax.models import build, export_hf, load_pretrained, read_config
+from merit_jax.models.families.registry import parse_config
+from merit_jax.models.modules import patch_attention
+from merit_jax.models.pretrained.processor import load_processor
+from merit_jax.models.processing.qwen2_5_vl_images import mrope_positions, window_order
 from tests.support.tiny import Rows
 from tests.support.tiny_tiles import batch, conversation, encode, example, picture
 
@@ -100,7 +100,7 @@ def test_a_frozen_tower_has_no_backward_pass(world, monkeypatch):
 
     forward_only.defvjp(lambda query: (query, None), refuse)
     monkeypatch.setattr(patch_attention, "attend", lambda query, *_: forward_only(query))
-    monkeypatch.setattr("models.modules.qwen2_5_vit.attend", lambda query, *_: forward_only(query))
+    monkeypatch.setattr("merit_jax.models.modules.qwen2_5_vit.attend", lambda query, *_: forward_only(query))
     rows = batch(processor, [conversation(pictures[0])], WIDTH, ROOM)
     fresh = build(model.config)
 

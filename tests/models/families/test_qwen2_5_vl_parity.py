@@ -8,9 +8,9 @@ from flax.traverse_util import flatten_dict
 
 import tests.support.tiny as tiny
 import tests.support.tiny_qwen_vl as qwen
-from models import export_hf, leaf_keys, load_pretrained
-from models.pretrained.processor import load_processor
-from models.processing.image_loading import open_image
+from merit_jax.models import export_hf, leaf_keys, load_pretrained
+from merit_jax.models.pretrained.processor import load_processor
+from merit_jax.models.processing.image_loading import open_image
 from tests.support.tiny_tiles import batch, conversation, features, picture
 
 pytestmark = pytest.mark.parity

@@ -11,11 +11,11 @@ from PIL import Image
 
 import tests.support.tiny as tiny
 import tests.support.tiny_tiles as tiny_tiles
-from models import export_hf, leaf_keys, load_pretrained
-from models.io.weight_map import tensor_of
-from models.modules.vit import TileRows, ViT, _buckets
-from models.pretrained.processor import load_processor
-from models.processing.tiled_images import patches
+from merit_jax.models import export_hf, leaf_keys, load_pretrained
+from merit_jax.models.io.weight_map import tensor_of
+from merit_jax.models.modules.vit import TileRows, ViT, _buckets
+from merit_jax.models.pretrained.processor import load_processor
+from merit_jax.models.processing.tiled_images import patches
 
 pytestmark = pytest.mark.parity
 

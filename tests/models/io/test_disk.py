@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from models import StoredTensors
-from models.io import disk
-from models.io.disk import check_room, named
+from merit_jax.models import StoredTensors
+from merit_jax.models.io import disk
+from merit_jax.models.io.disk import check_room, named
 from tests.models.io.test_raw_tensors import odd
 
 OPEN = Path.open

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from models.io.drafts import FORSAKEN, check_free, draft_of
+from merit_jax.models.io.drafts import FORSAKEN, check_free, draft_of
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from models.io.drafts import draft_of
+from merit_jax.models.io.drafts import draft_of
 with draft_of(Path(sys.argv[1])) as draft:
     (draft / "a").write_text("x")
     print(draft, flush=True)

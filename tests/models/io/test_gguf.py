@@ -9,9 +9,9 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import tests.support.tiny as tiny
-from models import Llama3Scaling, export_hf, load_pretrained, read_config, smollm2_path
-from models.io.gguf import hf_name, unpermute
-from models.io.gguf_reader import open_reader
+from merit_jax.models import Llama3Scaling, export_hf, load_pretrained, read_config, smollm2_path
+from merit_jax.models.io.gguf import hf_name, unpermute
+from merit_jax.models.io.gguf_reader import open_reader
 
 gguf = pytest.importorskip("gguf")
 

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import tests.support.tiny as tiny
-from models import StoredTensors
+from merit_jax.models import StoredTensors
 from tests.models.pretrained.test_export import assert_same_tensors, stored
 
 ODD = {

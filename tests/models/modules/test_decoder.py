@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tests.support.tiny as tiny
-from models import CACHE_ROW_AXIS, build
+from merit_jax.models import CACHE_ROW_AXIS, build
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])

@@ -6,8 +6,8 @@ import pytest
 
 from merit_jax.core import tree
 from merit_jax.core.types import RecordsInputs
-from models import load_pretrained
-from models.pretrained.processor import load_processor
+from merit_jax.models import load_pretrained
+from merit_jax.models.pretrained.processor import load_processor
 from tests.support import tiny, tiny_tiles
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.modules import patch_attention
+from merit_jax.models.modules import patch_attention
 
 MOST, PATCHES = 8, 150
 

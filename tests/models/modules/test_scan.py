@@ -4,8 +4,8 @@ import jax
 import numpy as np
 
 import tests.support.tiny as tiny
-from models import build
-from models.interface import REMAT
+from merit_jax.models import build
+from merit_jax.models.interface import REMAT
 
 
 def compiled_gradient(remat):

@@ -10,10 +10,10 @@ from safetensors.numpy import load_file, save_file
 
 import tests.support.tiny as tiny
 import tests.support.tiny_tiles as tiny_tiles
-from models import compose, load_pretrained
-from models.families.registry import FAMILIES, parse_config
-from models.pretrained.config_only import ConfigOnlyCheckpoint
-from models.pretrained.processor import load_processor
+from merit_jax.models import compose, load_pretrained
+from merit_jax.models.families.registry import FAMILIES, parse_config
+from merit_jax.models.pretrained.config_only import ConfigOnlyCheckpoint
+from merit_jax.models.pretrained.processor import load_processor
 from tests.support.tiny_tokenizer import tiny_tokenizer
 
 pytestmark = pytest.mark.usefixtures("compiled")

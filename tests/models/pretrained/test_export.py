@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file
 
 import tests.support.tiny as tiny
-from models import export_hf, load_pretrained
+from merit_jax.models import export_hf, load_pretrained
 
 
 def stored(path):

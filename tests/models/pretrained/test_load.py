@@ -11,8 +11,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.numpy import save_file
 
 import tests.support.tiny as tiny
-from models import Llama3Scaling, leaf_keys, load_pretrained, read_config
-from models.families.registry import parse_config
+from merit_jax.models import Llama3Scaling, leaf_keys, load_pretrained, read_config
+from merit_jax.models.families.registry import parse_config
 
 SHARD = "model-00002-of-00002.safetensors"
 

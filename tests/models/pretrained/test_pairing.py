@@ -7,11 +7,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import tests.support.tiny as tiny
-from models import StoredTensors, open_pretrained
-from models.families.registry import FAMILIES
-from models.io.weight_map import canonical_names
-from models.pretrained.config_only import ConfigOnlyCheckpoint
-from models.pretrained.pairing import pair
+from merit_jax.models import StoredTensors, open_pretrained
+from merit_jax.models.families.registry import FAMILIES
+from merit_jax.models.io.weight_map import canonical_names
+from merit_jax.models.pretrained.config_only import ConfigOnlyCheckpoint
+from merit_jax.models.pretrained.pairing import pair
 from tests.support import tiny_tiles, tiny_vision
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from merit_jax.data.chat_template import encode, encode_prompt, tokenizer_digest
-from models.pretrained.processor import ImageTokenizer, load_processor
-from models.processing.content_shape import ROLES, roles_of_strings
+from merit_jax.models.pretrained.processor import ImageTokenizer, load_processor
+from merit_jax.models.processing.content_shape import ROLES, roles_of_strings
 from tests.support import tiny_vision
 from tests.support.tiny_tokenizer import CHATML, tiny_tokenizer
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from transformers import CONFIG_MAPPING
 
-from models.processing.config_differences import config_differences
+from merit_jax.models.processing.config_differences import config_differences
 from tests.support import tiny_vision
 
 LLAMA = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}

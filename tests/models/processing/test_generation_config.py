@@ -6,8 +6,8 @@ import pytest
 from transformers import GenerationConfig
 
 from merit_jax.evaluation.prompts import stop_tokens
-from models import export_hf, load_pretrained
-from models.processing.generation_config import add_ends, read_generation
+from merit_jax.models import export_hf, load_pretrained
+from merit_jax.models.processing.generation_config import add_ends, read_generation
 from tests.models.pretrained.test_export import reader
 from tests.support import tiny
 from tests.support.tiny_tokenizer import tiny_tokenizer

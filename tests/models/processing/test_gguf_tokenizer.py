@@ -10,7 +10,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from models.processing.gguf_tokenizer import from_gguf
+from merit_jax.models.processing.gguf_tokenizer import from_gguf
 
 TEXTS = (
     "Hello, it's 1234567 o'clock; WE'LL SEE.",

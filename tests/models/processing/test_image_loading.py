@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.processing.image_loading import PixelCache, image_size, is_animated, open_image
+from merit_jax.models.processing.image_loading import PixelCache, image_size, is_animated, open_image
 from tests.support.tiny_vision import picture
 
 SAVED = {
@@ -225,7 +225,7 @@ def test_the_cache_serves_threads_and_starts_empty_in_a_copy(tmp_path):
 
 def test_an_image_with_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     path = picture(tmp_path / "a.png", 40, 50)
-    monkeypatch.setattr("models.processing.image_loading.MAX_PIXELS", 1999)
+    monkeypatch.setattr("merit_jax.models.processing.image_loading.MAX_PIXELS", 1999)
     for read in (open_image, image_size):
         with pytest.raises(ValueError, match=r"a\.png: too large \(50 x 40 pixels, at most 1999 are decoded\)"):
             read(reference(path))

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from models.modules.patch_attention import DENSE
-from models.pretrained.load import read_config
-from models.pretrained.processor import load_processor
-from models.processing.image_shapes import image_rows, image_work
+from merit_jax.models.modules.patch_attention import DENSE
+from merit_jax.models.pretrained.load import read_config
+from merit_jax.models.pretrained.processor import load_processor
+from merit_jax.models.processing.image_shapes import image_rows, image_work
 from tests.support import tiny_qwen_vl, tiny_tiles
 
 

@@ -7,10 +7,10 @@ import shutil
 import huggingface_hub.constants
 import pytest
 
-import models.processing.tokenizer_trial as trial
-from models.pretrained.processor import load_processor
-from models.processing.local_folder import offline
-from models.processing.tokenizer import load_tokenizer
+import merit_jax.models.processing.tokenizer_trial as trial
+from merit_jax.models.pretrained.processor import load_processor
+from merit_jax.models.processing.local_folder import offline
+from merit_jax.models.processing.tokenizer import load_tokenizer
 from tests.fuzz.guard import guarded
 from tests.support import tiny_vision
 from tests.support.tiny_tokenizer import tiny_tokenizer

@@ -13,13 +13,13 @@ from safetensors.numpy import load_file
 import tests.support.tiny as tiny
 import tests.support.tiny_tiles as tiny_tiles
 from merit_jax.core.types import ImageReader, PackedExample
-from models import build, export_hf, load_pretrained, open_pretrained, read_config
-from models.families.registry import parse_config
-from models.modules.projector import shuffle
-from models.pretrained.processor import load_processor
-from models.processing import tiled_images
-from models.processing.image_loading import open_image
-from models.processing.tiled_images import patches
+from merit_jax.models import build, export_hf, load_pretrained, open_pretrained, read_config
+from merit_jax.models.families.registry import parse_config
+from merit_jax.models.modules.projector import shuffle
+from merit_jax.models.pretrained.processor import load_processor
+from merit_jax.models.processing import tiled_images
+from merit_jax.models.processing.image_loading import open_image
+from merit_jax.models.processing.tiled_images import patches
 
 LLAVA_7B = {
     "model_type": "llava",

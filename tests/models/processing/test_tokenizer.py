@@ -7,9 +7,9 @@ import sys
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
-from models import load_tokenizer, smollm2_path
-from models.io.hf_folder import open_checkpoint
-from models.processing.gguf_tokenizer import from_gguf
+from merit_jax.models import load_tokenizer, smollm2_path
+from merit_jax.models.io.hf_folder import open_checkpoint
+from merit_jax.models.processing.gguf_tokenizer import from_gguf
 from tests.support.tiny_tokenizer import CHATML, tiny_tokenizer
 
 TEXTS = (

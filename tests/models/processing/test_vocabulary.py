@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from models.processing.vocabulary import check_vocabularies, read_vocabulary, rule_notes
+from merit_jax.models.processing.vocabulary import check_vocabularies, read_vocabulary, rule_notes
 
 TOKENS = {0: "<unk>", 1: "\u2581the", 2: "b"}
 ADDED = {**TOKENS, 3: "<|im_end|>"}
