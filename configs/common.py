@@ -76,6 +76,8 @@ def declared() -> ConfigDict:
     c.mixture.path = Key("", TEXT)
     # dataset names or patterns to use; empty: all
     c.mixture.include = Key((), each(SOME_TEXT))
+    # datasets that partition.json, or `merit join`, names may be elsewhere
+    c.mixture.elsewhere = Key(False, SWITCH)
     # tokens of an example, prompt included; longer ones are truncated and counted
     c.mixture.max_length = Key(2048, whole(2))
     # training examples per dataset, drawn by seed; 0: all
@@ -131,9 +133,10 @@ def declared() -> ConfigDict:
     c.partition.core = Key(0.0, number(least=0, most=1))
     # datasets (names, patterns) that are dealt whole: the public ones, where the others may not leave their sites
     c.partition.core_datasets = Key((), each(SOME_TEXT))
+    # site of datasets, each as PATTERN=SITE, or "joined": as `merit join` found it. No group has datasets of two sites
+    c.partition.sites = Key((), each(SOME_TEXT))
     # datasets near a cut are divided between its sides: 0: whole (paper); 1: slices (median_split, random)
     c.partition.softness = Key(0.0, number(least=0, most=1))
-
     # workdir whose groups of datasets are taken over; empty: the mixture is split here
     c.partition.like = Key("", TEXT)
 
@@ -178,7 +181,7 @@ def declared() -> ConfigDict:
     c.train.schedule = Key("cosine", one_of(SCHEDULES))
     # share of the branch's steps in which the learning rate rises
     c.train.warmup = Key(0.03, number(least=0, below=1))
-    # where the branch begins and ends in the schedule, as shares of it; rounds set it
+    # where the branch begins and ends in the schedule; rounds set it
     c.train.schedule_span = Key((0.0, 1.0), each(number(least=0, most=1), least=2, rising=True))
     # decoupled weight decay, per unit of learning rate
     c.train.weight_decay = Key(0.0, number(least=0))

@@ -10,7 +10,7 @@ from merit_jax.core.registry import lookup
 from merit_jax.merging import MERGERS
 from merit_jax.merging.options import declared_options, resolve_options
 from merit_jax.merging.statistics import SECOND_MOMENT
-from merit_jax.partition import PARTITIONERS
+from merit_jax.partition import ASSIGNMENTS, PARTITIONERS
 from merit_jax.pipeline.merge_options import given_options
 from merit_jax.pipeline.rounds import in_rounds
 from merit_jax.pipeline.search_settings import search_problems
@@ -68,6 +68,22 @@ def _softness(config: ConfigDict) -> Iterator[str]:
     if cfg.softness and found is not None and found.soft is None and cfg.groups > 1:
         known = ", ".join(name for name, each in PARTITIONERS.items() if each.soft)
         yield f"partition.softness = {cfg.softness}; {cfg.method} has no soft form: expected 0, or one of {known}"
+
+
+def _sites(config: ConfigDict) -> Iterator[str]:
+    cfg = config.partition
+    if cfg.sites and (cfg.method in ASSIGNMENTS or cfg.groups == 1):
+        yield (
+            f"partition.sites = {tuple(cfg.sites)}, and {cfg.method} with {cfg.groups} groups trains branches on the data of all "
+            "sites; leave it empty, or choose a method that groups datasets"
+        )
+    if cfg.sites and cfg.core:
+        yield (
+            f"partition.core = {cfg.core} deals a share of every dataset over the branches of all sites; with partition.sites, "
+            "name the datasets that may move in partition.core_datasets, and set it to 0"
+        )
+    if "joined" in cfg.sites and not config.mixture.elsewhere:
+        yield "partition.sites = 'joined' takes the sites that merit join found; set mixture.elsewhere, or give PATTERN=SITE"
 
 
 def _merge_options(config: ConfigDict) -> Iterator[str]:
@@ -157,6 +173,7 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _micro_batches,
     _halvings,
     _softness,
+    _sites,
     _merge_options,
     _search,
     _agreement,

@@ -58,6 +58,8 @@ def with_method(config: ConfigDict, method: str) -> ConfigDict:
             config.partition.method = found.partition
             config.partition.groups = 2**number if found.partition == "median_split" else number
             config.merge.method = found.merge
+            if found.partition in ("joint", "replicate", "examples"):  # controls that have the data in one place
+                config.partition.sites = ()
             if found.partition == "joint":
                 config.rounds.update({"count": 1, "warm": 0.0, "outer_rate": 1.0, "momentum": 0.0})
             return config

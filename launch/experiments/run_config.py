@@ -34,12 +34,12 @@ def run_config(
     else:
         run_stages(run, ["mixture"])
         if not run.workdir.config.exists():
-            _save_config(run)
+            save_config(run)
         run_stages(run, [name for name in STAGES if name != "evaluate"])
         models = {**train_and_merge(run, baselines), MERGED: run.workdir}
         evaluate_models(run, models)
         trace_frontier(run, models)
-    _save_config(run)
+    save_config(run)
     return run
 
 
@@ -81,7 +81,7 @@ def plan_baselines(run: Run) -> Comparison:
     return plan_comparison(run.config, run.config.baselines, run.workdir.baselines, own=run.workdir.root)
 
 
-def _save_config(run: Run) -> None:
+def save_config(run: Run) -> None:
     """Writes the config into the workdir if it is not there already, for commands that read the run later."""
     path, text = run.workdir.config, run.config.to_json_best_effort(indent=2) + "\n"
     if not path.exists() or path.read_text() != text:

@@ -143,7 +143,8 @@ class PlanInputs:
     def _count(self) -> DataSize:
         cfg = self.config
         tokenizer, reader = load_processor(resolve(cfg.model.path), self.model)
-        datasets = load_mixture(**cfg.mixture, tokenizer=tokenizer, seed=cfg.seed)
+        options = {key: value for key, value in cfg.mixture.items() if key != "elsewhere"}
+        datasets = load_mixture(**options, tokenizer=tokenizer, seed=cfg.seed)
         names = [dataset.name for dataset in datasets]
         (joint,) = branches.from_groups(names, np.zeros(len(names), np.int32), cfg.seed)
         batches = training_batches(

@@ -8,6 +8,7 @@ from functools import lru_cache
 from etils import epath
 
 from merit_jax.core.types import Dataset, Example, Image
+from merit_jax.data.elsewhere import RowsElsewhere, is_elsewhere
 from merit_jax.data.token_cache import as_table
 from merit_jax.workdir.checksums import file_checksum
 
@@ -44,16 +45,20 @@ def content_marks(datasets: Sequence[Dataset]) -> list[tuple[str, ...]]:
     own way; not where there are images, which may be others of the same names. The other is that of its training examples, taken
     where another dataset has as many examples and tokens.
     """
-    sizes = [dataset.report[2:] for dataset in datasets]
-    number = Counter(sizes)
-    return [
-        (*files_mark(dataset), *([content_digest(dataset.train)] if number[size] > 1 else []))
-        for dataset, size in zip(datasets, sizes, strict=True)
-    ]
+    sizes = [dataset.report[2:6] for dataset in datasets]
+    several = {size for size, number in Counter(sizes).items() if number > 1}
+    return [(all_marks if size in several else files_mark)(d) for d, size in zip(datasets, sizes, strict=True)]
+
+
+def all_marks(dataset: Dataset) -> tuple[str, ...]:
+    """Returns both marks of a dataset; of one that is elsewhere, those that its record has."""
+    return files_mark(dataset) if is_elsewhere(dataset) else (*files_mark(dataset), content_digest(dataset.train))
 
 
 def files_mark(dataset: Dataset) -> tuple[str, ...]:
     """Returns the digest of a dataset's files; nothing where they name images."""
+    if isinstance(dataset.train, RowsElsewhere):
+        return dataset.train.marks
     return () if as_table(dataset.train).images else (dataset.report.digest,)
 
 

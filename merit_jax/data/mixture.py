@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -56,11 +56,12 @@ def load_mixture(
     max_flawed: float = MAX_FLAWED,
     seed: int,
     cache_dir: epath.PathLike | None = None,
+    elsewhere: Container[str] = (),
 ) -> tuple[Dataset, ...]:
     """Reads the datasets of a mixture.
 
     Args:
-        path: Manifest or glob (see `manifest.read_manifest`).
+        path: Manifest or glob (see `manifest.read_manifest`); empty where all datasets are elsewhere.
         tokenizer: A `chat_template.Tokenizer`.
         include: Names or fnmatch patterns of the datasets to keep; all if empty.
         max_length: Tokens per example; the rest is truncated.
@@ -69,6 +70,7 @@ def load_mixture(
         max_flawed: Share of a dataset's training rows that may have a flaw of `flaws.flaw_sentences`; some are logged.
         seed: The run's seed.
         cache_dir: Folder that keeps tokenised datasets between runs, and images that dataset files embed; None for none.
+        elsewhere: Names of datasets that a manifest may name although none of their files is here; they are left out.
 
     Returns:
         The datasets, sorted by name.
@@ -77,7 +79,8 @@ def load_mixture(
         ValueError: The manifest or a record is bad, or a dataset has too many flawed rows.
     """
     limits = Limits(max_length, max_train, max_held_out)
-    entries = sorted(read_manifest(path, include), key=lambda entry: entry.files)
+    listed_entries = read_manifest(path, include) if path or not elsewhere else ()
+    entries = sorted((e for e in listed_entries if e.name not in elsewhere or _is_here(e)), key=lambda e: e.files)
     for line in taken_for_lines(sorted(entries), NAMED):
         log.info("%s", line)
     try:
@@ -90,6 +93,11 @@ def load_mixture(
         for _, sentence in flaw_sentences(name, report):
             log.warning("%s", sentence)
     return tuple(sorted(datasets, key=lambda dataset: dataset.name))
+
+
+def _is_here(entry: Entry) -> bool:
+    """Returns whether any file of a dataset is on this machine; one that lacks some is an error of whoever reads it."""
+    return any(epath.Path(file).exists() for file in entry.files)
 
 
 def read_dataset(

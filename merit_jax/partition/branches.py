@@ -124,6 +124,10 @@ ASSIGNMENTS = {"replicate": replicate, "examples": examples}
 """Name of a way to branch that does not group datasets -> `(names, k, seed) -> branches`."""
 
 
+BESIDE = ("inputs", "datasets", "sites")
+"""Keys of `partition.json` beside those of the partition."""
+
+
 class Partition(NamedTuple):
     """The branches of a run, as `partition.json` has them.
 
@@ -163,7 +167,7 @@ class Partition(NamedTuple):
         Raises:
             ValueError: Keys are missing or unknown, or a share is not [dataset, part, parts] with or without a width.
         """
-        _expect_keys(data, {"method", "branches"}, where)
+        _expect_keys({key: data[key] for key in data if key not in BESIDE}, {"method", "branches"}, where)
         branches, samples, tokens = [], [], []
         for index, row in enumerate(data["branches"]):
             _expect_keys(row, {"shares", "seed", "samples", "tokens"}, f"{where}, branch {index}")

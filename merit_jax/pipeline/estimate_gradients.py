@@ -9,6 +9,7 @@ import jax
 from merit_jax.core.progress import bar
 from merit_jax.core.types import Dataset
 from merit_jax.data.bucketing import calibration_examples
+from merit_jax.data.elsewhere import is_elsewhere
 from merit_jax.gradients.compression import make_compressor
 from merit_jax.gradients.compressor import Compressor
 from merit_jax.gradients.estimate import DatasetsPerStep, checked, fit_datasets_per_step, gradient_rows
@@ -30,7 +31,7 @@ COORDINATES = "coordinates"
 def _estimate(run: Run, index: Mapping[str, Any] | None) -> Iterator[NewRow]:
     """Computes the gradients that are missing, each to be stored before the next; a half-built store is completed."""
     known = {} if index is None else _up_to_date(run, index["datasets"])
-    missing = [dataset for dataset in run.datasets if dataset.name not in known]
+    missing = [dataset for dataset in run.datasets if dataset.name not in known and not is_elsewhere(dataset)]
     if not missing:
         return
     cfg = run.config.gradients

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from merit_jax.core.progress import bar
+from merit_jax.data.elsewhere import ELSEWHERE, elsewhere_inputs
 from merit_jax.evaluation.evaluator import Suites
 from merit_jax.evaluation.not_finite import names
 from merit_jax.evaluation.questions import question_ids
@@ -74,6 +75,7 @@ def evaluation_inputs(run: Run, half: Half) -> dict[str, Any]:
         "max_held_out": run.config.mixture.max_held_out,
         "evaluate": {key: list(cfg[key]) if key == "retained" else cfg[key] for key in keys} | compared_suites(run),
         "datasets": run.digests(),
+        **elsewhere_inputs(run.datasets),
         **({"images": images} if images else {}),
         "suites": digests_of_suites(run),
         "half": half,
@@ -100,6 +102,7 @@ def _evaluate(
 
 
 def _held_out(run: Run) -> Suites:
+    """The held-out records of datasets that are here."""
     return {dataset.name: dataset.held_out for dataset in run.datasets if dataset.held_out}
 
 
@@ -110,6 +113,8 @@ class _Scorers:
         self._run, self._cfg, self._half = run, run.config.evaluate, half
         self._mixture_loss = MixtureLoss(run) if self._cfg.mixture_examples else None
         held_out = _held_out(run)
+        if away := elsewhere_inputs(run.datasets):
+            log.warning("held-out records of %s are elsewhere, and are not evaluated here", ", ".join(away[ELSEWHERE]))
         self._held_out = make_evaluator(run, held_out, losses=True) if held_out else None
         self._suites = suite_scorer(run, half) if self._cfg.suites else None
         self.questions = _questions(held_out, self._suites.records[half] if self._suites else {})

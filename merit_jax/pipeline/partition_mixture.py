@@ -9,6 +9,7 @@ from merit_jax import conflict
 from merit_jax.core.seeds import fold
 from merit_jax.core.text import matches
 from merit_jax.core.types import Branch
+from merit_jax.data.elsewhere import describe
 from merit_jax.gradients.store import GradientStore
 from merit_jax.partition import (
     ASSIGNMENTS,
@@ -24,6 +25,7 @@ from merit_jax.partition.shares import exact_counts, whole, with_core
 from merit_jax.pipeline.estimate_curvature import CURVATURE, curvature_settings, curvature_similarity
 from merit_jax.pipeline.measure_conflict import conflict_inputs, load_conflict, unit_rows
 from merit_jax.pipeline.run import Run
+from merit_jax.pipeline.site_split import describe_sites, site_entries, sites_of, split_by_sites
 from merit_jax.pipeline.stage import Stage
 from merit_jax.workdir.artifact_types import JsonArtifact
 from merit_jax.workdir.artifacts import plain, read_json
@@ -56,6 +58,7 @@ def _inputs(run: Run) -> dict[str, Any]:
     return {
         "partition": {"method": cfg.method, "groups": cfg.groups, **changed},
         **({"like": _shares(_other(run))} if cfg.like else {}),
+        **({"sites": sites_of(run, _split_datasets(run))} if cfg.sites else {}),
         **({"representation": representation} if by_conflict and representation != PAPER else {}),
         "text": run.text_inputs,
         "datasets": run.digests(),
@@ -70,10 +73,13 @@ def _assign(run: Run) -> dict[str, Any]:
         ValueError: The datasets are too few for the partitioner's groups.
     """
     sizes = dict(zip(run.names, zip(run.samples, run.tokens, strict=True), strict=True))
-    made = make_partition(run.config.partition.method, _branches(run), sizes)
+    branches, sites = _branches(run)
+    made = make_partition(run.config.partition.method, branches, sizes)
     if 0 in made.samples:
         raise _empty(run, made.samples.index(0))
-    return made.to_dict()
+    known = site_entries(run)
+    counted = {dataset.name: {**describe(dataset), **known.get(dataset.name, {})} for dataset in run.datasets}
+    return {**made.to_dict(), "datasets": counted, **({"sites": sites} if sites else {})}
 
 
 partition_mixture = Stage(_inputs, _assign, lambda run: JsonArtifact(run.workdir.partition), name="partition")
@@ -87,9 +93,7 @@ def load_partition(run: Run) -> Partition:
         ValueError: The file is missing or damaged, was made from other inputs than the run's (another method, seed, theta0 or
             mixture), or names datasets that the mixture lacks.
     """
-    data = dict(partition_mixture.read(run))
-    data.pop("inputs", None)
-    made = Partition.from_dict(data, str(run.workdir.partition))
+    made = Partition.from_dict(partition_mixture.read(run), str(run.workdir.partition))
     known = set(run.names)
     for branch in made.branches:
         for share in branch.shares:
@@ -98,26 +102,43 @@ def load_partition(run: Run) -> Partition:
     return made
 
 
-def _branches(run: Run) -> tuple[Branch, ...]:
+def _branches(run: Run) -> tuple[tuple[Branch, ...], dict[str, Any]]:
+    """Returns the branches, and what the sites of the datasets have to do with it."""
     cfg, seed = run.config.partition, run.config.seed
     if cfg.like:
-        return from_shares([branch.shares for branch in _other(run).branches], seed)
+        return from_shares([branch.shares for branch in _other(run).branches], seed), {}
     if cfg.method in ASSIGNMENTS:
-        return ASSIGNMENTS[cfg.method](run.names, cfg.groups, seed)
-    dealt = np.ones(len(run.names), bool) if cfg.core == 1 else _core_datasets(run)
-    shares = np.full((len(run.names), cfg.groups), 1 / cfg.groups)
-    if 0 < (split := np.flatnonzero(~dealt)).size < cfg.groups:
-        others = "; partition.core_datasets deals the others" if dealt.any() else ""
+        return ASSIGNMENTS[cfg.method](run.names, cfg.groups, seed), {}
+    shares, split, sites = np.full((len(run.names), cfg.groups), 1 / cfg.groups), _split_datasets(run), {}
+    if 0 < split.size < cfg.groups:
+        others = "; partition.core_datasets deals the others" if split.size < len(run.names) else ""
         raise ValueError(
             f"partition.groups = {cfg.groups}: {cfg.method} cannot make {cfg.groups} non-empty groups of {split.size} datasets"
             f"{others}; lower it"
         )
     if split.size:
-        shares[split] = with_core(_split(run, split), cfg.core)
+        own, sites = _shares_and_sites(run, split)
+        shares[split] = with_core(own, cfg.core)
     counts = exact_counts(shares, run.samples)
     if not counts.sum(axis=0).all():
         raise _empty(run, int(np.argmin(counts.sum(axis=0))))
-    return divided(run.names, counts, seed)
+    return divided(run.names, counts, seed), sites
+
+
+def _shares_and_sites(run: Run, split: np.ndarray) -> tuple[Shares, dict[str, Any]]:
+    """Returns the shares of the datasets that are split, and what keeping them at their sites costs."""
+    sites, groups = sites_of(run, split), run.config.partition.groups
+    free = _split(run, split, groups)
+    if not sites:
+        return free, {}
+    own = split_by_sites(run, split, sites, lambda datasets, count: _split(run, datasets, count, alone=True))
+    similarity = load_conflict(run)[0] if needs_conflict(run) else None
+    return own, describe_sites(sites, None if similarity is None else similarity[np.ix_(split, split)], own, free)
+
+
+def _split_datasets(run: Run) -> np.ndarray:
+    """Returns the numbers of the datasets that are not dealt whole over all branches."""
+    return np.flatnonzero(~_core_datasets(run)) if run.config.partition.core < 1 else np.arange(0)
 
 
 def _empty(run: Run, branch: int) -> ValueError:
@@ -143,27 +164,38 @@ def _core_datasets(run: Run) -> np.ndarray:
     return np.array([any(matches(name, pattern) for pattern in patterns) for name in run.names])
 
 
-def _split(run: Run, datasets: np.ndarray) -> Shares:
-    """Returns the shares of those datasets that the partitioner splits."""
+def _split(run: Run, datasets: np.ndarray, groups: int, *, alone: bool = False) -> Shares:
+    """Returns the shares of some datasets, by the partitioner, in so many groups.
+
+    Args:
+        run: The run.
+        datasets: Numbers of the datasets.
+        groups: K.
+        alone: Whether the axes are those of these datasets alone, where C was formed.
+    """
     cfg = run.config.partition
-    axes = cfg.groups.bit_length() - 1
+    axes = groups.bit_length() - 1
     similarity, scores = (
         _representation(run, axes) if needs_conflict(run) else (None, np.zeros((len(run.names), axes), np.float32))
     )
+    if alone and similarity is not None and axes:
+        part = conflict.principal_axes(similarity[np.ix_(datasets, datasets)], axes, run.config.conflict.centring)
+        scores = np.zeros((len(run.names), axes), np.float32)
+        scores[datasets] = np.asarray(part.scores)
     exist = int(np.any(scores[:, :axes], axis=0).sum())
     if cfg.method == "median_split" and exist < axes <= np.log2(len(run.names)):
         log.warning(
             "the gradients of these %d datasets have %d conflict axes, and %d groups are cut along %d: along an axis that does "
             "not exist all datasets tie, and are cut in order of name at the median of their samples",
-            *(len(run.names), exist, cfg.groups, axes),
+            *(datasets.size, exist, groups, axes),
         )
     partitioner = PARTITIONERS[cfg.method]
     given = (scores[datasets, :axes], np.array(run.samples)[datasets])
-    options = {"groups": cfg.groups, "seed": fold(run.config.seed, "partition", *([str(cfg.seed)] if cfg.seed else []))}
+    options = {"groups": groups, "seed": fold(run.config.seed, "partition", *([str(cfg.seed)] if cfg.seed else []))}
     if cfg.softness and partitioner.soft is not None:
         return partitioner.soft(*given, softness=cfg.softness, **options)
     own = None if similarity is None else similarity[np.ix_(datasets, datasets)]
-    return whole(partitioner(*given, similarity=own, **options), cfg.groups)
+    return whole(partitioner(*given, similarity=own, **options), groups)
 
 
 def _other(run: Run) -> Partition:
@@ -178,9 +210,7 @@ def _other(run: Run) -> Partition:
         raise ValueError(
             f"partition.like = {cfg.like!r}: {path} is missing; name the workdir of a run that has split its mixture"
         )
-    data = dict(read_json(path))
-    data.pop("inputs", None)
-    found = Partition.from_dict(data, str(path))
+    found = Partition.from_dict(read_json(path), str(path))
     names = {share.dataset for branch in found.branches for share in branch.shares}
     if (found.method, len(found.branches)) != (cfg.method, cfg.groups) or names != set(run.names):
         raise ValueError(

@@ -15,8 +15,8 @@ from merit_jax.core import sharding, tree
 from merit_jax.core.loss import next_token_loss
 from merit_jax.core.types import Batch, Dataset, ImageReader, LeafReader, LossFn, Model, Params
 from merit_jax.data.chat_template import tokenizer_digest
-from merit_jax.data.mixture import load_mixture
 from merit_jax.data.template_source import fixed_date
+from merit_jax.pipeline.datasets import load_datasets, record_elsewhere
 from merit_jax.training.optimizer import make_optimizer
 from merit_jax.training.step import TrainStep, make_step
 from merit_jax.workdir.artifacts import is_current, read_json, write_json
@@ -219,13 +219,13 @@ class Run:
 
     @property
     def datasets(self) -> tuple[Dataset, ...]:
-        """The mixture, tokenised."""
-        options, seed = self.config.mixture.to_dict(), self.config.seed
-        return self.shared.once("datasets", (options, seed), lambda: self._load_mixture(options, seed), kept=1)
-
-    def _load_mixture(self, options: Mapping[str, Any], seed: int) -> tuple[Dataset, ...]:
-        log.info("reading the mixture %s", options["path"])
-        return load_mixture(**options, tokenizer=self.tokenizer, seed=seed, cache_dir=self.workdir.token_cache)
+        """The mixture, tokenised; of datasets that are elsewhere (`mixture.elsewhere`), what a record says."""
+        options, text = self.config.mixture.to_dict(), {"tokenizer": self.tokenizer, "seed": self.config.seed}
+        record = record_elsewhere(self.workdir, allowed=options.pop("elsewhere"))
+        made_from = (options, self.config.seed, record)
+        return self.shared.once(
+            "datasets", made_from, lambda: load_datasets(options, self.workdir, record, **text), kept=1
+        )
 
     @property
     def names(self) -> list[str]:

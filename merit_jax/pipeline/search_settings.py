@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
+from merit_jax.data.elsewhere import elsewhere_inputs
 from merit_jax.pipeline.evaluators import compared_suites, digests_of_suites
 from merit_jax.pipeline.run import Run
 
@@ -53,6 +54,7 @@ def search_settings(run: Run) -> dict[str, Any]:
         }
     else:
         scored_on = {"mixture_examples": cfg.evaluate.mixture_examples, "datasets": run.digests()}
+        scored_on |= elsewhere_inputs(run.datasets)
     return {
         "blocks": cfg.merge.search_blocks,
         "seed": cfg.merge.search_seed,

@@ -60,6 +60,11 @@ class Workdir:
         return self.root / "mixture.json"
 
     @property
+    def elsewhere(self) -> epath.Path:
+        """Datasets of other sites, as `merit join` has collected them."""
+        return self.shared / "elsewhere.json"
+
+    @property
     def token_cache(self) -> epath.Path:
         """Tokenised datasets."""
         return self.shared / "tokens"
