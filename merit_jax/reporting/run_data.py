@@ -67,6 +67,7 @@ class Artifacts(NamedTuple):
         conflict: Similarities and axes.
         split: `partition.method`, as it was carried out.
         branches: In order.
+        sites: What `partition.json` says of the datasets' sites.
         joint: The log of joint training, if it is a baseline.
         merge: `merge.json`.
         models: Name -> scores, theta0 first.
@@ -89,6 +90,7 @@ class Artifacts(NamedTuple):
     conflict: Conflict | None
     split: str
     branches: tuple[Branch, ...]
+    sites: Mapping[str, Any]
     joint: tuple[Mapping[str, Any], ...]
     merge: Mapping[str, Any] | None
     models: Mapping[str, Mapping[str, Any]]
@@ -189,6 +191,7 @@ def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:
         conflict=_conflict(workdir.conflict),
         split=partition.get("method", ""),
         branches=tuple(_branch(workdir, k, entry) for k, entry in enumerate(partition.get("branches", ()))),
+        sites=partition.get("sites", {}),
         joint=tuple(read_metrics(Workdir(workdir.baselines / "joint", workdir.shared).branch_metrics(0))),
         merge=_json(workdir.merge_record),
         models=evaluation.get("models", {}),
