@@ -90,11 +90,29 @@ class Theta0Checkpoint:
             export_hf(folder, read, self._opened, extra=extra, stop=stop)
 
 
-def open_model(path: str, *, dtype: str = "auto", **switches: Any) -> Theta0Checkpoint:
-    """Opens the checkpoint of `config.model.path`; it computes in `config.model.dtype`, with the decoder's other switches."""
+def open_model(path: str, *, dtype: str = "auto", attention: str = "xla", **switches: Any) -> Theta0Checkpoint:
+    """Opens the checkpoint of `config.model.path`; it computes in `config.model.dtype`, with the decoder's other switches.
+
+    Raises:
+        ValueError: There is no such checkpoint, or the devices lack that attention.
+    """
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return Theta0Checkpoint(resolve(path), dtype=jnp.dtype(dtype), **switches)
+    if attention == "cudnn":
+        _check_cudnn(jax.default_backend(), dtype)
+    return Theta0Checkpoint(resolve(path), dtype=jnp.dtype(dtype), attention=attention, **switches)
+
+
+def _check_cudnn(backend: str, dtype: str) -> None:
+    """Refuses cuDNN's attention where it would fail in the first stage that computes."""
+    if backend != "gpu":
+        raise ValueError(
+            f"model.attention = 'cudnn' needs an NVIDIA GPU, and this machine's devices are: {backend}; use 'xla'"
+        )
+    if dtype == "float32":
+        raise ValueError(
+            "model.attention = 'cudnn' has no float32; set model.dtype to 'bfloat16', or model.attention to 'xla'"
+        )
 
 
 def open_run(

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from merit_jax.configs import common
+from merit_jax.configs.common import variant
 from merit_jax.configs.schema import check as checks
 from merit_jax.configs.schema.keys import Key, ranges
 from merit_jax.launch.experiments.methods import plan_comparison
@@ -188,3 +189,30 @@ def test_agreement_without_suites_is_refused():
     config.evaluate.agreement = ("qa",)
     with pytest.raises(ValueError, match=r"evaluate\.agreement = \('qa',\) is of suites, .*set evaluate\.suites"):
         checks.check_keys(config)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "said"),
+    [
+        (
+            "merit2d",
+            {"partition.core": 0.25},
+            r"partition\.core = 0\.25 deals a share of every dataset .*core_datasets",
+        ),
+        ("merit2d", {}, r"partition\.sites = 'joined' takes the sites that merit join found; set mixture\.elsewhere"),
+        ("joint", {}, r"partition\.sites = \('joined',\), and joint with 1 groups"),
+        ("examples4", {}, r"and examples with 4 groups trains branches on the data of all sites"),
+    ],
+)
+def test_sites_that_a_method_would_cross_are_refused(method, changes, said):
+    config = common.with_method(common.get_config().unlock(), method)
+    config.update_from_flattened_dict({"partition.sites": ("joined",), **changes})
+    with pytest.raises(ValueError, match=said):
+        checks.check_keys(config)
+
+
+@pytest.mark.parametrize("control", ["joint", "examples4", "soup2"])
+def test_controls_that_have_all_data_in_one_place_know_no_sites(control):
+    config = common.with_method(common.get_config().unlock(), "merit2d")
+    config.update_from_flattened_dict({"partition.sites": ("a=x", "b=y")})
+    checks.check_keys(variant(config, control))
