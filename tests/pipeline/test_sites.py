@@ -169,6 +169,22 @@ def test_a_file_from_another_setting_is_refused_by_name(sites, tmp_path, changes
     assert not (root / f"refused-{name}" / "elsewhere.json").exists()
 
 
+@pytest.mark.parametrize(("kind", "said"), [("theta0", "theta0: "), ("template", "text.tokenizer: ")])
+def test_a_file_from_another_start_or_template_is_refused_by_name(sites, kind, said):
+    root, _, _ = sites
+    other = world.checkpoint(root / f"{kind}-other", seed=int(kind == "theta0"))
+    if kind == "template":
+        settings = json.loads((other / "tokenizer_config.json").read_text())
+        file = other / "chat_template.jinja"
+        text = file.read_text() if file.exists() else settings.pop("chat_template")
+        (other / "tokenizer_config.json").write_text(json.dumps(settings))
+        file.write_text(text + "\n")
+    path = packed(site(root, f"site-{kind}", ("copy",), **{"model.path": str(other)}), kind)
+    with pytest.raises(ValueError, match="was made from other inputs than this run's") as error:
+        joined(root, [path], f"refused-{kind}")
+    assert said in str(error.value)
+
+
 def test_two_sites_with_one_dataset_are_refused(sites):
     root, _, paths = sites
     path = packed(site(root, "twin", ("copy",)), "twin")
