@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from merit_jax.reporting.page import write_report
+from merit_jax.workdir.paths import Workdir
 from tests.support import commands, world
 from tests.support.commands import read, start, wait
 
@@ -62,6 +64,9 @@ def test_three_sites_make_the_model_of_one_place(one, places):
     weights = [read(root / "merged" / "merge.json")["weights"] for root in (one / "run", hub / "work")]
     assert weights[0] == weights[1]
     assert "copy" in json.dumps(read(hub / "work" / "merged" / "hf" / "merit.json"))
+    page = write_report(Workdir.at(hub / "work"), "work").read_text()
+    assert "No branch has datasets of two of the 3 sites" in page
+    assert all(dataset in page for datasets in SITES.values() for dataset in datasets)
 
 
 def test_a_branch_of_another_site_ends_with_one_line(places):
