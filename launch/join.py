@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from absl import flags
 from etils import epath
 
+from merit_jax.core.text import matches
 from merit_jax.launch.console import app
 from merit_jax.launch.console.tables import print_partition
 from merit_jax.launch.console.terminal import terminal
@@ -50,9 +51,11 @@ def needs(run: Run) -> list[str]:
     """Returns a sentence for each branch: the site that can train it, or what would have to move."""
     known = known_sites(run)
     sites = {name: known.get(name, HERE) for name in run.names}
+    public = run.config.partition.core_datasets
     found = []
     for k, branch in enumerate(load_partition(run).branches):
-        where = sorted({sites[share.dataset] for share in branch.shares})
+        own = [s.dataset for s in branch.shares if not any(matches(s.dataset, pattern) for pattern in public)]
+        where = sorted({sites[name] for name in own}) or ["any site"]
         moved = f"branch {k} needs data of {' and '.join(where)}; with partition.sites=joined no branch needs that of two sites"
         found.append(moved if len(where) > 1 else f"branch {k} is trained at {where[0]}")
     return found

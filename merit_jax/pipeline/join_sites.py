@@ -1,8 +1,9 @@
 """Joins sites: their gradients become one store, and what their files say of their datasets one record."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from merit_jax.gradients.store import GradientStore, NewRow
 from merit_jax.pipeline.run import Run
@@ -30,11 +31,14 @@ def join_sites(run: Run, files: Sequence[SiteFile]) -> None:
             "give --config.mixture.elsewhere=True here and to the commands that follow"
         )
     check_site_files(run, list(files))
-    entries = {name: _entry(file, name) for file in files for name in file.datasets}
-    inputs = {"datasets": {name: file.datasets[name]["digest"] for file in files for name in file.datasets}}
+    owner = {
+        name: file for file in reversed(files) for name in file.datasets
+    }  # the first, where several have a public one
+    entries = {name: _entry(file, name) for name, file in owner.items()}
+    inputs = {"datasets": {name: file.datasets[name]["digest"] for name, file in owner.items()}}
     inputs["files"] = {file.site: file.digest for file in files}
     _refuse_changes(run, inputs)
-    _store(run, files)
+    _store(run, files[0].inputs, owner)
     run.on_first_process(lambda: write_json(run.workdir.elsewhere, {INPUTS: inputs, "datasets": entries}))
     log.info("joined %d datasets of %d sites: %s", len(entries), len(files), ", ".join(inputs["files"]))
 
@@ -60,22 +64,18 @@ def _refuse_changes(run: Run, inputs: dict[str, dict[str, str]]) -> None:
                 )
 
 
-def _store(run: Run, files: Sequence[SiteFile]) -> None:
+def _store(run: Run, inputs: Mapping[str, Any], owner: Mapping[str, SiteFile]) -> None:
     """Adds the gradients that the store lacks.
 
     Raises:
         ValueError: The store has gradients from other inputs, and the run does not overwrite.
     """
     store = GradientStore(run.workdir.gradients)
-    same = is_current(store.path, files[0].inputs, overwrite=run.overwrite)
-    known = store.read()["datasets"] if same else {}
-    new = [
-        (file, i, name)
-        for file in files
-        for i, name in enumerate(file.datasets)
-        if known.get(name, {}).get("sha256") != file.datasets[name]["sha256"]
-    ]
-    for left, (file, i, name) in zip(range(len(new) - 1, -1, -1), new, strict=True):
+    known = store.read()["datasets"] if is_current(store.path, inputs, overwrite=run.overwrite) else {}
+    new = [name for name, file in owner.items() if known.get(name, {}).get("sha256") != file.datasets[name]["sha256"]]
+    for left, name in zip(range(len(new) - 1, -1, -1), new, strict=True):
+        file = owner[name]
+        place, entry = list(file.datasets).index(name), file.datasets[name]
         at_once = {"datasets": 1, "reason": f"site {file.site}"}
-        row = NewRow(name, file.datasets[name]["digest"], file.rows[i], at_once, left)
-        run.on_first_process(partial(store.write, file.inputs, row))
+        row = NewRow(name, entry["digest"], file.rows[place], at_once, left)
+        run.on_first_process(partial(store.write, inputs, row))

@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float32
 
+from merit_jax.core.text import matches
 from merit_jax.data.duplicates import all_marks
 from merit_jax.data.elsewhere import COUNTS, FLAWS, describe, is_elsewhere
 from merit_jax.gradients.store import GradientStore
@@ -122,10 +123,17 @@ def check_site_files(run: Run, files: list[SiteFile]) -> None:
             )
         if changes := differences(files[0].inputs, file.inputs):
             raise ValueError(f"{files[0].path} and {file.path} were made from other inputs: {'; '.join(changes)}")
-        for name in file.datasets:
-            if name in owner:
+        for name, entry in file.datasets.items():
+            if name in owner and not _is_public_copy(run, name, entry, owner[name]):
                 raise ValueError(
                     f"dataset {name!r} is in {owner[name].path} (site {owner[name].site!r}) and in {file.path} (site "
-                    f"{file.site!r}); rename it at one of the two, or leave it out there with mixture.include"
+                    f"{file.site!r}); rename it at one of the two, or leave it out there with mixture.include. One of the same "
+                    "files that may be trained on everywhere belongs into partition.core_datasets"
                 )
-            owner[name] = file
+            owner.setdefault(name, file)
+
+
+def _is_public_copy(run: Run, name: str, entry: Mapping[str, Any], first: SiteFile) -> bool:
+    """Returns whether a dataset is dealt over all branches, so that every site has it, and is the same as the first site's."""
+    public = any(matches(name, pattern) for pattern in run.config.partition.core_datasets)
+    return public and entry["digest"] == first.datasets[name]["digest"]

@@ -192,6 +192,21 @@ def test_two_sites_with_one_dataset_are_refused(sites):
         joined(root, [*paths, path], "twins")
 
 
+def test_a_public_dataset_that_every_site_has_is_dealt_over_the_branches_of_all(sites):
+    root, _, paths = sites
+    twin = packed(site(root, "public", ("copy",)), "public")
+    options = {"partition.core_datasets": ("copy",), "partition.sites": ("joined",), "partition.groups": 4}
+    run = joined(root, [*paths, twin], "with-public", **options)
+    owner = {name: own for own, datasets in SITES.items() for name in datasets}
+    for branch in branches_of(run):
+        assert [share[0] for share in branch["shares"]].count("copy") == 1
+        assert len({owner[share[0]] for share in branch["shares"] if share[0] != "copy"}) == 1
+    train = site(root, "public-trainer", ("copy", *SITES["b"]), **options)
+    shutil.copy(run.workdir.partition, train.workdir.partition)
+    number = next(k for k, branch in enumerate(branches_of(run)) if "first" in {share[0] for share in branch["shares"]})
+    assert train_branch(train, number)
+
+
 def test_a_dataset_here_and_elsewhere_is_refused(sites):
     root, runs, paths = sites
     with pytest.raises(ValueError, match=r"dataset 'copy' is here, under mixture\.path, and at another site"):
