@@ -1,4 +1,4 @@
-"""What an import needs and loads: it works on Windows, and waits for nothing that is not used yet."""
+"""Imports work on Windows too, and wait for nothing that is not used yet."""
 
 import importlib.util
 import subprocess
