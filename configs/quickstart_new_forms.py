@@ -9,7 +9,7 @@ Arg:     merit1d, merit2d, merit3d, random4, ...; see configs/common.py.
 theta0 is shipped: examples/shapes/theta0, after three of the quickstart's four stages. Questions are in the usual order of words.
 """
 
-from merit_jax.configs import quickstart
+from merit_jax.configs import common, quickstart
 
 
 def get_config(method: str = "merit2d"):

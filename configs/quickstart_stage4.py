@@ -9,6 +9,7 @@ Command: make theta0   (python -m merit_jax.examples.shapes.make --out=runs/shap
 It starts from the shipped theta0, which stage 3 made and which has met most of the forms a little.
 """
 
+from merit_jax.configs import common
 from merit_jax.configs.quickstart import basin_stage
 
 

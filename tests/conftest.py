@@ -13,10 +13,14 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {compiler.devices(
 # XLA's thread pool. Each device may wait in several collectives at once; with fewer threads they wait for each other forever.
 os.environ.setdefault("NPROC", "32")
 
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 METHOD = [f"merit_jax.{path.name}" for path in (Path(__file__).parents[1] / "merit_jax").iterdir() if path.is_dir()]
 install_import_hook([*METHOD, "merit_jax.models"], "beartype.beartype")
+
+settings.register_profile("suite", deadline=None)  # the first example pays for what is imported and compiled
+settings.load_profile("suite")
 
 
 @pytest.fixture

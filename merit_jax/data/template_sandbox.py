@@ -9,7 +9,6 @@ import functools
 import math
 import os
 import re
-import resource
 import sys
 import threading
 import time
@@ -20,6 +19,11 @@ import jinja2
 from jinja2 import nodes
 
 from merit_jax.data.template_trial import harm
+
+try:
+    import resource
+except ImportError:  # Windows: renderings are watched by their time alone
+    resource = None  # type: ignore[assignment]
 
 LARGEST = 10**6
 """Largest whole number in a template, and largest product of constants."""
@@ -173,11 +177,14 @@ def _start_anew() -> None:
     _watchdog = _Watchdog()
 
 
-os.register_at_fork(after_in_child=_start_anew)
+if hasattr(os, "register_at_fork"):  # nothing forks on Windows
+    os.register_at_fork(after_in_child=_start_anew)
 
 
 def _peak_bytes() -> int:
-    """Largest resident memory of the process until now."""
+    """Largest resident memory of the process until now; 0 where the system does not tell."""
+    if resource is None:
+        return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

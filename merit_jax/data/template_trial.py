@@ -105,5 +105,6 @@ def _start_anew() -> None:
     _trials.append(TemplateTrial())
 
 
-os.register_at_fork(after_in_child=_start_anew)
+if hasattr(os, "register_at_fork"):  # nothing forks on Windows
+    os.register_at_fork(after_in_child=_start_anew)
 atexit.register(lambda: _trials[-1].end())

@@ -34,7 +34,7 @@ def commands(folder, name, lines):
 
 def ended(folder, name, line):
     argv = [name, "--compilation_cache=", *line]
-    command = Command(module(name), argv, folder, environment(), imports=f"launch.{name}", apart=True)
+    command = Command(module(name), argv, folder, environment(), imports=f"merit_jax.launch.{name}", apart=True)
     output, error = command.communicate(300)
     return command.returncode, output, error
 

@@ -152,7 +152,7 @@ def test_gradients_come_first(curved, tmp_path):
     for path in (run.workdir.gradient_index, run.workdir.curvature_index, run.workdir.partition):
         path.unlink()
     for stage in ("curvature", "partition"):
-        with pytest.raises(ValueError, match=r"index\.json is missing; run launch\.run --stages=gradients first"):
+        with pytest.raises(ValueError, match=r"index\.json is missing; run merit run --stages=gradients first"):
             run_stages(run, (stage,))
     assert not run.workdir.curvature_index.exists()
 

@@ -170,7 +170,7 @@ def test_a_record_that_does_not_say_which_weights_were_used_is_refused(finished,
     record = read_json(run.workdir.merge_record)
     del record["weighted_mean"]
     write_json(run.workdir.merge_record, record)
-    with pytest.raises(ValueError, match=r"which weights were used: .* launch\.run --stages=merge --overwrite"):
+    with pytest.raises(ValueError, match=r"which weights were used: .* merit run --stages=merge --overwrite"):
         read_merge(run)
 
 

@@ -46,7 +46,7 @@ def test_an_export_of_which_a_file_is_gone_or_changed_is_refused_and_made_again(
         said = (
             rf"merged/hf is damaged \(since it was written, {name} (is missing|has changed)\); delete .*merged/hf and "
         )
-        stops(run, ("export",), said + r"export again: launch\.run --stages=export", "merged/hf", ("export",))
+        stops(run, ("export",), said + r"export again: merit run --stages=export", "merged/hf", ("export",))
         assert {name: (folder / name).read_bytes() for name in EXPORTED} == before
 
 
@@ -69,7 +69,7 @@ def test_merged_parameters_that_are_gone_are_refused_and_made_again(finished, tm
     run = world.copied(finished, tmp_path)
     gone(run.workdir.merged_params / ("" if whole else files_below(run.workdir.merged_params)[0]))
     reason = r"params is missing" if whole else r"params.* is damaged \(since it was written, .* is missing\)"
-    said = reason + r"; delete \S*/merged and merge again: launch\.run --stages=merge"
+    said = reason + r"; delete \S*/merged and merge again: merit run --stages=merge"
     with pytest.raises(ValueError, match=said):
         export.leaves_of(run, None)
     stops(run, ("merge", "export"), said, "merged", ("merge", "export"))
@@ -82,9 +82,7 @@ def test_checkpoints_that_are_gone_are_refused_and_trained_again(finished, tmp_p
     run = world.copied(finished, tmp_path)
     checkpoints = run.workdir.branch(0) / "checkpoints"
     gone(checkpoints / ("" if whole else files_below(checkpoints)[0]))
-    said = (
-        r"branches/0/checkpoints/.* is missing\)?; delete \S*/branches/0 and train the branch again \(launch\.branch "
-    )
+    said = r"branches/0/checkpoints/.* is missing\)?; delete \S*/branches/0 and train the branch again \(merit branch "
     stops(run, ("train",), said, "branches/0", ("train",))
     key = "fingerprint"
     assert read_json(run.workdir.branch_done(0))[key] == read_json(finished.workdir.branch_done(0))[key]

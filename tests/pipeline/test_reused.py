@@ -82,9 +82,7 @@ def test_a_partition_of_another_theta0_is_refused(finished, tmp_path, reader):
 
 def test_overwrite_makes_artifacts_again_and_does_not_let_others_be_read(copy):
     run = dataclasses.replace(with_config(copy, "random4"), overwrite=True)
-    with pytest.raises(
-        ValueError, match=r"partition\.json was made from other inputs: .*launch\.run --stages=partition"
-    ):
+    with pytest.raises(ValueError, match=r"partition\.json was made from other inputs: .*merit run --stages=partition"):
         run_stages(run, ("train",))
 
 

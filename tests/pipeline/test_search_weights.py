@@ -210,7 +210,7 @@ def test_a_search_that_was_killed_goes_on_to_the_same_result(run, finished, ques
         run_stages(other, ("search",))
     assert points(other) == points(run)[:stopped]
     assert not other.workdir.search_lease.exists()
-    unfinished = rf"search\.json has {stopped} of 12 evaluations; run launch\.run --stages=search to go on"
+    unfinished = rf"search\.json has {stopped} of 12 evaluations; run merit run --stages=search to go on"
     with pytest.raises(ValueError, match=unfinished):
         run_stages(other, ("merge",))
     monkeypatch.setattr(
@@ -367,7 +367,7 @@ def test_a_run_without_a_search_has_none(finished):
 
 def test_a_merge_before_its_search_is_refused(finished, tmp_path):
     run = searching(finished, tmp_path, **{"evaluate.mixture_examples": 1})
-    with pytest.raises(ValueError, match=r"search\.json is missing; run launch\.run --stages=search first"):
+    with pytest.raises(ValueError, match=r"search\.json is missing; run merit run --stages=search first"):
         run_stages(run, ("merge",))
     assert not run.workdir.merged.exists()
 

@@ -43,7 +43,7 @@ def test_all_branches_share_one_compiled_step(finished):
 
 def test_a_branch_that_is_not_there(run):
     run.workdir.branch(2).rmtree()
-    refused(run, "merge", r"branch 2 is not finished .*launch\.branch --branch=2")
+    refused(run, "merge", r"branch 2 is not finished .*merit branch --branch=2")
 
 
 def test_an_unfinished_branch(run):

@@ -38,7 +38,7 @@ def test_an_evaluation_without_the_scores_of_questions_names_the_command(workdir
     write_json(workdir.evaluation, without(example_workdir.evaluation(), *path))
     message = (
         r"evaluation\.json was written by an earlier version, without the scores of every question; repeat the command that "
-        r"wrote it \(launch\.run or launch\.experiment\) with --overwrite to make it again"
+        r"wrote it \(merit run or merit experiment\) with --overwrite to make it again"
     )
     with pytest.raises(ValueError, match=message):
         read_evaluation(workdir)

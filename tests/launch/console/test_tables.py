@@ -139,7 +139,7 @@ def test_scores_of_an_earlier_version_are_refused_with_the_command_that_makes_th
     write_json(workdir.frontier, {"inputs": {}, "models": {"theta0": {"points": [[0.0, 0.8, 0.1]], "skill": 0.1}}})
     for show, name in ((tables.print_evaluation, "evaluation"), (tables.print_frontier, "frontier")):
         with pytest.raises(
-            ValueError, match=rf"{name}\.json was written by an earlier version, .*launch\.run .*--overwrite"
+            ValueError, match=rf"{name}\.json was written by an earlier version, .*merit run .*--overwrite"
         ):
             show(workdir)
 
