@@ -12,7 +12,7 @@ from merit_jax.launch.emitting.hugging_face import (
     schedule,
     text_of,
 )
-from merit_jax.launch.emitting.interface import BranchData, DataFile, Emitter, Settings
+from merit_jax.launch.emitting.interface import BranchData, DataFile, Emitter, Settings, output_folder
 
 
 def _packs(settings: Settings, data: BranchData) -> bool:
@@ -72,7 +72,7 @@ def _files(settings: Settings, data: BranchData) -> dict[str, str]:
         },
         "training": _training(settings, packed=packed),
         "output": {
-            "output_dir": "model",
+            "output_dir": output_folder(settings.branch),
             "save_strategy": "steps",
             "save_steps": settings.checkpoint_every,
             "save_total_limit": 1,

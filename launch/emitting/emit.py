@@ -75,7 +75,7 @@ def _write_branches(run: Run, tool: str, partition: Partition, folder: Path) -> 
     """Writes every branch; returns what the tool does differently, and theta0's folder."""
     emitter, entries, notes, base = EMITTERS[tool], manifest_entries(run), [], ""
     for k, branch in enumerate(partition.branches):
-        settings, data = branch_settings(run, branch), branch_data(run, branch, entries)
+        settings, data = branch_settings(run, k, branch), branch_data(run, branch, entries)
         check_sayable(emitter, settings, data, k, tool)
         write_branch(emitter, settings, data, folder / f"branch-{k}")
         log.info("%s: branch %d: %d rows of %d datasets", emitter.name, k, data.rows, len(data.files))

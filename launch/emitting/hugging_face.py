@@ -5,10 +5,16 @@ from typing import Any
 
 import yaml
 
-from merit_jax.launch.emitting.interface import Settings
+from merit_jax.launch.emitting.interface import Settings, output_folder
 
 OPTIMIZERS = {"adamw": "adamw_torch", "lion": "lion_32bit", "sgd": "sgd"}
 """Name here -> `optim` of Hugging Face's trainer."""
+
+BEHIND_THE_END = (
+    "What the chat template writes after the end of a response (a line break in ChatML) is trained too; here the end of the turn "
+    "is the last token that counts."
+)
+"""Note on the tools that count as a response all that is rendered behind its prompt."""
 
 
 def schedule(settings: Settings) -> str:
@@ -51,7 +57,7 @@ def training_arguments(settings: Settings, *, packed: bool) -> dict[str, Any]:
 def saving(settings: Settings) -> dict[str, Any]:
     """Returns the fields of `transformers.TrainingArguments` on what is saved and logged."""
     return {
-        "output_dir": "model",
+        "output_dir": output_folder(settings.branch),
         "save_strategy": "steps",
         "save_steps": settings.checkpoint_every,
         "save_total_limit": 1,

@@ -54,6 +54,7 @@ class Settings(NamedTuple):
     """The training of one branch, as far as every tool must be able to say it.
 
     Attributes:
+        branch: Its number.
         model: Folder of theta0.
         family: Its `model_type`.
         parts: The parts of a vision-language model (vision, projector, decoder); none of a text model.
@@ -82,6 +83,7 @@ class Settings(NamedTuple):
         eos: The tokenizer's end of text.
     """
 
+    branch: int
     model: str
     family: str
     parts: tuple[str, ...]
@@ -108,6 +110,11 @@ class Settings(NamedTuple):
     log_every: int
     end_of_turn: str
     eos: str
+
+
+def output_folder(branch: int) -> str:
+    """Returns the folder, in that of a branch, into which the tool writes the trained model; merged models' cards name it."""
+    return f"model-{branch}"
 
 
 class Emitter(NamedTuple):

@@ -13,7 +13,7 @@ from merit_jax.launch.emitting.conversations import (
     more_than_text,
     untrained_turn,
 )
-from merit_jax.launch.emitting.hugging_face import common_notes, saving, text_of, training_arguments
+from merit_jax.launch.emitting.hugging_face import BEHIND_THE_END, common_notes, saving, text_of, training_arguments
 from merit_jax.launch.emitting.interface import BranchData, DataFile, Emitter, Settings
 
 TEMPLATES = {"qwen2_vl": "qwen2_vl", "qwen2_5_vl": "qwen2_vl", "llava": "llava"}
@@ -101,6 +101,7 @@ def _files(settings: Settings, data: BranchData) -> dict[str, str]:
 
 def _notes(settings: Settings, data: BranchData) -> Iterator[str]:
     yield from common_notes(settings, packed=_packs(settings, data))
+    yield BEHIND_THE_END
     if settings.parts:
         yield (
             f"LLaMA-Factory writes conversations by its own template `{TEMPLATES[settings.family]}`, not by the model's: "

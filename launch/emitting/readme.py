@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from merit_jax.launch.emitting.interface import Emitter
+from merit_jax.launch.emitting.interface import Emitter, output_folder
 from merit_jax.merging import MERGERS
 from merit_jax.merging.model_card import escape
 from merit_jax.merging.options import resolve_options
@@ -46,7 +46,7 @@ def readme(emitter: Emitter, partition: Partition, config: Any, base: str, notes
             "",
             *(f"    (cd branch-{k} && {emitter.command})" for k in range(count)),
             "",
-            "The model of a branch is `branch-<k>/model`. Its folder may be moved to another machine, with theta0's",
+            "The model of a branch is `branch-<k>/model-<k>`. Its folder may be moved to another machine, with theta0's",
             f"(`{base}`) and images under the paths that its files name.",
             "",
             "## Merge",
@@ -65,7 +65,7 @@ def readme(emitter: Emitter, partition: Partition, config: Any, base: str, notes
 
 def merge_command(config: Any, base: str, branches: int) -> str:
     """Returns the command that merges the trained branches as the config says, as far as `merit merge` can."""
-    models = ",".join(f"branch-{k}/model" for k in range(branches))
+    models = ",".join(f"branch-{k}/{output_folder(k)}" for k in range(branches))
     words = ["merit", "merge", f"--base={base}", f"--models={models}"]
     options, weighted = {}, True
     if not _only_in_a_run(config) and config.merge.method != "token_weighted":

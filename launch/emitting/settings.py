@@ -81,8 +81,13 @@ def frozen_parts(paths: Mapping[str, Any], trainable: Any) -> tuple[tuple[str, .
     return parts, tuple(part for part in parts if not any(groups[part]))
 
 
-def branch_settings(run: Run, branch: Branch) -> Settings:
+def branch_settings(run: Run, number: int, branch: Branch) -> Settings:
     """Returns how a branch is trained.
+
+    Args:
+        run: The run.
+        number: Number of the branch.
+        branch: The branch.
 
     Raises:
         ValueError: A key says what no tool's config can say, or theta0 is no folder that other tools read.
@@ -98,6 +103,7 @@ def branch_settings(run: Run, branch: Branch) -> Settings:
     planned = branch_batches(run, branch)
     lion = cfg.optimizer == "lion" and cfg.b2 == 0.999
     return Settings(
+        branch=number,
         model=folder,
         family=str(run.theta0.settings["model_type"]),
         parts=parts,

@@ -5,7 +5,7 @@ from typing import Any
 
 from merit_jax.core.types import Record
 from merit_jax.launch.emitting.conversations import first_with, image_paths, in_parts, more_than_text, untrained_turn
-from merit_jax.launch.emitting.hugging_face import common_notes, saving, text_of, training_arguments
+from merit_jax.launch.emitting.hugging_face import BEHIND_THE_END, common_notes, saving, text_of, training_arguments
 from merit_jax.launch.emitting.interface import BranchData, DataFile, Emitter, Settings
 
 
@@ -61,6 +61,7 @@ def _notes(settings: Settings, data: BranchData) -> Iterator[str]:
     yield from common_notes(settings, packed=packed)
     if packed:
         yield "Packing keeps examples apart with FlashAttention 2 only, which has to be installed (`flash-attn`)."
+    yield BEHIND_THE_END
     if not data.one_response:
         yield (
             "Rows have several responses, so the loss counts the assistant's turns (`assistant_only_loss`): the model's chat "
