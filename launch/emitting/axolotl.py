@@ -20,6 +20,11 @@ def _packs(settings: Settings, data: BranchData) -> bool:
     return settings.bf16
 
 
+def _length(settings: Settings, *, packed: bool) -> int:
+    """Returns the longest sequence: that of a row where rows are packed, else of an example."""
+    return settings.row_length if packed else settings.max_length
+
+
 def _problems(settings: Settings, data: BranchData) -> Iterator[str]:
     if settings.parts:
         yield (
@@ -65,7 +70,7 @@ def _files(settings: Settings, data: BranchData) -> dict[str, str]:
             "dataset_prepared_path": "prepared",
             "val_set_size": 0.0,
             "train_on_inputs": False,
-            "sequence_len": settings.row_length if packed else settings.max_length,
+            "sequence_len": _length(settings, packed=packed),
             "excess_length_strategy": "truncate",
             "sample_packing": packed,
             "pad_to_sequence_len": packed,
@@ -107,7 +112,8 @@ def _training(settings: Settings, *, packed: bool) -> dict[str, Any]:
 
 
 def _notes(settings: Settings, data: BranchData) -> Iterator[str]:
-    yield from common_notes(settings, packed=_packs(settings, data))
+    packed = _packs(settings, data)
+    yield from common_notes(settings, packed=packed, longest=_length(settings, packed=packed))
     if settings.bf16:
         yield (
             "With `bf16` Axolotl holds the parameters in bfloat16 as well; here they are float32. Small updates are lost to "

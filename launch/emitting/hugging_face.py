@@ -66,8 +66,8 @@ def saving(settings: Settings) -> dict[str, Any]:
     }
 
 
-def common_notes(settings: Settings, *, packed: bool) -> Iterator[str]:
-    """Yields what every trainer on top of Hugging Face's does differently."""
+def common_notes(settings: Settings, *, packed: bool, longest: int) -> Iterator[str]:
+    """Yields what every trainer on top of Hugging Face's does differently; examples are cut behind `longest` tokens."""
     rows, times = batch_split(settings, packed=packed)
     yield (
         f"A step has {rows} x {times} rows on one GPU. On N GPUs divide `gradient_accumulation_steps` by N, so that a step "
@@ -80,6 +80,8 @@ def common_notes(settings: Settings, *, packed: bool) -> Iterator[str]:
             f"Rows are not packed: a step has {settings.batch_examples} examples, as many as its packed rows hold here on "
             "average."
         )
+    if longest != settings.max_length:
+        yield f"An example is cut behind {longest} tokens; here behind {settings.max_length}."
     yield "The data order is drawn by the tool from `seed`, which is each branch's own; it is not the order of merit run."
     if settings.warmup_steps:
         yield "The first step of the warm-up has a learning rate of 0; here it has the first part of the rise."

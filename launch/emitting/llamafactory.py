@@ -35,6 +35,15 @@ def _packs(settings: Settings, data: BranchData) -> bool:
     return not settings.parts
 
 
+def _cutoff(settings: Settings, data: BranchData) -> int:
+    """Returns `cutoff_len`.
+
+    Where LLaMA-Factory packs, its rows have one token less, with one of padding; batches are padded to a multiple of 8, for which
+    its packed positions have no room.
+    """
+    return -(-settings.row_length // 8) * 8 if _packs(settings, data) else settings.max_length
+
+
 def _problems(settings: Settings, data: BranchData) -> Iterator[str]:
     if settings.parts and settings.family not in TEMPLATES:
         yield (
@@ -85,7 +94,7 @@ def _files(settings: Settings, data: BranchData) -> dict[str, str]:
             "dataset": ",".join(file.stem for file in data.files),
             "dataset_dir": ".",
             **template,
-            "cutoff_len": settings.row_length + 1 if packed else settings.max_length,
+            "cutoff_len": _cutoff(settings, data),
             **packing,
             "train_on_prompt": False,
             "mask_history": False,
@@ -100,7 +109,8 @@ def _files(settings: Settings, data: BranchData) -> dict[str, str]:
 
 
 def _notes(settings: Settings, data: BranchData) -> Iterator[str]:
-    yield from common_notes(settings, packed=_packs(settings, data))
+    packed = _packs(settings, data)
+    yield from common_notes(settings, packed=packed, longest=_cutoff(settings, data) - packed)
     yield BEHIND_THE_END
     if settings.parts:
         yield (

@@ -14,6 +14,11 @@ def _packs(settings: Settings, data: BranchData) -> bool:
     return settings.bf16 and not settings.parts
 
 
+def _length(settings: Settings, *, packed: bool) -> int:
+    """Returns the longest sequence: that of a row where rows are packed, else of an example."""
+    return settings.row_length if packed else settings.max_length
+
+
 def _problems(settings: Settings, data: BranchData) -> Iterator[str]:
     if settings.frozen:
         yield (
@@ -45,7 +50,7 @@ def _files(settings: Settings, data: BranchData) -> dict[str, str]:
         },
         "data": {
             "datasets": [{"path": "json", "data_files": file.path, "split": "train"} for file in data.files],
-            "max_length": settings.row_length if packed else settings.max_length,
+            "max_length": _length(settings, packed=packed),
             "packing": packed,
             **({"packing_strategy": "bfd"} if packed else {}),
             **({"completion_only_loss": True} if data.one_response else {"assistant_only_loss": True}),
@@ -58,7 +63,7 @@ def _files(settings: Settings, data: BranchData) -> dict[str, str]:
 
 def _notes(settings: Settings, data: BranchData) -> Iterator[str]:
     packed = _packs(settings, data)
-    yield from common_notes(settings, packed=packed)
+    yield from common_notes(settings, packed=packed, longest=_length(settings, packed=packed))
     if packed:
         yield "Packing keeps examples apart with FlashAttention 2 only, which has to be installed (`flash-attn`)."
     yield BEHIND_THE_END

@@ -91,7 +91,9 @@ def test_packing_and_lengths():
         "max_length": 1024,
     }
     assert configuration("llamafactory", SETTINGS)["neat_packing"] is True
-    assert configuration("llamafactory", SETTINGS)["cutoff_len"] - 1 == 1024  # it takes one off where it packs
+    assert configuration("llamafactory", SETTINGS)["cutoff_len"] == 1024
+    odd = SETTINGS._replace(row_length=1001)
+    assert configuration("llamafactory", odd)["cutoff_len"] == 1008  # another than a multiple of 8 fails there
     assert configuration("axolotl", SETTINGS)["sequence_len"] == 1024
     alone = SETTINGS._replace(bf16=False)
     assert configuration("trl", alone)["max_length"] == configuration("axolotl", alone)["sequence_len"] == 512
