@@ -62,7 +62,7 @@ def _files(settings: Settings, data: BranchData) -> dict[str, str]:
         }
         for file in data.files
     ]
-    sections = {
+    sections: dict[str, dict[str, Any]] = {
         "model": {"base_model": settings.model, "chat_template": "tokenizer_default"},
         "data": {
             **({"eot_tokens": [settings.end_of_turn]} if own_end else {}),

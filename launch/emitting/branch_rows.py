@@ -27,7 +27,8 @@ def branch_data(run: Run, branch: Branch, entries: Mapping[str, Entry]) -> Branc
     Raises:
         ValueError: A dataset has changed since the run read it.
     """
-    counts, rows = dict(zip(run.names, run.samples, strict=True)), {}
+    counts = dict(zip(run.names, run.samples, strict=True))
+    rows: dict[str, list[np.ndarray]] = {}
     for share in branch.shares:
         chosen = share_indices(counts[share.dataset], share, run.config.seed)
         rows.setdefault(share.dataset, []).append(chosen)

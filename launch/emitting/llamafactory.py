@@ -82,7 +82,7 @@ def _files(settings: Settings, data: BranchData) -> dict[str, str]:
     }
     template = {"template": TEMPLATES[settings.family]} if settings.parts else {}
     packing = {"packing": True, "neat_packing": True} if packed else {"packing": False}
-    sections = {
+    sections: dict[str, dict[str, Any]] = {
         "model": {"model_name_or_path": settings.model},
         "method": {
             "stage": "sft",

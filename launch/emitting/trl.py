@@ -42,7 +42,7 @@ def _row(file: DataFile, record: Record, data: BranchData) -> dict[str, Any]:
 
 def _files(settings: Settings, data: BranchData) -> dict[str, str]:
     packed = _packs(settings, data)
-    sections = {
+    sections: dict[str, dict[str, Any]] = {
         "model": {
             "model_name_or_path": settings.model,
             "dtype": "float32",
