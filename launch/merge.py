@@ -2,9 +2,11 @@
 
 merit merge --base=DIR --models=DIR1,DIR2 --out=DIR
 merit merge --base=DIR --models=DIR1,DIR2,DIR3 --method=ties --options='{"density": 0.2}' --out=DIR
+merit merge --base=DIR --models=DIR1,DIR2,DIR3,DIR4 --partition=WORKDIR --out=DIR
 
-Config, tokenizer and types are the base's; arithmetic is float32. Next to the weights come a model card and, where mergekit has
-the method, `mergekit.yaml`: the same merge for that tool.
+With --partition the models are those of a run's branches, trained by any tool, and weigh as their tokens. Config, tokenizer and
+types are the base's; arithmetic is float32. Next to the weights come a model card and, where mergekit has the method,
+`mergekit.yaml`: the same merge for that tool.
 """
 
 import json
@@ -16,7 +18,8 @@ from absl import flags
 
 from merit_jax.launch.console import app
 from merit_jax.launch.wiring.merge_folders import merge_folders
-from merit_jax.merging import MERGERS
+from merit_jax.launch.wiring.partition_tokens import tokens_of_models
+from merit_jax.merging import MERGERS, token_weights
 from merit_jax.models.io.folder_writer import MAX_SHARD_BYTES
 
 log = logging.getLogger("merit_jax")
@@ -30,6 +33,12 @@ def define_flags() -> None:
     flags.DEFINE_list("models", None, "Folders of the fine-tuned models, separated by commas.", required=True)
     flags.DEFINE_list("weights", None, "A weight for each model, with sum 1; left out: equal weights.")
     flags.DEFINE_string(
+        "partition",
+        None,
+        "In place of --weights: the workdir of `merit partition`, or its `partition.json`. The models are then those of its "
+        "branches, in their order, and weigh as the supervised tokens that it counts for each.",
+    )
+    flags.DEFINE_string(
         "method", "token_weighted", f"One of {', '.join(MERGERS)}; token_weighted is the weighted average."
     )
     flags.DEFINE_string("options", "{}", "Options of the method, a JSON object.")
@@ -41,8 +50,11 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Merges."""
-    weights, options = parse_weights(FLAGS.weights), parse_options(FLAGS.options)
-    merge_folders(FLAGS.base, FLAGS.models, weights, FLAGS.method, options, FLAGS.out, FLAGS.max_shard_bytes)
+    weights, options, tokens = parse_weights(FLAGS.weights), parse_options(FLAGS.options), None
+    if FLAGS.partition is not None:
+        tokens = tokens_of_models(FLAGS.partition, FLAGS.models, FLAGS.weights)
+        weights = token_weights(tokens).tolist()
+    merge_folders(FLAGS.base, FLAGS.models, weights, FLAGS.method, options, FLAGS.out, FLAGS.max_shard_bytes, tokens)
     log.info("merged %d models into %s", len(FLAGS.models), FLAGS.out)
 
 

@@ -35,6 +35,7 @@ def merge_folders(
     options: Mapping[str, Any],
     out: str,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    tokens: Sequence[int] | None = None,
 ) -> None:
     """Writes the merge of Hugging Face folders, with a model card and, where mergekit has the method, `mergekit.yaml`.
 
@@ -46,6 +47,7 @@ def merge_folders(
         options: Options of the method.
         out: Folder to make.
         max_shard_bytes: Size of a weight file before a new one is begun.
+        tokens: Supervised tokens that each model was trained on, from which the weights are; for the model card.
 
     Raises:
         ValueError: A folder is damaged or not named, models differ in what they compute, in tensors, shapes or vocabulary, a
@@ -64,8 +66,9 @@ def merge_folders(
         )
     resolved = resolve_options(merger.leaf, options)
     if weights is not None and not merger.weighted(resolved):
+        flag = "--weights make" if tokens is None else "--partition gives weights, which make"
         raise ValueError(
-            f"--weights make no difference to --method={method} with options {json.dumps(resolved)}; leave them out"
+            f"{flag} no difference to --method={method} with options {json.dumps(resolved)}; leave them out"
         )
     theta0, paired = open_models(base, models)
     theta0.check_export(out)
@@ -74,7 +77,7 @@ def merge_folders(
     used = merger.used_weights(merge.weights, merge.options)
     yaml = recipe(method, merge.options, base, models, used.values, theta0.dtypes)
     extra = {
-        **folder_card(base, models, method, used, merge.options),
+        **folder_card(base, models, method, used, merge.options, tokens),
         **({} if yaml is None else {"mergekit.yaml": yaml}),
     }
     with bar(len(theta0.paths()), "merge", "tensor") as progress:

@@ -131,9 +131,9 @@ def read_dataset(
     table = _load_intact(folder, contents) if folder is not None and is_saved(folder) else None
     intact = table is not None
     if table is not None:
-        held_out = _read_records(entry, limits, seed, on_error, cache_dir, train=False)[1]
+        held_out = read_splits(entry, limits, seed, on_error, cache_dir, train=False)[1]
     else:
-        train, held_out = _read_records(entry, limits, seed, on_error, cache_dir)
+        train, held_out = read_splits(entry, limits, seed, on_error, cache_dir)
         encoded = list(_encoded(entry, tokenizer, filter(keep, train), limits.max_length, on_error))
         missing = [(record, found.unseen) for record, found in encoded if found.unseen]
         first = f"{missing[0][0].where}: {missing[0][1][0]}" if missing else ""
@@ -202,10 +202,22 @@ def _stamps(entry: Entry) -> dict[str, Stamp]:
     return {file: stamp(file) for file in files if epath.Path(file).exists()}
 
 
-def _read_records(
+def read_splits(
     entry: Entry, limits: Limits, seed: int, on_error: OnError, cache_dir: epath.PathLike | None, *, train: bool = True
 ) -> tuple[list[Record], list[Record]]:
-    """Reads, splits and samples the records; without `train`, the training file only where a split needs it."""
+    """Reads, splits and samples the records of a dataset: those that become its examples, one for each, and its held-out ones.
+
+    Args:
+        entry: Its entry in the manifest.
+        limits: How much to read.
+        seed: The run's seed.
+        on_error: Called with the error of every bad record, which is then left out.
+        cache_dir: Folder in whose `images/` embedded images are written; None: they stay in memory.
+        train: Read the training file; without it, it is read only where a split needs it.
+
+    Returns:
+        (training, held out), each in the order of the files.
+    """
     records = read_entry(entry, on_error, cache_dir=cache_dir) if train or entry.held_out else []
     apart = entry._replace(files=entry.held_out_files)
     held_out = read_entry(apart, on_error, cache_dir=cache_dir) if entry.held_out_files else []

@@ -29,7 +29,12 @@ PAPER = (
 
 
 def folder_card(
-    base: str, models: Sequence[str], method: str, used: UsedWeights, options: Mapping[str, Any]
+    base: str,
+    models: Sequence[str],
+    method: str,
+    used: UsedWeights,
+    options: Mapping[str, Any],
+    tokens: Sequence[int] | None = None,
 ) -> dict[str, str]:
     """Returns the card of folders merged by name.
 
@@ -39,6 +44,7 @@ def folder_card(
         method: Name of the operator.
         used: The weights that the operator used, in the order of `models`.
         options: Every option of the operator.
+        tokens: Supervised tokens that each model was trained on, where the weights are theirs.
 
     Returns:
         File name -> content: `README.md` with a Hugging Face header, and `merit.json`, the same for programs.
@@ -49,15 +55,18 @@ def folder_card(
         "models": names,
         "weights": None if used.values is None else list(used.values),
         "weighted_mean": used.mean,
+        **({} if tokens is None else {"tokens": list(tokens), "tokens_counted": "supervised"}),
         "merge": method,
         "options": dict(options),
         "versions": found,
     }
+    columns = ("model",) if tokens is None else ("model", "supervised tokens")
+    cells = zip(map(escape, names), *(() if tokens is None else (map(str, tokens),)), strict=True)
     body = f"""
 Merged from models that descend from {escape(base)}, by `{method}` with the options `{json.dumps(dict(options))}`,
 in float32, by merit-jax. Config and tokenizer are the base's.
 
-{_weighted_table(("model",), [(escape(name),) for name in names], used, ".6g")}
+{_weighted_table(columns, list(cells), used, ".6g")}
 
 Versions: {_listed(found)}. `merit.json` next to this file has the options and any weights in full precision."""
     return _files(record, f"{len(names)} models merged", body, base_model=base)

@@ -275,11 +275,11 @@ def test_a_moved_cache_keeps_its_images(data, cauldron, tokenizer, tmp_path, mon
 
 
 def test_a_file_that_is_written_while_it_is_read_is_refused(data, tokenizer, tmp_path, monkeypatch):
-    def written(*args, read=mixture._read_records, **options):
+    def written(*args, read=mixture.read_splits, **options):
         found = read(*args, **options)
         (data / "all.json").write_text((data / "all.json").read_text() + " ")
         return found
 
-    monkeypatch.setattr(mixture, "_read_records", written)
+    monkeypatch.setattr(mixture, "read_splits", written)
     with pytest.raises(ValueError, match=r"dataset 'colours': .*all\.json was written while it was read; start again"):
         digest(data, tokenizer, tmp_path / "cache")

@@ -1,0 +1,87 @@
+"""Writes branches for TRL: rows, and a file for `trl sft --config`, which lists them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from merit_jax.core.types import Record
+from merit_jax.launch.emitting.conversations import first_with, image_paths, in_parts, more_than_text, untrained_turn
+from merit_jax.launch.emitting.hugging_face import BEHIND_THE_END, common_notes, saving, text_of, training_arguments
+from merit_jax.launch.emitting.interface import BranchData, DataFile, Emitter, Settings
+
+
+def _packs(settings: Settings, data: BranchData) -> bool:
+    """Packed examples are kept apart by FlashAttention alone, which needs bfloat16."""
+    return settings.bf16 and not settings.parts
+
+
+def _length(settings: Settings, *, packed: bool) -> int:
+    """Returns the longest sequence: that of a row where rows are packed, else of an example."""
+    return settings.row_length if packed else settings.max_length
+
+
+def _problems(settings: Settings, data: BranchData) -> Iterator[str]:
+    if settings.frozen:
+        yield (
+            f"train.trainable freezes {' and '.join(settings.frozen)}, and TRL's config trains all parameters; train all, or "
+            "use another tool"
+        )
+    findings = (more_than_text,) if data.one_response else (more_than_text, untrained_turn)
+    yield from first_with(data, *findings)
+
+
+def _row(file: DataFile, record: Record, data: BranchData) -> dict[str, Any]:
+    def shown(message: Any) -> dict[str, Any]:
+        return in_parts(message) if data.has_images else {"role": message["role"], "content": message["content"]}
+
+    messages = [shown(message) for message in record.messages]
+    images = {"images": image_paths(record)} if data.has_images else {}
+    if data.one_response:
+        return {"prompt": messages[:-1], "completion": messages[-1:], **images}
+    return {"messages": messages, **images}
+
+
+def _files(settings: Settings, data: BranchData) -> dict[str, str]:
+    packed = _packs(settings, data)
+    sections: dict[str, dict[str, Any]] = {
+        "model": {
+            "model_name_or_path": settings.model,
+            "dtype": "float32",
+            **({"attn_implementation": "flash_attention_2"} if packed else {}),
+        },
+        "data": {
+            "datasets": [{"path": "json", "data_files": file.path, "split": "train"} for file in data.files],
+            "max_length": _length(settings, packed=packed),
+            "packing": packed,
+            **({"packing_strategy": "bfd"} if packed else {}),
+            **({"completion_only_loss": True} if data.one_response else {"assistant_only_loss": True}),
+        },
+        "training": training_arguments(settings, packed=packed),
+        "output": saving(settings),
+    }
+    return {"train.yaml": text_of("trl sft --config train.yaml, in this folder", sections)}
+
+
+def _notes(settings: Settings, data: BranchData) -> Iterator[str]:
+    packed = _packs(settings, data)
+    yield from common_notes(settings, packed=packed, longest=_length(settings, packed=packed))
+    if packed:
+        yield "Packing keeps examples apart with FlashAttention 2 only, which has to be installed (`flash-attn`)."
+    yield BEHIND_THE_END
+    if not data.one_response:
+        yield (
+            "Rows have several responses, so the loss counts the assistant's turns (`assistant_only_loss`): the model's chat "
+            "template needs `{% generation %}`, or has to be one for which TRL has such a form."
+        )
+
+
+TRL = Emitter(
+    name="TRL",
+    checked="trl 1.16.0",
+    command="trl sft --config train.yaml",
+    packs=_packs,
+    problems=_problems,
+    row=_row,
+    files=_files,
+    notes=_notes,
+)
+"""TRL's `trl sft`."""
