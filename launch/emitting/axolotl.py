@@ -12,7 +12,7 @@ from merit_jax.launch.emitting.hugging_face import (
     schedule,
     text_of,
 )
-from merit_jax.launch.emitting.interface import BranchData, DataFile, Emitter, Settings, output_folder
+from merit_jax.launch.emitting.interface import BranchData, DataFile, Emitter, Settings, as_given, output_folder
 
 
 def _packs(settings: Settings, data: BranchData) -> bool:
@@ -128,6 +128,7 @@ AXOLOTL = Emitter(
     command="axolotl train train.yaml",
     packs=_packs,
     problems=_problems,
+    arranged=as_given,
     row=_row,
     files=_files,
     notes=_notes,

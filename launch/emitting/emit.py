@@ -99,6 +99,7 @@ def check_sayable(emitter: Emitter, settings: Settings, data: BranchData, k: int
 
 def write_branch(emitter: Emitter, settings: Settings, data: BranchData, folder: Path) -> None:
     """Writes the data files of a branch and the tool's own files into a new folder."""
+    data = emitter.arranged(data)
     (folder / "data").mkdir(parents=True)
     for file in data.files:
         with (folder / file.path).open("w", encoding="utf-8") as stream:

@@ -112,6 +112,11 @@ class Settings(NamedTuple):
     eos: str
 
 
+def as_given(data: BranchData) -> BranchData:
+    """Returns the data as they are: a file for each dataset."""
+    return data
+
+
 def output_folder(branch: int) -> str:
     """Returns the folder, in that of a branch, into which the tool writes the trained model; merged models' cards name it."""
     return f"model-{branch}"
@@ -126,6 +131,7 @@ class Emitter(NamedTuple):
         command: Command that trains a branch, in the branch's folder.
         packs: Returns whether rows are packed, as they are here.
         problems: Yields what the tool cannot say of a branch, each a sentence that names a key or a dataset.
+        arranged: Returns the data of a branch in files as the tool takes them.
         row: Returns a row of a data file.
         files: Returns the tool's own files: name -> text.
         notes: Yields in sentences what the tool does differently, for the README.
@@ -136,6 +142,7 @@ class Emitter(NamedTuple):
     command: str
     packs: Callable[[Settings, BranchData], bool]
     problems: Callable[[Settings, BranchData], Iterator[str]]
+    arranged: Callable[[BranchData], BranchData]
     row: Callable[[DataFile, Record, BranchData], dict[str, Any]]
     files: Callable[[Settings, BranchData], dict[str, str]]
     notes: Callable[[Settings, BranchData], Iterator[str]]

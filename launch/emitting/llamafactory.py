@@ -14,7 +14,7 @@ from merit_jax.launch.emitting.conversations import (
     untrained_turn,
 )
 from merit_jax.launch.emitting.hugging_face import BEHIND_THE_END, common_notes, saving, text_of, training_arguments
-from merit_jax.launch.emitting.interface import BranchData, DataFile, Emitter, Settings
+from merit_jax.launch.emitting.interface import BranchData, DataFile, Emitter, Settings, as_given
 
 TEMPLATES = {"qwen2_vl": "qwen2_vl", "qwen2_5_vl": "qwen2_vl", "llava": "llava"}
 """`model_type` of a vision-language model -> name of its template; that of a text model is read from its tokenizer."""
@@ -132,6 +132,7 @@ LLAMAFACTORY = Emitter(
     command="llamafactory-cli train train.yaml",
     packs=_packs,
     problems=_problems,
+    arranged=as_given,
     row=_row,
     files=_files,
     notes=_notes,

@@ -29,6 +29,19 @@ def _problems(settings: Settings, data: BranchData) -> Iterator[str]:
     yield from first_with(data, *findings)
 
 
+def _arranged(data: BranchData) -> BranchData:
+    """Puts rows with images and rows without into one file, one with an image first, which decides the types of its columns.
+
+    The library `datasets` does not join a file in which all lists of images are empty with one in which they are not.
+    """
+    if not data.has_images:
+        return data
+    records = [record for file in data.files for record in file.records]
+    first = next(place for place, record in enumerate(records) if image_paths(record))
+    joined = DataFile("all datasets", "rows", [records[first], *records[:first], *records[first + 1 :]])
+    return data._replace(files=(joined,))
+
+
 def _row(file: DataFile, record: Record, data: BranchData) -> dict[str, Any]:
     def shown(message: Any) -> dict[str, Any]:
         return in_parts(message) if data.has_images else {"role": message["role"], "content": message["content"]}
@@ -80,6 +93,7 @@ TRL = Emitter(
     command="trl sft --config train.yaml",
     packs=_packs,
     problems=_problems,
+    arranged=_arranged,
     row=_row,
     files=_files,
     notes=_notes,

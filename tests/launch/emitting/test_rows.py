@@ -17,7 +17,8 @@ from merit_jax.launch.emitting.interface import BranchData, DataFile
 from merit_jax.pipeline.partition_mixture import load_partition
 from tests.launch.emitting import emitted
 from tests.launch.emitting.cases import SETTINGS, VISION
-from tests.support import world
+from tests.support import tiny_qwen_vl, world
+from tests.support.tiny_vision import picture
 
 ROW = {"system": "Be kind.", "inputs": "Hi?", "targets": "Hello."}
 
@@ -117,6 +118,35 @@ def test_images_are_where_each_tool_looks_for_them():
     }
     file = given.files[0]
     assert EMITTERS["llamafactory"].row(file, file.records[0], given)["images"] == []
+
+
+def test_trl_gets_rows_with_and_without_images_in_one_file_that_begins_with_an_image():
+    hello = [turn("user", "Hi"), ANSWER]
+    given = data(hello, hello, [PICTURE, ANSWER], hello)
+    arranged = EMITTERS["trl"].arranged(given)
+    assert [record.where for file in arranged.files for record in file.records] == [
+        f"f.jsonl:{i}" for i in (3, 1, 2, 4)
+    ]
+    assert EMITTERS["trl"].arranged(data(hello, hello)) == data(hello, hello)
+    assert EMITTERS["llamafactory"].arranged(given) == given
+
+
+def test_a_vision_language_run_is_written_with_its_frozen_parts_and_pictures(tmp_path):
+    tiny_qwen_vl.folder(tmp_path / "theta0", weights=tiny_qwen_vl.tensors())
+    (tmp_path / "data").mkdir()
+    picture(tmp_path / "data" / "a.png", 40, 40)
+    for name in ("one", "two"):
+        turns = [{"from": "human", "value": "<image>\nwhat is this ?"}, {"from": "gpt", "value": "red"}]
+        world.write_rows(tmp_path / "data" / f"{name}.train.jsonl", [{"image": "a.png", "conversations": turns}] * 3)
+    changes = {"train.trainable": ("^decoder/",), "train.image_tokens": 60}
+    folder = emitted.written(emitted.split(tmp_path, **changes), "llamafactory")
+    for k in (0, 1):
+        found = emitted.settings(folder, k)
+        assert (found["freeze_vision_tower"], found["freeze_language_model"]) == (True, False)
+        ((_, rows),) = emitted.rows(folder, k).items()
+        message = {"role": "user", "content": "<image>what is this ?"}
+        expected = {"messages": [message, {"role": "assistant", "content": "red"}]}
+        assert rows == [{**expected, "images": [str((tmp_path / "data" / "a.png").resolve())]}] * 3
 
 
 def test_responses_that_are_not_trained_are_marked_where_a_tool_has_marks_and_refused_elsewhere():
