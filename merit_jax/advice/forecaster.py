@@ -33,7 +33,8 @@ class Forecaster(NamedTuple):
 
     Attributes:
         centre: Mean of each feature of a mixture on the map.
-        spread: Its standard deviation there; 0 for one that is the same everywhere, which says nothing.
+        spread: Its standard deviation there, at least the tolerance of the feature, so that one that hardly differs over the map
+            says little of mixtures where it is another; 0 for one that is the same everywhere, which says nothing.
         unit: Root mean square of each feature of a method.
         posterior: Coefficients and variances.
     """
@@ -77,6 +78,10 @@ class Forecaster(NamedTuple):
         return cls(parts["centre"], parts["spread"], parts["unit"], law)
 
 
+TOLERANCES = np.array([feature.tolerance for feature in MIXTURE.values()])
+"""Of each feature of a mixture, the smallest difference that makes another mixture."""
+
+
 def fit_forecaster(observations: Sequence[Observation], start: Forecaster | None = None) -> Forecaster:
     """Fits the law of gains to the observations of a map.
 
@@ -88,6 +93,7 @@ def fit_forecaster(observations: Sequence[Observation], start: Forecaster | None
     methods = np.array([row.features for row in observations], np.float64)
     spread = mixtures.std(axis=0)
     spread[spread < 1e-9 * np.maximum(np.abs(mixtures).max(axis=0), 1)] = 0
+    spread = np.where(spread > 0, np.maximum(spread, TOLERANCES), 0)
     blank = Posterior(np.zeros(0), np.zeros((0, 0)), np.zeros(len(KINDS)))
     known = Forecaster(mixtures.mean(axis=0), spread, np.sqrt((methods**2).mean(axis=0)), blank)
     x, phi = known._scaled(mixtures, methods)

@@ -55,6 +55,19 @@ def test_no_law_is_claimed_where_there_is_none():
     assert all(abs(one.mean) < 1 < one.run for one in forecasts.values())
 
 
+def test_a_feature_that_hardly_differs_over_the_map_is_not_extrapolated_from():
+    cells = map_of(law)
+    for number, cell in enumerate(cells):
+        for run in cell["measured"].values():
+            run["mixture"]["parameters"] = 20.0 + 0.001 * (number % 3)
+    forecaster = fit_map(cells).laws["interpolated_skill"].forecaster
+    near, far = mixture(cells), {**mixture(cells), "parameters": 24.0}
+    for features in cells[0]["measured"]["0"]["methods"].values():
+        here, there = (forecaster.forecast(place, features) for place in (near, far))
+        assert abs(there.mean - here.mean) < 5
+        assert here.std <= there.std < here.std + 15
+
+
 def test_the_uncertainty_covers_the_law_in_a_new_world_and_grows_away_from_the_map(fitted):
     cells, forecaster = map_of(law), fitted.laws["interpolated_skill"].forecaster
     inside = {**mixture(cells), "shared": 0.17}
