@@ -18,13 +18,10 @@ def with_files(words: Iterable[str]) -> Iterator[str]:
     """
     waiting = False
     for word in words:
-        flag, name = re.fullmatch(r"(--?config=)(.*)", word, re.DOTALL).groups() if _gives(word) else ("", word)
+        given = re.fullmatch(r"(--?config=)(.*)", word, re.DOTALL)
+        flag, name = given.groups() if given else ("", word)
         yield flag + find(name) if flag or waiting else word
         waiting = word in ("--config", "-config")
-
-
-def _gives(word: str) -> bool:
-    return word.startswith(("--config=", "-config="))
 
 
 def find(name: str) -> str:

@@ -24,6 +24,8 @@ LIBRARIES = tuple(
 )
 """Where Python and its packages may read what they load late."""
 PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "pty.spawn")
+STARTS = ("subprocess.Popen", "os.posix_spawn")
+"""What a start by `subprocess` is told as: from Python 3.13 on by both."""
 TRIALS = tuple(
     str(REPOSITORY / name) for name in ("models/processing/trial_child.py", "merit_jax/data/template_child.py")
 )
@@ -65,7 +67,7 @@ class Watch:
             self.roots = roots
 
     def _look(self, event: str, arguments: tuple[Any, ...], roots: Sequence[str]) -> None:
-        if event == "subprocess.Popen" and any(word in TRIALS for word in map(str, arguments[1])):
+        if event in STARTS and any(word in TRIALS for word in map(str, arguments[1])):
             return
         if event in PROGRAMS or event in NETWORK or event == "pickle.find_class":
             self.seen.append(f"{event}{arguments[:2]!r:.200}")
