@@ -1,8 +1,8 @@
 """Advises, before training, whether to train jointly or apart, and how: measures the mixture at theta0 and forecasts each way.
 
-merit advise --config=configs/quickstart.py --workdir=runs/quickstart
-merit advise --config=configs/quickstart.py --workdir=runs/quickstart --map=runs/map/map.json --pilot=0.05
-merit advise --config=configs/smollm2_bigbench.py --workdir=DIR --branches=4,8 --topology=h100:8 --nocluster
+merit advise --config=quickstart --workdir=runs/quickstart
+merit advise --config=quickstart --workdir=runs/quickstart --map=runs/map/map.json --pilot=0.05
+merit advise --config=smollm2_bigbench --workdir=DIR --branches=4,8 --topology=h100:8 --nocluster
 
 Gradients, similarities and calibration that the workdir has are reused, and a later merit run reuses what is made here.
 docs/guides/advice.md explains the page.

@@ -1,6 +1,6 @@
 """Trains one branch on any machine; needs theta0, the data and the run's `partition.json` only.
 
-merit branch --config=configs/smollm2_bigbench.py:merit2d --workdir=DIR --branch=3
+merit branch --config=smollm2_bigbench:merit2d --workdir=DIR --branch=3
 """
 
 from collections.abc import Sequence

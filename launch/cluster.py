@@ -1,6 +1,6 @@
 """Trains the branches of a run wherever there are machines, follows them, and merges when all are finished.
 
-merit cluster --config=configs/quickstart.py --workdir=runs/quickstart                      # here, one after the other
+merit cluster --config=quickstart --workdir=runs/quickstart                      # here, one after the other
 merit cluster --config=CONFIG --workdir=DIR --launcher=ray --option=gpus=8
 merit cluster --config=CONFIG --workdir=DIR --launcher=slurm --option=sbatch="--partition=gpu --gpus-per-node=8"
 

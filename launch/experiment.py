@@ -1,6 +1,6 @@
 """Compares methods over seeds: trains what they share once, evaluates all, and writes tables with statistics.
 
-merit experiment --config=configs/quickstart.py --root=runs/comparison --seeds=0,1,2 --partitions=3 \
+merit experiment --config=quickstart --root=runs/comparison --seeds=0,1,2 --partitions=3 \
     --methods=joint,wise,examples4,random4,soup2,conflict4,kmeans4,merit2d,merit2d:merge.method=uniform \
     --controls=joint:train.epochs=0.5
 

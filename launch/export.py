@@ -1,7 +1,7 @@
 """Writes any Orbax checkpoint of a run as a Hugging Face folder with tokenizer and model card.
 
-merit export --config=configs/quickstart.py --workdir=runs/quickstart --out=DIR               # the merged model
-merit export --config=configs/quickstart.py --workdir=runs/quickstart --out=DIR --branch=2    # one branch
+merit export --config=quickstart --workdir=runs/quickstart --out=DIR               # the merged model
+merit export --config=quickstart --workdir=runs/quickstart --out=DIR --branch=2    # one branch
 """
 
 from collections.abc import Sequence

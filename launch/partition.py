@@ -1,7 +1,7 @@
 """Splits a mixture into branches, and writes them for other trainers.
 
-merit partition --config=configs/smollm2_bigbench.py:merit2d --workdir=DIR
-merit partition --config=configs/smollm2_bigbench.py:merit2d --workdir=DIR --emit=llamafactory,axolotl,trl
+merit partition --config=smollm2_bigbench:merit2d --workdir=DIR
+merit partition --config=smollm2_bigbench:merit2d --workdir=DIR --emit=llamafactory,axolotl,trl
 
 Runs the stages before training; those that are done are skipped. For each tool of --emit, DIR/emitted/TOOL then has a folder for
 each branch, with its data and the tool's configuration, and a README with the commands that train and merge them.

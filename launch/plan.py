@@ -1,7 +1,7 @@
 """Plans a run before it is started: memory, time and cost. Reads a config.json, no weights.
 
-merit plan --config=configs/qwen2_5_vl_3b_vision_flan.py:merit3d --topology=v5e:8x8 --datasets=136 --price=1.2
-merit plan --config=configs/quickstart_text.py --topology=cpu:8 --json=plan.json
+merit plan --config=qwen2_5_vl_3b_vision_flan:merit3d --topology=v5e:8x8 --datasets=136 --price=1.2
+merit plan --config=quickstart_text --topology=cpu:8 --json=plan.json
 """
 
 import json

@@ -1,7 +1,7 @@
 """Runs MERIT: all stages or chosen ones, together with the baselines of the config.
 
-merit run --config=configs/quickstart.py --workdir=runs/quickstart
-merit run --config=configs/smollm2_bigbench.py:merit2d --workdir=DIR --stages=gradients,conflict,partition
+merit run --config=quickstart --workdir=runs/quickstart
+merit run --config=smollm2_bigbench:merit2d --workdir=DIR --stages=gradients,conflict,partition
 """
 
 from collections.abc import Sequence

@@ -27,7 +27,7 @@ when it is done, and 65 for a mistake, which it prints as one line. After 74 (th
 (Ctrl-C) the same command resumes it.
 
 A command with `--config` also takes `--config.KEY=VALUE` for every [configuration key](config.md), and a
-[method](config.md#methods) after the file's name: `--config=configs/quickstart.py:random4`.
+[method](config.md#methods) after the file's name: `--config=quickstart:random4`.
 """
 
 
