@@ -107,7 +107,7 @@ def write_world(
 def write_record(path: Path, made: Mapping[str, Mapping[str, Any]]) -> None:
     """Writes how parts of the world were made; what is on record of parts made before stays."""
     earlier = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps(earlier | made, indent=2) + "\n")
+    path.write_text(json.dumps({**earlier, **made}, indent=2) + "\n")
 
 
 def write_sheet(path: Path, seed: int) -> None:

@@ -93,7 +93,7 @@ def loss(
     features = VisionLanguage(model.config).apply(variables, images, method=VisionLanguage.features)
     features = features / jnp.linalg.norm(features, axis=-1, keepdims=True)
     wanted = jnp.take_along_axis(answers, (images.slots - START)[:, :, None], axis=1)
-    total, right = 0.0, []
+    total, right = jnp.zeros(()), []
     for place, question in enumerate(LABELS):
         scores = features @ jnp.stack([learnt.words[jnp.array(ids)].sum(axis=0) for ids in spelt[question]], axis=1)
         total += optax.softmax_cross_entropy_with_integer_labels(scores, wanted[..., place]).mean()

@@ -109,7 +109,8 @@ def _branches(run: Run) -> tuple[tuple[Branch, ...], dict[str, Any]]:
         return from_shares([branch.shares for branch in _other(run).branches], seed), {}
     if cfg.method in ASSIGNMENTS:
         return ASSIGNMENTS[cfg.method](run.names, cfg.groups, seed), {}
-    shares, split, sites = np.full((len(run.names), cfg.groups), 1 / cfg.groups), _split_datasets(run), {}
+    shares, split = np.full((len(run.names), cfg.groups), 1 / cfg.groups), _split_datasets(run)
+    sites: dict[str, Any] = {}
     if 0 < split.size < cfg.groups:
         others = "; partition.core_datasets deals the others" if split.size < len(run.names) else ""
         raise ValueError(
@@ -191,7 +192,10 @@ def _split(run: Run, datasets: np.ndarray, groups: int, *, alone: bool = False) 
         )
     partitioner = PARTITIONERS[cfg.method]
     given = (scores[datasets, :axes], np.array(run.samples)[datasets])
-    options = {"groups": groups, "seed": fold(run.config.seed, "partition", *([str(cfg.seed)] if cfg.seed else []))}
+    options: dict[str, Any] = {
+        "groups": groups,
+        "seed": fold(run.config.seed, "partition", *([str(cfg.seed)] if cfg.seed else [])),
+    }
     if cfg.softness and partitioner.soft is not None:
         return partitioner.soft(*given, softness=cfg.softness, **options)
     own = None if similarity is None else similarity[np.ix_(datasets, datasets)]
