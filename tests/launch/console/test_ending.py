@@ -79,7 +79,7 @@ def test_a_crash_keeps_its_traceback(work):
     assert verdict(caught(work)) is None
 
 
-START = "\nfrom launch.console import app\napp.start(main, lambda: None)"
+START = "\nfrom merit_jax.launch.console import app\napp.start(main, lambda: None)"
 
 
 def started(body, before=""):
@@ -128,7 +128,7 @@ HEAD = "end, start = os.pipe(); os.dup2(start, 1); os.close(end)"
     [
         "print('x' * 10)",
         "[print('x' * 100) for _ in range(10000)]",
-        "__import__('merit_jax.launch.console.terminal').console.terminal.Terminal().print('x' * 100)",
+        "__import__('merit_jax.launch.console.terminal').launch.console.terminal.Terminal().print('x' * 100)",
         "sys.stdout.write('x'); return 7",
     ],
 )
