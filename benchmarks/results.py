@@ -61,7 +61,7 @@ OPERATORS = ",".join(
 """MERIT-2D's branches, merged by every operator at its defaults."""
 
 COMPARISON = (
-    f"merit experiment --config=configs/quickstart_new_forms.py --root={ROOT}/comparison --seeds=0,1,2,3,4 "
+    f"python -m merit_jax.launch.experiment --config=configs/quickstart_new_forms.py --root={ROOT}/comparison --seeds=0,1,2,3,4 "
     "--partitions=2 --config.evaluate.max_suite_records=100 --config.evaluate.mixture_examples=10 "
     "--config.frontier.max_records=60 --config.frontier.scales='(0.25,0.5,1.0,2.0)'"
 )

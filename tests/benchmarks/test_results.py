@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from pathlib import Path
+from importlib.util import find_spec
 
 import pytest
 
@@ -76,4 +76,4 @@ def test_every_study_has_a_place_in_the_results_and_runs_a_module_that_is_there(
         for command in study.commands:
             words = shlex.split(command)
             assert words[:2] == ["python", "-m"]
-            assert Path(words[2].replace(".", "/") + ".py").exists()
+            assert find_spec(words[2])
