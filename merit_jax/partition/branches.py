@@ -224,7 +224,8 @@ def _expect_keys(data: Any, keys: set[str], where: str) -> None:
     got = set(data) if isinstance(data, Mapping) else set()
     if got != keys:
         raise ValueError(
-            f"{where}: missing keys {sorted(keys - got)}, unknown keys {sorted(got - keys)}; expected {sorted(keys)}"
+            f"{where}: missing keys {sorted(keys - got)}, unknown keys {sorted(got - keys)}; expected {sorted(keys)}; delete it "
+            "and run its stage again"
         )
 
 
