@@ -6,8 +6,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from transformers import CONFIG_MAPPING
+
+from merit_jax.models.families.registry import FAMILIES
 from tests.fuzz import corpus, mutators
 from tests.fuzz.mutators import Mutator
+
+LOADED = [CONFIG_MAPPING[kind] for kind in FAMILIES if kind in CONFIG_MAPPING]
+"""Classes that transformers imports when they are asked for, which would look like reading files elsewhere."""
 
 
 class Target(NamedTuple):

@@ -61,13 +61,18 @@ def whole(sites):
     return joined(root, paths)
 
 
+def arrays_of(path):
+    with np.load(path) as file:
+        return dict(file)
+
+
 def branches_of(run):
     return json.loads(run.workdir.partition.read_text())["branches"]
 
 
 def test_the_split_of_joined_sites_is_that_of_one_place(finished, whole):
     assert branches_of(whole) == branches_of(finished)
-    ours, theirs = (np.load(run.workdir.conflict) for run in (whole, finished))
+    ours, theirs = (arrays_of(run.workdir.conflict) for run in (whole, finished))
     for name in ("similarity", "scores", "same_as", "names"):
         np.testing.assert_array_equal(ours[name], theirs[name])
 
@@ -128,7 +133,7 @@ def test_groups_stay_within_sites_when_told_and_the_cost_is_recorded(sites):
     assert all(len(group) == 1 for group in groups)
     assert set.union(*groups) == set(SITES)
     inside = content["sites"]
-    C = np.load(run.workdir.conflict)
+    C = arrays_of(run.workdir.conflict)
     names = C["names"].tolist()
     pairs = [
         C["similarity"][names.index(a), names.index(b)]
@@ -215,14 +220,14 @@ def test_a_dataset_here_and_elsewhere_is_refused(sites):
 
 def test_a_site_file_of_a_flipped_byte_is_refused(sites, tmp_path):
     _, _, paths = sites
-    arrays = dict(np.load(paths[0]))
+    arrays = arrays_of(paths[0])
     arrays["rows"][1, 3] += 1
     np.savez(tmp_path / "bad.npz", **arrays)
     with pytest.raises(ValueError, match="the gradient of dataset 'upper' is not as it was written"):
         read_site_file(epath.Path(tmp_path / "bad.npz"))
     arrays = {
-        **dict(np.load(paths[0])),
-        "site": np.array(str(np.load(paths[0])["site"]).replace('"samples": ', '"samples": 1')),
+        **arrays_of(paths[0]),
+        "site": np.array(str(arrays_of(paths[0])["site"]).replace('"samples": ', '"samples": 1')),
     }
     np.savez(tmp_path / "counts.npz", **arrays)
     with pytest.raises(ValueError, match="its checksum does not match"):
