@@ -82,6 +82,13 @@ def _sites(config: ConfigDict) -> Iterator[str]:
             f"partition.core = {cfg.core} deals a share of every dataset over the branches of all sites; with partition.sites, "
             "name the datasets that may move in partition.core_datasets, and set it to 0"
         )
+    if cfg.sites and cfg.like:
+        yield f"partition.like = {cfg.like!r} takes over groups that may cross partition.sites; leave one of the two empty"
+    if cfg.sites and config.rounds.warm:
+        yield (
+            f"rounds.warm = {config.rounds.warm:g} trains one model on the data of all sites; set it to 0, or leave "
+            "partition.sites empty"
+        )
     if "joined" in cfg.sites and not config.mixture.elsewhere:
         yield "partition.sites = 'joined' takes the sites that merit join found; set mixture.elsewhere, or give PATTERN=SITE"
 

@@ -200,6 +200,16 @@ def test_agreement_without_suites_is_refused():
             r"partition\.core = 0\.25 deals a share of every dataset .*core_datasets",
         ),
         ("merit2d", {}, r"partition\.sites = 'joined' takes the sites that merit join found; set mixture\.elsewhere"),
+        (
+            "merit2d",
+            {"partition.like": "runs/other"},
+            r"partition\.like = 'runs/other' takes over groups that may cross",
+        ),
+        (
+            "merit2d",
+            {"rounds.warm": 0.1},
+            r"rounds\.warm = 0\.1 trains one model on the data of all sites; set it to 0",
+        ),
         ("joint", {}, r"partition\.sites = \('joined',\), and joint with 1 groups"),
         ("examples4", {}, r"and examples with 4 groups trains branches on the data of all sites"),
     ],
