@@ -146,8 +146,7 @@ def task_vector_cosine(record: Mapping[str, Any]) -> float | None:
 
 def dataset_shares(names: Sequence[str], workdir: Workdir) -> Float[np.ndarray, "k t"]:
     """Returns the share of every dataset's examples that each branch of a partition trains on; copies of one share it."""
-    content = {key: value for key, value in read_json(workdir.partition).items() if key != "inputs"}
-    branches = Partition.from_dict(content, str(workdir.partition)).branches
+    branches = Partition.from_dict(read_json(workdir.partition), str(workdir.partition)).branches
     found = np.zeros((len(branches), len(names)))
     for k, branch in enumerate(branches):
         for share in branch.shares:

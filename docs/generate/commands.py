@@ -12,11 +12,9 @@ from unittest import mock
 from absl import flags
 
 from merit_jax.launch.console.config_files import with_files
+from merit_jax.launch.console.merit import COMMANDS
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = sorted(path.stem for path in (ROOT / "launch").glob("*.py") if path.stem != "__init__")
-"""Names of the commands: NAME is run by `merit NAME`."""
-
 SHARED = ("distributed", "compilation_cache")
 """Flags that every command has."""
 

@@ -6,23 +6,27 @@ from typing import Any
 from merit_jax.core.types import Record
 from merit_jax.launch.emitting.conversations import first_with, more_than_text
 from merit_jax.launch.emitting.hugging_face import (
-    OPTIMIZERS,
-    batch_split,
+    PACKED_APART,
     common_notes,
-    schedule,
+    longest_sequence,
+    saving,
     text_of,
+    training_arguments,
 )
-from merit_jax.launch.emitting.interface import BranchData, DataFile, Emitter, Settings, as_given, output_folder
+from merit_jax.launch.emitting.interface import BranchData, DataFile, Emitter, Settings, as_given
+
+NAMES = {
+    "per_device_train_batch_size": "micro_batch_size",
+    "num_train_epochs": "num_epochs",
+    "optim": "optimizer",
+    "lr_scheduler_type": "lr_scheduler",
+}
+"""Field of `transformers.TrainingArguments` -> what Axolotl calls it; other fields have the same name."""
 
 
 def _packs(settings: Settings, data: BranchData) -> bool:
     """Packed examples are kept apart by FlashAttention alone, which needs bfloat16."""
     return settings.bf16
-
-
-def _length(settings: Settings, *, packed: bool) -> int:
-    """Returns the longest sequence: that of a row where rows are packed, else of an example."""
-    return settings.row_length if packed else settings.max_length
 
 
 def _problems(settings: Settings, data: BranchData) -> Iterator[str]:
@@ -70,56 +74,33 @@ def _files(settings: Settings, data: BranchData) -> dict[str, str]:
             "dataset_prepared_path": "prepared",
             "val_set_size": 0.0,
             "train_on_inputs": False,
-            "sequence_len": _length(settings, packed=packed),
+            "sequence_len": longest_sequence(settings, packed=packed),
             "excess_length_strategy": "truncate",
             "sample_packing": packed,
             "pad_to_sequence_len": packed,
         },
         "training": _training(settings, packed=packed),
-        "output": {
-            "output_dir": output_folder(settings.branch),
-            "save_strategy": "steps",
-            "save_steps": settings.checkpoint_every,
-            "save_total_limit": 1,
-            "logging_steps": settings.log_every,
-        },
+        "output": {key: value for key, value in saving(settings).items() if key != "report_to"},
     }
     return {"train.yaml": text_of("axolotl train train.yaml, in this folder", sections)}
 
 
 def _training(settings: Settings, *, packed: bool) -> dict[str, Any]:
     """Returns the keys on optimizer, batches and arithmetic."""
-    rows, times = batch_split(settings, packed=packed)
-    return {
-        "micro_batch_size": rows,
-        "gradient_accumulation_steps": times,
-        "num_epochs": settings.epochs,
-        "optimizer": OPTIMIZERS[settings.optimizer],
-        "adam_beta1": settings.b1,
-        "adam_beta2": settings.b2,
-        "adam_epsilon": settings.eps,
-        "learning_rate": settings.learning_rate,
-        "lr_scheduler": schedule(settings),
-        "warmup_steps": settings.warmup_steps,
-        "weight_decay": settings.weight_decay,
-        "max_grad_norm": settings.clip_norm,
-        "bf16": settings.bf16,
-        "fp16": False,
-        "tf32": False,
-        **({"attn_implementation": "flash_attention_2"} if packed else {}),
-        "seed": settings.seed,
-    }
+    fields = {NAMES.get(key, key): value for key, value in training_arguments(settings, packed=packed).items()}
+    attention = {"attn_implementation": "flash_attention_2"} if packed else {}
+    return {**fields, "fp16": False, "tf32": False, **attention}
 
 
 def _notes(settings: Settings, data: BranchData) -> Iterator[str]:
     packed = _packs(settings, data)
-    yield from common_notes(settings, packed=packed, longest=_length(settings, packed=packed))
+    yield from common_notes(settings, packed=packed, longest=longest_sequence(settings, packed=packed))
     if settings.bf16:
         yield (
             "With `bf16` Axolotl holds the parameters in bfloat16 as well; here they are float32. Small updates are lost to "
             "rounding: compare a branch with one of merit branch, or set `bf16: false`, `sample_packing: false`."
         )
-        yield "Packing keeps examples apart with FlashAttention 2 only, which has to be installed (`flash-attn`)."
+        yield PACKED_APART
 
 
 AXOLOTL = Emitter(

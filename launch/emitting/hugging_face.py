@@ -17,6 +17,15 @@ BEHIND_THE_END = (
 """Note on the tools that count as a response all that is rendered behind its prompt."""
 
 
+PACKED_APART = "Packing keeps examples apart with FlashAttention 2 only, which has to be installed (`flash-attn`)."
+"""Note on the tools that pack with it."""
+
+
+def longest_sequence(settings: Settings, *, packed: bool) -> int:
+    """Returns the tokens of the longest sequence: those of a row where rows are packed, else of an example."""
+    return settings.row_length if packed else settings.max_length
+
+
 def schedule(settings: Settings) -> str:
     """Returns Hugging Face's name of the learning rate's schedule."""
     constant = "constant_with_warmup" if settings.warmup_steps else "constant"

@@ -5,18 +5,21 @@ from typing import Any
 
 from merit_jax.core.types import Record
 from merit_jax.launch.emitting.conversations import first_with, image_paths, in_parts, more_than_text, untrained_turn
-from merit_jax.launch.emitting.hugging_face import BEHIND_THE_END, common_notes, saving, text_of, training_arguments
+from merit_jax.launch.emitting.hugging_face import (
+    BEHIND_THE_END,
+    PACKED_APART,
+    common_notes,
+    longest_sequence,
+    saving,
+    text_of,
+    training_arguments,
+)
 from merit_jax.launch.emitting.interface import BranchData, DataFile, Emitter, Settings
 
 
 def _packs(settings: Settings, data: BranchData) -> bool:
     """Packed examples are kept apart by FlashAttention alone, which needs bfloat16."""
     return settings.bf16 and not settings.parts
-
-
-def _length(settings: Settings, *, packed: bool) -> int:
-    """Returns the longest sequence: that of a row where rows are packed, else of an example."""
-    return settings.row_length if packed else settings.max_length
 
 
 def _problems(settings: Settings, data: BranchData) -> Iterator[str]:
@@ -63,7 +66,7 @@ def _files(settings: Settings, data: BranchData) -> dict[str, str]:
         },
         "data": {
             "datasets": [{"path": "json", "data_files": file.path, "split": "train"} for file in data.files],
-            "max_length": _length(settings, packed=packed),
+            "max_length": longest_sequence(settings, packed=packed),
             "packing": packed,
             **({"packing_strategy": "bfd"} if packed else {}),
             **({"completion_only_loss": True} if data.one_response else {"assistant_only_loss": True}),
@@ -76,9 +79,9 @@ def _files(settings: Settings, data: BranchData) -> dict[str, str]:
 
 def _notes(settings: Settings, data: BranchData) -> Iterator[str]:
     packed = _packs(settings, data)
-    yield from common_notes(settings, packed=packed, longest=_length(settings, packed=packed))
+    yield from common_notes(settings, packed=packed, longest=longest_sequence(settings, packed=packed))
     if packed:
-        yield "Packing keeps examples apart with FlashAttention 2 only, which has to be installed (`flash-attn`)."
+        yield PACKED_APART
     yield BEHIND_THE_END
     if not data.one_response:
         yield (

@@ -56,5 +56,4 @@ def read_partition(path: epath.Path) -> Partition:
     data = read_json(path)
     if not isinstance(data, dict):
         raise ValueError(f"{path} is no partition; name the workdir of a run that has split its mixture")
-    data.pop("inputs", None)
     return Partition.from_dict(data, str(path))

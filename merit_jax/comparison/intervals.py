@@ -80,9 +80,8 @@ def _resample(suites: Sequence[np.ndarray], sizes: tuple[int, ...]) -> Float[np.
     """
     drawn = [axis for axis, size in enumerate(sizes) if size > 1]
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", scipy.stats.DegenerateDataWarning
-        )  # of samples without an answer, see `WITHOUT`
+        # of samples without an answer, see `WITHOUT`
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
         warnings.simplefilter("ignore", RuntimeWarning)  # of pairs without any
         samples = scipy.stats.bootstrap(
             [np.arange(sizes[axis]) for axis in drawn],

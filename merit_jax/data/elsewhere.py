@@ -8,8 +8,10 @@ from typing import Any, cast
 
 from merit_jax.core.types import Dataset, Example, ReadReport
 
-COUNTS = {"samples": "rows", "tokens": "tokens", "total_tokens": "total_tokens"}
-FLAWS = {"truncated": "truncated", "unended": "unended", "unseen": "unseen"}
+FIELDS = {
+    "samples": "rows",
+    **{name: name for name in ("tokens", "total_tokens", "truncated", "unended", "unseen")},
+}
 """Key of a dataset in a record -> field of `ReadReport`."""
 
 
@@ -67,7 +69,7 @@ def elsewhere_inputs(datasets: Iterable[Dataset]) -> dict[str, list[str]]:
 
 def describe(dataset: Dataset) -> dict[str, int]:
     """Returns what a record says of a dataset: counts of rows and tokens, as JSON values."""
-    return {key: getattr(dataset.report, field) for key, field in {**COUNTS, **FLAWS}.items()}
+    return {key: getattr(dataset.report, field) for key, field in FIELDS.items()}
 
 
 def datasets_elsewhere(record: Mapping[str, Any], where: str) -> dict[str, Dataset]:
@@ -81,7 +83,7 @@ def datasets_elsewhere(record: Mapping[str, Any], where: str) -> dict[str, Datas
         ValueError: The record does not say what is needed of a dataset.
     """
     digests, known = record["inputs"]["datasets"], record.get("datasets", {})
-    if missing := [name for name in digests if not {*COUNTS, *FLAWS} <= known.get(name, {}).keys()]:
+    if missing := [name for name in digests if not FIELDS.keys() <= known.get(name, {}).keys()]:
         raise ValueError(
             f"{where} does not count the rows and tokens of dataset {missing[0]!r}, as files of an earlier version do not; make "
             "it again where the data is"
@@ -90,6 +92,6 @@ def datasets_elsewhere(record: Mapping[str, Any], where: str) -> dict[str, Datas
 
 
 def _dataset(name: str, digest: str, entry: Mapping[str, Any]) -> Dataset:
-    fields = {field: entry[key] for key, field in {**COUNTS, **FLAWS}.items()}
+    fields = {field: entry[key] for key, field in FIELDS.items()}
     rows = RowsElsewhere(name, entry["samples"], entry.get("site", ""), entry.get("marks", ()))
     return Dataset(name, cast(Sequence[Example], rows), (), ReadReport(files=(), digest=digest, **fields))

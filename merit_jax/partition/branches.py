@@ -1,7 +1,7 @@
 """Branches and what they train on: datasets by group, full copies, or a slice of every dataset."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -167,7 +167,7 @@ class Partition(NamedTuple):
         Raises:
             ValueError: Keys are missing or unknown, or a share is not [dataset, part, parts] with or without a width.
         """
-        _expect_keys({key: data[key] for key in data if key not in BESIDE}, {"method", "branches"}, where)
+        _expect_keys(data, {"method", "branches"}, where, beside=BESIDE)
         branches, samples, tokens = [], [], []
         for index, row in enumerate(data["branches"]):
             _expect_keys(row, {"shares", "seed", "samples", "tokens"}, f"{where}, branch {index}")
@@ -220,8 +220,8 @@ def _share(value: Any, where: str) -> DatasetSlice:
     )
 
 
-def _expect_keys(data: Any, keys: set[str], where: str) -> None:
-    got = set(data) if isinstance(data, Mapping) else set()
+def _expect_keys(data: Any, keys: set[str], where: str, beside: Collection[str] = ()) -> None:
+    got = set(data) - set(beside) if isinstance(data, Mapping) else set()
     if got != keys:
         raise ValueError(
             f"{where}: missing keys {sorted(keys - got)}, unknown keys {sorted(got - keys)}; expected {sorted(keys)}; delete it "

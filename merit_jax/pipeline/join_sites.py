@@ -31,9 +31,8 @@ def join_sites(run: Run, files: Sequence[SiteFile]) -> None:
             "give --config.mixture.elsewhere=True here and to the commands that follow"
         )
     check_site_files(run, list(files))
-    owner = {
-        name: file for file in reversed(files) for name in file.datasets
-    }  # the first, where several have a public one
+    # the first file, where several have a public dataset
+    owner = {name: file for file in reversed(files) for name in file.datasets}
     entries = {name: _entry(file, name) for name, file in owner.items()}
     inputs = {"datasets": {name: file.datasets[name]["digest"] for name, file in owner.items()}}
     inputs["files"] = {file.site: file.digest for file in files}

@@ -25,7 +25,7 @@ from merit_jax.partition.shares import exact_counts, whole, with_core
 from merit_jax.pipeline.estimate_curvature import CURVATURE, curvature_settings, curvature_similarity
 from merit_jax.pipeline.measure_conflict import conflict_inputs, load_conflict, unit_rows
 from merit_jax.pipeline.run import Run
-from merit_jax.pipeline.site_split import describe_sites, site_entries, sites_of, split_by_sites
+from merit_jax.pipeline.site_split import describe_sites, known_sites, sites_of, split_by_sites
 from merit_jax.pipeline.stage import Stage
 from merit_jax.workdir.artifact_types import JsonArtifact
 from merit_jax.workdir.artifacts import plain, read_json
@@ -77,7 +77,7 @@ def _assign(run: Run) -> dict[str, Any]:
     made = make_partition(run.config.partition.method, branches, sizes)
     if 0 in made.samples:
         raise _empty(run, made.samples.index(0))
-    known = site_entries(run)
+    known = {name: {"site": site} for name, site in known_sites(run).items()}
     counted = {dataset.name: {**describe(dataset), **known.get(dataset.name, {})} for dataset in run.datasets}
     return {**made.to_dict(), "datasets": counted, **({"sites": sites} if sites else {})}
 

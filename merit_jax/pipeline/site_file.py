@@ -10,7 +10,7 @@ from jaxtyping import Float32
 
 from merit_jax.core.text import matches
 from merit_jax.data.duplicates import all_marks
-from merit_jax.data.elsewhere import COUNTS, FLAWS, describe, is_elsewhere
+from merit_jax.data.elsewhere import FIELDS, describe, is_elsewhere
 from merit_jax.gradients.store import GradientStore
 from merit_jax.pipeline.estimate_gradients import gradient_inputs, stored_gradients
 from merit_jax.pipeline.run import Run
@@ -18,7 +18,7 @@ from merit_jax.workdir.artifacts import INPUTS, differences, plain, read_arrays,
 from merit_jax.workdir.checksums import fingerprint, sha256_array
 from merit_jax.workdir.left_open import settled
 
-KEYS = {"digest", "marks", "sha256", *COUNTS, *FLAWS}
+KEYS = {"digest", "marks", "sha256", *FIELDS}
 """Keys of a dataset in a site's file."""
 
 
@@ -55,17 +55,18 @@ def write_site_file(run: Run, site: str, path: epath.Path) -> int:
         raise ValueError(
             "no dataset is here, so that there is nothing to send; set mixture.path to this site's datasets"
         )
-    rows = GradientStore(run.workdir.gradients).rows([dataset.name for dataset in own])
+    index, names = stored_gradients(run), [dataset.name for dataset in own]
+    rows = GradientStore(run.workdir.gradients).rows(names)  # which compares them with their checksums
     entries = {
         dataset.name: {
             **describe(dataset),
             "digest": dataset.report.digest,
             "marks": list(all_marks(dataset)),
-            "sha256": sha256_array(row),
+            "sha256": index["datasets"][dataset.name]["sha256"],
         }
-        for dataset, row in zip(own, rows, strict=True)
+        for dataset in own
     }
-    inputs = plain(stored_gradients(run)[INPUTS])
+    inputs = plain(index[INPUTS])
     content = {"site": site, "datasets": entries}
     signed = json.dumps({**content, "sha256": fingerprint({INPUTS: inputs, **content})})
     run.on_first_process(lambda: write_arrays(path, inputs, site=signed, rows=np.stack([row[:] for row in rows])))

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from merit_jax.data.elsewhere import is_elsewhere
 from merit_jax.partition.partitioner import Shares
 from merit_jax.partition.sites import groups_of_sites, mean_cosine_inside, sites_by_rule
 from merit_jax.pipeline.datasets import record_elsewhere
@@ -88,10 +87,3 @@ def describe_sites(sites: dict[str, str], similarity: np.ndarray | None, own: Sh
         found["cosine_inside"] = mean_cosine_inside(similarity, own.argmax(axis=1))
         found["cosine_inside_free"] = mean_cosine_inside(similarity, free.argmax(axis=1))
     return found
-
-
-def site_entries(run: Run) -> dict[str, dict[str, str]]:
-    """Returns, for `partition.json`, the site of each dataset that is known to be at one."""
-    known = known_sites(run)
-    away = {dataset.name: getattr(dataset.train, "site", "") for dataset in run.datasets if is_elsewhere(dataset)}
-    return {name: {"site": site} for name, site in {**known, **away}.items() if site}
