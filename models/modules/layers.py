@@ -83,7 +83,8 @@ class Projection(nn.Module):
         dtype = self.config.dtype
         kernel = parameter(self, "kernel", _init_kernel, (x.shape[-1], self.features), *self.axes)
         tokens = x.astype(dtype).reshape(-1, x.shape[-1])
-        y = jnp.matmul(tokens, kernel.astype(dtype), preferred_element_type=self.out_dtype)
+        last_and_first = (((1,), (0,)), ((), ()))
+        y = jax.lax.dot_general(tokens, kernel.astype(dtype), last_and_first, preferred_element_type=self.out_dtype)
         y = y.reshape(*x.shape[:-1], self.features)
         if not self.use_bias:
             return y
