@@ -2,12 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int32
+
+from merit_jax.models.rope_settings import Rope
 
 Array = jax.Array | np.ndarray
 
@@ -28,22 +31,6 @@ REMAT: Mapping[str, Callable[..., Any] | None] = {
 
 SWITCHES = ("dtype", "param_dtype", "remat", "scan_unroll", "attention", "constrain")
 """Fields of `StackConfig` that change how a model is computed but not its function."""
-
-
-class Llama3Scaling(NamedTuple):
-    """Stretching of the low RoPE frequencies, as in Llama 3.1 and later.
-
-    Attributes:
-        factor: Divisor of the frequencies of long wavelengths.
-        low_freq_factor: Wavelengths above `original_length / low_freq_factor` tokens are divided by `factor`.
-        high_freq_factor: Wavelengths below `original_length / high_freq_factor` tokens stay; between, they blend.
-        original_length: Context length of pre-training, in tokens.
-    """
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_length: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,6 +71,55 @@ class StackConfig:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected at least 1")
 
 
+ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
+    "silu": jax.nn.silu,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+}
+"""Name -> the nonlinearity of a gated layer."""
+
+NORMS: Mapping[str, tuple[bool, bool]] = {"before": (True, False), "after": (False, True), "both": (True, True)}
+"""Where the norms of a layer are -> whether one is before, and one after, its attention and its MLP."""
+
+
+class LayerKind(NamedTuple):
+    """What differs between the layers of a decoder.
+
+    Attributes:
+        rope: The layer's RoPE; None: its tokens have no positions (NoPE).
+        window: Tokens that a token sees, itself included; 0: itself and all before it.
+    """
+
+    rope: Rope | None
+    window: int = 0
+
+
+class Experts(NamedTuple):
+    """A layer's MLPs, of which each token uses some (mixture of experts).
+
+    Attributes:
+        count: MLPs of a layer.
+        chosen: MLPs that a token uses, those with the highest router scores.
+        normalised: Whether their weights, softmax over all, are divided by their sum.
+    """
+
+    count: int
+    chosen: int
+    normalised: bool = True
+
+
+class QueryGrowth(NamedTuple):
+    """Growth of queries with their position: by `1 + beta log(1 + floor(position / length))` (Llama 4, Ministral 3).
+
+    Attributes:
+        beta: As above; above 0.
+        length: Tokens up to which queries stay as they are.
+    """
+
+    beta: float
+    length: int
+
+
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig(StackConfig):
     """Architecture of a text decoder.
@@ -95,13 +131,26 @@ class DecoderConfig(StackConfig):
         layers: Number of layers.
         heads: Query heads.
         kv_heads: Key and value heads; divides `heads`.
-        head_dim: Width of one head; even.
-        mlp_size: Width of the SwiGLU.
-        rope_theta: Base of the RoPE wavelengths.
-        rope_scaling: Stretching of the RoPE frequencies; None for none.
+        head_dim: Width of one head.
+        mlp_size: Width of the gated MLP, or of each expert.
+        rope: RoPE of the layers, unless `kinds` gives each its own.
+        kinds: Kind of every layer; empty: all have `rope` and see all before them.
         mrope_section: Numbers of rotated pairs whose angle follows the temporal, the height and the width position (M-RoPE);
             None where a token has one position.
         qkv_bias: Whether the query, key and value projections have biases.
+        output_bias: Whether the attention's output projection has one.
+        mlp_bias: Whether the MLP's projections have them.
+        query_key_norm: RMSNorm of queries and keys, each "head" by itself, or over the "width" of all; None: none.
+        query_growth: Growth of queries with their position; None: none.
+        attention_scale: Factor of query-key products; None: 1 / sqrt(head_dim).
+        norms: Where the norms of a layer are, a name of `NORMS`.
+        norm_offset: Added to the scales of norms (Gemma: 1).
+        activation: Nonlinearity of the MLP, a name of `ACTIVATIONS`.
+        experts: The layer's experts; None: one MLP.
+        embedding_scale: Factor of token vectors.
+        residual_scale: Factor of what attention and MLP add to the residual stream.
+        logit_scale: Factor of logits.
+        logit_cap: c in `c tanh(logits / c)`; None: logits have no bound.
         tied: Whether the embedding is also the unembedding.
     """
 
@@ -113,10 +162,23 @@ class DecoderConfig(StackConfig):
     kv_heads: int
     head_dim: int
     mlp_size: int
-    rope_theta: float = 10000.0
-    rope_scaling: Llama3Scaling | None = None
+    rope: Rope = Rope()
+    kinds: tuple[LayerKind, ...] = ()
     mrope_section: tuple[int, int, int] | None = None
     qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    query_key_norm: str | None = None
+    query_growth: QueryGrowth | None = None
+    attention_scale: float | None = None
+    norms: str = "before"
+    norm_offset: float = 0.0
+    activation: str = "silu"
+    experts: Experts | None = None
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_scale: float = 1.0
+    logit_cap: float | None = None
     tied: bool = False
 
     def __post_init__(self):
@@ -124,13 +186,23 @@ class DecoderConfig(StackConfig):
         self.check_positive("vocab_size", "hidden_size", "layers", "heads", "kv_heads", "head_dim", "mlp_size")
         if self.heads % self.kv_heads:
             raise ValueError(f"heads = {self.heads} is not a multiple of kv_heads = {self.kv_heads}")
-        if self.head_dim % 2:
-            raise ValueError(f"head_dim = {self.head_dim}: RoPE rotates pairs, so it must be even")
+        if self.kinds and len(self.kinds) != self.layers:
+            raise ValueError(f"there are {len(self.kinds)} kinds of layers for layers = {self.layers}")
+        for rope in {self.rope, *(kind.rope for kind in self.kinds)} - {None}:
+            width = rope.width(self.head_dim)
+            if width % 2:
+                raise ValueError(f"head_dim = {self.head_dim}: RoPE rotates pairs, so {width} must be even")
+        if self.experts is not None and not 1 <= self.experts.chosen <= self.experts.count:
+            raise ValueError(f"a token cannot use {self.experts.chosen} of {self.experts.count} experts")
         if self.mrope_section is not None and sum(self.mrope_section) != self.head_dim // 2:
             raise ValueError(
                 f"mrope_section = {self.mrope_section} sums to {sum(self.mrope_section)}, but a head has "
                 f"head_dim / 2 = {self.head_dim // 2} rotated pairs"
             )
+
+    def kind_of(self, layer: int) -> LayerKind:
+        """Returns the kind of a layer."""
+        return self.kinds[layer] if self.kinds else LayerKind(self.rope)
 
 
 Vision = TypeVar("Vision", bound=StackConfig)

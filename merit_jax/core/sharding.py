@@ -22,6 +22,7 @@ RULES: Mapping[str, str | None] = {
     "heads": "tensor",
     "kv": "tensor",
     "mlp": "tensor",
+    "experts": None,
     "layers": None,
     "norm": None,
 }

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
-from merit_jax.models.interface import DecoderConfig, Llama3Scaling
 from merit_jax.models.io.errors import raise_if_of_machine
 from merit_jax.models.processing.config_defaults import with_defaults
 
@@ -14,8 +13,6 @@ _WIDEST = 1e300
 MOST_LAYERS = 2**14
 """Layers that a config may have: transformers makes a list as long."""
 PARTS = ("text_config", "vision_config")
-REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-"""Sizes of a decoder that a file must state, though transformers has defaults."""
 DIVISORS = (
     "num_attention_heads",
     "num_key_value_heads",
@@ -70,6 +67,11 @@ class Section:
         found = self.number(key)
         return found if found > 0 else self.refuse(key, found, "; expected more than 0")
 
+    def switch(self, key: str) -> bool:
+        """Returns whether a setting is on; absent or null is off."""
+        self.expect(key, None, True, False)
+        return bool(self.raw.get(key))
+
     def section(self, key: str) -> "Section":
         """Returns a nested dictionary; refuses anything else."""
         found = self.raw.get(key)
@@ -123,91 +125,3 @@ def _read(raw: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in raw.items()
         if key not in _UNREAD
     }
-
-
-def parse_decoder(config: Section, family: str, **fields: Any) -> DecoderConfig:
-    """Reads the settings that the text families have in common.
-
-    Args:
-        config: Content of config.json, or a completed part of it.
-        family: Name for `DecoderConfig.family`.
-        **fields: Further fields of `DecoderConfig`.
-
-    Raises:
-        ValueError: A key is missing, of the wrong type, or asks for what the decoder does not implement.
-    """
-    for key in REQUIRED:
-        config.integer(key)
-    for key in ("num_key_value_heads", "head_dim"):
-        config.integer(key, 0)
-    config.number("rms_norm_eps", 0.0)
-    tied = is_tied(config)
-    full = completed(Section({**config.raw, "tie_word_embeddings": tied}, config.where))
-    _refuse_unsupported(full)
-    rope, heads, hidden = rope_settings(full), full.integer("num_attention_heads"), full.integer("hidden_size")
-    return config.make(
-        DecoderConfig,
-        family=family,
-        vocab_size=full.integer("vocab_size"),
-        hidden_size=hidden,
-        layers=full.integer("num_hidden_layers"),
-        heads=heads,
-        kv_heads=full.integer("num_key_value_heads"),
-        head_dim=full.integer("head_dim", hidden // max(heads, 1)),
-        mlp_size=full.integer("intermediate_size"),
-        rope_theta=rope.positive("rope_theta"),
-        rope_scaling=_rope_scaling(rope),
-        norm_eps=full.number("rms_norm_eps"),
-        tied=tied,
-        **fields,
-    )
-
-
-def is_tied(config: Section) -> bool:
-    """Returns whether embedding and unembedding are one: the top level decides, then a nested text_config."""
-    text = config.get("text_config")
-    for level in (config, Section(text if isinstance(text, Mapping) else {}, config.where)):
-        if level.get("tie_word_embeddings") is not None:
-            level.expect("tie_word_embeddings", True, False)
-            return bool(level.get("tie_word_embeddings"))
-    return False
-
-
-def rope_settings(full: Section) -> Section:
-    """Returns the RoPE settings of a completed config.
-
-    Raises:
-        ValueError: They differ by layer type.
-    """
-    found, length = full.section("rope_parameters"), "original_max_position_embeddings"
-    rope = Section({**found.raw, **{key: full.raw[key] for key in (length,) if key in full.raw}}, found.where)
-    for key, value in rope.raw.items():
-        if isinstance(value, Mapping):
-            rope.refuse(key, value, ": settings by layer type are not supported; expected one set for all layers")
-    return rope
-
-
-def _refuse_unsupported(full: Section) -> None:
-    full.expect("hidden_act", "silu")
-    full.expect("partial_rotary_factor", None, 1)
-    kinds = full.get("layer_types") or ()
-    if full.get("sliding_window") is not None and any(kind != "full_attention" for kind in kinds or ("sliding",)):
-        full.refuse("sliding_window", full.get("sliding_window"), ": windowed attention is not supported")
-    for kind in kinds:
-        Section({"layer_types": kind}, full.where).expect("layer_types", "full_attention")
-
-
-def _rope_scaling(rope: Section) -> Llama3Scaling | None:
-    rope.expect("partial_rotary_factor", None, 1)
-    rope.expect("rope_type", "default", "llama3")
-    if rope.raw["rope_type"] == "default":
-        return None
-    low, high = rope.number("low_freq_factor"), rope.number("high_freq_factor")
-    if high <= low:
-        rope.refuse("high_freq_factor", high, f"; expected more than low_freq_factor = {low}")
-    return Llama3Scaling(
-        factor=rope.positive("factor"),
-        low_freq_factor=low,
-        high_freq_factor=high,
-        original_length=int(rope.positive("original_max_position_embeddings")),
-    )

@@ -1,7 +1,10 @@
 """The Qwen2.5-VL family: a Qwen2.5 decoder with three positions per token, and a vision tower with windows."""
 
-from merit_jax.models.families import qwen2
-from merit_jax.models.families.config_parsing import Section, completed, parse_decoder, rope_settings
+from merit_jax.models.families import layout
+from merit_jax.models.families.config_parsing import Section, completed
+from merit_jax.models.families.decoder_parsing import parse_decoder
+from merit_jax.models.families.qwen import qwen2_settings
+from merit_jax.models.families.rope_parsing import rope_settings
 from merit_jax.models.families.vision_config import both
 from merit_jax.models.interface import DecoderConfig, VisionLanguageConfig
 from merit_jax.models.io.weight_map import WeightRow, below
@@ -57,7 +60,7 @@ def parse_text(full: Section) -> DecoderConfig:
         rope.refuse("mrope_section", section, "; expected three whole numbers, such as [16, 24, 24]")
     rope.expect("rope_type", "default")
     inside = Section({**text.raw, "tie_word_embeddings": full.raw["tie_word_embeddings"]}, text.where)
-    return parse_decoder(inside, "qwen2", qkv_bias=True, mrope_section=tuple(section))
+    return parse_decoder(inside, "qwen2", lambda full: {**qwen2_settings(full), "mrope_section": tuple(section)})
 
 
 def parse_vision(config: Section) -> QwenVisionConfig:
@@ -95,4 +98,4 @@ def rows(config: Config) -> tuple[WeightRow, ...]:
     """Returns the key table of a Qwen2.5-VL checkpoint."""
     shape = (config.vision.hidden_size, *config.vision.patch_shape)
     patches = WeightRow("visual.patch_embed.proj.weight", "vision/patch_embed/kernel", transpose=True, shape=shape)
-    return (patches, *VISION, *below("decoder", qwen2.rows(config.text)))
+    return (patches, *VISION, *below("decoder", layout.rows(config.text)))

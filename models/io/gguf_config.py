@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from merit_jax.models.interface import Llama3Scaling
+from merit_jax.models.rope_settings import Llama3Scaling
 from merit_jax.models.io.safetensors import TensorSpec
 from merit_jax.models.modules import rope
 

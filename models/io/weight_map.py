@@ -8,16 +8,23 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 
+AXES = ("{layer}", "{expert}")
+"""What stands in a key for an index on the leaf's leading axes, in their order."""
+
+
 class WeightRow(NamedTuple):
     """One line of a key table.
 
     Attributes:
-        key: Hugging Face tensor name; "{layer}" stands for the layer's number, the index on the leaf's leading axis.
+        key: Hugging Face tensor name; "{layer}" stands for the layer's number, the index on the leaf's leading axis, and
+            "{expert}" for the expert's, the index on the next one.
         path: Leaf of the params; None for a tensor that may be there and that the model recomputes (kept as it is on export).
         transpose: Whether the Hugging Face tensor is [out, in] and the leaf [in, out].
         shape: Shape of the Hugging Face tensor if it has more dimensions than the leaf: the kernel of a convolution is
             [out, colours, height, width] there, [in, out] here. None if not.
         optional: Whether a checkpoint may lack the tensor, because another one has the same numbers.
+        rows: Where the leaf is only a part of the Hugging Face tensor: its first row there, the row after its last, and the
+            rows of the tensor. None if it is all of it.
     """
 
     key: str
@@ -25,6 +32,7 @@ class WeightRow(NamedTuple):
     transpose: bool = False
     shape: tuple[int, ...] | None = None
     optional: bool = False
+    rows: tuple[int, int, int] | None = None
 
 
 class Place(NamedTuple):
@@ -32,22 +40,24 @@ class Place(NamedTuple):
 
     Attributes:
         key: Hugging Face tensor name.
-        layer: Index on the leaf's leading axis; None if the tensor is the whole leaf.
+        index: Index on the leaf's leading axes: layer, then expert; empty if the tensor is the whole leaf.
         transpose: Whether the tensor is transposed in the leaf.
         shape: As in `WeightRow`.
+        rows: As in `WeightRow`.
     """
 
     key: str
-    layer: int | None
+    index: tuple[int, ...]
     transpose: bool
     shape: tuple[int, ...] | None = None
+    rows: tuple[int, int, int] | None = None
 
 
 class WeightMap(NamedTuple):
     """The correspondence of a checkpoint's tensors and the params.
 
     Attributes:
-        leaves: Leaf path -> its tensors; several with the same layer hold the same numbers (a stored tied unembedding).
+        leaves: Leaf path -> its tensors; several with the same index hold the same numbers (a stored tied unembedding).
         kept: Tensors that belong to no leaf.
     """
 
@@ -64,31 +74,36 @@ def tensor_shape(shape: Sequence[int], place: Place) -> tuple[int, ...]:
     """Returns the shape of the Hugging Face tensor at `place` of a leaf of `shape`.
 
     Examples:
-        >>> tensor_shape((12, 24, 40), Place("layers.3.up.weight", layer=3, transpose=True))
+        >>> tensor_shape((12, 24, 40), Place("layers.3.up.weight", index=(3,), transpose=True))
         (40, 24)
+        >>> tensor_shape((12, 24, 40), Place("layers.3.gate_up.weight", (3,), True, rows=(40, 80, 80)))
+        (80, 24)
     """
     if place.shape is not None:
         return place.shape
-    shape = tuple(shape) if place.layer is None else tuple(shape[1:])
-    return shape[::-1] if place.transpose else shape
+    shape = tuple(shape[len(place.index) :])
+    shape = shape[::-1] if place.transpose else shape
+    return shape if place.rows is None else (place.rows[2], *shape[1:])
 
 
 def part_of(tensor: np.ndarray, place: Place) -> np.ndarray:
     """Returns the part of a leaf that a Hugging Face tensor holds, the inverse of `tensor_of`."""
     if place.shape is not None:
         tensor = tensor.reshape(len(tensor), -1)
+    if place.rows is not None:
+        tensor = tensor[place.rows[0] : place.rows[1]]
     return tensor.T if place.transpose else tensor
 
 
 def tensor_of(leaf: np.ndarray, place: Place) -> np.ndarray:
-    """Returns one tensor of a leaf, in the layout of Hugging Face; a view where possible.
+    """Returns one tensor of a leaf, or the rows of it that the leaf has, in the layout of Hugging Face; a view where possible.
 
     Examples:
         >>> stacked = np.arange(8).reshape(2, 2, 2)
-        >>> tensor_of(stacked, Place("layers.1.up.weight", layer=1, transpose=True)).tolist()
+        >>> tensor_of(stacked, Place("layers.1.up.weight", index=(1,), transpose=True)).tolist()
         [[4, 6], [5, 7]]
     """
-    part = leaf if place.layer is None else leaf[place.layer]
+    part = leaf[place.index]
     part = part.T if place.transpose else part
     return part if place.shape is None else part.reshape(place.shape)
 
@@ -114,12 +129,37 @@ def expand(
         [('layers/norm/scale', 'layers.0.norm.weight'), ('layers/norm/scale', 'layers.1.norm.weight')]
     """
     expanded = []
-    for key, path, transpose, shape, optional in rows:
-        if path is not None:
-            numbers = range(shapes[path][0]) if "{layer}" in key else (None,)
-            places = [Place(key.replace("{layer}", str(n)), n, transpose, shape) for n in numbers]
-            expanded += [(path, place) for place in places if not optional or place.key in stored]
+    for row in rows:
+        if row.path is not None:
+            axes = [axis for axis in AXES if axis in row.key]
+            indices = np.ndindex(shapes[row.path][: len(axes)])
+            places = [Place(_named(row.key, axes, n), n, row.transpose, row.shape, row.rows) for n in indices]
+            expanded += [(row.path, place) for place in places if not row.optional or place.key in stored]
     return expanded
+
+
+def _named(key: str, axes: Sequence[str], index: Sequence[int]) -> str:
+    """Returns the key of one tensor of a row."""
+    for axis, number in zip(axes, index, strict=True):
+        key = key.replace(axis, str(number))
+    return key
+
+
+def grouped(leaves: Mapping[str, Sequence[Place]]) -> list[list[str]]:
+    """Returns the leaves in groups, each of which has all of its tensors, in order.
+
+    Examples:
+        >>> halves = [Place("gate_up", (), True, rows=rows) for rows in ((0, 2, 4), (2, 4, 4))]
+        >>> grouped({"gate": halves[:1], "norm": [Place("norm", (), False)], "up": halves[1:]})
+        [['gate', 'up'], ['norm']]
+    """
+    groups: dict[str, list[str]] = {}
+    group_of_key: dict[str, str] = {}
+    for path, places in leaves.items():
+        first = next((group_of_key[place.key] for place in places if place.key in group_of_key), path)
+        groups.setdefault(first, []).append(path)
+        group_of_key |= dict.fromkeys((place.key for place in places), first)
+    return list(groups.values())
 
 
 def match(

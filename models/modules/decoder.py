@@ -4,12 +4,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Bool, Float, Float32, Int
 
-from merit_jax.models.interface import Array, DecoderConfig, KVCache
+from merit_jax.models.interface import NORMS, Array, DecoderConfig, KVCache, LayerKind
 from merit_jax.models.modules import rope
-from merit_jax.models.modules.layers import MLP, Attention, Context, LayerCache, Norm, Projection, parameter, write
+from merit_jax.models.modules.experts import MoE
+from merit_jax.models.modules.layers import MLP, Attention, Context, Kind, LayerCache, Norm, Projection, parameter, write
 from merit_jax.models.modules.scan import stacked
 
 
@@ -35,19 +37,29 @@ class Embedding(nn.Module):
 
 
 class Layer(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)), with norms before, after or both, as the config says."""
 
     config: DecoderConfig
 
     @nn.compact
     def __call__(
-        self, x: Float[jax.Array, "b t d"], context: Context, cache: LayerCache | None
+        self, x: Float[jax.Array, "b t d"], context: Context, kind: Kind | None, cache: LayerCache | None
     ) -> tuple[Float[jax.Array, "b t d"], LayerCache | None]:
         """Runs one step of the scan over layers: the residual stream is the carry, the cache an input, its new part an output."""
         c = self.config
-        attended, new = Attention(c, name="attention")(Norm(c, name="attention_norm")(x), context, cache)
-        x = x + attended
-        return x + MLP(c, name="mlp")(Norm(c, name="mlp_norm")(x)), new
+        before, after = NORMS[c.norms]
+        context = context if kind is None else kind.of(context)
+
+        def norm(x: jax.Array, name: str, present: bool) -> jax.Array:
+            return Norm(c, offset=c.norm_offset, name=name)(x) if present else x
+
+        def add(x: jax.Array, y: jax.Array) -> jax.Array:
+            return x + (y if c.residual_scale == 1 else y * jnp.asarray(c.residual_scale, y.dtype))
+
+        attended, new = Attention(c, name="attention")(norm(x, "attention_norm", before), context, cache)
+        x = add(x, norm(attended, "attention_out_norm", after))
+        mlp = MLP(c, c.mlp_bias, c.activation, name="mlp") if c.experts is None else MoE(c, name="mlp")
+        return add(x, norm(mlp(norm(x, "mlp_norm", before)), "mlp_out_norm", after)), new
 
 
 class Decoder(nn.Module):
@@ -59,8 +71,8 @@ class Decoder(nn.Module):
         """Makes the parts."""
         c = self.config
         self.embed = Embedding(c)
-        self.layers = stacked(Layer, c, c.layers, in_axes=(nn.broadcast, 0))(c)
-        self.final_norm = Norm(c)
+        self.layers = stacked(Layer, c, c.layers, in_axes=(nn.broadcast, 0, 0))(c)
+        self.final_norm = Norm(c, offset=c.norm_offset)
         if not c.tied:
             self.unembed = Projection(c, c.vocab_size, ("embed", "vocab"), out_dtype="float32")
 
@@ -81,7 +93,8 @@ class Decoder(nn.Module):
         """
         if images is not None:
             raise ValueError("the batch has images, but this model reads text only: use a vision-language checkpoint")
-        return self.embed(tokens)
+        c, x = self.config, self.embed(tokens)
+        return x if c.embedding_scale == 1 else x * jnp.asarray(c.embedding_scale, x.dtype)
 
     def run(
         self,
@@ -104,16 +117,56 @@ class Decoder(nn.Module):
             Hidden states, and the cache with x written into it (None without a cache).
         """
         c = self.config
-        context = Context(rope.angles(positions, rope.inverse_frequencies(c), c.mrope_section), mask, slots)
+        context, kinds = self._context(positions, mask, slots), _kinds(c)
         if cache is None:
-            return self.final_norm(self.layers(x, context, None)[0]), None
+            return self.final_norm(self.layers(x, context, kinds, None)[0]), None
         old = LayerCache(cache.k, cache.v)
-        x, new = self.layers(x, context, old)
+        x, new = self.layers(x, context, kinds, old)
         return self.final_norm(x), cache._replace(**write(old, new, jnp.asarray(slots))._asdict())
 
     def logits(self, hidden: Float[Array, "*b d"]) -> Float32[jax.Array, "*b v"]:
         """Computes scores over the vocabulary."""
-        return self.embed.attend(hidden) if self.config.tied else self.unembed(hidden)
+        c = self.config
+        scores = self.embed.attend(hidden) if c.tied else self.unembed(hidden)
+        scores = scores if c.logit_scale == 1 else scores * c.logit_scale
+        return scores if c.logit_cap is None else c.logit_cap * jnp.tanh(scores / c.logit_cap)
+
+    def _context(
+        self, positions: Int[Array, "b t *axes"], mask: Bool[Array, "b 1 t s"], slots: Int[Array, "b t"] | None
+    ) -> Context:
+        """Computes what the layers share: angles of every rope, distances for windows, growth of queries."""
+        c, growth, distance = self.config, None, None
+        found = [_turns(c, one, positions) for one in _ropes(c)]
+        turns = rope.Turns(*(jnp.stack(part) for part in zip(*found, strict=True))) if c.kinds else found[0]
+        if any(kind.window for kind in c.kinds):
+            queries = jnp.arange(positions.shape[1])[None] if slots is None else jnp.asarray(slots)
+            distance = queries[:, None, :, None] - jnp.arange(mask.shape[-1])
+        if c.query_growth is not None:
+            beta, length = c.query_growth
+            growth = 1 + beta * jnp.log1p(jnp.floor(jnp.asarray(positions, jnp.float32) / length))
+        return Context(turns, mask, distance, growth, slots)
+
+
+def _ropes(config: DecoderConfig) -> list[rope.Rope | None]:
+    """Returns the different ropes of the layers, in the order of their first layer."""
+    return list(dict.fromkeys(kind.rope for kind in config.kinds or (LayerKind(config.rope),)))
+
+
+def _turns(config: DecoderConfig, one: rope.Rope | None, positions: Int[Array, "b t *axes"]) -> rope.Turns:
+    """Computes the angles of a rope; without one, none of the pairs turn."""
+    if one is not None:
+        return rope.turns(one, config.head_dim, positions, config.mrope_section)
+    shape = (*positions.shape[:2], config.rope.width(config.head_dim) // 2)
+    return rope.Turns(jnp.ones(shape), jnp.zeros(shape))
+
+
+def _kinds(config: DecoderConfig) -> Kind | None:
+    """Returns the kinds of all layers; None if they are alike."""
+    if not config.kinds:
+        return None
+    ropes = _ropes(config)
+    windows = [kind.window or np.iinfo(np.int32).max for kind in config.kinds]
+    return Kind(*(jnp.array(n, jnp.int32) for n in ([ropes.index(kind.rope) for kind in config.kinds], windows)))
 
 
 def segment_mask(segments: Int[Array, "b t"]) -> Bool[Array, "b 1 t t"]:

@@ -1,4 +1,4 @@
-"""The parts of a layer: normalisation, projection, attention with an optional cache, SwiGLU."""
+"""The parts of a layer: normalisation, projection, attention with an optional cache, gated MLP."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int, Int32
 
-from merit_jax.models.interface import Array, DecoderConfig, StackConfig
+from merit_jax.models.interface import ACTIVATIONS, Array, DecoderConfig, StackConfig
 from merit_jax.models.modules import rope
 
 _init_kernel = nn.initializers.lecun_normal()
@@ -23,14 +23,35 @@ class Context(NamedTuple):
     """The inputs of every layer besides the residual stream.
 
     Attributes:
-        theta: RoPE angles of the tokens, in radians.
+        turns: RoPE angles of the tokens; where layers differ, those of every rope.
         mask: True where a query (third axis) may see a key (fourth axis).
+        distance: Place of the query minus place of the key, where layers have windows.
+        growth: Factors of the queries; None: 1.
         slots: Cache slots of the tokens; None without a cache.
     """
 
-    theta: Float32[jax.Array, "b t half"]
+    turns: rope.Turns
     mask: Bool[Array, "b 1 t s"]
+    distance: Int[Array, "#b 1 t s"] | None
+    growth: Float32[jax.Array, "b t"] | None
     slots: Int[Array, "b t"] | None
+
+
+class Kind(NamedTuple):
+    """What one layer, or with a leading axis each, takes of the context.
+
+    Attributes:
+        rope: Its rope.
+        window: Tokens that a token sees, itself included.
+    """
+
+    rope: Int32[Array, "*layers"]
+    window: Int32[Array, "*layers"]
+
+    def of(self, context: Context) -> Context:
+        """Returns the context as the layer sees it."""
+        mask = context.mask if context.distance is None else context.mask & (context.distance < self.window)
+        return context._replace(turns=rope.Turns(*(part[self.rope] for part in context.turns)), mask=mask)
 
 
 class LayerCache(NamedTuple):
@@ -41,20 +62,22 @@ class LayerCache(NamedTuple):
 
 
 class Norm(nn.Module):
-    """y = scale * x / sqrt(mean(x^2) + eps), in float32 (RMSNorm); if `centred`, of x - mean(x), plus a bias (LayerNorm)."""
+    """y = (scale + offset) * x / sqrt(mean(x^2) + eps), in float32 (RMSNorm); if `centred`, of x - mean(x), plus a bias (LayerNorm)."""
 
     config: StackConfig
     centred: bool = False
+    offset: float = 0.0
 
     @nn.compact
     def __call__(self, x: Float[jax.Array, "*b d"]) -> Float[jax.Array, "*b d"]:
         """Normalises the last axis."""
-        scale = parameter(self, "scale", nn.initializers.ones_init(), x.shape[-1:], "norm")
+        scale = parameter(self, "scale", nn.initializers.constant(1 - self.offset), x.shape[-1:], "norm")
         wide = x.astype(jnp.float32)
         if self.centred:
             wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
         normed = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.config.norm_eps)
-        y = normed * scale.astype(jnp.float32)
+        wide_scale = scale.astype(jnp.float32)
+        y = normed * (wide_scale + self.offset if self.offset else wide_scale)
         if self.centred:
             y = y + parameter(self, "bias", nn.initializers.zeros_init(), x.shape[-1:], "norm").astype(jnp.float32)
         return y.astype(self.config.dtype)
@@ -102,24 +125,31 @@ class Attention(nn.Module):
     ) -> tuple[Float[jax.Array, "b t d"], LayerCache | None]:
         """Attends within x, or, with a cache of this layer, to the cache with x in it, and returns x's keys and values too."""
         c = self.config
-        query = self._heads(x, "query", c.heads, "heads")
-        key = self._heads(x, "key", c.kv_heads, "kv")
+        query = self._heads(x, "query", c.heads, "heads", c.query_key_norm)
+        key = self._heads(x, "key", c.kv_heads, "kv", c.query_key_norm)
         value = self._heads(x, "value", c.kv_heads, "kv")
-        query, key = rope.rotate(query, context.theta), rope.rotate(key, context.theta)
+        query, key = rope.turn(query, context.turns), rope.turn(key, context.turns)
+        if context.growth is not None:
+            query = (query * context.growth[:, :, None, None]).astype(query.dtype)
         new = None
         if cache is not None:
             new = LayerCache(key, value)
             key, value = write(cache, new, jnp.asarray(context.slots))
-        seen = jax.nn.dot_product_attention(query, key, value, mask=context.mask, implementation=c.attention)
+        seen = jax.nn.dot_product_attention(
+            query, key, value, mask=context.mask, scale=c.attention_scale, implementation=c.attention
+        )
         seen = seen.reshape(*x.shape[:2], c.heads * c.head_dim)
-        return Projection(c, c.hidden_size, ("heads", "embed"), name="output")(seen), new
+        return Projection(c, c.hidden_size, ("heads", "embed"), c.output_bias, name="output")(seen), new
 
     def _heads(
-        self, x: Float[jax.Array, "b t d"], name: str, heads: int, axis: str
+        self, x: Float[jax.Array, "b t d"], name: str, heads: int, axis: str, norm: str | None = None
     ) -> Float[jax.Array, "b t heads dim"]:
         c = self.config
         y = Projection(c, heads * c.head_dim, ("embed", axis), c.qkv_bias, name=name)(x)
-        return y.reshape(*x.shape[:2], heads, c.head_dim)
+        if norm == "width":
+            y = Norm(c, offset=c.norm_offset, name=f"{name}_norm")(y)
+        y = y.reshape(*x.shape[:2], heads, c.head_dim)
+        return Norm(c, offset=c.norm_offset, name=f"{name}_norm")(y) if norm == "head" else y
 
 
 def write(cache: LayerCache, new: LayerCache, slots: Int[jax.Array, "b t"]) -> LayerCache:
@@ -129,10 +159,11 @@ def write(cache: LayerCache, new: LayerCache, slots: Int[jax.Array, "b t"]) -> L
 
 
 class MLP(nn.Module):
-    """SwiGLU: W_down (silu(W_gate x) * W_up x), with a bias on each product if `use_bias`."""
+    """W_down (a(W_gate x) * W_up x) with the nonlinearity a, SwiGLU if it is silu; with a bias on each product if `use_bias`."""
 
     config: Any
     use_bias: bool = False
+    activation: str = "silu"
 
     @nn.compact
     def __call__(self, x: Float[jax.Array, "b t d"]) -> Float[jax.Array, "b t d"]:
@@ -140,4 +171,6 @@ class MLP(nn.Module):
         c = self.config
         gate = Projection(c, c.mlp_size, ("embed", "mlp"), self.use_bias, name="gate")(x)
         up = Projection(c, c.mlp_size, ("embed", "mlp"), self.use_bias, name="up")(x)
-        return Projection(c, c.hidden_size, ("mlp", "embed"), self.use_bias, name="down")(nn.silu(gate) * up)
+        return Projection(c, c.hidden_size, ("mlp", "embed"), self.use_bias, name="down")(
+            ACTIVATIONS[self.activation](gate) * up
+        )

@@ -1,29 +1,34 @@
 """Rotary position embedding in the half-rotation layout of Hugging Face checkpoints."""
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from merit_jax.models.interface import Array, DecoderConfig, Llama3Scaling
+from merit_jax.models.interface import Array
+from merit_jax.models.rope_settings import LinearScaling, Llama3Scaling, LongRopeScaling, Rope, YarnScaling
+
+Section = tuple[int, int, int] | None
 
 
-def inverse_frequencies(config: DecoderConfig) -> Float32[np.ndarray, " half"]:
-    """Computes the radians per token of each rotated pair, stretched if the config asks for it."""
-    plain = frequencies(config.rope_theta, config.head_dim)
-    return plain if config.rope_scaling is None else stretch(plain, config.rope_scaling)
+class Turns(NamedTuple):
+    """Cosines and sines of the angles of rotated pairs, times the attention factor; of several ropes on a leading axis."""
+
+    cos: Float32[jax.Array, "*ropes b t half"]
+    sin: Float32[jax.Array, "*ropes b t half"]
 
 
-def frequencies(theta: float, head_dim: int) -> Float32[np.ndarray, " half"]:
-    """Computes theta^(-2i / head_dim), in radians per token.
+def frequencies(theta: float, channels: int) -> Float32[np.ndarray, " half"]:
+    """Computes theta^(-2i / channels), in radians per token.
 
     Examples:
         >>> frequencies(100.0, 4).round(6).tolist()
         [1.0, 0.10000000149011612]
     """
-    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    exponents = np.arange(0, channels, 2, dtype=np.float32) / np.float32(channels)
     return np.float32(1) / np.float32(theta) ** exponents
 
 
@@ -35,10 +40,52 @@ def stretch(plain: Float32[np.ndarray, " half"], scaling: Llama3Scaling) -> Floa
     return (plain * (kept + (1 - kept) / scaling.factor)).astype(np.float32)
 
 
+def stretch_yarn(
+    plain: Float32[np.ndarray, " half"], theta: float, scaling: YarnScaling
+) -> Float32[np.ndarray, " half"]:
+    """Divides low frequencies by the factor, keeps high ones, blends linearly over the pairs in between (YaRN)."""
+    channels = 2 * len(plain)
+
+    def pair(turns: float) -> float:
+        """Computes the pair that turns so many times in the original context."""
+        return channels * math.log(scaling.original_length / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+    first, last = pair(scaling.beta_fast), pair(scaling.beta_slow)
+    if scaling.truncate:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, channels - 1)
+    divided = np.clip((np.arange(len(plain), dtype=np.float32) - first) / ((last - first) or 0.001), 0, 1)
+    return (plain / scaling.factor * divided + plain * (1 - divided)).astype(np.float32)
+
+
+def inverse_frequencies(rope: Rope, head_dim: int) -> Float32[np.ndarray, " half"]:
+    """Computes the radians per token of each rotated pair, stretched as the settings ask; of LongRoPE, without its divisors."""
+    plain, scaling = frequencies(rope.theta, rope.width(head_dim)), rope.scaling
+    if isinstance(scaling, LinearScaling):
+        return (plain / np.float32(scaling.factor)).astype(np.float32)
+    if isinstance(scaling, Llama3Scaling):
+        return stretch(plain, scaling)
+    if isinstance(scaling, YarnScaling):
+        return stretch_yarn(plain, rope.theta, scaling)
+    return plain
+
+
+def turns(rope: Rope, head_dim: int, positions: Int[Array, "b t *axes"], section: Section = None) -> Turns:
+    """Computes cosines and sines of tokens; arguments as for `angles`."""
+    radians, scaling = inverse_frequencies(rope, head_dim), rope.scaling
+    if isinstance(scaling, LongRopeScaling):
+        longest = jnp.asarray(positions).reshape(len(positions), -1).max(axis=1)[:, None, None]
+        short, long = (radians / np.array(divisors, np.float32) for divisors in (scaling.short, scaling.long))
+        theta = angles(positions, np.ones_like(radians), section)
+        theta = theta * jnp.where(longest >= scaling.original_length, long, short)
+    else:
+        theta = angles(positions, radians, section)
+    factor = scaling.attention_factor if isinstance(scaling, YarnScaling | LongRopeScaling) else 1.0
+    return Turns(jnp.cos(theta) * factor, jnp.sin(theta) * factor)
+
+
 def angles(
-    positions: Int[Array, "b t *axes"],
-    radians: Float32[Array, " half"],
-    section: tuple[int, int, int] | None = None,
+    positions: Int[Array, "b t *axes"], radians: Float32[Array, " half"], section: Section = None
 ) -> Float32[jax.Array, "b t half"]:
     """Computes the angle of every rotated pair.
 
@@ -68,7 +115,13 @@ def rotate(x: Float[Array, "b t heads dim"], theta: Float32[Array, "b t half"]) 
         >>> rotate(jnp.array([[[[3.0, 4.0]]]]), quarter).round(4).tolist()
         [[[[-4.0, 3.0]]]]
     """
-    cos, sin = jnp.cos(theta)[:, :, None, :], jnp.sin(theta)[:, :, None, :]
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return rotated.astype(x.dtype)
+    return turn(x, Turns(jnp.cos(theta), jnp.sin(theta)))
+
+
+def turn(x: Float[Array, "b t heads dim"], by: Turns) -> Float[jax.Array, "b t heads dim"]:
+    """Rotates the pairs (x_i, x_{i + half}) of the first 2 half channels, in float32; the others stay."""
+    cos, sin = by.cos[:, :, None, :], by.sin[:, :, None, :]
+    half = cos.shape[-1]
+    first, second, rest = jnp.split(x.astype(jnp.float32), (half, 2 * half), axis=-1)
+    rotated = [first * cos - second * sin, second * cos + first * sin, rest]
+    return jnp.concatenate(rotated, axis=-1).astype(x.dtype)

@@ -14,7 +14,7 @@ from merit_jax.models.io.drafts import check_free
 from merit_jax.models.io.folder_writer import MAX_SHARD_BYTES, copy_other_files, write_folder, write_json
 from merit_jax.models.io.hf_folder import Checkpoint, read_json
 from merit_jax.models.io.safetensors import DTYPES, TensorSpec
-from merit_jax.models.io.weight_map import tensor_of
+from merit_jax.models.io.weight_map import Place, grouped, tensor_of
 from merit_jax.models.pretrained.load import Pretrained, open_pretrained
 from merit_jax.models.processing.generation_config import add_ends
 from merit_jax.models.processing.tokenizer import load_tokenizer
@@ -52,30 +52,61 @@ def export_hf(
     if dtype is not None and jnp.dtype(dtype) not in DTYPES.values():
         raise ValueError(f"dtype = {dtype!r}: expected float64, float32, float16 or bfloat16")
     opened = base if isinstance(base, Pretrained) else open_pretrained(base)
-    order = [place.key for places in opened.plan.leaves.values() for place in places] + list(opened.plan.kept)
+    groups = grouped(opened.plan.leaves)
+    order = [key for group in groups for key in _keys(opened, group)] + list(opened.plan.kept)
     specs = [opened.checkpoint.specs[key] for key in order]
     specs = specs if dtype is None else [spec._replace(dtype=jnp.dtype(dtype)) for spec in specs]
     asked = f"the type in {opened.checkpoint.path}" if dtype is None else "the type asked for"
-    tensors = _tensors(read_leaf, opened, specs, f"{asked}; give dtype bfloat16 or float32")
+    tensors = _tensors(read_leaf, opened, groups, specs, f"{asked}; give dtype bfloat16 or float32")
     other_files = partial(_add_other_files, opened.checkpoint, dtype, stop)
     write_folder(out, specs, tensors, other_files, extra or {}, max_shard_bytes)
 
 
 def _tensors(
-    read_leaf: Callable[[str], Array], opened: Pretrained, specs: Sequence[TensorSpec], place_of_type: str
+    read_leaf: Callable[[str], Array],
+    opened: Pretrained,
+    groups: Sequence[Sequence[str]],
+    specs: Sequence[TensorSpec],
+    place_of_type: str,
 ) -> Iterator[np.ndarray]:
-    """Yields the tensors to write, in the order of `specs`, leaf by leaf."""
+    """Yields the tensors to write, in the order of `specs`, group of leaves by group."""
     dtypes = {spec.key: spec.dtype for spec in specs}
-    shapes, path_of_base = opened.paths(), opened.checkpoint.path
-    for path, places in opened.plan.leaves.items():
-        leaf = np.asarray(read_leaf(path))
-        if leaf.shape != shapes[path].shape:
-            raise ValueError(f"leaf {path!r} has shape {leaf.shape}, but {path_of_base} asks for {shapes[path].shape}")
-        for place in places:
-            yield stored_as(tensor_of(leaf, place), dtypes[place.key], place.key, place_of_type)
-        del leaf
+    for group in groups:
+        leaves = {path: _checked(np.asarray(read_leaf(path)), path, opened) for path in group}
+        for key, parts in _keys(opened, group).items():
+            yield stored_as(_whole([(leaves[path], place) for path, place in parts]), dtypes[key], key, place_of_type)
+        del leaves
     for key in opened.plan.kept:
         yield stored_as(opened.checkpoint.read(key), dtypes[key], key, place_of_type)
+
+
+def _keys(opened: Pretrained, group: Sequence[str]) -> dict[str, list[tuple[str, Place]]]:
+    """Returns tensor name -> the leaves of the group that have parts of it, and which."""
+    found: dict[str, list[tuple[str, Place]]] = {}
+    for path in group:
+        for place in opened.plan.leaves[path]:
+            found.setdefault(place.key, []).append((path, place))
+    return found
+
+
+def _checked(leaf: np.ndarray, path: str, opened: Pretrained) -> np.ndarray:
+    """Returns the leaf.
+
+    Raises:
+        ValueError: It has not the shape that the base asks for.
+    """
+    shape = opened.paths()[path].shape
+    if leaf.shape != shape:
+        raise ValueError(f"leaf {path!r} has shape {leaf.shape}, but {opened.checkpoint.path} asks for {shape}")
+    return leaf
+
+
+def _whole(parts: Sequence[tuple[np.ndarray, Place]]) -> np.ndarray:
+    """Puts a tensor together from the leaves that have its rows."""
+    if len(parts) == 1:
+        return tensor_of(*parts[0])
+    by_row = sorted(parts, key=lambda part: part[1].rows or (0,))
+    return np.concatenate([tensor_of(leaf, place) for leaf, place in by_row])
 
 
 def _add_other_files(checkpoint: Checkpoint, dtype: Any, stop: Sequence[int], draft: Path) -> None:

@@ -86,11 +86,11 @@ class Pretrained:
         """
         abstract = self.paths()[path]
         leaf = np.empty(abstract.shape, abstract.dtype)
-        first: dict[int | None, str] = {}
+        first: dict[tuple[int, ...], str] = {}
         for place in self.plan.leaves[path]:
-            tensor, same = self.checkpoint.read(place.key), first.setdefault(place.layer, place.key)
+            tensor, same = self.checkpoint.read(place.key), first.setdefault(place.index, place.key)
             if same == place.key:
-                leaf[... if place.layer is None else place.layer] = part_of(tensor, place)
+                leaf[place.index] = part_of(tensor, place)
             elif not _equal(self.checkpoint.read(same), tensor):
                 raise ValueError(
                     f"{self.checkpoint.path}: {same!r} and {place.key!r} differ, but the config ties them; "

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from merit_jax.models import DecoderConfig, Model, build
+from merit_jax.models import DecoderConfig, Model, Rope, build
 from merit_jax.models.families.registry import FAMILIES
 from merit_jax.models.io.weight_map import expand, leaf_shapes, tensor_shape
 
@@ -26,6 +26,74 @@ LLAMA3 = {
     "original_max_position_embeddings": 32,
 }
 """RoPE of Llama 3, for contexts of 32 tokens."""
+
+
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 5000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 8,
+    "beta_fast": 4.0,
+    "beta_slow": 0.5,
+}
+LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
+MOE = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 28, "norm_topk_prob": True}
+OF_FAMILY: dict[str, dict[str, Any]] = {
+    "qwen3": {"hidden_size": 32},
+    "qwen3_moe": MOE,
+    "mistral": {"sliding_window": 6},
+    "ministral": {"sliding_window": 6, "layer_types": LAYERS},
+    "ministral3": {"rope_parameters": YARN | {"llama_4_scaling_beta": 0.3}, "rope_theta": None},
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
+    "smollm3": {"no_rope_layers": [1, 0, 1], "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2},
+    "olmo2": {"eos_token_id": 1, "pad_token_id": 0},
+    "olmo3": {
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+        "layer_types": LAYERS,
+        "sliding_window": 6,
+        "rope_theta": None,
+        "rope_parameters": {
+            "full_attention": YARN,
+            "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0},
+        },
+    },
+    "gemma3_text": {
+        "layer_types": LAYERS,
+        "sliding_window": 6,
+        "query_pre_attn_scalar": 5,
+        "final_logit_softcapping": 3.0,
+        "rope_theta": None,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 5000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+        },
+        "hidden_activation": "gelu_pytorch_tanh",
+    },
+    "phi3": {
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "original_max_position_embeddings": 16,
+        "rope_theta": None,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 5000.0,
+            "partial_rotary_factor": 0.5,
+            "short_factor": [1.0, 1.5],
+            "long_factor": [2.0, 7.0],
+        },
+    },
+    "granite": {
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.2,
+        "residual_multiplier": 0.4,
+        "logits_scaling": 2.5,
+    },
+}
+"""Family -> the keys of its config.json besides those of Llama's, with values that matter in contexts of 40 tokens."""
 
 
 class Rows(NamedTuple):
@@ -47,7 +115,7 @@ def config(family: str = "llama", **changes: Any) -> DecoderConfig:
         "kv_heads": 2,
         "head_dim": 4,
         "mlp_size": 40,
-        "rope_theta": 5000.0,
+        "rope": Rope(5000.0),
         "qkv_bias": family == "qwen2",
     }
     return DecoderConfig(**{**fields, **changes})
@@ -70,7 +138,7 @@ def logits(model: Model, params: Any, batch: Rows) -> np.ndarray:
 
 
 def hf_config(family: str = "llama", **changes: Any) -> dict[str, Any]:
-    """The config.json of `config(family)`."""
+    """The config.json of `config(family)`; of families that `config` does not know, one with what sets them apart."""
     fields = {
         "model_type": family,
         "architectures": [f"{family.title()}ForCausalLM"],
@@ -87,7 +155,7 @@ def hf_config(family: str = "llama", **changes: Any) -> dict[str, Any]:
         "max_position_embeddings": 64,
         "tie_word_embeddings": False,
     }
-    return {**fields, **changes}
+    return {**fields, **OF_FAMILY.get(family, {}), **changes}
 
 
 def params(model: Any, seed: int = 0, scale: float = 0.2) -> dict[str, Any]:
