@@ -208,6 +208,8 @@ def declared() -> ConfigDict:
     c.merge.method = Key("token_weighted", one_of(MERGERS))
     # the operator's options as JSON: '{"scale": 0.5}' for interpolate
     c.merge.options = Key("{}", TEXT)
+    # regular expressions over parameter paths that stay theta0's, as "router" of a mixture of experts
+    c.merge.exclude = Key((), each(PATTERN))
     # N_k counts the "supervised" tokens of a branch, or "all" that it reads
     c.merge.tokens = Key("supervised", one_of(("supervised", "all")))
     # workdir whose finished branches are merged; empty: this one

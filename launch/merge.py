@@ -42,6 +42,11 @@ def define_flags() -> None:
         "method", "token_weighted", f"One of {', '.join(MERGERS)}; token_weighted is the weighted average."
     )
     flags.DEFINE_string("options", "{}", "Options of the method, a JSON object.")
+    flags.DEFINE_multi_string(
+        "exclude",
+        [],
+        "Regular expression over tensor names that stay the base's, as '\\.mlp\\.gate\\.' for routers; may be given again.",
+    )
     flags.DEFINE_string("out", None, "Folder to make.", required=True)
     flags.DEFINE_integer(
         "max_shard_bytes", MAX_SHARD_BYTES, "Size of a weight file before a new one is begun.", lower_bound=1
@@ -54,7 +59,17 @@ def main(argv: Sequence[str]) -> None:
     if FLAGS.partition is not None:
         tokens = tokens_of_models(FLAGS.partition, FLAGS.models, FLAGS.weights)
         weights = token_weights(tokens).tolist()
-    merge_folders(FLAGS.base, FLAGS.models, weights, FLAGS.method, options, FLAGS.out, FLAGS.max_shard_bytes, tokens)
+    merge_folders(
+        FLAGS.base,
+        FLAGS.models,
+        weights,
+        FLAGS.method,
+        options,
+        FLAGS.out,
+        FLAGS.max_shard_bytes,
+        tokens,
+        FLAGS.exclude,
+    )
     log.info("merged %d models into %s", len(FLAGS.models), FLAGS.out)
 
 

@@ -162,7 +162,7 @@ class DecoderConfig(StackConfig):
     kv_heads: int
     head_dim: int
     mlp_size: int
-    rope: Rope = Rope()
+    rope: Rope = Rope()  # noqa: RUF009 - it is immutable
     kinds: tuple[LayerKind, ...] = ()
     mrope_section: tuple[int, int, int] | None = None
     qkv_bias: bool = False

@@ -10,6 +10,7 @@ from merit_jax.checkpoints import compatibility
 from merit_jax.core.progress import bar
 from merit_jax.core.registry import lookup
 from merit_jax.merging import MERGERS, Merger
+from merit_jax.merging.exclude import merged_paths
 from merit_jax.merging.merge import Merge
 from merit_jax.merging.mergekit_config import recipe
 from merit_jax.merging.model_card import folder_card
@@ -36,6 +37,7 @@ def merge_folders(
     out: str,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     tokens: Sequence[int] | None = None,
+    exclude: Sequence[str] = (),
 ) -> None:
     """Writes the merge of Hugging Face folders, with a model card and, where mergekit has the method, `mergekit.yaml`.
 
@@ -48,6 +50,7 @@ def merge_folders(
         out: Folder to make.
         max_shard_bytes: Size of a weight file before a new one is begun.
         tokens: Supervised tokens that each model was trained on, from which the weights are; for the model card.
+        exclude: Regular expressions over tensor names that stay the base's.
 
     Raises:
         ValueError: A folder is damaged or not named, models differ in what they compute, in tensors, shapes or vocabulary, a
@@ -71,13 +74,15 @@ def merge_folders(
             f"{flag} no difference to --method={method} with options {json.dumps(resolved)}; leave them out"
         )
     theta0, paired = open_models(base, models)
+    names = merged_paths(paired.models[0].paths(), exclude, len(models), "--exclude")
+    paired = paired._replace(models=tuple(model.only(names) for model in paired.models))
     theta0.check_export(out)
     known = weights if weights is not None else [1 / len(models)] * len(models)
     merge = _prepared(merger, theta0, paired, known, resolved)
     used = merger.used_weights(merge.weights, merge.options)
-    yaml = recipe(method, merge.options, base, models, used.values, theta0.dtypes)
+    yaml = None if exclude else recipe(method, merge.options, base, models, used.values, theta0.dtypes)
     extra = {
-        **folder_card(base, models, method, used, merge.options, tokens),
+        **folder_card(base, models, method, used, merge.options, tokens, exclude),
         **({} if yaml is None else {"mergekit.yaml": yaml}),
     }
     with bar(len(theta0.paths()), "merge", "tensor") as progress:

@@ -35,6 +35,7 @@ def folder_card(
     used: UsedWeights,
     options: Mapping[str, Any],
     tokens: Sequence[int] | None = None,
+    exclude: Sequence[str] = (),
 ) -> dict[str, str]:
     """Returns the card of folders merged by name.
 
@@ -45,6 +46,7 @@ def folder_card(
         used: The weights that the operator used, in the order of `models`.
         options: Every option of the operator.
         tokens: Supervised tokens that each model was trained on, where the weights are theirs.
+        exclude: Regular expressions over tensor names that stayed the base's.
 
     Returns:
         File name -> content: `README.md` with a Hugging Face header, and `merit.json`, the same for programs.
@@ -58,18 +60,24 @@ def folder_card(
         **({} if tokens is None else {"tokens": list(tokens), "tokens_counted": "supervised"}),
         "merge": method,
         "options": dict(options),
+        **({"exclude": list(exclude)} if exclude else {}),
         "versions": found,
     }
     columns = ("model",) if tokens is None else ("model", "supervised tokens")
     cells = zip(map(escape, names), *(() if tokens is None else (map(str, tokens),)), strict=True)
     body = f"""
 Merged from models that descend from {escape(base)}, by `{method}` with the options `{json.dumps(dict(options))}`,
-in float32, by merit-jax. Config and tokenizer are the base's.
+in float32, by merit-jax. Config and tokenizer are the base's{_left(exclude)}.
 
 {_weighted_table(columns, list(cells), used, ".6g")}
 
 Versions: {_listed(found)}. `merit.json` next to this file has the options and any weights in full precision."""
     return _files(record, f"{len(names)} models merged", body, base_model=base)
+
+
+def _left(exclude: Sequence[str]) -> str:
+    """Returns which tensors are the base's too, as the end of a sentence."""
+    return f", and so are the tensors whose names have {' or '.join(f'`{p}`' for p in exclude)}" if exclude else ""
 
 
 def merged_card(record: Mapping[str, Any], datasets: Sequence[str]) -> dict[str, str]:

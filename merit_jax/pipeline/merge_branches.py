@@ -28,6 +28,7 @@ from merit_jax.pipeline.merge_inputs import (
     late_merge_inputs,
     merge_inputs,
     with_missing,
+    without_excluded,
 )
 from merit_jax.pipeline.merge_options import match_displacement, merge_options
 from merit_jax.pipeline.merge_record import merge_settings, source_of_branches
@@ -75,6 +76,7 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
         earlier = None  # only an average by tokens can be added to
     parts = late_merge_inputs(run, source, finished, earlier) if earlier else merge_inputs(source, finished)
     _check(run, parts)
+    parts = without_excluded(parts, run.config.merge.exclude)
     distances = _distances(run, parts, earlier["displacement"]["branches"] if earlier else [0.0] * len(finished))
     present = [distances[k] for k, done in enumerate(finished) if done is not None]
     options = resolve_options(merger.leaf, match_displacement(merge_options(run), present))
@@ -201,8 +203,8 @@ def _distances(run: Run, parts: Sequence[MergeInput], known: Sequence[float]) ->
 def _for_mergekit(
     run: Run, weights: Sequence[float] | None, finished: Sequence[Done | None], options: Mapping[str, Any]
 ) -> str | None:
-    """Returns the configuration of the same merge for mergekit; None where it has no such method, or in rounds."""
-    if in_rounds(run.config) or not outer_step(run).averages:
+    """Returns the configuration of the same merge for mergekit; None where it has none, as in rounds or with exclusions."""
+    if in_rounds(run.config) or not outer_step(run).averages or run.config.merge.exclude:
         return None
     folders = [f"branches/{k}/hf" for k, done in enumerate(finished) if done is not None]
     return recipe(run.config.merge.method, options, "theta0", folders, weights, comment=FOR_MERGEKIT)

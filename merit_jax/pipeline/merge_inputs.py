@@ -7,6 +7,7 @@ from merit_jax.checkpoints.branch_checkpoint import read_sums
 from merit_jax.checkpoints.readers import OrbaxLeaves, SomeLeaves
 from merit_jax.core.registry import lookup
 from merit_jax.core.types import LeafReader
+from merit_jax.merging.exclude import merged_paths
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.train_branches import branch_leaves, finished_branch
@@ -113,6 +114,20 @@ def lacks_branches(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 def merge_inputs(run: Run, finished: Sequence[Done | None]) -> list[MergeInput]:
     """Returns every finished branch, after comparing its files with their checksums."""
     return [MergeInput(k, branch_leaves(run, k), (k,)) for k, done in enumerate(finished) if done is not None]
+
+
+def without_excluded(parts: Sequence[MergeInput], exclude: Sequence[str]) -> list[MergeInput]:
+    """Returns models without the parameters that stay theta0's.
+
+    Args:
+        parts: The models.
+        exclude: Regular expressions over parameter paths.
+
+    Raises:
+        ValueError: One is found in no path, or nothing is left.
+    """
+    paths = merged_paths(parts[0].leaves.paths(), exclude, len(parts))
+    return [part._replace(leaves=SomeLeaves(part.leaves, paths)) for part in parts] if exclude else list(parts)
 
 
 def late_merge_inputs(

@@ -38,6 +38,7 @@ def merge_settings(run: Run) -> dict[str, Any]:
         "method": run.config.merge.method,
         "options": merge_options(run),
         "tokens": run.config.merge.tokens,
+        **({"exclude": list(run.config.merge.exclude)} if run.config.merge.exclude else {}),
         **({statistic.name: {"examples": run.config.gradients.examples}} if statistic and statistic.estimated else {}),
         **({"search": _search(run)} if searches(run) else {}),
         **outer_inputs(run, source_of_branches(run)),

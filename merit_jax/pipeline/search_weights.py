@@ -24,7 +24,7 @@ from merit_jax.merging import token_weights
 from merit_jax.merging.block_weights import weighted_mean
 from merit_jax.merging.weight_search import SearchPoint, best_place, search_weights, weights_at
 from merit_jax.pipeline.evaluators import MixtureLoss, suite_scorer
-from merit_jax.pipeline.merge_inputs import Done, branch_tokens, finished_branches, merge_inputs
+from merit_jax.pipeline.merge_inputs import Done, branch_tokens, finished_branches, merge_inputs, without_excluded
 from merit_jax.pipeline.merge_record import source_of_branches
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.search_settings import search_settings, searches
@@ -160,7 +160,7 @@ def _place_branches(run: Run, source: Run, finished: Sequence[Done | None]) -> l
     """Puts the trained leaves of every finished branch on the devices, sharded as theta0's."""
     theta0, shardings = run.theta0.leaves().paths(), tree.flatten(run.shardings)
     placed: list[Leaves] = []
-    for part in merge_inputs(source, finished):
+    for part in without_excluded(merge_inputs(source, finished), run.config.merge.exclude):
         compatibility.same_leaves(theta0, part.leaves.paths(), part.name)
         placed.append({path: sharding.place(part.leaves.read(path), shardings[path]) for path in part.leaves.paths()})
     return placed

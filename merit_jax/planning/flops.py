@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from merit_jax.core import tree
-from merit_jax.planning.shapes import PARTS, Architecture, ImageWork, multiplied, parts, size
+from merit_jax.planning.shapes import PARTS, Architecture, ImageWork, multiplications, parts
 
 
 class RowShape(NamedTuple):
@@ -55,8 +55,9 @@ def row_work(architecture: Architecture, row: RowShape, trainable: Sequence[str]
         learning = learning or bool(learns)
         vectors, pairs, channels = _sizes(architecture, row, name)
         attention = 4 * pairs * channels
-        forward = 2 * size(multiplied(leaves)) * vectors + attention
-        backward = (forward + attention if learning else 0) + 2 * size(multiplied(learns)) * vectors
+        used = architecture.decoder.used if name == "decoder" else 1.0
+        forward = 2 * multiplications(leaves, used) * vectors + attention
+        backward = (forward + attention if learning else 0) + 2 * multiplications(learns, used) * vectors
         work[name] = PassFlops(forward, backward)
     return {**work, "unembedding": _unembedding(architecture, row, chosen, learning)}
 

@@ -19,7 +19,8 @@ class BlockStack(NamedTuple):
         query: Heads x head width.
         key: Key heads x head width.
         heads: Query heads.
-        mlp: Inner width of the MLP.
+        mlp: Inner width of the MLP, or of all the experts that a vector goes through.
+        used: Share of the experts that a vector goes through; 1 without experts.
     """
 
     layers: int
@@ -28,6 +29,7 @@ class BlockStack(NamedTuple):
     key: int
     heads: int
     mlp: int
+    used: float = 1.0
 
 
 class ImageWork(NamedTuple):
@@ -87,6 +89,17 @@ def size(leaves: Mapping[str, Any]) -> int:
     return sum(math.prod(leaf.shape) for leaf in leaves.values())
 
 
-def multiplied(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the kernels that every vector of a part is multiplied with: no tables, norms and biases, and no unembedding."""
-    return {path: leaf for path, leaf in leaves.items() if path.endswith("kernel") and "unembed/" not in path}
+def multiplications(leaves: Mapping[str, Any], used: float = 1.0) -> int:
+    """Returns the multiplications of a vector with the kernels of a part: no tables, norms and biases, and no unembedding.
+
+    Args:
+        leaves: By path; experts' kernels are [layers, experts, in, out].
+        used: Share of the experts that a vector goes through.
+
+    Examples:
+        >>> import numpy as np
+        >>> multiplications({"up/kernel": np.zeros((2, 3, 4)), "experts/kernel": np.zeros((2, 8, 3, 4))}, used=0.25)
+        72
+    """
+    kernels = {path: leaf for path, leaf in leaves.items() if path.endswith("kernel") and "unembed/" not in path}
+    return round(sum(math.prod(leaf.shape) * (used if len(leaf.shape) > 3 else 1) for leaf in kernels.values()))

@@ -11,7 +11,17 @@ from jaxtyping import Bool, Float, Float32, Int
 from merit_jax.models.interface import NORMS, Array, DecoderConfig, KVCache, LayerKind
 from merit_jax.models.modules import rope
 from merit_jax.models.modules.experts import MoE
-from merit_jax.models.modules.layers import MLP, Attention, Context, Kind, LayerCache, Norm, Projection, parameter, write
+from merit_jax.models.modules.layers import (
+    MLP,
+    Attention,
+    Context,
+    Kind,
+    LayerCache,
+    Norm,
+    Projection,
+    parameter,
+    write,
+)
 from merit_jax.models.modules.scan import stacked
 
 

@@ -62,7 +62,7 @@ class LayerCache(NamedTuple):
 
 
 class Norm(nn.Module):
-    """y = (scale + offset) * x / sqrt(mean(x^2) + eps), in float32 (RMSNorm); if `centred`, of x - mean(x), plus a bias (LayerNorm)."""
+    """y = (scale + offset) x / sqrt(mean(x^2) + eps), in float32 (RMSNorm); if `centred`, of x - mean(x), plus a bias."""
 
     config: StackConfig
     centred: bool = False

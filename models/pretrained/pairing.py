@@ -5,7 +5,7 @@ Everything is named as the base names it. What a model recomputes comes from the
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -42,6 +42,10 @@ class PairedTensors:
     def read(self, path: str) -> np.ndarray:
         """Reads one tensor."""
         return self.folder.read(self.names[path])
+
+    def only(self, names: Collection[str]) -> "PairedTensors":
+        """Returns the tensors of these names of the base alone."""
+        return dataclasses.replace(self, names={name: key for name, key in self.names.items() if name in names})
 
     def source(self, path: str) -> str:
         """Returns the file that holds a tensor, for error messages."""

@@ -20,12 +20,25 @@ from tests.support import world
 
 ARCHITECTURES = Path(configs.__file__).parent / "architectures"
 PARAMETERS = {
+    "Ministral-8B-Instruct-2410": 8_019_808_256,
+    "Mistral-7B-Instruct-v0.3": 7_248_023_552,
+    "Mixtral-8x7B-Instruct-v0.1": 46_702_792_704,
+    "OLMo-2-1124-7B": 7_298_617_344,
+    "Olmo-3-7B": 7_298_011_136,
+    "Phi-4-mini-instruct": 3_836_021_760,
     "Qwen2.5-3B": 3_085_938_688,
     "Qwen2.5-7B-Instruct": 7_615_616_512,
     "Qwen2.5-VL-3B-Instruct": 3_754_622_976,
     "Qwen2.5-VL-7B-Instruct": 8_292_166_656,
+    "Qwen3-0.6B": 596_049_920,
+    "Qwen3-30B-A3B": 30_532_122_624,
+    "Qwen3-8B": 8_190_735_360,
     "SmolLM2-135M-Instruct": 134_515_008,
+    "SmolLM3-3B": 3_075_098_624,
     "SmolVLM-256M-Instruct": 256_484_928,
+    "gemma-3-1b-it": 999_885_952,
+    "granite-3.3-2b-instruct": 2_533_539_840,
+    "phi-4": 14_659_507_200,
 }
 CONFIG = """
 from merit_jax.configs import common

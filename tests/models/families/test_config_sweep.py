@@ -9,7 +9,8 @@ import tests.support.tiny as tiny
 import tests.support.tiny_qwen_vl as qwen
 import tests.support.tiny_tiles as tiny_tiles
 from merit_jax.models import read_config
-from merit_jax.models.families import config_parsing
+from merit_jax.models.families import decoder_parsing
+from merit_jax.models.families import qwen as text
 from merit_jax.models.families.decoders import DECODERS
 from merit_jax.models.families.registry import FAMILIES
 from merit_jax.models.pretrained.processor import load_processor
@@ -21,8 +22,13 @@ pytestmark = pytest.mark.parity
 LLAMA3 = {**tiny.LLAMA3, "original_max_position_embeddings": 8}
 WINDOW = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2}
 NESTED = {key: value for key, value in qwen.hf_config().items() if key not in qwen.TEXT} | {"text_config": qwen.TEXT}
+FEWER = {
+    family: {"layer_types": fields["layer_types"][:2]}
+    for family, fields in tiny.OF_FAMILY.items()
+    if "layer_types" in fields
+}
 TEXT = {
-    **{family: tiny.hf_config(family, num_hidden_layers=2) for family in DECODERS},
+    **{family: tiny.hf_config(family, num_hidden_layers=2, **FEWER.get(family, {})) for family in DECODERS},
     "llama, scaled": tiny.hf_config(num_hidden_layers=2, rope_theta=None, rope_parameters=LLAMA3),
     "qwen2, window": tiny.hf_config("qwen2", num_hidden_layers=2, **WINDOW),
 }
@@ -119,8 +125,10 @@ def test_no_key_that_pytorch_obeys_is_ignored(sweeps, name):
     sweep = sweeps(name)
     assert not sweep.wrong
     if name not in TWINS:
-        assert {"is_causal", "hidden_act", "rope_scaling", "per_layer_config"} <= keys(sweep.refused)
-        assert {"rms_norm_eps", "rope_theta", "tie_word_embeddings"} <= keys(sweep.computed) | keys(sweep.refused)
+        activation = "hidden_activation" if name == "gemma3_text" else "hidden_act"
+        assert {"is_causal", activation, "rope_scaling", "per_layer_config"} <= keys(sweep.refused)
+        theta = set() if name in ("olmo3", "gemma3_text") else {"rope_theta"}  # theirs differs by layer type
+        assert {"rms_norm_eps", "tie_word_embeddings"} | theta <= keys(sweep.computed) | keys(sweep.refused)
         assert {"use_cache", "initializer_range", "bos_token_id"} <= keys(sweep.equal)
     assert {"is_causal", "per_layer_config"} <= keys(sweep.refused)
     assert all("config.json: " in message for message in sweep.refused.values())
@@ -138,7 +146,11 @@ def test_every_key_that_is_obeyed_gives_the_logits_of_pytorch(sweeps, name):
 
 @pytest.mark.parametrize("key", ["hidden_act", "layer_types"])
 def test_the_sweep_finds_a_key_that_is_ignored(tmp_path, monkeypatch, key):
-    monkeypatch.setattr(config_parsing, "_refuse_unsupported", lambda full: None)
+    if key == "hidden_act":
+        every = dict.fromkeys(("silu", "gelu", "gelu_pytorch_tanh", "relu"), "silu")
+        monkeypatch.setattr(decoder_parsing, "ACTIVATIONS", every)
+    else:
+        monkeypatch.setattr(text, "layers", lambda full: {"rope": text.one_rope(full)})
     sweep = Sweep(make(tmp_path / "base", "qwen2, window"), tmp_path / "changed")
     sweep.parse(lambda change: change.place == (key,))
     assert sweep.wrong

@@ -12,6 +12,7 @@ import tests.support.tiny as tiny
 from merit_jax.models import Llama3Scaling, export_hf, load_pretrained, read_config, smollm2_path
 from merit_jax.models.io.gguf import hf_name, unpermute
 from merit_jax.models.io.gguf_reader import open_reader
+from merit_jax.models.rope_settings import LinearScaling
 
 gguf = pytest.importorskip("gguf")
 
@@ -75,7 +76,7 @@ def test_llama3_rope_divisors_become_its_scaling(tmp_path):
     assert wavelengths[0] < 8192 / 4 < 8192 < wavelengths[1]
     divisors = {"rope_freqs.weight": np.array([1, 32], np.float32)}
     path = write(tmp_path / "a.gguf", theta=5e8, tensors=divisors)
-    assert read_config(path).rope_scaling == Llama3Scaling(32.0, 1.0, 4.0, 8192)
+    assert read_config(path).rope.scaling == Llama3Scaling(32.0, 1.0, 4.0, 8192)
     odd = {"rope_freqs.weight": np.array([2, 32], np.float32)}
     with pytest.raises(ValueError, match=r"b.gguf: rope_freqs.weight is not the RoPE scaling of Llama 3"):
         read_config(write(tmp_path / "b.gguf", theta=5e8, tensors=odd))
@@ -89,12 +90,6 @@ REFUSED = {
     "causal": (
         {"keys": {"attention.causal": False}},
         r"llama\.attention\.causal = False is not supported; expected True",
-    ),
-    "linear": ({"keys": {"rope.scale_linear": 2.0}}, "rope_type = 'linear' is not supported"),
-    "no type": ({"keys": {"rope.scaling.factor": 4.0}}, "rope_type = 'linear' is not supported"),
-    "factor": (
-        {"keys": {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}},
-        "rope_type = 'linear' is not supported",
     ),
     "attention factor": ({"keys": {"rope.scaling.attn_factor": 1.5}}, r"rope\.scaling\.attn_factor = 1\.5"),
     "rotated part": (
@@ -276,3 +271,15 @@ def test_a_text_that_is_not_utf8_is_refused(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"abcdefgh", b"abc\xff\xfefgh"))
     with pytest.raises(ValueError, match=r"model\.gguf: not a readable GGUF file"):
         load_pretrained(path)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"rope.scale_linear": 4.0},
+        {"rope.scaling.factor": 4.0},
+        {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0},
+    ],
+)
+def test_a_linear_scaling_is_read_from_old_and_new_keys(tmp_path, keys):
+    assert read_config(write(tmp_path / "a.gguf", keys=keys)).rope.scaling == LinearScaling(4.0)

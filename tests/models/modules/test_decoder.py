@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tests.support.tiny as tiny
-from merit_jax.models import CACHE_ROW_AXIS, build
+from merit_jax.models import CACHE_ROW_AXIS, Rope, build
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
@@ -136,7 +136,7 @@ def test_bad_options_are_named(changes, message):
         build(tiny.config(), **changes)
 
 
-QWEN = {"family": "qwen2", "rope_theta": 1e6, "qkv_bias": True, "head_dim": 128}
+QWEN = {"family": "qwen2", "rope": Rope(1e6), "qkv_bias": True, "head_dim": 128}
 PUBLISHED = {
     "Qwen2.5-3B": (
         QWEN
@@ -165,7 +165,7 @@ PUBLISHED = {
             "kv_heads": 3,
             "head_dim": 64,
         }
-        | {"mlp_size": 1536, "rope_theta": 1e5, "tied": True},
+        | {"mlp_size": 1536, "rope": Rope(1e5), "tied": True},
         134_515_008,
     ),
 }

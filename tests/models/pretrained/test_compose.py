@@ -133,7 +133,9 @@ def test_weights_of_the_template_are_not_read_and_its_other_files_come_along(tmp
 
 
 TEXTS = {
-    "rope_theta = 1000.0, expected 5000.0": {"rope_theta": 1000.0},
+    "rope = Rope(theta=1000.0, scaling=None, rotated=None), expected Rope(theta=5000.0, scaling=None, rotated=None)": {
+        "rope_theta": 1000.0
+    },
     "norm_eps = 1e-05, expected 1e-06": {"rms_norm_eps": 1e-5},
     "tied = True, expected False": {"tie_word_embeddings": True},
     "vocab_size = 24, expected 23": {"vocab_size": 24},
