@@ -43,6 +43,6 @@ def merged_paths(paths: Iterable[str], exclude: Sequence[str], models: int, key:
             len(routers),
             routers[0],
             key,
-            "router" if "/" in routers[0] else r"\.(mlp|block_sparse_moe)\.gate\.",
+            "router" if "/" in routers[0] else r"\.(mlp|block_sparse_moe|feed_forward)\.(gate|router)\.",
         )
     return found

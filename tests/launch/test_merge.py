@@ -292,3 +292,17 @@ def test_a_base_under_wrapped_names_is_written_under_those_that_transformers_loa
 def test_an_empty_entry_of_models_is_told(tmp_path, models):
     with pytest.raises(ValueError, match=r"--models=.*: an entry is empty; give the folders"):
         merge_folders(str(BASE), models, None, "uniform", {}, str(tmp_path / "out"))
+
+
+def test_excluded_tensors_are_the_bases(tmp_path):
+    out = tmp_path / "out"
+    merge_folders(BASE, FOLDERS[:2], None, "uniform", {}, str(out), exclude=[r"\.mlp\.up_proj\."])
+    base, one, other = (load_file(f"{path}/model.safetensors") for path in (BASE, *FOLDERS[:2]))
+    for key, tensor in load_file(out / "model.safetensors").items():
+        expected = base[key] if ".mlp.up_proj." in key else (one[key] + other[key]) / 2
+        np.testing.assert_allclose(tensor, expected, rtol=0, atol=1e-6, err_msg=key)
+    assert json.loads((out / "merit.json").read_text())["exclude"] == [r"\.mlp\.up_proj\."]
+    assert "so are the tensors whose names have" in (out / "README.md").read_text()
+    assert not (out / "mergekit.yaml").exists()
+    with pytest.raises(ValueError, match="--exclude: 'router' is found in no parameter"):
+        merge_folders(BASE, FOLDERS[:2], None, "uniform", {}, str(tmp_path / "no"), exclude=["router"])

@@ -233,3 +233,26 @@ def test_what_dare_drops_follows_the_seed_of_the_run(finished, tmp_path):
     with run.config.unlocked():
         run.config.seed = 7
     assert merge_options(run) == {"seed": 7}
+
+
+def test_excluded_parameters_stay_theta0s_and_the_others_are_merged(finished, tmp_path):
+    run = elsewhere(finished, tmp_path, **{"merge.exclude": ("^layers/mlp/up/", "norm")})
+    run_stages(run, ("merge",))
+    theta0, plain = world.host(run.theta0.leaves()), world.host(OrbaxLeaves(finished.workdir.merged_params))
+    merged = world.host(OrbaxLeaves(run.workdir.merged_params))
+    for path, leaf in merged.items():
+        kept = path.startswith("layers/mlp/up/") or "norm" in path
+        np.testing.assert_array_equal(leaf, theta0[path] if kept else plain[path], err_msg=path)
+    assert read_json(run.workdir.merge_record)["inputs"]["exclude"] == ["^layers/mlp/up/", "norm"]
+    assert not (run.workdir.merged / "mergekit.yaml").exists()
+    again = run.derive(configured(finished, **{"merge.branches": str(finished.workdir.root)}), run.workdir)
+    with pytest.raises(ValueError, match="exclude"):
+        run_stages(again, ("merge",))
+
+
+@pytest.mark.parametrize(
+    ("exclude", "said"), [(("router",), "'router' is found in no parameter"), ((".",), "nothing to merge")]
+)
+def test_what_excludes_nothing_or_all_is_refused(finished, tmp_path, exclude, said):
+    with pytest.raises(ValueError, match=f"merge.exclude.*{said}"):
+        run_stages(elsewhere(finished, tmp_path, **{"merge.exclude": exclude}), ("merge",))
