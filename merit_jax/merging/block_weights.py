@@ -1,7 +1,6 @@
 """Merge weights that differ between blocks of consecutive layers."""
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import jax
@@ -26,7 +25,7 @@ def leaf_weights(
             blocks that one is for all.
         path: Name of the parameter, for errors.
         shape: Its shape.
-        stacked: Leading axes along which it stacks the tensors of layers.
+        stacked: Leading axes along which it stacks tensors: layers, then a layer's experts.
 
     Returns:
         A scalar for each branch or, for a stack in blocks, an array that is broadcast over each layer's tensor, both float32.
@@ -38,6 +37,8 @@ def leaf_weights(
         >>> rows = np.array([[0.25, 0.75], [1.0, 0.0], [0.5, 0.5]])
         >>> [weight.ravel().tolist() for weight in leaf_weights(rows, "layers/norm/scale", (4, 8), 1)]
         [[0.25, 0.25, 1.0, 1.0], [0.75, 0.75, 0.0, 0.0]]
+        >>> [weight.ravel().tolist() for weight in leaf_weights(rows, "layers/mlp/up/kernel", (2, 3, 8, 8), 2)]
+        [[0.25, 1.0], [0.75, 0.0]]
         >>> [float(weight) for weight in leaf_weights(rows, "embed/embedding", (16, 8), 0)]
         [0.5, 0.5]
     """
@@ -45,15 +46,14 @@ def leaf_weights(
     if not blocks or not stacked:
         same = rows[-1].astype(np.float32)
         return [same[k, ...] for k in range(len(same))]
-    layers = prod(shape[:stacked])
+    layers = shape[0]
     if layers < blocks:
         raise ValueError(
             f"{path} stacks {layers} layers, which cannot be divided into {blocks} blocks; set merge.search_blocks to "
             f"{layers} or less"
         )
     chosen = rows[np.arange(layers) * blocks // layers].astype(np.float32)
-    spread = (*shape[:stacked], *(1,) * (len(shape) - stacked))
-    return [chosen[:, k].reshape(spread) for k in range(rows.shape[1])]
+    return [chosen[:, k].reshape(layers, *(1,) * (len(shape) - 1)) for k in range(rows.shape[1])]
 
 
 def weighted_mean(base: Leaves, branches: Sequence[Leaves], rows: Float[Array, "rows k"]) -> Leaves:
