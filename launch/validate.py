@@ -14,10 +14,11 @@ from rich.table import Column, Table
 from merit_jax.core.progress import bar
 from merit_jax.core.types import Dataset, ImageReader
 from merit_jax.data.chat_template import encode
+from merit_jax.data.dataset import read_dataset
 from merit_jax.data.duplicates import files_mark, first_with_a_mark, row_digest, rows_digest
 from merit_jax.data.flaws import MAX_FLAWED, flaw_sentences, refuse_flawed
 from merit_jax.data.manifest import read_manifest, taken_for_lines
-from merit_jax.data.mixture import Limits, read_dataset
+from merit_jax.data.record_splits import Limits
 from merit_jax.data.shared_rows import shared_rows, short_digests
 from merit_jax.launch.console import app
 from merit_jax.launch.console.bad_records import BadRecord, bad_record_lines

@@ -144,7 +144,8 @@ class PlanInputs:
         cfg = self.config
         tokenizer, reader = load_processor(resolve(cfg.model.path), self.model)
         options = {key: value for key, value in cfg.mixture.items() if key != "elsewhere"}
-        datasets = load_mixture(**options, tokenizer=tokenizer, seed=cfg.seed)
+        away = None if cfg.mixture.elsewhere else ()
+        datasets = load_mixture(**options, tokenizer=tokenizer, seed=cfg.seed, elsewhere=away)
         names = [dataset.name for dataset in datasets]
         (joint,) = branches.from_groups(names, np.zeros(len(names), np.int32), cfg.seed)
         batches = training_batches(

@@ -134,11 +134,12 @@ def round_datasets(run: Run, number: int) -> tuple[Dataset, ...]:
     """
     rounds, found = run.config.rounds, []
     for dataset in run.datasets:
-        first, last = round_bounds(len(dataset.train), number, rounds)
+        first, last = round_bounds(dataset.visit_count, number, rounds)
         if first == last:
             raise ValueError(
-                f"dataset {dataset.name!r}: {len(dataset.train)} training examples are too few for rounds.count = {rounds.count} "
-                f"and rounds.warm = {rounds.warm}; every round trains on at least one of every dataset"
+                f"dataset {dataset.name!r}: {dataset.visit_count} training examples are too few for "
+                f"rounds.count = {rounds.count} and "
+                f"rounds.warm = {rounds.warm}; every round trains on at least one of every dataset"
             )
         found.append(dataset_part(dataset, first, last, run.config.seed))
     return tuple(found)
