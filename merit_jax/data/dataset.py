@@ -95,7 +95,7 @@ def _tokenise(
         ValueError: Rows are skipped, and none is left.
     """
     encoded = list(_encoded(entry, tokenizer, records, max_length, on_error))
-    refuse_empty(entry.name, len(encoded), on_error)
+    refuse_empty(entry.name, len(encoded), on_error, entry.held_out_files)
     missing = [(record, found.unseen) for record, found in encoded if found.unseen]
     table = as_table(
         [found.example for _, found in encoded],

@@ -66,22 +66,24 @@ def without_skipped(records: Sequence, rows: Collection[SkippedRow]) -> list:
     return [record for record in records if record.where not in places]
 
 
-def refuse_empty(name: str, count: int, on_error: OnError) -> None:
+def refuse_empty(name: str, count: int, on_error: OnError, held_out: tuple[str, ...] = ()) -> None:
     """Refuses a dataset of which no training row is left.
 
     Args:
         name: The dataset.
         count: Training rows that can be used.
         on_error: What was called with the errors of the others; only a `SkipRows` has left some out.
+        held_out: Files of held-out rows.
 
     Raises:
         ValueError: None is left; the first that was left out is named.
     """
-    if not count and isinstance(on_error, SkipRows) and on_error.rows:
-        first = on_error.rows[0]
+    if count or not isinstance(on_error, SkipRows):
+        return
+    if rows := [row for row in on_error.rows if not row.where.startswith(held_out)]:
         raise ValueError(
-            f"dataset {name!r}: none of its training rows can be used ({len(on_error.rows):,} skipped; first {first.where}: "
-            f"{first.reason}); mend them, or leave the dataset out with mixture.include"
+            f"dataset {name!r}: none of its training rows can be used ({len(rows):,} skipped; first {rows[0].where}: "
+            f"{rows[0].reason}); mend them, or leave the dataset out with mixture.include"
         )
 
 
