@@ -25,7 +25,7 @@ from merit_jax.launch.console.bad_records import BadRecord, bad_record_lines
 from merit_jax.launch.console.exit_codes import MISTAKE
 from merit_jax.launch.console.image_check import ImageCheck
 from merit_jax.launch.console.terminal import Terminal
-from merit_jax.launch.wiring import open_run
+from merit_jax.launch.wiring.model_path import resolve_settings
 from merit_jax.models.pretrained.processor import load_processor
 
 FLAGS = flags.FLAGS
@@ -225,7 +225,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "tokenizer",
         None,
-        "Hugging Face folder (of a vision-language model: with its image settings), .gguf file, or smollm2-135m-instruct.",
+        "Hugging Face folder or OWNER/NAME of the hub (of a vision-language model: with its image settings), .gguf file, or "
+        "smollm2-135m-instruct.",
         required=True,
     )
     flags.DEFINE_list("include", [], "Names or patterns of the datasets to read; empty: all.")
@@ -247,7 +248,7 @@ def define_flags() -> None:
 
 def main(_: Sequence[str]) -> int:
     """Prints the counts, warnings and errors; returns 1 if there is an error, and 0 with warnings alone."""
-    processor = load_processor(open_run.resolve(FLAGS.tokenizer))
+    processor = load_processor(resolve_settings(FLAGS.tokenizer, "--tokenizer").path)
     found = validate(
         FLAGS.mixture,
         processor.tokenizer,

@@ -9,6 +9,7 @@ from typing import Any
 from merit_jax.checkpoints import compatibility
 from merit_jax.core.progress import bar
 from merit_jax.core.registry import lookup
+from merit_jax.launch.wiring.model_path import resolve
 from merit_jax.merging import MERGERS, Merger
 from merit_jax.merging.merge import Merge
 from merit_jax.merging.mergekit_config import recipe
@@ -40,8 +41,8 @@ def merge_folders(
     """Writes the merge of Hugging Face folders, with a model card and, where mergekit has the method, `mergekit.yaml`.
 
     Args:
-        base: Folder of theta0; its config, tokenizer and types are taken over.
-        models: Folders of the models that were fine-tuned from it.
+        base: theta0, a folder or OWNER/NAME of the hub; its config, tokenizer and types are taken over.
+        models: The models that were fine-tuned from it, likewise.
         weights: One per model, with sum 1; None: equal.
         method: A key of `MERGERS`.
         options: Options of the method.
@@ -70,7 +71,9 @@ def merge_folders(
         raise ValueError(
             f"{flag} no difference to --method={method} with options {json.dumps(resolved)}; leave them out"
         )
-    theta0, paired = open_models(base, models)
+    given = [resolve(name, flag) for name, flag in ((base, "--base"), *((model, "--models") for model in models))]
+    base, *models = [found.origin or name for found, name in zip(given, (base, *models), strict=True)]
+    theta0, paired = open_models(str(given[0].path), [str(found.path) for found in given[1:]])
     theta0.check_export(out)
     known = weights if weights is not None else [1 / len(models)] * len(models)
     merge = _prepared(merger, theta0, paired, known, resolved)

@@ -83,7 +83,9 @@ def read_dataset(
     images = _digests(contents, table, held_out, intact=kept is not None)
     report = _report(entry, table, digest, images, limits.weight)
     skipped = tuple(on_error.rows) if isinstance(on_error, SkipRows) else ()
-    return Dataset(entry.name, table, tuple(held_out), report._replace(first_unseen=first, skipped=skipped))
+    return Dataset(
+        entry.name, table, tuple(held_out), report._replace(first_unseen=first, skipped=skipped, origin=entry.origin)
+    )
 
 
 def _tokenise(

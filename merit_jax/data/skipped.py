@@ -1,7 +1,8 @@
 """Rows that cannot be used and are left out on request (`mixture.on_error`): collected, and kept with the token cache."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 
 from etils import epath
 
@@ -97,6 +98,12 @@ def with_unplaced(datasets: Sequence[Dataset], rows: Sequence[SkippedRow]) -> li
             skipped = (*report.skipped, row._replace(placed=False))
             found[first] = found[first]._replace(report=report._replace(skipped=skipped))
     return found
+
+
+def skipped_counts(datasets: Iterable[Dataset]) -> dict[str, int]:
+    """Returns how many rows of each dataset were skipped, of those where some were; "": those that say no dataset."""
+    rows = [("" if not row.placed else dataset.name) for dataset in datasets for row in dataset.report.skipped]
+    return dict(sorted(Counter(rows).items()))
 
 
 def skip_sentence(name: str, report: ReadReport) -> str:

@@ -166,7 +166,7 @@ class MergedStart(Theta0):
     def __init__(self, theta0: Theta0, workdir: Workdir) -> None:
         if not workdir.merge_record.exists():
             raise ValueError(f"{workdir.root} is not merged yet; run merit run, which finishes round after round")
-        self.settings, self.dtype = theta0.settings, theta0.dtype
+        self.settings, self.dtype, self.origin = theta0.settings, theta0.dtype, theta0.origin
         self.logical_axes, self.abstract = theta0.logical_axes, theta0.abstract
         self.workdir, self._theta0 = workdir, theta0
         self.source: Mapping[str, Any] = {"merged": self._mark()}

@@ -40,6 +40,7 @@ class Theta0(Protocol):
         dtype: Type of the computation.
         logical_axes: Tree like the params; per leaf a tuple of logical axis names.
         abstract: Tree like the params; per leaf its shape and dtype.
+        origin: "OWNER/NAME@COMMIT" of a checkpoint of the hub; empty of another.
     """
 
     source: Mapping[str, Any]
@@ -47,6 +48,7 @@ class Theta0(Protocol):
     dtype: str
     logical_axes: Params
     abstract: Params
+    origin: str
 
     def check_unchanged(self) -> None:
         """Raises ValueError if a file has been written since the checkpoint was opened."""
