@@ -71,9 +71,8 @@ def merge_folders(
         raise ValueError(
             f"{flag} no difference to --method={method} with options {json.dumps(resolved)}; leave them out"
         )
-    given = [resolve(name, flag) for name, flag in ((base, "--base"), *((model, "--models") for model in models))]
-    base, *models = [found.origin or name for found, name in zip(given, (base, *models), strict=True)]
-    theta0, paired = open_models(str(given[0].path), [str(found.path) for found in given[1:]])
+    (base, *models), (folder, *folders) = _found(base, models)
+    theta0, paired = open_models(folder, folders)
     theta0.check_export(out)
     known = weights if weights is not None else [1 / len(models)] * len(models)
     merge = _prepared(merger, theta0, paired, known, resolved)
@@ -90,6 +89,13 @@ def merge_folders(
             return merge.value(paired.copies.get(path, path))
 
         theta0.export(out, value, extra, max_shard_bytes)
+
+
+def _found(base: str, models: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns names and folders of the base and the models; a name of the hub with its commit."""
+    names = [(base, "--base"), *((model, "--models") for model in models)]
+    found = [resolve(name, flag) for name, flag in names]
+    return [f.origin or name for f, (name, _) in zip(found, names, strict=True)], [str(f.path) for f in found]
 
 
 def _prepared(

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from merit_jax import configs
 from merit_jax.core import tree
-from merit_jax.core.hub import cached_snapshot, parse_hub_name
+from merit_jax.core.hub import CARD, cached_snapshot, parse_hub_name
 from merit_jax.core.loss import next_token_loss
 from merit_jax.core.sharding import keep_rows
 from merit_jax.core.types import LossFn
@@ -213,7 +213,7 @@ def _config_folder(path: str, known: Mapping[str, Path]) -> Path:
 def _can_be_read(path: str) -> bool:
     """Returns whether `config.mixture.path` is at hand: files, or a dataset in the hub's cache."""
     wanted = parse_hub_name(path, "dataset") if is_hub_path(path) else None
-    return bool(glob.glob(path)) if wanted is None else cached_snapshot(wanted, ("README.md",)) is not None
+    return bool(glob.glob(path)) if wanted is None else cached_snapshot(wanted, (CARD,)) is not None
 
 
 def image_room(model: DecoderConfig | VisionLanguageConfig, length: int, tokens: int) -> int:

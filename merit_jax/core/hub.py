@@ -15,12 +15,15 @@ log = logging.getLogger("merit_jax")
 PREFIX = "hub:"
 """In front of a name that means the hub, whatever is in the working directory."""
 
+CARD = "README.md"
+"""The card of a model or dataset."""
+
 _NAME = re.compile(r"(?P<name>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?", re.ASCII)
 _OF_THE_DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO))
 
 
 class HubName(NamedTuple):
-    """What is asked of the hub.
+    """A model or dataset of the hub, as it is asked for.
 
     Attributes:
         name: "OWNER/NAME".
@@ -121,16 +124,15 @@ def snapshot(
         OSError: The disk cannot take it.
     """
     here = cached_snapshot(wanted, allow, ignore)
-    lacks = missing(here.folder) if here else ""
-    if here is not None and not lacks:
+    if here is not None and not missing(here.folder):
         return here
     try:
         found = _download(wanted, allow, ignore, local=offline)
     except Exception as error:  # of huggingface_hub, its HTTP client, or the transfer
         if type(error) is OSError and error.errno in _OF_THE_DISK:
             raise
-        partial = getattr(error, "snapshot_path", None)  # of an incomplete one
-        lacks = missing(Path(partial)) if partial else lacks
+        partial = cached_snapshot(wanted, [CARD])  # whole or not
+        lacks = missing(partial.folder) if partial else ""
         raise ValueError(f"{where}: {_reason(wanted, error, lacks, offline)}") from error
     if lacks := missing(found.folder):
         raise ValueError(f"{where}: {_reason(wanted, None, lacks, offline)}")
@@ -151,12 +153,27 @@ def _download(wanted: HubName, allow: Sequence[str], ignore: Sequence[str], *, l
     return Snapshot(Path(folder), f"{wanted.name}@{Path(folder).name}")
 
 
+def _is_listed_without(wanted: HubName, name: str) -> bool:
+    """Returns whether the cache knows all files of the commit that is in it, and a name is not among them."""
+    here = cached_snapshot(wanted, [CARD])
+    listed = listed_files(wanted, here.folder.name, offline=True) if here else None
+    return listed is not None and name not in listed
+
+
+def _cause(error: Exception | None) -> str:
+    if error is None:
+        return ""
+    cause = error.__cause__ or error
+    said = str(cause).strip().partition("\n")[0]
+    return f" ({type(cause).__name__}: {said:.200})"
+
+
 def _reason(wanted: HubName, error: Exception | None, lacks: str, offline: bool) -> str:
     """Returns why it is not there, and what to do."""
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    if error is None and lacks and not offline:
+    if error is None and not offline and _is_listed_without(wanted, lacks):
         return (
             f"the {wanted.kind} {wanted} of the hub has no {lacks}, which is needed (weights are read from safetensors, never "
             "from pickles); convert it, or name another"
@@ -175,17 +192,14 @@ def _reason(wanted: HubName, error: Exception | None, lacks: str, offline: bool)
             "folder, or, for a private one, log in with `hf auth login` (huggingface-cli login)"
         )
     own = wanted.kind == "model"
-    state = (
-        f"the hub's cache ({constants.HF_HUB_CACHE}) has {wanted} without {lacks}"
-        if lacks
-        else f"{'there is no local folder of that name, and ' * own}the hub's cache ({constants.HF_HUB_CACHE}) does not have {wanted}"
-    )
+    cache = f"the hub's cache ({constants.HF_HUB_CACHE})"
+    state = f"{cache} has {wanted} without {lacks}"
+    if not lacks:
+        state = f"{'there is no local folder of that name, and ' * own}{cache} does not have {wanted}"
     if constants.HF_HUB_OFFLINE or offline:
         network = "and no network is asked (HF_HUB_OFFLINE, HF_DATASETS_OFFLINE)"
     else:
-        cause = error if error is None or error.__cause__ is None else error.__cause__
-        said = str(cause).strip().partition("\n")[0]
-        network = f"and the hub cannot be asked ({type(cause).__name__}: {said:.200})"
+        network = f"and the hub cannot be asked{_cause(error)}"
     return (
         f"{state}, {network}; run `{wanted.command}` where there is a network, copy its cache here or set HF_HUB_CACHE to it, or "
         f"{'give the path of a local folder' if own else 'name local files, in file_name or by a glob'}"

@@ -13,12 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from merit_jax.core.hub import HubName, listed_files, snapshot
+from merit_jax.core.hub import CARD, HubName, listed_files, snapshot
 from merit_jax.data.readers import READERS
 
 log = logging.getLogger("merit_jax")
 
-CARD = "README.md"
 OFFLINE = "HF_DATASETS_OFFLINE"
 """Environment variable that keeps datasets, alone, from the network."""
 

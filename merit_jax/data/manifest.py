@@ -227,8 +227,8 @@ def _check_keys(data: Mapping[str, Any], where: str) -> None:
     if "file_name" not in data and URL not in data:
         remote = [f"{key}={data[key]!r:.80}" for key in REMOTE_KEYS if key in data]
         raise ValueError(
-            f"{where}: no file_name{' but ' + ', '.join(remote) if remote else ''}; only hf_hub_url is downloaded "
-            "here: download the data and set file_name to the .jsonl, .json or .parquet file"
+            f"{where}: no file_name{' but ' + ', '.join(remote) if remote else ''}; only hf_hub_url is downloaded here: set it, "
+            "or download the data and set file_name to the .jsonl, .json or .parquet file"
         )
     if unknown := sorted(set(data) - {*REMOTE_KEYS, *OTHER_KEYS, *OUR_KEYS}, key=str):
         raise ValueError(f"{where}: unknown keys {unknown}; known: {', '.join((*OTHER_KEYS, *OUR_KEYS))}")

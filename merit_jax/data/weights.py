@@ -89,7 +89,7 @@ def weighted(dataset: Dataset, weight: float, seed: int) -> Dataset:
         >>> rows = [Example(np.array([7, i], np.int32), np.array([False, True])) for i in range(4)]
         >>> found = weighted(Dataset("copy", rows, (), ReadReport(("copy.jsonl",), "5e1f", 4, 0, 4, 8)), 2.5, seed=0)
         >>> np.bincount(found.visits).tolist(), found.report.rows, found.report.tokens, found.report.total_tokens
-        ([3, 2, 2, 3], 10, 10, 20)
+        ([3, 3, 2, 2], 10, 10, 20)
     """
     if weight <= 1:
         return dataset._replace(weight=weight)
