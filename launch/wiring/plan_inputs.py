@@ -1,5 +1,6 @@
 """Reads from a config all that a plan needs: the model without weights, the training task, and the size of the data."""
 
+import glob
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
