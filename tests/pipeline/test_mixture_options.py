@@ -76,12 +76,11 @@ def test_a_plan_counts_visits(finished, tmp_path):
     world.beside(finished, tmp_path)
 
     def data(**changes) -> DataSize:
-        changes = {"train.batch_size": 1, "train.row_length": 40, **changes}
-        return PlanInputs(world.config(tmp_path, **{"mixture.max_length": 41, **changes}), "float32").data(0, 0)
+        return PlanInputs(world.config(tmp_path, **{"train.batch_size": 1, **changes}), "float32").data(0, 0)
 
     once, twice = data(), data(**{"mixture.weights": ("*=2",)})
     assert twice.steps == pytest.approx(2 * once.steps, rel=0.1)
-    assert (twice.calibration_examples, twice.datasets) == (once.calibration_examples, once.datasets)
+    assert (twice.calibration, twice.held_out, twice.datasets) == (once.calibration, once.held_out, once.datasets)
 
 
 def test_sites_weigh_their_own_datasets_and_the_split_counts_all(finished, tmp_path):
