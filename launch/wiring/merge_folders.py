@@ -77,11 +77,9 @@ def merge_folders(
     known = weights if weights is not None else [1 / len(models)] * len(models)
     merge = _prepared(merger, theta0, paired, known, resolved)
     used = merger.used_weights(merge.weights, merge.options)
-    yaml = recipe(method, merge.options, base, models, used.values, theta0.dtypes)
-    extra = {
-        **folder_card(base, models, method, used, merge.options, tokens),
-        **({} if yaml is None else {"mergekit.yaml": yaml}),
-    }
+    extra = folder_card(base, models, method, used, merge.options, tokens)
+    if yaml := recipe(method, merge.options, base, models, used.values, theta0.dtypes):
+        extra = {**extra, "mergekit.yaml": yaml}
     with bar(len(theta0.paths()), "merge", "tensor") as progress:
 
         def value(path: str) -> Any:
