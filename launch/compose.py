@@ -40,7 +40,8 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Writes the folder."""
     like = resolve_settings(FLAGS.like, "--like").path
-    parts = [None if FLAGS[name].value is None else resolve(FLAGS[name].value, f"--{name}").path for name in PARTS]
+    given = {name: str(FLAGS[name].value) for name in PARTS if FLAGS[name].value is not None}
+    parts = [resolve(given[name], f"--{name}").path if name in given else None for name in PARTS]
     compose(FLAGS.out, like, *parts, FLAGS.seed, FLAGS.dtype)
 
 

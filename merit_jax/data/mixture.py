@@ -61,14 +61,15 @@ def load_mixture(
         ValueError: The manifest, a rule or a record is bad, or a dataset has too many flawed rows, or none that can be used.
     """
     limits = Limits(max_length, max_train, max_held_out)
-    unplaced, reader = SkipRows(), SkipRows if on_error == "skip" else lambda: fail
-    entries = _entries(path, include, unplaced if on_error == "skip" else fail, elsewhere or ())
+    skip, unplaced = on_error == "skip", SkipRows()
+    entries = _entries(path, include, unplaced if skip else fail, elsewhere or ())
     found = dataset_weights(sorted(entry.name for entry in entries), weights, elsewhere)
     datasets = []
     try:
         for entry in entries:
             own = limits._replace(weight=min(1.0, found.get(entry.name, 1.0)))
-            datasets.append(read_dataset(entry, tokenizer, own, seed=seed, cache_dir=cache_dir, on_error=reader()))
+            handle = SkipRows() if skip else fail
+            datasets.append(read_dataset(entry, tokenizer, own, seed=seed, cache_dir=cache_dir, on_error=handle))
     finally:
         if any(entry.group_by for entry in entries):
             forget()

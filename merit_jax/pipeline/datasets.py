@@ -53,8 +53,8 @@ def load_datasets(
     log.info("reading the mixture %s", options["path"])
     known = {} if record is None else datasets_elsewhere(read_json(record[0]), str(record[0]))
     own = {key: value for key, value in options.items() if key != "elsewhere"}
-    away = None if options["elsewhere"] and record is None else known
-    here = load_mixture(**own, tokenizer=tokenizer, seed=seed, cache_dir=workdir.token_cache, elsewhere=away)
+    others = None if options["elsewhere"] and record is None else known
+    here = load_mixture(**own, tokenizer=tokenizer, seed=seed, cache_dir=workdir.token_cache, elsewhere=others)
     if record is None:
         return here
     (_refuse_unknown if record[0] == workdir.partition else _refuse_twice)([d.name for d in here], known, record[0])

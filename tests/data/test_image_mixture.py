@@ -283,3 +283,15 @@ def test_a_file_that_is_written_while_it_is_read_is_refused(data, tokenizer, tmp
     monkeypatch.setattr(dataset, "read_splits", written)
     with pytest.raises(ValueError, match=r"dataset 'colours': .*all\.json was written while it was read; start again"):
         digest(data, tokenizer, tmp_path / "cache")
+
+
+def test_a_row_whose_image_is_missing_is_skipped_on_request(data, tokenizer, tmp_path):
+    (data / "images/3.png").unlink()
+    with pytest.raises(ValueError, match=r"all\.json\[2\].*3\.png"):
+        load(data, tokenizer)
+    for _ in range(2):  # read, and from the cache
+        colours, shapes = load(data, tokenizer, on_error="skip", cache_dir=tmp_path / "cache")
+        assert names(colours) == [["0.png"]]
+        assert [row.where.rpartition("/")[2] for row in colours.report.skipped] == ["all.json[2]"]
+        assert "3.png" in colours.report.skipped[0].reason
+        assert shapes.report.skipped == ()
