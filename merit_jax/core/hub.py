@@ -129,7 +129,7 @@ def snapshot(
     try:
         found = _download(wanted, allow, ignore, local=offline)
     except Exception as error:  # of huggingface_hub, its HTTP client, or the transfer
-        if type(error) is OSError and error.errno in _OF_THE_DISK:
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
             raise
         partial = cached_snapshot(wanted, [CARD])  # whole or not
         lacks = missing(partial.folder) if partial else ""

@@ -150,12 +150,13 @@ def test_each_refusal_of_the_hub_is_one_sentence_with_its_mend(cache, monkeypatc
     assert "\n" not in str(found.value)
 
 
-def test_a_full_disk_stays_an_error_of_the_disk(cache, monkeypatch):
+@pytest.mark.parametrize(("number", "text"), [(28, "No space left"), (13, "Permission denied")])
+def test_a_full_disk_stays_an_error_of_the_disk(cache, monkeypatch, number, text):
     def download(*_, local, **__):
-        raise errors.LocalEntryNotFoundError("none") if local else OSError(28, "No space left on device")
+        raise errors.LocalEntryNotFoundError("none") if local else OSError(number, text)
 
     monkeypatch.setattr(hub, "_download", download)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=text):
         resolve("org/x")
 
 
