@@ -47,11 +47,11 @@ class Run(NamedTuple):
 
 def token_rows(options: argparse.Namespace) -> np.ndarray:
     """Rows of `length + 1` tokens of this repository's documentation, [rows, length + 1]."""
-    from merit_jax.launch.wiring import open_run
+    from merit_jax.launch.wiring.model_path import resolve
     from merit_jax.models import load_tokenizer
 
     pages = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
-    ids = load_tokenizer(open_run.resolve(MODEL))("\n".join(page.read_text() for page in pages))["input_ids"]
+    ids = load_tokenizer(resolve(MODEL).path)("\n".join(page.read_text() for page in pages))["input_ids"]
     return np.array(ids[: options.rows * (options.length + 1)], np.int32).reshape(options.rows, -1)
 
 

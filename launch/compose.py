@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from absl import flags
 
 from merit_jax.launch.console import app
+from merit_jax.launch.wiring.model_path import resolve, resolve_settings
 from merit_jax.models import compose
 
 FLAGS = flags.FLAGS
+
+PARTS = ("vision", "projector", "text")
 
 
 def define_flags() -> None:
@@ -20,13 +23,15 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "like",
         None,
-        "Folder with config.json, tokenizer and image processor; weights in it are not read.",
+        "Folder, or OWNER/NAME of the hub, with config.json, tokenizer and image processor; weights in it are not read.",
         required=True,
     )
     flags.DEFINE_string("vision", None, "Vision-language checkpoint to take the vision tower from; left out: random.")
     flags.DEFINE_string("projector", None, "Vision-language checkpoint to take the projector from; left out: random.")
     flags.DEFINE_string(
-        "text", None, "Text checkpoint (folder or .gguf file) to take the decoder from; left out: random."
+        "text",
+        None,
+        "Text checkpoint (folder, OWNER/NAME of the hub, or .gguf file) to take the decoder from; left out: random.",
     )
     flags.DEFINE_integer("seed", 0, "Seed of the random parts.")
     flags.DEFINE_string("dtype", "float32", "Type of the tensors: float32, bfloat16 or float16.")
@@ -34,7 +39,10 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Writes the folder."""
-    compose(FLAGS.out, FLAGS.like, FLAGS.vision, FLAGS.projector, FLAGS.text, FLAGS.seed, FLAGS.dtype)
+    like = resolve_settings(FLAGS.like, "--like").path
+    given = {name: str(FLAGS[name].value) for name in PARTS if FLAGS[name].value is not None}
+    parts = [resolve(given[name], f"--{name}").path if name in given else None for name in PARTS]
+    compose(FLAGS.out, like, *parts, FLAGS.seed, FLAGS.dtype)
 
 
 if __name__ == "__main__":

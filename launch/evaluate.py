@@ -23,12 +23,13 @@ from merit_jax.evaluation.batch_shapes import BatchShapes, doubling_buckets
 from merit_jax.launch.console import app
 from merit_jax.launch.console.terminal import Terminal
 from merit_jax.launch.wiring import open_run
+from merit_jax.launch.wiring.model_path import is_here
 from merit_jax.merging.model_card import folder_name
 from merit_jax.models.processing.generation_config import read_generation
 from merit_jax.models.processing.tokenizer import load_tokenizer
 from merit_jax.workdir.artifact_types import verify_export
 from merit_jax.workdir.artifacts import read_inputs, read_json, write_json, write_text
-from merit_jax.workdir.paths import THETA0, Workdir, absolute, is_remote
+from merit_jax.workdir.paths import ORIGIN, THETA0, Workdir, absolute
 
 if TYPE_CHECKING:
     from merit_jax.evaluation.lm_eval_adapter import HarnessModel
@@ -67,7 +68,7 @@ def open_harness_model(path: str, *, dtype: str, max_length: int | None, batch_s
 
     if Path(path).is_dir():
         verify_export(epath.Path(path))
-    pretrained = open_run.open_model(path, dtype=dtype)
+    pretrained = open_run.open_model(path, dtype=dtype, where="--model")
     generation, tokenizer = read_generation(pretrained.path), load_tokenizer(pretrained.path)
     longest = max_length or generation.context
     if longest is None:
@@ -94,11 +95,12 @@ def theta0_of(model: str, given: str | None) -> str | None:
     if given is not None:
         return given or None
     record = epath.Path(model) / "merit.json"
-    path = read_json(record).get("config", {}).get("model", {}).get("path") if record.exists() else None
+    card = read_json(record) if record.exists() else {}
+    path = card.get(ORIGIN, {}).get("model") or card.get("config", {}).get("model", {}).get("path")
     if not path:
         return None
     path = next((known for known in _paths_of_theta0(model) if folder_name(known) == path), path)
-    if not _is_here(path):
+    if not is_here(path):
         log.warning("the table has no theta0: %s, which %s names, is not here; give it by --theta0", path, record)
         return None
     return path
@@ -110,14 +112,6 @@ def _paths_of_theta0(model: str) -> Iterator[str]:
         record = Workdir(above, above).theta0
         if record.exists():
             yield read_inputs(record)["path"]
-
-
-def _is_here(path: str) -> bool:
-    """Returns whether a checkpoint can be opened: a local path, or a shipped model that is installed."""
-    try:
-        return not is_remote(path) and open_run.resolve(path).exists()
-    except ImportError:
-        return False
 
 
 def as_json(models: dict[str, str], reports: dict[str, "Report"], suite: "Suite") -> dict[str, Any]:

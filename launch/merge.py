@@ -29,8 +29,12 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines the command's flags."""
-    flags.DEFINE_string("base", None, "Folder of the model that the others were fine-tuned from.", required=True)
-    flags.DEFINE_list("models", None, "Folders of the fine-tuned models, separated by commas.", required=True)
+    flags.DEFINE_string(
+        "base", None, "Model that the others were fine-tuned from: a folder, or OWNER/NAME of the hub.", required=True
+    )
+    flags.DEFINE_list(
+        "models", None, "The fine-tuned models, folders or OWNER/NAME of the hub, separated by commas.", required=True
+    )
     flags.DEFINE_list("weights", None, "A weight for each model, with sum 1; left out: equal weights.")
     flags.DEFINE_string(
         "partition",

@@ -32,7 +32,7 @@ FLAGS = flags.FLAGS
 
 def lines(records: Sequence[Record]) -> Iterator[dict]:
     """Yields one dict per record, in order."""
-    theta0 = open_run.open_model(FLAGS.model, dtype=FLAGS.dtype)
+    theta0 = open_run.open_model(FLAGS.model, dtype=FLAGS.dtype, where="--model")
     mesh, (tokenizer, reader) = sharding.make_mesh(), load_processor(theta0.path, theta0.model.config)
     params = sharding.load(theta0.leaves(), sharding.of_params(mesh, theta0.logical_axes, theta0.abstract))
     layout = BatchShapes(

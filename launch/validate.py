@@ -14,17 +14,18 @@ from rich.table import Column, Table
 from merit_jax.core.progress import bar
 from merit_jax.core.types import Dataset, ImageReader
 from merit_jax.data.chat_template import encode
+from merit_jax.data.dataset import read_dataset
 from merit_jax.data.duplicates import files_mark, first_with_a_mark, row_digest, rows_digest
 from merit_jax.data.flaws import MAX_FLAWED, flaw_sentences, refuse_flawed
 from merit_jax.data.manifest import read_manifest, taken_for_lines
-from merit_jax.data.mixture import Limits, read_dataset
+from merit_jax.data.record_splits import Limits
 from merit_jax.data.shared_rows import shared_rows, short_digests
 from merit_jax.launch.console import app
 from merit_jax.launch.console.bad_records import BadRecord, bad_record_lines
 from merit_jax.launch.console.exit_codes import MISTAKE
 from merit_jax.launch.console.image_check import ImageCheck
 from merit_jax.launch.console.terminal import Terminal
-from merit_jax.launch.wiring import open_run
+from merit_jax.launch.wiring.model_path import resolve_settings
 from merit_jax.models.pretrained.processor import load_processor
 
 FLAGS = flags.FLAGS
@@ -224,7 +225,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "tokenizer",
         None,
-        "Hugging Face folder (of a vision-language model: with its image settings), .gguf file, or smollm2-135m-instruct.",
+        "Hugging Face folder or OWNER/NAME of the hub (of a vision-language model: with its image settings), .gguf file, or "
+        "smollm2-135m-instruct.",
         required=True,
     )
     flags.DEFINE_list("include", [], "Names or patterns of the datasets to read; empty: all.")
@@ -246,7 +248,7 @@ def define_flags() -> None:
 
 def main(_: Sequence[str]) -> int:
     """Prints the counts, warnings and errors; returns 1 if there is an error, and 0 with warnings alone."""
-    processor = load_processor(open_run.resolve(FLAGS.tokenizer))
+    processor = load_processor(resolve_settings(FLAGS.tokenizer, "--tokenizer").path)
     found = validate(
         FLAGS.mixture,
         processor.tokenizer,

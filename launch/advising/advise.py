@@ -125,7 +125,7 @@ def _costs(run: Run, config: ConfigDict, question: Question, candidates: Candida
         return {}
     inputs = PlanInputs(config, "float32" if topology.kind == "cpu" else "bfloat16")
     rate = Rate(topology.chips, topology.chip.peak, question.utilisation, question.price)
-    calibration = sum(min(count, config.gradients.examples) for count in run.samples)
+    calibration = sum(min(len(dataset.train), config.gradients.examples) for dataset in run.datasets)
     found = candidate_costs(inputs, topology, rate, len(run.names), calibration, candidates.measured)
     return {method: cost._asdict() for method, cost in found.items()}
 

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from merit_jax.configs.schema.check import check_keys
 from merit_jax.launch.wiring import open_run
+from merit_jax.launch.wiring.model_path import resolve_settings
 from merit_jax.models import compose
 from merit_jax.pipeline.stages import run_stages
 from merit_jax.workdir.artifacts import is_current, write_json
@@ -56,7 +57,7 @@ def train_basin(config: ConfigDict, workdir: epath.PathLike, *, overwrite: bool 
     stages = {f"{number}_{Path(file).stem}": _load(file) for number, file in enumerate(config.basin.stages, start=1)}
     root = absolute(workdir) / "basin"
     seed = next(iter(stages.values())).seed
-    theta0 = _start(Path(config.basin.start), seed, root, overwrite=overwrite) if config.basin.start else ""
+    theta0 = _start(config.basin.start, seed, root, overwrite=overwrite) if config.basin.start else ""
     for name, stage in stages.items():
         stage.model.path = theta0 or stage.model.path
         run = open_run.open_run(stage, root / name, overwrite=overwrite)
@@ -73,9 +74,9 @@ def _load(file: str) -> ConfigDict:
     return get_config("joint")
 
 
-def _start(like: Path, seed: int, root: epath.Path, *, overwrite: bool) -> str:
+def _start(start: str, seed: int, root: epath.Path, *, overwrite: bool) -> str:
     """Writes random weights for a folder's config, and returns their folder."""
-    folder, record = root / "start", root / "start.json"
+    folder, record, like = root / "start", root / "start.json", resolve_settings(start, "basin.start").path
     inputs = {"like": _digests(like), "seed": seed}
     if jax.process_index() == 0 and not (is_current(record, inputs, overwrite=overwrite) and folder.exists()):
         if folder.exists():

@@ -9,6 +9,7 @@ from typing import Any
 from merit_jax.checkpoints import compatibility
 from merit_jax.core.progress import bar
 from merit_jax.core.registry import lookup
+from merit_jax.launch.wiring.model_path import resolve
 from merit_jax.merging import MERGERS, Merger
 from merit_jax.merging.exclude import merged_paths
 from merit_jax.merging.merge import Merge
@@ -42,8 +43,8 @@ def merge_folders(
     """Writes the merge of Hugging Face folders, with a model card and, where mergekit has the method, `mergekit.yaml`.
 
     Args:
-        base: Folder of theta0; its config, tokenizer and types are taken over.
-        models: Folders of the models that were fine-tuned from it.
+        base: theta0, a folder or OWNER/NAME of the hub; its config, tokenizer and types are taken over.
+        models: The models that were fine-tuned from it, likewise.
         weights: One per model, with sum 1; None: equal.
         method: A key of `MERGERS`.
         options: Options of the method.
@@ -73,18 +74,17 @@ def merge_folders(
         raise ValueError(
             f"{flag} no difference to --method={method} with options {json.dumps(resolved)}; leave them out"
         )
-    theta0, paired = open_models(base, models)
+    (base, *models), (folder, *folders) = _found(base, models)
+    theta0, paired = open_models(folder, folders)
     names = merged_paths(paired.models[0].paths(), exclude, len(models), "--exclude")
     paired = paired._replace(models=tuple(model.only(names) for model in paired.models))
     theta0.check_export(out)
     known = weights if weights is not None else [1 / len(models)] * len(models)
     merge = _prepared(merger, theta0, paired, known, resolved)
     used = merger.used_weights(merge.weights, merge.options)
-    yaml = None if exclude else recipe(method, merge.options, base, models, used.values, theta0.dtypes)
-    extra = {
-        **folder_card(base, models, method, used, merge.options, tokens, exclude),
-        **({} if yaml is None else {"mergekit.yaml": yaml}),
-    }
+    extra = folder_card(base, models, method, used, merge.options, tokens, exclude)
+    if not exclude and (yaml := recipe(method, merge.options, base, models, used.values, theta0.dtypes)):
+        extra = {**extra, "mergekit.yaml": yaml}
     with bar(len(theta0.paths()), "merge", "tensor") as progress:
 
         def value(path: str) -> Any:
@@ -92,6 +92,13 @@ def merge_folders(
             return merge.value(paired.copies.get(path, path))
 
         theta0.export(out, value, extra, max_shard_bytes)
+
+
+def _found(base: str, models: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns names and folders of the base and the models; a name of the hub with its commit."""
+    names = [(base, "--base"), *((model, "--models") for model in models)]
+    found = [resolve(name, flag) for name, flag in names]
+    return [f.origin or name for f, (name, _) in zip(found, names, strict=True)], [str(f.path) for f in found]
 
 
 def _prepared(

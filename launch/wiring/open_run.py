@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from merit_jax.configs.schema.check import check
 from merit_jax.core import sharding
 from merit_jax.core.types import LeafReader
-from merit_jax.models import export_hf, open_pretrained, smollm2_path
+from merit_jax.launch.wiring.model_path import resolve
+from merit_jax.models import export_hf, open_pretrained
 from merit_jax.models.interface import Model
 from merit_jax.models.pretrained.processor import load_processor
 from merit_jax.pipeline.run import Run, Shared
@@ -21,29 +22,8 @@ from merit_jax.pipeline.run_date import fix_run_date
 from merit_jax.workdir.artifacts import local_folder
 from merit_jax.workdir.checksums import stamp
 from merit_jax.workdir.leftovers import sweep
-from merit_jax.workdir.paths import Workdir, absolute, is_remote
+from merit_jax.workdir.paths import ORIGIN, Workdir, absolute
 from merit_jax.workdir.version import refuse_older
-
-SHIPPED: dict[str, Callable[[], Path]] = {"smollm2-135m-instruct": smollm2_path}
-"""Values of `config.model.path` that are no paths: models that come as Python packages."""
-
-
-def resolve(path: str) -> Path:
-    """Returns the folder or file of `config.model.path`.
-
-    Raises:
-        ValueError: It is empty, or remote.
-    """
-    if not path:
-        raise ValueError(
-            "model.path is not set; give a Hugging Face folder, a .gguf file, or one of " + ", ".join(SHIPPED)
-        )
-    if is_remote(path):
-        raise ValueError(
-            f"model.path = {path}: weights are read from local files; copy the folder to this machine first"
-        )
-    return SHIPPED[path]() if path in SHIPPED else Path(path)
-
 
 LABELS = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
 """Keys of a checkpoint's config that change nothing in the computation."""
@@ -52,14 +32,18 @@ LABELS = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformer
 class Theta0Checkpoint:
     """theta0 on disk, as `merit_jax.pipeline.run.Theta0`."""
 
-    def __init__(self, path: Path, *, dtype: Any = "float32", **switches: Any) -> None:
-        self.path, self.dtype = path, jnp.dtype(dtype).name
+    def __init__(self, path: Path, *, dtype: Any = "float32", origin: str = "", **switches: Any) -> None:
+        self.path, self.dtype, self.origin = path, jnp.dtype(dtype).name, origin
         self._opened = open_pretrained(path, dtype=dtype, **switches)
         self.model: Model = self._opened.model
         self.logical_axes, self.abstract = self.model.logical_axes, self.model.abstract
         files = sorted(path.glob("*")) if path.is_dir() else [path]
         stamps = [[file.name, *stamp(file)] for file in files if file.is_file()]
-        self.source: Mapping[str, Any] = {"path": str(path.resolve()), "files": stamps}
+        self.source: Mapping[str, Any] = {
+            "path": str(path.resolve()),
+            **({ORIGIN: origin} if origin else {}),
+            "files": stamps,
+        }
         config = self._opened.checkpoint.config
         self.settings: Mapping[str, Any] = {key: value for key, value in config.items() if key not in LABELS}
 
@@ -90,8 +74,17 @@ class Theta0Checkpoint:
             export_hf(folder, read, self._opened, extra=extra, stop=stop)
 
 
-def open_model(path: str, *, dtype: str = "auto", attention: str = "xla", **switches: Any) -> Theta0Checkpoint:
+def open_model(
+    path: str, *, dtype: str = "auto", attention: str = "xla", where: str = "model.path", **switches: Any
+) -> Theta0Checkpoint:
     """Opens the checkpoint of `config.model.path`; it computes in `config.model.dtype`, with the decoder's other switches.
+
+    Args:
+        path: As `model_path.resolve` takes it.
+        dtype: `config.model.dtype`.
+        attention: `config.model.attention`.
+        where: The setting that the path is of, for error messages.
+        **switches: As for `merit_jax.models.build_model.override`.
 
     Raises:
         ValueError: There is no such checkpoint, or the devices lack that attention.
@@ -100,7 +93,8 @@ def open_model(path: str, *, dtype: str = "auto", attention: str = "xla", **swit
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     if attention == "cudnn":
         _check_cudnn(jax.default_backend(), dtype)
-    return Theta0Checkpoint(resolve(path), dtype=jnp.dtype(dtype), attention=attention, **switches)
+    found = resolve(path, where)
+    return Theta0Checkpoint(found.path, dtype=jnp.dtype(dtype), origin=found.origin, attention=attention, **switches)
 
 
 def _check_cudnn(backend: str, dtype: str) -> None:

@@ -1,6 +1,7 @@
 """Reads from a config all that a plan needs: the model without weights, the training task, and the size of the data."""
 
 import glob
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ from ml_collections import ConfigDict
 
 from merit_jax import configs
 from merit_jax.core import tree
+from merit_jax.core.hub import CARD, cached_snapshot, parse_hub_name
 from merit_jax.core.loss import next_token_loss
 from merit_jax.core.sharding import keep_rows
 from merit_jax.core.types import LossFn
+from merit_jax.data.hub_entries import is_hub_path
 from merit_jax.data.loader import training_batches
 from merit_jax.data.mixture import load_mixture
 from merit_jax.gradients.compression import make_compressor
-from merit_jax.launch.wiring.open_run import resolve
+from merit_jax.launch.wiring.model_path import is_here, resolve, resolve_settings
 from merit_jax.models import build, read_config
 from merit_jax.models.interface import REMAT, DecoderConfig, VisionLanguageConfig
 from merit_jax.models.pretrained.config_only import ConfigOnlyCheckpoint
@@ -130,7 +133,7 @@ class PlanInputs:
             datasets: Number of datasets, likewise; 0: 100.
         """
         cfg = self.config
-        if _is_here(cfg.model.path) and cfg.mixture.path and glob.glob(cfg.mixture.path):
+        if is_here(cfg.model.path) and cfg.mixture.path and _can_be_read(cfg.mixture.path):
             return self._count()
         source = "assumed: " + ", ".join(
             f"{number or default:,} {name}" + ("" if number else f" (give --{name})")
@@ -142,9 +145,10 @@ class PlanInputs:
 
     def _count(self) -> DataSize:
         cfg = self.config
-        tokenizer, reader = load_processor(resolve(cfg.model.path), self.model)
+        tokenizer, reader = load_processor(resolve(cfg.model.path).path, self.model)
         options = {key: value for key, value in cfg.mixture.items() if key != "elsewhere"}
-        datasets = load_mixture(**options, tokenizer=tokenizer, seed=cfg.seed)
+        away = None if cfg.mixture.elsewhere else ()
+        datasets = load_mixture(**options, tokenizer=tokenizer, seed=cfg.seed, elsewhere=away)
         names = [dataset.name for dataset in datasets]
         (joint,) = branches.from_groups(names, np.zeros(len(names), np.int32), cfg.seed)
         batches = training_batches(
@@ -176,28 +180,41 @@ def open_config(path: str) -> tuple[str, DecoderConfig | VisionLanguageConfig]:
     """
     if not path:
         raise ValueError(
-            "model.path is not set; give a folder with a config.json, a .gguf file, or the name of a model"
+            "model.path is not set; give a folder with a config.json, a .gguf file, or a model's name (OWNER/NAME of the hub)"
         )
     if Path(path).suffix == ".gguf" and Path(path).is_file():
         return path, read_config(path)
     known = {folder.name.lower(): folder for folder in sorted(ARCHITECTURES.iterdir()) if folder.is_dir()}
-    folder = Path(path) if (Path(path) / "config.json").is_file() else known.get(Path(path).name.lower())
-    if folder is None:
-        names = ", ".join(found.name for found in known.values())
+    checkpoint = ConfigOnlyCheckpoint(_config_folder(path, known))
+    return checkpoint.config_file, checkpoint.model.config
+
+
+def _config_folder(path: str, known: Mapping[str, Path]) -> Path:
+    """Returns the folder of a config: the path, a model of that name in the hub's cache, a shipped one, or one of the hub."""
+    if (Path(path) / "config.json").is_file():
+        return Path(path)
+    wanted, shipped = parse_hub_name(path, "model"), known.get(Path(path.partition("@")[0]).name.lower())
+    cached = None if wanted is None else cached_snapshot(wanted, ("config.json",))
+    if cached is not None and (cached.folder / "config.json").is_file():
+        return cached.folder
+    if shipped is not None:
+        return shipped
+    names = ", ".join(found.name for found in known.values())
+    if wanted is None or Path(path).exists():
         raise ValueError(
             f"model.path = {path!r}: there is no {path}/config.json, and none is shipped for a model of that name; write one "
             f"(no weights are needed), or plan for one of {names}"
         )
-    checkpoint = ConfigOnlyCheckpoint(folder)
-    return checkpoint.config_file, checkpoint.model.config
-
-
-def _is_here(path: str) -> bool:
-    """Returns whether `config.model.path` is a checkpoint on this machine."""
     try:
-        return resolve(path).exists()
-    except ImportError:
-        return False
+        return resolve_settings(path).path
+    except ValueError as error:
+        raise ValueError(f"{error}; or plan for one of {names}, whose config.json is shipped") from None
+
+
+def _can_be_read(path: str) -> bool:
+    """Returns whether `config.mixture.path` is at hand: files, or a dataset in the hub's cache."""
+    wanted = parse_hub_name(path, "dataset") if is_hub_path(path) else None
+    return bool(glob.glob(path)) if wanted is None else cached_snapshot(wanted, (CARD,)) is not None
 
 
 def image_room(model: DecoderConfig | VisionLanguageConfig, length: int, tokens: int) -> int:

@@ -5,7 +5,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Bool, Float, Int32, Int64
+
+from merit_jax.core.dataset_slice import DatasetSlice
+from merit_jax.core.skipped_row import SkippedRow
 
 Array = jax.Array | np.ndarray
 
@@ -180,15 +183,24 @@ class Dataset(NamedTuple):
 
     Attributes:
         name: Unique name; seeds are folded from it.
-        train: Tokenised training examples.
+        train: Tokenised training examples, each once.
         held_out: Records that no gradient ever sees.
         report: Counts of rows and tokens, from reading it.
+        weight: How often an epoch visits a training example, on average over the examples there are; `mixture.weights`.
+        visits: The example of each visit of an epoch; None: each once.
     """
 
     name: str
     train: Sequence[Example]
     held_out: Sequence[Record]
     report: "ReadReport"
+    weight: float = 1.0
+    visits: Int64[np.ndarray, " visits"] | None = None
+
+    @property
+    def visit_count(self) -> int:
+        """Visits of an epoch, s_t: training examples, each as often as it is trained on."""
+        return len(self.train) if self.visits is None else len(self.visits)
 
 
 class ReadReport(NamedTuple):
@@ -197,14 +209,16 @@ class ReadReport(NamedTuple):
     Attributes:
         files: Paths read, training file first.
         digest: sha256 over the bytes of those files, the training rows' images and the manifest's options for reading them.
-        rows: Training rows kept.
+        rows: Training rows kept, each as often as an epoch visits it.
         truncated: Training examples truncated at the maximum length.
-        tokens: Supervised training tokens after truncation.
-        total_tokens: Training tokens after truncation, prompts included.
+        tokens: Supervised training tokens after truncation, of all visits.
+        total_tokens: Training tokens after truncation, prompts included, of all visits.
         held_out_images: sha256 over the images of the held-out rows; "" if there are none.
         unended: Training rows with a response that ends in no special token.
         unseen: Training rows with a text that the chat template leaves out.
         first_unseen: The first of those, with what is left out; empty without any, or where the token cache was read.
+        skipped: The rows that cannot be used and are left out, training and held-out ones (`mixture.on_error`).
+        origin: Where the files come from, as "owner/name@commit"; empty: they are where they were put.
     """
 
     files: tuple[str, ...]
@@ -217,47 +231,8 @@ class ReadReport(NamedTuple):
     unended: int = 0
     unseen: int = 0
     first_unseen: str = ""
-
-
-class DatasetSlice(NamedTuple):
-    """`width` of the `parts` equal parts of a dataset's shuffled examples, from the `part`-th on (0 of 1: all of them).
-
-    Examples:
-        >>> [DatasetSlice("copy", *numbers).described for numbers in ((), (1, 4), (1, 4, 2))]
-        ['copy', 'copy (2 of 4)', 'copy (2-3 of 4)']
-        >>> DatasetSlice("copy", 1, 4).to_list(), DatasetSlice("copy", 1, 4, 2).to_list()
-        (['copy', 1, 4], ['copy', 1, 4, 2])
-    """
-
-    dataset: str
-    part: int = 0
-    parts: int = 1
-    width: int = 1
-
-    @property
-    def is_sound(self) -> bool:
-        """True of a slice of a dataset that is not empty."""
-        return 0 <= self.part < self.part + self.width <= self.parts
-
-    @property
-    def share(self) -> float:
-        """The share of the dataset's examples that it is."""
-        return self.width / self.parts
-
-    @property
-    def described(self) -> str:
-        """The dataset's name, with the parts where it is not the whole."""
-        last = self.part + self.width
-        which = f"{self.part + 1}" if self.width == 1 else f"{self.part + 1}-{last}"
-        return self.dataset if self.width == self.parts else f"{self.dataset} ({which} of {self.parts})"
-
-    def within(self, count: int) -> tuple[int, int]:
-        """Returns the first of a dataset's `count` examples (or tokens) that are in it, and the first behind it."""
-        return count * self.part // self.parts, count * (self.part + self.width) // self.parts
-
-    def to_list(self) -> list[Any]:
-        """Returns JSON values: [dataset, part, parts], and the width where it is not one."""
-        return list(self if self.width != 1 else self[:3])
+    skipped: tuple[SkippedRow, ...] = ()
+    origin: str = ""
 
 
 class Branch(NamedTuple):

@@ -8,7 +8,7 @@ from jaxtyping import Int64
 from merit_jax.core.seeds import fold
 from merit_jax.core.types import Batch, Dataset, DatasetSlice, Example, ImageReader
 from merit_jax.data.packing import RowCapacity, fill_row, stack
-from merit_jax.data.sampler import share_indices
+from merit_jax.data.sampler import share_examples
 
 
 def bucketed_batches(
@@ -78,9 +78,9 @@ def calibration_examples(dataset: Dataset, n: int, seed: int, share: DatasetSlic
         dataset: The dataset.
         n: How many.
         seed: The run's seed.
-        share: A slice of the dataset to which they must belong.
+        share: A slice of the dataset to which they, or one visit of each, must belong.
     """
     order = np.random.default_rng(fold(seed, "calibration", dataset.name)).permutation(len(dataset.train))
     if share is not None:
-        order = order[np.isin(order, share_indices(len(dataset.train), share, seed))]
+        order = order[np.isin(order, share_examples(dataset, share, seed))]
     return [dataset.train[i] for i in sorted(order[:n].tolist())]

@@ -7,6 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from merit_jax.core.types import Dataset, Example, ReadReport
+from merit_jax.data.weights import examples_digest
+
+WEIGHT = "weight"
+"""Key of a dataset in a record of its weight, where that is not 1."""
 
 FIELDS = {
     "samples": "rows",
@@ -67,9 +71,10 @@ def elsewhere_inputs(datasets: Iterable[Dataset]) -> dict[str, list[str]]:
     return {ELSEWHERE: away} if away else {}
 
 
-def describe(dataset: Dataset) -> dict[str, int]:
-    """Returns what a record says of a dataset: counts of rows and tokens, as JSON values."""
-    return {key: getattr(dataset.report, field) for key, field in FIELDS.items()}
+def describe(dataset: Dataset) -> dict[str, int | float]:
+    """Returns what a record says of a dataset: counts of rows and tokens, and a weight, as JSON values."""
+    weight = {WEIGHT: dataset.weight} if dataset.weight != 1 else {}
+    return {key: getattr(dataset.report, field) for key, field in FIELDS.items()} | weight
 
 
 def datasets_elsewhere(record: Mapping[str, Any], where: str) -> dict[str, Dataset]:
@@ -94,4 +99,5 @@ def datasets_elsewhere(record: Mapping[str, Any], where: str) -> dict[str, Datas
 def _dataset(name: str, digest: str, entry: Mapping[str, Any]) -> Dataset:
     fields = {field: entry[key] for key, field in FIELDS.items()}
     rows = RowsElsewhere(name, entry["samples"], entry.get("site", ""), entry.get("marks", ()))
-    return Dataset(name, cast(Sequence[Example], rows), (), ReadReport(files=(), digest=digest, **fields))
+    report = ReadReport(files=(), digest=examples_digest(digest), **fields)
+    return Dataset(name, cast(Sequence[Example], rows), (), report, entry.get(WEIGHT, 1.0))

@@ -8,7 +8,7 @@ from etils import epath
 
 from merit_jax.data.containers import container_hint
 from merit_jax.data.json_values import parse_items, parse_json
-from merit_jax.data.rows import OnError, Row, RowError, Rows
+from merit_jax.data.rows import FileError, OnError, Row, RowError, Rows
 
 LOOK = 2**26
 """Bytes of a file that are looked at to tell what it is where its first line is no record."""
@@ -22,7 +22,7 @@ def read_json_lines(path: str, on_error: OnError) -> Rows:
         if first is None:
             return
         if reason := _encoding(first[1]) or _container(path, first[1]):
-            on_error(RowError(path, reason))
+            on_error(FileError(path, reason))
             return
         for number, line in itertools.chain([first], lines):
             where = f"{path}:{number}"
@@ -44,7 +44,7 @@ def read_json(path: str, on_error: OnError) -> Rows:
         yield from read_json_lines(path, on_error)
         return
     if reason := _encoding(data[:8]):
-        on_error(RowError(path, reason))
+        on_error(FileError(path, reason))
         return
     try:
         for where, item in parse_items(_decode(data), path):
@@ -56,9 +56,9 @@ def read_json(path: str, on_error: OnError) -> Rows:
                 on_error(RowError.of(error, where))
     except json.JSONDecodeError as error:
         problem = f"{error.msg} at column {error.colno}"
-        on_error(RowError(f"{path}:{error.lineno}", f"not JSON ({problem}); the file may be cut off"))
+        on_error(FileError(f"{path}:{error.lineno}", f"not JSON ({problem}); the file may be cut off"))
     except ValueError as error:
-        on_error(RowError.of(error, path))
+        on_error(FileError.of(error, path))
 
 
 def _encoding(line: bytes) -> str:

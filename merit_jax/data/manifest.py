@@ -14,12 +14,13 @@ from merit_jax.data.containment import is_inside
 from merit_jax.data.data_files import find_datasets, find_files, listed
 from merit_jax.data.formats import FORMATS, ColumnMap
 from merit_jax.data.group_by import read_groups
+from merit_jax.data.hub_entries import EVAL_SPLIT, REVISION, URL, entry_files, hub_subsets, is_hub_path, subset_files
 from merit_jax.data.manifest_parser import load_manifest
 from merit_jax.data.rows import OnError, fail
 from merit_jax.data.splits import TRAIN, FileSet, check_shards, divide
 from merit_jax.workdir.paths import is_remote
 
-REMOTE_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+REMOTE_KEYS = (URL, "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 OTHER_KEYS = (
     "file_name",
     "formatting",
@@ -32,7 +33,7 @@ OTHER_KEYS = (
     "file_sha1",
     "ranking",
 )
-OUR_KEYS = ("eval_file_name", "held_out", "image_root", "group_by")
+OUR_KEYS = ("eval_file_name", "held_out", "image_root", "group_by", REVISION, EVAL_SPLIT)
 COLUMNS = ("prompt", "query", "response", "system", "history", "messages", "images", "tools")
 TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag", "observation_tag", "function_tag")
 
@@ -50,6 +51,7 @@ class Entry(NamedTuple):
         num_samples: Training rows to sample; 0 for all.
         group_by: Column that holds the name of a row's dataset; empty: the files are this dataset.
         unused_files: Files that their names say are held out, and that are neither trained on nor evaluated.
+        origin: "OWNER/NAME@COMMIT" of files of the hub; empty for others.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Entry(NamedTuple):
     num_samples: int = 0
     group_by: str = ""
     unused_files: tuple[str, ...] = ()
+    origin: str = ""
 
 
 def read_manifest(
@@ -69,14 +72,16 @@ def read_manifest(
     """Lists the datasets of a manifest or glob, sorted by name.
 
     A `.json`, `.yaml` or `.yml` path without `*` or `?` is a manifest: LLaMA-Factory's `dataset_info.json` as it stands,
-    whose file names are relative to its folder, with four more keys: `eval_file_name` (file of held-out records), `held_out`
-    (rows, or fraction of rows, split off the training file), `image_root` (folder of the images; the default is that of the
-    data) and `group_by` (a column whose values name datasets, which then replace the entry).
-    `file_name` and `eval_file_name` are a file, a folder, a glob or a list of these. Anything else is a glob (see
-    `data_files.find_datasets`): `X.jsonl` or `X.train.jsonl` is dataset X, and `X.test.jsonl` next to it its held-out data.
+    whose file names are relative to its folder, with more keys: `eval_file_name` (file of held-out records), `held_out` (rows, or
+    fraction of rows, split off the training file), `image_root` (folder of the images; the default is that of the data),
+    `group_by` (a column whose values name datasets, which then replace the entry), and for `hf_hub_url` (OWNER/NAME of a dataset
+    of the hub, with `subset` and `split`) `hf_revision` and `eval_split`.
+    `file_name` and `eval_file_name` are a file, a folder, a glob or a list of these. `hub:OWNER/NAME` is a dataset of the hub,
+    each subset of which is a dataset here. Anything else is a glob (see `data_files.find_datasets`): `X.jsonl` or `X.train.jsonl`
+    is dataset X, and `X.test.jsonl` next to it its held-out data.
 
     Args:
-        path: Manifest or glob.
+        path: Manifest, glob or dataset of the hub.
         include: Names or fnmatch patterns of the datasets to keep; all if empty.
         on_error: Called with the error of every bad line of a file that is read for its `group_by`; the default raises.
         suites: The datasets are suites, to be evaluated: where names say that some files are held out, those are the `files`.
@@ -90,6 +95,11 @@ def read_manifest(
     if PurePath(path).suffix in (".json", ".yaml", ".yml") and not set("*?") & set(path):
         makers = _datasets(path, load_manifest(path), on_error, suites)
         return tuple(makers[name]() for name in select(sorted(makers), include, path))
+    if is_hub_path(path):
+        hub, named = hub_subsets(path)
+        names = select(sorted(named), include, path)
+        sets = {name: subset_files(hub, named[name], path, suites=suites) for name in names}
+        return tuple(Entry(n, f.train, f.held_out, unused_files=f.unused, origin=hub.origin) for n, f in sets.items())
     found = {
         name: files.to_evaluate() if suites else files for name, files in find_datasets(path, suites=suites).items()
     }
@@ -162,7 +172,9 @@ def _entry(path: str, name: str, data: Mapping[str, Any], suites: bool) -> Entry
         if not isinstance(format_name, str):
             raise ValueError(f"{where}: formatting is {format_name!r:.80}; expected one of {', '.join(FORMATS)}")
         lookup(FORMATS, format_name, f"formatting in {where}:")
-    files, root = _files(path, data, where, suites), data.get("image_root")
+    of_hub = "file_name" not in data
+    files, origin = entry_files(data, where, suites=suites) if of_hub else (_files(path, data, where, suites), "")
+    root = data.get("image_root")
     group_by = data.get("group_by", "")
     if not isinstance(group_by, str) or ("group_by" in data and not group_by):
         raise ValueError(f"{where}: group_by is {group_by!r:.80}; expected the name of a column")
@@ -176,6 +188,7 @@ def _entry(path: str, name: str, data: Mapping[str, Any], suites: bool) -> Entry
         num_samples=int(_number(data, "num_samples", where)),
         group_by=group_by,
         unused_files=files.unused,
+        origin=origin,
     )
 
 
@@ -211,22 +224,31 @@ def _paths(manifest: str, names: Any, where: str) -> list[str]:
 
 
 def _check_keys(data: Mapping[str, Any], where: str) -> None:
-    if "file_name" not in data:
+    if "file_name" not in data and URL not in data:
         remote = [f"{key}={data[key]!r:.80}" for key in REMOTE_KEYS if key in data]
         raise ValueError(
-            f"{where}: no file_name{' but ' + ', '.join(remote) if remote else ''}; nothing is downloaded "
-            "here: download the data and set file_name to the .jsonl, .json or .parquet file"
+            f"{where}: no file_name{' but ' + ', '.join(remote) if remote else ''}; only hf_hub_url is downloaded here: set it, "
+            "or download the data and set file_name to the .jsonl, .json or .parquet file"
         )
     if unknown := sorted(set(data) - {*REMOTE_KEYS, *OTHER_KEYS, *OUR_KEYS}, key=str):
         raise ValueError(f"{where}: unknown keys {unknown}; known: {', '.join((*OTHER_KEYS, *OUR_KEYS))}")
     if data.get("ranking"):
         raise ValueError(f"{where}: preference pairs (ranking: true) are not instruction data; leave the dataset out")
-    if data.get("split", "train") != "train":
+    if "file_name" in data and (hub := [key for key in (REVISION, EVAL_SPLIT) if data.get(key)]):
+        raise ValueError(
+            f"{where}: {hub[0]} is of a dataset of the hub, and file_name names a file; remove one of the two"
+        )
+    if "file_name" not in data and data.get("eval_file_name"):
+        raise ValueError(
+            f"{where}: eval_file_name goes with file_name; of a dataset of the hub, name a split in {EVAL_SPLIT}"
+        )
+    if "file_name" in data and data.get("split", "train") != "train":
         raise ValueError(
             f"{where}: a file has one split, 'train', got {data['split']!r:.80}; name that split's file in file_name"
         )
-    if data.get("eval_file_name") and data.get("held_out"):
-        raise ValueError(f"{where}: both eval_file_name and held_out are set; keep one")
+    for key in ("eval_file_name", EVAL_SPLIT):
+        if data.get(key) and data.get("held_out"):
+            raise ValueError(f"{where}: both {key} and held_out are set; keep one")
 
 
 def _check_names(given: Any, known: Sequence[str], where: str, reason: str) -> None:

@@ -9,17 +9,19 @@ from jaxtyping import Int64
 from merit_jax.core.seeds import fold
 from merit_jax.core.types import Dataset
 from merit_jax.data.token_cache import TokenTable, as_table
+from merit_jax.data.weights import visited_digest, with_visits
 
 
 def dataset_part(dataset: Dataset, first: int, last: int, seed: int) -> Dataset:
-    """Returns a dataset of the `first`-th to `last`-th training examples of the dataset's shuffle, `last` excluded.
+    """Returns a dataset of the `first`-th to `last`-th visit of the dataset's shuffled training examples, `last` excluded.
 
-    The shuffle depends on `seed` and the dataset's name only, so that parts whose bounds do not overlap are disjoint.
-    Held-out records stay, and so do the counts of flawed and truncated rows, which are those of the whole dataset.
+    The shuffle depends on `seed` and the dataset's name only, so that parts whose bounds do not overlap are disjoint; an example
+    that the dataset visits several times may have visits in several parts. Held-out records stay, and so do the counts of flawed
+    and truncated rows, which are those of the whole dataset.
 
     Args:
         dataset: The whole dataset.
-        first: Place of the first example in the shuffle.
+        first: Place of the first visit in the shuffle.
         last: Place behind the last one.
         seed: The run's seed.
 
@@ -34,21 +36,20 @@ def dataset_part(dataset: Dataset, first: int, last: int, seed: int) -> Dataset:
         >>> [part.report.rows for part in parts], sorted(int(e.tokens[1]) for part in parts for e in part.train)
         ([2, 3], [0, 1, 2, 3, 4])
     """
-    count = len(dataset.train)
+    count = dataset.visit_count
     if not 0 <= first < last <= count:
         raise ValueError(
             f"dataset {dataset.name!r}: examples {first} to {last} of {count} are no part of it; expected at least one"
         )
     order = np.random.default_rng(fold(seed, "part", dataset.name)).permutation(count)
-    table = take_rows(as_table(dataset.train), np.sort(order[first:last]))
-    mark = repr((dataset.report.digest, dataset.name, seed, first, last))
-    report = dataset.report._replace(
-        digest=hashlib.sha256(mark.encode()).hexdigest(),
-        rows=len(table),
-        tokens=int(table.supervised_counts.sum()),
-        total_tokens=len(table.tokens),
-    )
-    return dataset._replace(train=table, report=report)
+    chosen = np.sort(order[first:last])
+    rows = chosen if dataset.visits is None else dataset.visits[chosen]
+    examples, visits = np.unique(rows, return_inverse=True)
+    mark = repr((visited_digest(dataset), dataset.name, seed, first, last))
+    report = dataset.report._replace(digest=hashlib.sha256(mark.encode()).hexdigest())
+    part = dataset._replace(train=take_rows(as_table(dataset.train), examples), report=report)
+    found = with_visits(part, np.sort(visits))
+    return found if dataset.visits is not None else found._replace(visits=None)
 
 
 def take_rows(table: TokenTable, rows: Sequence[int] | Int64[np.ndarray, " m"]) -> TokenTable:

@@ -9,7 +9,7 @@ from etils import epath
 from merit_jax.core.errors import raise_if_of_machine
 from merit_jax.data.json_rows import read_json, read_json_lines
 from merit_jax.data.parquet import open_parquet
-from merit_jax.data.rows import OnError, Row, RowError, Rows, fail
+from merit_jax.data.rows import FileError, OnError, Row, Rows, fail
 from merit_jax.workdir.checksums import file_checksum
 from merit_jax.workdir.paths import is_there
 
@@ -46,7 +46,7 @@ def read_rows(path: str, on_error: OnError = fail) -> Rows:
         rows += 1
         yield row
     if not (rows or errors):
-        on_error(RowError(path, "no rows; give a file with at least one record, or leave the dataset out"))
+        on_error(FileError(path, "no rows; give a file with at least one record, or leave the dataset out"))
 
 
 def files_digest(files: Sequence[str]) -> str:

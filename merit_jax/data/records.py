@@ -19,7 +19,7 @@ from merit_jax.data.images import unpack
 from merit_jax.data.manifest import Entry
 from merit_jax.data.message_texts import images_of
 from merit_jax.data.readers import files_digest, read_rows
-from merit_jax.data.rows import OnError, Row, RowError, fail
+from merit_jax.data.rows import FileError, OnError, Row, RowError, fail
 from merit_jax.workdir.paths import absolute
 
 
@@ -43,7 +43,7 @@ def read_entry(entry: Entry, on_error: OnError = fail, *, cache_dir: epath.PathL
     try:
         check_columns(named, keys, listed(entry.files))
     except ValueError as error:
-        on_error(RowError.of(error, listed(entry.files)))
+        on_error(FileError.of(error, listed(entry.files)))
     return records
 
 

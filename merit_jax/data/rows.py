@@ -31,7 +31,7 @@ class RowError(ValueError):
 
     @classmethod
     def of(cls, error: ValueError, where: str, hint: str = "") -> "RowError":
-        """Returns the error of a record that starts with its place, or does not yet, as a `RowError`.
+        """Returns the error of a record that starts with its place, or does not yet, as an error of this class.
 
         Args:
             error: The error.
@@ -39,6 +39,13 @@ class RowError(ValueError):
             hint: A sentence that is added to the reason.
         """
         return cls(where, str(error).removeprefix(f"{where}: ") + (f"; {hint}" if hint else ""))
+
+
+class FileError(RowError):
+    """A file that cannot be read, or not to its end, or not as its entry says: leaving a row out does not mend it."""
+
+    def __reduce__(self):
+        return FileError, (self.where, self.reason)
 
 
 def fail(error: ValueError) -> NoReturn:

@@ -24,9 +24,7 @@ class BranchExamples(Sequence[Example]):
             raise ValueError(f"branch wants unknown datasets {missing}; the mixture has {sorted(known)}")
         self._names = [share.dataset for share in branch.shares]
         self._tables = [as_table(known[share.dataset].train) for share in branch.shares]
-        rows = [
-            share_indices(len(table), share, seed) for table, share in zip(self._tables, branch.shares, strict=True)
-        ]
+        rows = [share_examples(known[share.dataset], share, seed) for share in branch.shares]
         self._table_of = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
         self._row_of = np.concatenate([np.zeros(0, np.int64), *rows])
         tables = list(zip(self._tables, rows, strict=True))
@@ -64,8 +62,18 @@ class BranchExamples(Sequence[Example]):
         return f"dataset {self._names[self._table_of[index]]!r}: training example {self._row_of[index]}"
 
 
+def share_examples(dataset: Dataset, share: DatasetSlice, seed: int) -> Int64[np.ndarray, " n"]:
+    """Returns the example of each visit of one share: a slice of the shuffled visits that an epoch makes of the dataset.
+
+    Raises:
+        ValueError: It is no slice of the dataset.
+    """
+    visits = share_indices(dataset.visit_count, share, seed)
+    return visits if dataset.visits is None else dataset.visits[visits]
+
+
 def share_indices(examples: int, share: DatasetSlice, seed: int) -> Int64[np.ndarray, " n"]:
-    """Returns the examples of one share: a slice of the dataset's shuffle, which depends on `seed` and the name only.
+    """Returns the places of one share: a slice of the dataset's shuffle, which depends on `seed` and the name only.
 
     The parts of one dataset are therefore disjoint, and together all of it, in whichever branches they are.
 

@@ -11,11 +11,14 @@ from merit_jax.core.text import visible
 from merit_jax.core.types import DatasetSlice
 from merit_jax.merging.merger import UsedWeights
 from merit_jax.merging.search_summary import block_names, summary
+from merit_jax.workdir.paths import ORIGIN
 
 FOLDER_PACKAGES = ("merit-jax", "jax", "numpy", "safetensors")
 RUN_PACKAGES = ("merit-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 _ABSOLUTE = re.compile(r"([/~][^/\n]*/|[A-Za-z]:[/\\]|(?!https?:)[a-z][a-z0-9+.-]*://)[^\n]+")
 """A path from a machine's root or home, or in a bucket."""
+_OF_HUB = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40,64}", re.ASCII)
+"""A model or dataset of the hub at a commit."""
 TOKEN_COLUMNS = {"supervised tokens": "tokens", "all tokens": "all_tokens"}
 """Column of a merged model's card -> key of its record."""
 
@@ -40,8 +43,8 @@ def folder_card(
     """Returns the card of folders merged by name.
 
     Args:
-        base: theta0, as the user named it.
-        models: The models.
+        base: theta0, as the user named it; "OWNER/NAME@COMMIT" where it is of the hub.
+        models: The models, likewise.
         method: Name of the operator.
         used: The weights that the operator used, in the order of `models`.
         options: Every option of the operator.
@@ -51,8 +54,10 @@ def folder_card(
     Returns:
         File name -> content: `README.md` with a Hugging Face header, and `merit.json`, the same for programs.
     """
-    base, names, found = folder_name(base), [folder_name(model) for model in models], versions(FOLDER_PACKAGES)
+    hub = [name for name in (base, *models) if _OF_HUB.fullmatch(name)]
+    base, names, found = model_name(base), [model_name(model) for model in models], versions(FOLDER_PACKAGES)
     record = {
+        **({ORIGIN: {"models": hub}} if hub else {}),
         "base": base,
         "models": names,
         "weights": None if used.values is None else list(used.values),
@@ -130,6 +135,16 @@ def branch_card(record: Mapping[str, Any], datasets: Sequence[str]) -> dict[str,
     return _run_files(record, datasets, story, settings, body)
 
 
+def model_name(path: str) -> str:
+    """Returns the name of a model: that of its folder, or its name on the hub.
+
+    Examples:
+        >>> model_name("models/SmolLM2-135M/"), model_name("Qwen/Qwen3-0.6B@c1899de289a04d12100db370d81485cdf75e47ca")
+        ('SmolLM2-135M', 'Qwen/Qwen3-0.6B')
+    """
+    return path.partition("@")[0] if _OF_HUB.fullmatch(path) else folder_name(path)
+
+
 def folder_name(path: str) -> str:
     """Returns a folder's own name, without the folders above it.
 
@@ -195,7 +210,7 @@ def _run_files(
 {PAPER}.
 
 * {settings}
-* theta0 fingerprint: `{record["theta0"]}`.
+* theta0 fingerprint: `{record["theta0"]}`.{_hub_note(record)}{_skipped_note(record)}
 
 {details}
 
@@ -207,7 +222,23 @@ Versions: {_listed(record["versions"])}.
 
 
 def _base(record: Mapping[str, Any]) -> str:
-    return folder_name(without_folders(record["config"]["model"]["path"]))
+    return model_name(record.get(ORIGIN, {}).get("model") or without_folders(record["config"]["model"]["path"]))
+
+
+def _hub_note(record: Mapping[str, Any]) -> str:
+    """Returns the line on what came from the hub, and in which commit; "" without any."""
+    found = record.get(ORIGIN, {})
+    names = [*([found["model"]] if found.get("model") else []), *sorted(set(found.get("datasets", {}).values()))]
+    return f"\n* Of the Hugging Face hub: {', '.join(f'`{name}`' for name in names)}." if names else ""
+
+
+def _skipped_note(record: Mapping[str, Any]) -> str:
+    """Returns the line on rows that could not be used; "" where every row was."""
+    found = record.get("skipped", {})
+    if not found:
+        return ""
+    listed = ", ".join(f"{escape(name) or 'of no dataset'} {count:,}" for name, count in found.items())
+    return f"\n* Rows that could not be used and were skipped: {sum(found.values()):,} ({listed})."
 
 
 def _missing_note(record: Mapping[str, Any]) -> str:

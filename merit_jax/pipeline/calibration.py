@@ -7,6 +7,11 @@ from merit_jax.data.bucketing import bucketed_batches, calibration_examples
 from merit_jax.pipeline.run import Run
 
 
+def example_digests(run: Run) -> dict[str, str]:
+    """Returns the sha256 of the files of each dataset, for what takes each example once, whatever the dataset's weight."""
+    return {dataset.name: dataset.report.digest for dataset in run.datasets}
+
+
 def calibration_batches(run: Run, dataset: Dataset, part: DatasetSlice | None = None) -> Iterator[Batch]:
     """Yields the calibration examples of a dataset, or of a slice of it, in fixed shapes; images are read batch by batch."""
     return batches_of(run, calibration_examples(dataset, run.config.gradients.examples, run.config.seed, part))

@@ -38,7 +38,7 @@ def load_datasets(
     """Reads the datasets that are here, and adds those that are elsewhere.
 
     Args:
-        options: The other keys of `config.mixture`.
+        options: The keys of `config.mixture`.
         workdir: The run's.
         record: As `record_elsewhere` gives it.
         tokenizer: The run's.
@@ -52,7 +52,9 @@ def load_datasets(
     """
     log.info("reading the mixture %s", options["path"])
     known = {} if record is None else datasets_elsewhere(read_json(record[0]), str(record[0]))
-    here = load_mixture(**options, tokenizer=tokenizer, seed=seed, cache_dir=workdir.token_cache, elsewhere=known)
+    own = {key: value for key, value in options.items() if key != "elsewhere"}
+    others = None if options["elsewhere"] and record is None else known
+    here = load_mixture(**own, tokenizer=tokenizer, seed=seed, cache_dir=workdir.token_cache, elsewhere=others)
     if record is None:
         return here
     (_refuse_unknown if record[0] == workdir.partition else _refuse_twice)([d.name for d in here], known, record[0])

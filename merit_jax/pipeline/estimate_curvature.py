@@ -18,7 +18,7 @@ from merit_jax.diagnostics.hessian import Objective
 from merit_jax.gradients.curvature import GaussNewton, gauss_newton_product
 from merit_jax.gradients.store import GradientStore, NewRow, StoredRow
 from merit_jax.partition import uses_gradients
-from merit_jax.pipeline.calibration import batches_of, calibration_batches
+from merit_jax.pipeline.calibration import batches_of, calibration_batches, example_digests
 from merit_jax.pipeline.estimate_gradients import compressor, estimate_gradients, gradient_inputs, stored_gradients
 from merit_jax.pipeline.measure_conflict import multiplying_devices
 from merit_jax.pipeline.run import Run
@@ -45,7 +45,7 @@ def curvature_settings(run: Run) -> dict[str, Any]:
 
 def _inputs(run: Run) -> dict[str, Any]:
     """Returns what all products have in common: every dataset of the mixture is in the matrix."""
-    return {**gradient_inputs(run), "curvature": curvature_settings(run), "datasets": run.digests()}
+    return {**gradient_inputs(run), "curvature": curvature_settings(run), "datasets": example_digests(run)}
 
 
 def _estimate(run: Run, index: Mapping[str, Any] | None) -> Iterator[NewRow]:

@@ -14,7 +14,7 @@ from merit_jax.gradients.compression import make_compressor
 from merit_jax.gradients.compressor import Compressor
 from merit_jax.gradients.estimate import DatasetsPerStep, checked, fit_datasets_per_step, gradient_rows
 from merit_jax.gradients.store import GradientStore, NewRow
-from merit_jax.pipeline.calibration import batches_of, calibration_batches
+from merit_jax.pipeline.calibration import batches_of, calibration_batches, example_digests
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import GrowingStage
 from merit_jax.workdir.artifacts import read_inputs
@@ -59,11 +59,11 @@ def _up_to_date(run: Run, entries: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: A dataset has changed, and the run does not overwrite.
     """
-    digests = run.digests()
+    digests = example_digests(run)
     changed = [name for name, digest in digests.items() if name in entries and entries[name]["digest"] != digest]
     if changed and not run.overwrite:
         raise ValueError(
-            f"{run.workdir.gradient_index}: the files of dataset {changed[0]!r} have changed since its gradient was taken; "
+            f"{run.workdir.gradient_index}: the examples of dataset {changed[0]!r} have changed since its gradient was taken; "
             "use another --workdir, or --overwrite to take it again"
         )
     return {name: entry for name, entry in entries.items() if name not in changed}

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from merit_jax import conflict
 from merit_jax.data.duplicates import content_marks, first_with_a_mark
 from merit_jax.gradients.store import GradientStore, StoredRow
+from merit_jax.pipeline.calibration import example_digests
 from merit_jax.pipeline.estimate_gradients import gradient_inputs, stored_gradients
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import ExtendableStage
@@ -35,7 +36,7 @@ SAME_GRADIENT = (
 
 
 def _inputs(run: Run) -> dict[str, Any]:
-    return {"gradients": stored_gradients(run)["inputs"], "datasets": run.digests()}
+    return {"gradients": stored_gradients(run)["inputs"], "datasets": example_digests(run)}
 
 
 def _is_part(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
@@ -83,7 +84,7 @@ def conflict_inputs(run: Run) -> Mapping[str, Any]:
     Raises:
         ValueError: The file is damaged.
     """
-    inputs, path = {"gradients": gradient_inputs(run), "datasets": run.digests()}, run.workdir.conflict
+    inputs, path = {"gradients": gradient_inputs(run), "datasets": example_digests(run)}, run.workdir.conflict
     return settled(inputs, read_inputs(path)) if path.exists() else inputs
 
 

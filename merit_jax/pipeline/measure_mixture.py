@@ -94,7 +94,7 @@ def _inputs(run: Run) -> dict[str, Any]:
 
 def _measure(run: Run) -> dict[str, Any]:
     target = run.config.diagnostics.reliability
-    used = np.minimum(run.samples, run.config.gradients.examples)
+    used = np.minimum([len(dataset.train) for dataset in run.datasets], run.config.gradients.examples)
     noise = _noise(run)
     reliability = used / (used + noise)
     sharing = measure_sharing(_gram(run, reliability), np.array(run.tokens, np.float64))

@@ -24,6 +24,7 @@ from merit_jax.partition.partitioner import Shares
 from merit_jax.partition.shares import exact_counts, whole, with_core
 from merit_jax.pipeline.estimate_curvature import CURVATURE, curvature_settings, curvature_similarity
 from merit_jax.pipeline.measure_conflict import conflict_inputs, load_conflict, unit_rows
+from merit_jax.pipeline.read_mixture import weight_inputs
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.site_split import describe_sites, known_sites, sites_of, split_by_sites
 from merit_jax.pipeline.stage import Stage
@@ -62,6 +63,7 @@ def _inputs(run: Run) -> dict[str, Any]:
         **({"representation": representation} if by_conflict and representation != PAPER else {}),
         "text": run.text_inputs,
         "datasets": run.digests(),
+        **weight_inputs(run),
         "gradients": conflict_inputs(run)["gradients"] if by_conflict else None,
     }
 

@@ -9,6 +9,15 @@ from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import ExtendableStage
 from merit_jax.workdir.artifact_types import JsonArtifact
 
+SKIPPED = "skipped"
+"""Key of the list of rows that were left out, of a dataset, or of none."""
+
+
+def weight_inputs(run: Run) -> dict[str, Any]:
+    """Returns what an artifact records, beside the datasets, that counts how often examples are visited."""
+    weights = {dataset.name: dataset.weight for dataset in run.datasets if dataset.weight != 1}
+    return {"weights": weights} if weights else {}
+
 
 def _inputs(run: Run) -> dict[str, Any]:
     return {
@@ -16,6 +25,7 @@ def _inputs(run: Run) -> dict[str, Any]:
         "max_held_out": run.config.mixture.max_held_out,
         "datasets": run.digests(),
         **elsewhere_inputs(run.datasets),
+        **weight_inputs(run),
     }
 
 
@@ -29,12 +39,28 @@ def _is_of_those_here(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 def _describe(dataset: Dataset) -> dict[str, Any]:
     if isinstance(dataset.train, RowsElsewhere):
         return {**describe(dataset), "site": dataset.train.site}
-    return {**describe(dataset), "held_out": len(dataset.held_out), "files": list(dataset.report.files)}
+    report = dataset.report
+    skipped = [{"where": row.where, "reason": row.reason} for row in report.skipped if row.placed]
+    return {
+        **describe(dataset),
+        "held_out": len(dataset.held_out),
+        "files": list(report.files),
+        **({"from": report.origin} if report.origin else {}),
+        **({SKIPPED: skipped} if skipped else {}),
+    }
+
+
+def _content(run: Run) -> dict[str, Any]:
+    """Describes the datasets, with every row that was skipped; those that say no dataset come last."""
+    unplaced = [row for dataset in run.datasets for row in dataset.report.skipped if not row.placed]
+    described = {dataset.name: _describe(dataset) for dataset in run.datasets}
+    rest = {SKIPPED: [{"where": row.where, "reason": row.reason} for row in unplaced]} if unplaced else {}
+    return {"datasets": described, **rest}
 
 
 read_mixture = ExtendableStage(
     _inputs,
-    lambda run, inputs, part: {"datasets": {dataset.name: _describe(dataset) for dataset in run.datasets}},
+    lambda run, inputs, part: _content(run),
     lambda run: JsonArtifact(run.workdir.mixture),
     name="mixture",
     extends=_is_of_those_here,

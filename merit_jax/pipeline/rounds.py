@@ -134,11 +134,12 @@ def round_datasets(run: Run, number: int) -> tuple[Dataset, ...]:
     """
     rounds, found = run.config.rounds, []
     for dataset in run.datasets:
-        first, last = round_bounds(len(dataset.train), number, rounds)
+        first, last = round_bounds(dataset.visit_count, number, rounds)
         if first == last:
             raise ValueError(
-                f"dataset {dataset.name!r}: {len(dataset.train)} training examples are too few for rounds.count = {rounds.count} "
-                f"and rounds.warm = {rounds.warm}; every round trains on at least one of every dataset"
+                f"dataset {dataset.name!r}: {dataset.visit_count} training examples are too few for "
+                f"rounds.count = {rounds.count} and "
+                f"rounds.warm = {rounds.warm}; every round trains on at least one of every dataset"
             )
         found.append(dataset_part(dataset, first, last, run.config.seed))
     return tuple(found)
@@ -165,7 +166,7 @@ class MergedStart(Theta0):
     def __init__(self, theta0: Theta0, workdir: Workdir) -> None:
         if not workdir.merge_record.exists():
             raise ValueError(f"{workdir.root} is not merged yet; run merit run, which finishes round after round")
-        self.settings, self.dtype = theta0.settings, theta0.dtype
+        self.settings, self.dtype, self.origin = theta0.settings, theta0.dtype, theta0.origin
         self.logical_axes, self.abstract = theta0.logical_axes, theta0.abstract
         self.workdir, self._theta0 = workdir, theta0
         self.source: Mapping[str, Any] = {"merged": self._mark()}

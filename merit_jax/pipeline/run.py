@@ -16,6 +16,7 @@ from merit_jax.core.loss import next_token_loss
 from merit_jax.core.types import Batch, Dataset, ImageReader, LeafReader, LossFn, Model, Params
 from merit_jax.data.chat_template import tokenizer_digest
 from merit_jax.data.template_source import fixed_date
+from merit_jax.data.weights import visited_digest
 from merit_jax.pipeline.datasets import load_datasets, record_elsewhere
 from merit_jax.training.optimizer import make_optimizer
 from merit_jax.training.step import TrainStep, make_step
@@ -39,6 +40,7 @@ class Theta0(Protocol):
         dtype: Type of the computation.
         logical_axes: Tree like the params; per leaf a tuple of logical axis names.
         abstract: Tree like the params; per leaf its shape and dtype.
+        origin: "OWNER/NAME@COMMIT" of a checkpoint of the hub; empty of another.
     """
 
     source: Mapping[str, Any]
@@ -46,6 +48,7 @@ class Theta0(Protocol):
     dtype: str
     logical_axes: Params
     abstract: Params
+    origin: str
 
     def check_unchanged(self) -> None:
         """Raises ValueError if a file has been written since the checkpoint was opened."""
@@ -221,7 +224,7 @@ class Run:
     def datasets(self) -> tuple[Dataset, ...]:
         """The mixture, tokenised; of datasets that are elsewhere (`mixture.elsewhere`), what a record says."""
         options, text = self.config.mixture.to_dict(), {"tokenizer": self.tokenizer, "seed": self.config.seed}
-        record = record_elsewhere(self.workdir, allowed=options.pop("elsewhere"))
+        record = record_elsewhere(self.workdir, allowed=options["elsewhere"])
         made_from = (options, self.config.seed, record)
         return self.shared.once(
             "datasets", made_from, lambda: load_datasets(options, self.workdir, record, **text), kept=1
@@ -234,8 +237,8 @@ class Run:
 
     @property
     def samples(self) -> list[int]:
-        """Training examples per dataset, s_t."""
-        return [len(dataset.train) for dataset in self.datasets]
+        """Training examples per dataset, each as often as an epoch visits it, s_t."""
+        return [dataset.visit_count for dataset in self.datasets]
 
     @property
     def tokens(self) -> list[int]:
@@ -245,7 +248,7 @@ class Run:
     @property
     def all_tokens(self) -> list[int]:
         """Tokens per dataset that an epoch of training reads: all but the last of each example, which is only a target."""
-        return [d.report.total_tokens - len(d.train) for d in self.datasets]
+        return [d.report.total_tokens - d.visit_count for d in self.datasets]
 
     @property
     def theta0_fingerprint(self) -> str:
@@ -278,8 +281,8 @@ class Run:
         }
 
     def digests(self, names: Sequence[str] | None = None) -> dict[str, str]:
-        """Returns the sha256 of the files of the named datasets, of all by default."""
-        return {d.name: d.report.digest for d in self.datasets if names is None or d.name in names}
+        """Returns the sha256 of the files of the named datasets, of all by default, with the weights that repeat examples."""
+        return {d.name: visited_digest(d) for d in self.datasets if names is None or d.name in names}
 
     def on_first_process(self, write: Callable[[], Any]) -> None:
         """Lets process 0 write while the others wait.

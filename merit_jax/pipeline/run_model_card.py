@@ -5,13 +5,16 @@ from collections.abc import Collection
 from typing import Any
 
 from merit_jax.core.types import DatasetSlice
+from merit_jax.data.skipped import skipped_counts
 from merit_jax.merging import model_card
 from merit_jax.partition import Partition
 from merit_jax.pipeline.merge_inputs import TOKENS
 from merit_jax.pipeline.merge_record import read_merge, source_of_branches
 from merit_jax.pipeline.partition_mixture import load_partition
+from merit_jax.pipeline.read_mixture import SKIPPED
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.train_branches import finished_branch
+from merit_jax.workdir.paths import ORIGIN
 
 
 def merged_card(run: Run) -> dict[str, str]:
@@ -57,7 +60,11 @@ def missing_shares(partition: Partition, merged: Collection[int]) -> list[Datase
 
 def _record(run: Run, partition: Partition) -> dict[str, Any]:
     """Returns the part of the record that merged models and branches have in common."""
+    skipped, origins = skipped_counts(run.datasets), {d.name: d.report.origin for d in run.datasets if d.report.origin}
+    hub = {**({"model": run.theta0.origin} if run.theta0.origin else {}), **({"datasets": origins} if origins else {})}
     return {
+        **({ORIGIN: hub} if hub else {}),
+        **({SKIPPED: skipped} if skipped else {}),
         "method": run.config.method or run.config.partition.method,
         "theta0": run.theta0_fingerprint,
         "partition": partition.to_dict(),

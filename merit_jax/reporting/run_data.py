@@ -12,7 +12,7 @@ from merit_jax.reporting.figures import Number
 from merit_jax.training.metrics_log import read_metrics
 from merit_jax.workdir.artifacts import read_arrays, read_json
 from merit_jax.workdir.consistency import check_records
-from merit_jax.workdir.paths import DIAGNOSTICS, Workdir
+from merit_jax.workdir.paths import DIAGNOSTICS, ORIGIN, Workdir
 from merit_jax.workdir.scores import current_frontier, read_evaluation
 from merit_jax.workdir.version import refuse_older
 
@@ -80,6 +80,8 @@ class Artifacts(NamedTuple):
         diagnostics: Name -> result.
         versions: Package -> version.
         fingerprint: Of theta0.
+        origin: "OWNER/NAME@COMMIT" of theta0 of the hub; empty of another.
+        unplaced: Number of skipped rows that say no dataset.
     """
 
     folder: str
@@ -103,6 +105,8 @@ class Artifacts(NamedTuple):
     diagnostics: Mapping[str, Mapping[str, Any]]
     versions: Mapping[str, str]
     fingerprint: str
+    origin: str = ""
+    unplaced: int = 0
 
     @property
     def groups(self) -> dict[str, int]:
@@ -175,7 +179,7 @@ def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:
         raise ValueError(f"{workdir.root} holds no run: expected mixture.json, conflict.npz or partition.json in it")
     refuse_older(workdir)
     check_records(workdir)
-    mixture = _json(workdir.mixture) or {}
+    mixture, theta0 = _json(workdir.mixture) or {}, _json(workdir.theta0) or {}
     diagnostics = _diagnostics(workdir)
     evaluation = read_evaluation(workdir) if workdir.evaluation.exists() else {}
     partition = _json(workdir.partition) or {}
@@ -203,7 +207,9 @@ def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:
         projection=(_json(workdir.projection) or {}).get("cosines", {}),
         diagnostics={name: content["result"] for name, content in diagnostics.items()},
         versions=card.get("versions", {}),
-        fingerprint=(_json(workdir.theta0) or {}).get("fingerprint", ""),
+        fingerprint=theta0.get("fingerprint", ""),
+        origin=theta0.get("inputs", {}).get(ORIGIN, ""),
+        unplaced=len(mixture.get("skipped", ())),
     )
 
 

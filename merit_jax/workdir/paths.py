@@ -25,6 +25,10 @@ DIAGNOSTICS = (
 """Names of the diagnostics, the cheapest first."""
 
 
+ORIGIN = "hub"
+"""Key of what a record says of files of the hub: "OWNER/NAME@COMMIT"."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Workdir:
     """The files of one run (a local path, or any that `etils.epath` opens).

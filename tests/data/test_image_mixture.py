@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from merit_jax.data import group_by, image_contents, mixture
+from merit_jax.data import dataset, group_by, image_contents
 from merit_jax.data.chat_template import images_of
 from merit_jax.data.manifest import Entry, read_manifest
 from merit_jax.data.mixture import load_mixture
@@ -267,7 +267,7 @@ def test_a_damaged_unpacked_image_is_unpacked_again(data, cauldron, tokenizer, t
 def test_a_moved_cache_keeps_its_images(data, cauldron, tokenizer, tmp_path, monkeypatch):
     (fresh,) = load(data, tokenizer, cache_dir=tmp_path / "cache")
     (tmp_path / "cache").rename(tmp_path / "moved")
-    monkeypatch.setattr(mixture, "save_table", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr(dataset, "save_table", lambda *_: pytest.fail("tokenised again"))
     (moved,) = load(data, tokenizer, cache_dir=tmp_path / "moved")
     assert (names(moved), moved.report) == (names(fresh), fresh.report)
     folder = str((tmp_path / "moved/images").resolve())
@@ -275,11 +275,23 @@ def test_a_moved_cache_keeps_its_images(data, cauldron, tokenizer, tmp_path, mon
 
 
 def test_a_file_that_is_written_while_it_is_read_is_refused(data, tokenizer, tmp_path, monkeypatch):
-    def written(*args, read=mixture.read_splits, **options):
+    def written(*args, read=dataset.read_splits, **options):
         found = read(*args, **options)
         (data / "all.json").write_text((data / "all.json").read_text() + " ")
         return found
 
-    monkeypatch.setattr(mixture, "read_splits", written)
+    monkeypatch.setattr(dataset, "read_splits", written)
     with pytest.raises(ValueError, match=r"dataset 'colours': .*all\.json was written while it was read; start again"):
         digest(data, tokenizer, tmp_path / "cache")
+
+
+def test_a_row_whose_image_is_missing_is_skipped_on_request(data, tokenizer, tmp_path):
+    (data / "images/3.png").unlink()
+    with pytest.raises(ValueError, match=r"all\.json\[2\].*3\.png"):
+        load(data, tokenizer)
+    for _ in range(2):  # read, and from the cache
+        colours, shapes = load(data, tokenizer, on_error="skip", cache_dir=tmp_path / "cache")
+        assert names(colours) == [["0.png"]]
+        assert [row.where.rpartition("/")[2] for row in colours.report.skipped] == ["all.json[2]"]
+        assert "3.png" in colours.report.skipped[0].reason
+        assert shapes.report.skipped == ()

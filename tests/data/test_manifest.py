@@ -87,11 +87,11 @@ def test_an_include_that_matches_nothing_lists_the_known_names(tmp_path):
 
 FILE = {"file_name": "a.jsonl"}
 BAD = {
-    "hub": (
-        {"a": {"hf_hub_url": "x/y"}},
-        r"dataset 'a': no file_name but hf_hub_url='x/y'; .* download the data and set",
+    "another hub": (
+        {"a": {"ms_hub_url": "x/y"}},
+        r"dataset 'a': no file_name but ms_hub_url='x/y'; .* download the data and set",
     ),
-    "no file": ({"a": {"formatting": "alpaca"}}, r"dataset 'a': no file_name; nothing is downloaded"),
+    "no file": ({"a": {"formatting": "alpaca"}}, r"dataset 'a': no file_name; only hf_hub_url is downloaded"),
     "unknown key": ({"a": {**FILE, "colums": {}}}, r"dataset 'a': unknown keys \['colums'\]; known: file_name"),
     "unknown format": ({"a": {**FILE, "formatting": "x"}}, r"unknown formatting in .*dataset 'a': 'x'; known: alpaca"),
     "video column": (

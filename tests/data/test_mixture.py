@@ -8,8 +8,10 @@ from etils import epath
 
 from merit_jax.core.types import Example
 from merit_jax.data.chat_template import encode
+from merit_jax.data.dataset import read_dataset
 from merit_jax.data.manifest import read_manifest
-from merit_jax.data.mixture import Limits, load_mixture, read_dataset
+from merit_jax.data.mixture import load_mixture
+from merit_jax.data.record_splits import Limits
 from merit_jax.data.token_cache import TokenTable, as_table, load_table, save_table
 from tests.support.tiny_tokenizer import CHATML_GENERATION, tiny_tokenizer
 

@@ -15,7 +15,7 @@ from merit_jax.data.records import read_entry
 from merit_jax.data.row_fields import MARKS, REFUSED
 from merit_jax.merging import MERGERS
 from merit_jax.merging.options import declared_options
-from tests.support import pages
+from tests.support import hub_cache, pages
 
 MANIFESTS = (pages.DOCS / "reference/manifest.md").read_text()
 FORMATS_PAGE = (pages.DOCS / "reference/data_formats.md").read_text()
@@ -58,6 +58,23 @@ def test_every_manifest_key_is_documented():
     assert [key for key in sorted(keys) if f"`{key}`" not in rows] == []
 
 
+def hub_of(files, cache):
+    """A cache with the datasets of the hub that a manifest names alone, each with a row in its splits."""
+    import yaml
+
+    for name in files.keys() & {"mixture.yaml", "dataset_info.json"}:
+        for entry in yaml.safe_load(files[name]).values():
+            if "file_name" not in entry:
+                splits = {split: f"{split}.jsonl" for split in (entry["split"], entry["eval_split"])}
+                data = [{"split": split, "path": file} for split, file in splits.items()]
+                card = yaml.safe_dump({"configs": [{"config_name": entry["subset"], "data_files": data}]})
+                found = dict.fromkeys(splits.values(), b'{"inputs": "a", "targets": "b"}\n')
+                found["README.md"] = f"---\n{card}---\n".encode()
+                hub_cache.add(
+                    cache, entry["hf_hub_url"], found, kind="dataset", ref=entry["hf_revision"], listed=tuple(found)
+                )
+
+
 def written(files, folder):
     """The manifest among the files, all of them written."""
     for name, text in files.items():
@@ -68,7 +85,8 @@ def written(files, folder):
 
 
 @pytest.mark.parametrize("files", pages.files(MANIFESTS), ids=lambda files: ",".join(files))
-def test_an_example_of_a_manifest_is_read(files, tmp_path):
+def test_an_example_of_a_manifest_is_read(files, tmp_path, monkeypatch):
+    hub_of(files, hub_cache.use(tmp_path / "hub", monkeypatch))
     entries = manifest.read_manifest(written(files, tmp_path))
     assert entries
     for entry in entries:

@@ -6,6 +6,7 @@ from typing import Any
 from merit_jax.diagnostics.displacement import Displacement, Trajectory, displacement
 from merit_jax.diagnostics.gradient_norms import gradient_norms
 from merit_jax.gradients.store import GradientStore
+from merit_jax.pipeline.calibration import example_digests
 from merit_jax.pipeline.diagnostics.models import Trained, trained
 from merit_jax.pipeline.diagnostics.task import DiagnosticTask, NotPossible, Tick
 from merit_jax.pipeline.estimate_gradients import stored_gradients
@@ -40,7 +41,7 @@ def gradient_norms_task(run: Run) -> DiagnosticTask:
     """Compares the norms of the stored gradients."""
     index = all_gradients(run)
     return DiagnosticTask(
-        {"gradients": index["inputs"], "datasets": run.digests()},
+        {"gradients": index["inputs"], "datasets": example_digests(run)},
         (),
         lambda tick: gradient_norms(run.names, GradientStore(run.workdir.gradients).norms(run.names).tolist()),
     )

@@ -43,6 +43,7 @@ def tokens(run, conversations):
         ("random2", {"partition.core": 0.25}),
         ("random2", {"partition.softness": 0.5, "mixture.max_train": 5}),
         ("soup2", {"mixture.max_train": 4}),
+        ("examples2", {"mixture.weights": ("copy=2.5", "u*=0.5")}),
     ],
 )
 def test_the_rows_of_a_branch_are_its_examples(tmp_path, method, changes):
