@@ -129,7 +129,7 @@ class PackedRows:
         examples: Sequence[Example],
         rows: Sequence[tuple[int, ...]],
         space: RowCapacity,
-        datasets: Sequence[int] | Int[np.ndarray, " n"] | None = None,
+        datasets: Int[np.ndarray, " n"] | None = None,
     ):
         self.examples, self.rows, self.space, self.datasets = examples, rows, space, datasets
 
@@ -138,4 +138,6 @@ class PackedRows:
 
     def __getitem__(self, index: int) -> Batch:
         row, known = self.rows[index], self.datasets
-        return fill_row([self.examples[i] for i in row], self.space, None if known is None else [known[i] for i in row])
+        return fill_row(
+            [self.examples[i] for i in row], self.space, None if known is None else known[list(row)].tolist()
+        )

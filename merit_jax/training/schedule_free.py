@@ -7,7 +7,7 @@ import jax
 import optax
 import optax.contrib
 
-from merit_jax.core.types import Array, Leaves, TrainState
+from merit_jax.core.types import Leaves, TrainState
 
 SCHEDULE_FREE = ("schedule_free_adamw", "schedule_free_sgd")
 """Names of Schedule-Free optimizers."""
@@ -61,7 +61,7 @@ def make_schedule_free(
 
 
 def apply_optimizer(
-    optimizer: optax.GradientTransformation, gradients: Leaves, state: TrainState, rate: Array
+    optimizer: optax.GradientTransformation, gradients: Leaves, state: TrainState, rate: Any
 ) -> tuple[Leaves, Any]:
     """Computes the leaves and the optimizer's state after a step.
 

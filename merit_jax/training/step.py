@@ -90,17 +90,13 @@ def make_step(
             total, _ = jax.lax.scan(add, total, rest)
         gradients = jax.tree.map(lambda g: g / jnp.maximum(total.divisor, 1), total.gradients)
         leaves, optimizer_state = apply_optimizer(optimizer, gradients, state, rate)
-        metrics = StepMetrics(
-            total.nll, total.divisor, batch.weights.sum(), tree.norm(gradients), total.by_dataset
-        )
+        metrics = StepMetrics(total.nll, total.divisor, batch.weights.sum(), tree.norm(gradients), total.by_dataset)
         return TrainState(state.step + 1, leaves, optimizer_state), metrics
 
     return step
 
 
-def _sums(
-    loss_fn: LossFn, weigh: Callable[[Batch], Batch], datasets: int
-) -> Callable[[Leaves, Leaves, Batch], _Sums]:
+def _sums(loss_fn: LossFn, weigh: Callable[[Batch], Batch], datasets: int) -> Callable[[Leaves, Leaves, Batch], _Sums]:
     """Returns the function that computes the sums of a micro-batch.
 
     The loss is linear in the weights, so its derivative by a token's weight is that token's negative log-likelihood, which the
@@ -122,9 +118,11 @@ def _sums(
 
 
 def _by_dataset(batch: Batch, nll: Float[Array, "b t"], datasets: int) -> DatasetSums:
-    """Sums over the tokens of each dataset, by comparing: fused with its sum, and the same bits each time, which a scatter is not."""
+    """Sums over each dataset's tokens by comparing: fused with the sum, and of the same bits each time, unlike a scatter."""
     if batch.datasets is None:
-        raise ValueError("the batch does not say which dataset each token is from; give make_step datasets=0, or fill them in")
+        raise ValueError(
+            "the batch does not say which dataset each token is from; give make_step datasets=0, or fill them in"
+        )
     own = batch.datasets == jnp.arange(datasets)[:, None, None]
 
     def total(values: Float[Array, "b t"]) -> Float[Array, " d"]:
