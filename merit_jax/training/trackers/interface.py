@@ -56,16 +56,16 @@ class TrackerKind(NamedTuple):
 
 
 def flat_values(line: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the numbers of a line of `metrics.jsonl`, the step among them, those by dataset as "KEY/DATASET".
+    """Returns the numbers of a line of `metrics.jsonl` but the step, those by dataset as "KEY/DATASET".
 
     Examples:
         >>> flat_values({"step": 10, "loss": 0.5, "loss_by_dataset": {"copy": 0.25}})
-        {'step': 10.0, 'loss': 0.5, 'loss_by_dataset/copy': 0.25}
+        {'loss': 0.5, 'loss_by_dataset/copy': 0.25}
     """
     found: dict[str, float] = {}
     for key, value in line.items():
         parts = {f"{key}/{name}": part for name, part in value.items()} if isinstance(value, Mapping) else {key: value}
-        found |= {name: float(part) for name, part in parts.items()}
+        found |= {name: float(part) for name, part in parts.items() if name != "step"}
     return found
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from merit_jax.training.trackers.interface import TrackedRun, flat_settings
 
+STEP = "step"
+"""Metric with the number of its step, from which a resumed branch sees what is there."""
+
 METRICS, SETTINGS, LETTERS = 900, 90, 500
 """Metrics and settings of one request, and letters of a setting, a little below what servers take."""
 
@@ -27,7 +30,7 @@ class MLflow:
         found = self._client.search_runs([experiment], f"tags.`merit.id` = '{run.id}'")
         self._run = found[0] if found else self._create(experiment, run)
         self._id = self._run.info.run_id
-        self.latest = int(self._run.data.metrics.get("step", -1))
+        self.latest = int(self._run.data.metrics.get(STEP, -1))
         if found:
             self._client.update_run(self._id, status="RUNNING")
 
@@ -42,12 +45,11 @@ class MLflow:
         return made
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds metrics; "step" is the last of them, so that a step that was sent in part is sent again."""
+        """Adds metrics, last of all that which says the step: one that was sent in part is sent again."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        names = sorted(values, key=lambda name: name == "step")
-        metrics = [Metric(metric_name(name), values[name], now, step) for name in names]
+        metrics = [Metric(metric_name(name), value, now, step) for name, value in {**values, STEP: step}.items()]
         for start in range(0, len(metrics), METRICS):
             self._client.log_batch(self._id, metrics=metrics[start : start + METRICS])
 
@@ -61,7 +63,7 @@ def metric_name(name: str) -> str:
 
     Examples:
         >>> metric_name("loss_by_dataset/copy"), metric_name("loss_by_dataset/a+b")
-        ('loss_by_dataset/copy', 'loss_by_dataset/a_b-d17f3ba7')
+        ('loss_by_dataset/copy', 'loss_by_dataset/a_b-c7102b10')
     """
     clean = re.sub(r"[^\w\-. /:]", "_", name)
     return clean if clean == name else f"{clean}-{zlib.crc32(name.encode()):08x}"

@@ -27,8 +27,7 @@ class TensorBoard:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Adds scalars."""
         for name, value in values.items():
-            if name != "step":
-                self._writer.add_scalar(name, value, step)
+            self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
     def close(self, *, finished: bool) -> None:
