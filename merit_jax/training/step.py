@@ -111,8 +111,8 @@ def _sums(loss_fn: LossFn, weigh: Callable[[Batch], Batch], datasets: int) -> Ca
 
     def sums(leaves: Leaves, frozen: Leaves, batch: Batch) -> _Sums:
         weighed = weigh(batch)
-        (nll, count), (gradients, *nll_of_tokens) = gradient(leaves, weighed.weights, frozen, weighed)
-        return _Sums(nll, count, gradients, _by_dataset(weighed, *nll_of_tokens, datasets) if datasets else None)
+        (nll, count), slopes = gradient(leaves, weighed.weights, frozen, weighed)
+        return _Sums(nll, count, slopes[0], _by_dataset(weighed, slopes[1], datasets) if datasets else None)
 
     return sums
 

@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from merit_jax.training.trackers.interface import TrackedRun, Tracker, TrackerKind, flat_values
@@ -26,7 +27,7 @@ class Senders:
     """
 
     def __init__(self, kinds: Mapping[str, TrackerKind], run: TrackedRun, patience: float = CLOSING_SECONDS) -> None:
-        self._senders = [_Sender(name, lambda kind=kind: kind.open(run)) for name, kind in kinds.items()]
+        self._senders = [_Sender(name, partial(kind.open, run)) for name, kind in kinds.items()]
         self._patience = patience
 
     def begin(self, lines: Sequence[Line]) -> None:
