@@ -22,7 +22,7 @@ class HeldOutLoss(NamedTuple):
 
 
 class HeldOut(NamedTuple):
-    """When the loss on held-out examples is computed, and how.
+    """Times at which the loss on held-out examples is computed, and the way.
 
     Attributes:
         measure: The leaves to be evaluated -> their loss, the same on every process; None: it is never computed.

@@ -60,6 +60,7 @@ class Finished(NamedTuple):
         fingerprint: Of the parameters, by `tree.fingerprint`.
         seconds: Wall time of this call (a resumed part only counts itself).
         steps_taken: Optimizer steps in all; more than `steps` where early stopping has kept an earlier state.
+        steps_planned: Optimizer steps on all of its data; more than `steps_taken` where early stopping has ended it.
     """
 
     steps: int
@@ -68,6 +69,7 @@ class Finished(NamedTuple):
     fingerprint: str
     seconds: float
     steps_taken: int
+    steps_planned: int
 
 
 def fine_tune(
@@ -179,7 +181,7 @@ def _train(
 
 def _finished(at: Progress, loader: Loader, seconds: float) -> Finished:
     steps, tokens = (at.best["step"], at.best["tokens"]) if at.best else (at.step, at.tokens)
-    return Finished(steps, tokens, int(sum(loader.read[:steps])), at.fingerprint, seconds, at.step)
+    return Finished(steps, tokens, int(sum(loader.read[:steps])), at.fingerprint, seconds, at.step, loader.steps)
 
 
 @contextmanager

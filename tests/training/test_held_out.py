@@ -74,7 +74,7 @@ def test_training_stops_after_its_patience_and_keeps_the_best_state(tmp_path):
     seen = []
     finished = train(tmp_path, recording=scripted(SCRIPT, 3, seen=seen))
     assert seen == [0, 1, 2, 3, 4, 5, 6]
-    assert (finished.steps, finished.steps_taken) == (3, 6)
+    assert (finished.steps, finished.steps_taken, finished.steps_planned) == (3, 6, STEPS)
     assert finished.tokens == sum(Loader.supervised[:3])
     assert finished.all_tokens == sum(Loader.read[:3])
     assert result(tmp_path).tobytes() == KERNELS[3]

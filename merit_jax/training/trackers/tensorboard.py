@@ -11,7 +11,7 @@ class TensorBoard:
     """Event files of one branch. They are this branch's alone, so a resumed one writes them anew from its log.
 
     Attributes:
-        latest: None is kept.
+        latest: -1: it has nothing.
     """
 
     latest = -1
