@@ -6,6 +6,7 @@ Defaults are the paper's where it states them (MERIT §4 and Alg. 1), else ours,
 
 from ml_collections import ConfigDict
 
+from merit_jax.configs.schema.diagnostics_keys import declare_diagnostics
 from merit_jax.configs.schema.keys import Key, defaults
 from merit_jax.configs.schema.methods import METHODS, Method, parse, variant, with_method
 from merit_jax.configs.schema.shipped import shipped
@@ -21,6 +22,7 @@ from merit_jax.pipeline.partition_mixture import SIMILARITIES
 from merit_jax.pipeline.rounds import PARTS, SCOPES, SPLITS
 from merit_jax.training.optimizer import SCHEDULES, known_optimizers
 from merit_jax.training.step import AVERAGES
+from merit_jax.training.trackers import TRACKERS
 
 __all__ = ["METHODS", "Method", "declared", "get_config", "parse", "shipped", "variant", "with_method"]
 
@@ -175,7 +177,7 @@ def declared() -> ConfigDict:
     c.train.micro_batches = Key(1, whole(1))
     # the step's loss averages over supervised tokens, or "example": over examples
     c.train.average = Key("token", one_of(AVERAGES))
-    # "adamw", "sgd", or another of optax or optax.contrib by name: "lion", "adafactor", "muon"
+    # "adamw", "sgd", or another of optax or optax.contrib by name: "lion", "adafactor", "muon", "schedule_free_adamw"
     c.train.optimizer = Key("adamw", one_of(known_optimizers()))
     # peak learning rate
     c.train.learning_rate = Key(1e-5, number(above=0))
@@ -203,6 +205,16 @@ def declared() -> ConfigDict:
     c.train.checkpoint_every = Key(500, whole(1))
     # steps between lines of metrics.jsonl
     c.train.log_every = Key(10, whole(1))
+    # steps between losses on held-out examples of the branch's datasets, before the first and after the last too; 0: none
+    c.train.held_out_every = Key(0, whole(0))
+    # the most held-out examples of a dataset for that, drawn by seed
+    c.train.held_out_examples = Key(32, whole(1))
+    # evaluations without a lower held-out loss after which a branch stops and keeps its best state; 0: never
+    c.train.patience = Key(0, whole(0))
+    # where curves are shown, beside metrics.jsonl: any of "tensorboard", "wandb", "trackio", "mlflow"
+    c.train.trackers = Key((), each(one_of(TRACKERS)))
+    # the trackers' project; empty: the workdir's name
+    c.train.project = Key("", TEXT)
 
     # how the branches become one model
     c.merge = ConfigDict()
@@ -258,45 +270,5 @@ def declared() -> ConfigDict:
     # a scale is chosen among those that keep this share of theta0's retained score
     c.frontier.retention = Key(0.95, number(least=0))
 
-    # measurements of merit diagnose
-    c.diagnostics = ConfigDict()
-    # workdir of a joint run to compare with; empty: baselines/joint of this run, if there
-    c.diagnostics.joint = Key("", TEXT)
-    # training examples per dataset on which losses are computed; held in the host's memory
-    c.diagnostics.examples = Key(20, whole(1))
-    # points of each line between two models, ends included (paper: 21)
-    c.diagnostics.points = Key(21, whole(3))
-    # standard deviations of weight noise, rising (paper: these)
-    c.diagnostics.sigmas = Key((0.01, 0.05, 0.1), each(number(above=0), least=1, rising=True))
-    # noise vectors
-    c.diagnostics.draws = Key(5, whole(1))
-    # points of the loss surface along each axis
-    c.diagnostics.grid = Key(15, whole(2))
-    # room around the models on the surface, as a share of their extent
-    c.diagnostics.margin = Key(0.25, number(least=0))
-    # examples per dataset whose mean gradient is the reference (paper: 1000)
-    c.diagnostics.calibration_examples = Key(200, whole(1))
-    # examples whose gradient is computed together and drawn together
-    c.diagnostics.calibration_block = Key(10, whole(1))
-    # sample sizes, multiples of the block
-    c.diagnostics.calibration_sizes = Key((10, 20, 50, 100, 150, 200), each(whole(1), least=1, rising=True))
-    # samples of each size, and random halvings
-    c.diagnostics.bootstrap = Key(200, whole(2))
-    # reliability for which the number of examples needed is reported
-    c.diagnostics.reliability = Key(0.9, number(above=0, below=1))
-    # datasets whose whole gradients are held together, drawn by seed; 0: all
-    c.diagnostics.sketch_datasets = Key(12, whole(0))
-    # strides compared with the whole gradient
-    c.diagnostics.strides = Key((5, 25, 125), each(whole(1)))
-    # widths of the sketch compared with it
-    c.diagnostics.widths = Key((2**14, 2**18), each(whole(1)))
-    # examples of each of four datasets (paper: 50)
-    c.diagnostics.curvature_examples = Key(50, whole(1))
-    # Lanczos iterations (paper: 50)
-    c.diagnostics.iterations = Key(50, whole(1))
-    # leading eigenvectors of the Hessian (paper: 10)
-    c.diagnostics.eigenvectors = Key(10, whole(1))
-    # random splits to compare with the chosen one
-    c.diagnostics.splits = Key(1000, whole(1))
-
+    declare_diagnostics(c)
     return c

@@ -78,7 +78,7 @@ def test_no_package_imports_what_lies_ahead_of_it(package):
     assert not wrong
 
 
-DECLARE = ("configs.common", "configs.schema.keys", "configs.schema.check")
+DECLARE = ("configs.common", "configs.schema.diagnostics_keys", "configs.schema.keys", "configs.schema.check")
 """Modules of configs that declare and check the keys, whose values are names in tables of merit_jax and models."""
 
 

@@ -14,6 +14,7 @@ from merit_jax.partition import ASSIGNMENTS, PARTITIONERS
 from merit_jax.pipeline.merge_options import given_options
 from merit_jax.pipeline.rounds import in_rounds
 from merit_jax.pipeline.search_settings import search_problems
+from merit_jax.training.schedule_free import SCHEDULE_FREE, check_schedule
 from merit_jax.training.second_moment import check_second_moment
 
 
@@ -122,6 +123,26 @@ def _second_moment(config: ConfigDict) -> Iterator[str]:
         )
 
 
+def _schedule_free(config: ConfigDict) -> Iterator[str]:
+    check_schedule(config.train.optimizer, config.train.schedule)
+    if config.train.optimizer in SCHEDULE_FREE and not config.train.b1:
+        yield f"train.b1 = 0; {config.train.optimizer} trains between two sequences of parameters: expected a number above 0"
+
+
+def _early_stopping(config: ConfigDict) -> Iterator[str]:
+    cfg = config.train
+    if cfg.patience and not cfg.held_out_every:
+        yield (
+            f"train.patience = {cfg.patience} counts evaluations on held-out examples, and there are none; set "
+            "train.held_out_every, or train.patience to 0"
+        )
+    if cfg.patience and cfg.keep_second_moment:
+        yield (
+            f"train.patience = {cfg.patience} may keep an earlier state, of which there is no second moment; set "
+            "train.keep_second_moment to False, or train.patience to 0"
+        )
+
+
 def _calibration(config: ConfigDict) -> Iterator[str]:
     cfg = config.diagnostics
     if any(size % cfg.calibration_block for size in cfg.calibration_sizes):
@@ -185,6 +206,8 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _search,
     _agreement,
     _second_moment,
+    _schedule_free,
+    _early_stopping,
     _calibration,
     _eigenvectors,
     _basin,

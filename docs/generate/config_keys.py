@@ -7,8 +7,11 @@ import re
 import tokenize
 from typing import NamedTuple
 
+from ml_collections import ConfigDict
+
 from docs.generate.commands import cell
 from merit_jax.configs import common
+from merit_jax.configs.schema.diagnostics_keys import declare_diagnostics
 from merit_jax.configs.schema.keys import Key, value_of
 
 INTRODUCTION = """# Configuration keys
@@ -38,15 +41,22 @@ class Row(NamedTuple):
 
 def rows() -> tuple[Row, ...]:
     """Reads all keys and sections, in the order of `configs/common.py`; the comment above each is its meaning."""
-    source = inspect.getsource(common.declared)
-    comments = _comments(source)
     declared = common.declared()
     found = []
+    for function in (common.declared, declare_diagnostics):
+        source = inspect.getsource(function)
+        found += _rows(source, declared)
+    return tuple(found)
+
+
+def _rows(source: str, declared: ConfigDict) -> list[Row]:
+    """The keys and sections that one function declares."""
+    comments, found = _comments(source), []
     for node in ast.parse(source).body[0].body:
         if isinstance(node, ast.Assign) and (name := ast.unparse(node.targets[0])).startswith("c."):
             value = value_of(declared, name[2:])
             found.append(Row(name[2:], value if isinstance(value, Key) else None, comments.get(node.lineno - 1, "")))
-    return tuple(found)
+    return found
 
 
 def page() -> str:

@@ -69,7 +69,7 @@ def branch_status(workdir: Workdir, branch: int, lease: LeaseObserver) -> Branch
     with contextlib.suppress(
         ValueError, OSError
     ):  # a file that a network folder shows in part, or another program writes
-        lines = read_metrics(workdir.branch_metrics(branch), tolerant=True)[-2:]
+        lines = [line for line in read_metrics(workdir.branch_metrics(branch), tolerant=True) if "loss" in line][-2:]
     with contextlib.suppress(ValueError, OSError):
         host = read_json(workdir.branch_host(branch))
     last, steps = (lines[-1] if lines else {}), host.get("steps")

@@ -17,6 +17,7 @@ def print_plan(plan: RunPlan) -> None:
     console.print(f"Plan for {plan.topology}: {plan.where}", soft_wrap=True, markup=False)
     console.print(f"Data: {plan.data.source}.", soft_wrap=True, markup=False)
     console.print(_memory(plan))
+    console.print(_optimizers(plan))
     for report in filter(None, (plan.configured, plan.nearest)):
         _print_report(report)
     if not plan.configured.fits:
@@ -40,7 +41,8 @@ def describe(report: FitReport) -> str:
 def _memory(plan: RunPlan) -> Table:
     """Returns the memory of one device."""
     table = Table("GiB on a device", title="Memory", title_justify="left")
-    columns = ("parameters", "optimizer", "theta0", "batch", "gradients, activations", "in all", "has", "fits", "how")
+    start = "theta0, best" if plan.configured.resident.best else "theta0"
+    columns = ("parameters", "optimizer", start, "batch", "gradients, activations", "in all", "has", "fits", "how")
     for name in columns:
         table.add_column(name, justify="left" if name == "how" else "right")
     reports = {"training, as configured": plan.configured, "training, nearest that fits": plan.nearest}
@@ -48,11 +50,30 @@ def _memory(plan: RunPlan) -> Table:
         if report is None:
             continue
         resident = report.resident
-        parts = (resident.trainable + resident.frozen, resident.optimizer, resident.theta0, resident.batch)
+        copies = resident.theta0 + resident.best
+        parts = (resident.trainable + resident.frozen, resident.optimizer, copies, resident.batch)
         known = report.step is not None and (report.compiled is None or report.compiled.fits)
         rest = (report.temporaries, report.needed) if known else (None, None)
         sizes = [gib(size) for size in (*parts, *rest, report.capacity)]
         table.add_row(name, *sizes, "yes" if report.fits else "[bold]no[/bold]", _method(report))
+    return table
+
+
+def _optimizers(plan: RunPlan) -> Table:
+    """Returns what the state of each optimizer would take, in the execution that fits, if one does."""
+    report = plan.nearest or plan.configured
+    title = "Optimizers (train.optimizer), GiB on a device for training"
+    table = Table("", title=title, title_justify="left")
+    for name in ("state", "bytes a parameter", "in all", "fits"):
+        table.add_column(name, justify="right")
+    for one in plan.optimizers:
+        needed = report.needed - report.resident.optimizer + one.state
+        fits = report.obstacle is None and needed <= report.capacity
+        configured = one is plan.optimizers[0]
+        name = f"{one.name}, as configured" if configured else one.name
+        table.add_row(
+            name, gib(one.state), f"{one.per_parameter:.3g}", gib(needed), "yes" if fits else "[bold]no[/bold]"
+        )
     return table
 
 

@@ -66,11 +66,12 @@ class PlanInputs:
         itemsize = np.dtype(np.float32).itemsize // (1 + (text.dtype == "bfloat16"))
         return Architecture(self._model.abstract, _decoder(text), text.vocab_size, _tower(self.model), images, itemsize)
 
-    def task(self) -> TrainingTask:
-        """Returns the training step."""
+    def task(self, datasets: int = 0) -> TrainingTask:
+        """Returns the training step, on a mixture of so many datasets."""
         length = self.config.train.row_length
         images = image_rows(self.model, length, self.image_tokens) if self.image_tokens else None
-        return self._task(text_row(length, images))
+        task = self._task(text_row(length, images, owned=datasets > 0))
+        return task._replace(datasets=datasets, keeps_best=self.config.train.patience > 0)
 
     def calibration_task(self) -> TrainingTask:
         """Returns the gradient stage's batch, in its largest bucket."""

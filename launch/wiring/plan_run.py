@@ -11,6 +11,7 @@ from merit_jax.planning.communication import Traffic, between_slices, within_sli
 from merit_jax.planning.execution import ExecutionConfig
 from merit_jax.planning.fit import FitChecker, FitReport, capacity
 from merit_jax.planning.memory_estimate import Estimator, StepBytes
+from merit_jax.planning.optimizer_memory import optimizer_memory
 from merit_jax.planning.run_plan import RunPlan
 from merit_jax.planning.topology import Topology
 from merit_jax.planning.workload import DataSize, Rate, Workload, stage_costs, trained_bytes
@@ -40,7 +41,8 @@ def plan_run(
     execution, room, work = configured_execution(inputs, topology), capacity(topology), inputs.workload()
     compiles = memory == "compiled" or (memory == "auto" and (topology.kind == "cpu" or bool(topology.chip.compiler)))
     devices = tuple(devices_of(topology)) if compiles else ()
-    checker = FitChecker(Estimator(inputs.task(), inputs.architecture(), inputs.config.loss.chunk), room, devices)
+    task = inputs.task(data.datasets)
+    checker = FitChecker(Estimator(task, inputs.architecture(), inputs.config.loss.chunk), room, devices)
     configured, nearest = checker.check(execution), None
     if search and not configured.fits:
         nearest = checker.nearest(execution, lambda found: log.info("compiling %s", found))
@@ -57,6 +59,7 @@ def plan_run(
         _gradient_stage(inputs, chosen, room),
         _traffic_within_slice(work, chosen),
         between_slices(trained_bytes(work), work.branches, data.steps),
+        optimizer_memory(task, chosen, inputs.config.train.optimizer),
     )
 
 
@@ -85,7 +88,7 @@ def _gradient_stage(inputs: PlanInputs, chosen: ExecutionConfig, room: int) -> F
         step = StepBytes(
             *(max(cfg.datasets_per_step, 1) * part for part in (2 * step.gradients, step.saved, step.working, 0))
         )
-    return report._replace(resident=report.resident._replace(optimizer=0, theta0=0), step=step)
+    return report._replace(resident=report.resident._replace(optimizer=0, theta0=0, best=0), step=step)
 
 
 def _traffic_within_slice(work: Workload, execution: ExecutionConfig) -> Traffic:

@@ -17,7 +17,7 @@ from merit_jax.workdir.checksums import file_checksums, fingerprint, verify_chec
 from merit_jax.workdir.fences import pass_fence
 from merit_jax.workdir.paths import absolute
 
-PARAMS, OPTIMIZER, PROGRESS, SECOND_MOMENT = "params", "optimizer", "progress", "second_moment"
+PARAMS, OPTIMIZER, PROGRESS, SECOND_MOMENT, BEST = "params", "optimizer", "progress", "second_moment", "best"
 SUMS = "checksums.json"
 """File next to `checkpoints/`: the step of the newest checkpoint, the sha256 of its files, and the branch's inputs.
 
@@ -37,6 +37,7 @@ class Progress(NamedTuple):
         data: State of the data iterator, which has advanced past those steps.
         inputs: Fingerprint of everything the branch was made from.
         fingerprint: Of the trained parameters, in the last checkpoint of a branch; else "".
+        best: The best evaluation, of early stopping, as JSON values; None without one.
     """
 
     step: int
@@ -44,6 +45,7 @@ class Progress(NamedTuple):
     data: Any
     inputs: str
     fingerprint: str = ""
+    best: Mapping[str, Any] | None = None
 
 
 class Checkpoints:
@@ -60,7 +62,7 @@ class Checkpoints:
         self.directory, self._checked = absolute(directory), False
         self._manager = ocp.CheckpointManager(
             self.directory,
-            item_names=(PARAMS, OPTIMIZER, PROGRESS, SECOND_MOMENT),
+            item_names=(PARAMS, OPTIMIZER, PROGRESS, SECOND_MOMENT, BEST),
             options=ocp.CheckpointManagerOptions(max_to_keep=None, create=True, enable_async_checkpointing=False),
         )
         self._remove_unrecorded()
@@ -70,7 +72,13 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(
-        self, state: TrainState, progress: Progress, *, final: bool = False, second_moment: Leaves | None = None
+        self,
+        state: TrainState,
+        progress: Progress,
+        *,
+        final: bool = False,
+        second_moment: Leaves | None = None,
+        best: Leaves | None = None,
     ) -> None:
         """Writes the state; a final one is for merging only and leaves the optimizer out.
 
@@ -79,6 +87,7 @@ class Checkpoints:
             progress: Its progress.
             final: Whether it is the last.
             second_moment: Of Adam, for merging by it; kept with the last state.
+            best: The leaves of the best evaluation, of early stopping; kept with a state from which training continues.
         """
         items = {
             PARAMS: ocp.args.StandardSave(tree.unflatten(state.leaves)),
@@ -86,8 +95,9 @@ class Checkpoints:
         }
         if not final:
             items[OPTIMIZER] = ocp.args.StandardSave(state.optimizer)
-        if second_moment is not None:
-            items[SECOND_MOMENT] = ocp.args.StandardSave(tree.unflatten(second_moment))
+        for name, leaves in {SECOND_MOMENT: second_moment, BEST: best}.items():
+            if leaves is not None:
+                items[name] = ocp.args.StandardSave(tree.unflatten(leaves))
         pass_fence(self.directory)
         if not (self.directory.parent / SUMS).exists():
             _write_sums(self.directory, None, progress.inputs, {})
@@ -134,6 +144,15 @@ class Checkpoints:
             items = self._manager.restore(self.latest(), args=args)
         leaves: Leaves = tree.flatten(items[PARAMS])
         return TrainState(jax.numpy.int32(self.latest()), leaves, items[OPTIMIZER])
+
+    def restore_best(self, like: Leaves) -> Leaves:
+        """Reads the leaves of the best evaluation, with the shapes, dtypes and shardings of `like`."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, tree.unflatten(like))
+        self._check()
+        with whole_checkpoint(self._newest()):
+            args = ocp.args.Composite(**{BEST: ocp.args.StandardRestore(abstract)})
+            leaves: Leaves = tree.flatten(self._manager.restore(self.latest(), args=args)[BEST])
+        return leaves
 
     def _check(self) -> None:
         """Verifies the newest checkpoint once."""

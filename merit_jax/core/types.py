@@ -52,6 +52,7 @@ class Batch(NamedTuple):
         positions: Position of the token in its own example, from 0.
         segments: 1, 2, ... per example in the row; 0 on padding. Attention stays inside a segment.
         images: Whatever the model's vision side takes; None for text.
+        datasets: Place in the mixture of the dataset that each token's example is from, any on padding; None: not known.
     """
 
     tokens: Int32[Array, "*b t"]
@@ -60,6 +61,7 @@ class Batch(NamedTuple):
     positions: Int32[Array, "*b t"]
     segments: Int32[Array, "*b t"]
     images: Any = None
+    datasets: Int32[Array, "*b t"] | None = None
 
 
 LossFn = Callable[[Params, Batch], tuple[Float[Array, " b"], Float[Array, " b"]]]

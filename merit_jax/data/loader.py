@@ -101,4 +101,4 @@ def training_batches(
         for counts in (examples.supervised_counts, examples.lengths - 1)
     )
     mine = [row if own is None or place % batch_size in own else () for place, row in enumerate(rows)]
-    return TrainingBatches(PackedRows(examples, mine, space), supervised, read, len(visits))
+    return TrainingBatches(PackedRows(examples, mine, space, examples.datasets), supervised, read, len(visits))

@@ -74,12 +74,13 @@ def pack(sizes: Sizes, room: tuple[int, int], *, window: int = 32) -> list[tuple
     return [tuple(row) for row in rows]
 
 
-def fill_row(examples: Sequence[Example], space: RowCapacity) -> Batch:
+def fill_row(examples: Sequence[Example], space: RowCapacity, datasets: Sequence[int] | None = None) -> Batch:
     """Writes examples one after the other into a row; the rest is padding (segment 0, weight 0).
 
     Args:
         examples: Examples that fit the row together.
         space: The row's capacity.
+        datasets: Place in the mixture of each example's dataset; None: the batch does not say.
 
     Returns:
         A batch without a batch axis: leaves [tokens].
@@ -104,7 +105,8 @@ def fill_row(examples: Sequence[Example], space: RowCapacity) -> Batch:
         placed.append(PackedExample(start, example))
         start += length
     images = space.reader.row(placed, space.tokens, space.image_tokens) if space.reader and space.image_tokens else None
-    return Batch(tokens, targets, weights, positions, segments, images)
+    owners = None if datasets is None else np.array([*datasets, 0], np.int32)[segments - 1]
+    return Batch(tokens, targets, weights, positions, segments, images, owners)
 
 
 def stack(rows: Sequence[Batch]) -> Batch:
@@ -119,13 +121,23 @@ class PackedRows:
         examples: The examples.
         rows: Indices into `examples` per row; an empty row is padding only.
         space: The capacity of a row.
+        datasets: Place in the mixture of each example's dataset; None: the batches do not say.
     """
 
-    def __init__(self, examples: Sequence[Example], rows: Sequence[tuple[int, ...]], space: RowCapacity):
-        self.examples, self.rows, self.space = examples, rows, space
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        rows: Sequence[tuple[int, ...]],
+        space: RowCapacity,
+        datasets: Int[np.ndarray, " n"] | None = None,
+    ):
+        self.examples, self.rows, self.space, self.datasets = examples, rows, space, datasets
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Batch:
-        return fill_row([self.examples[i] for i in self.rows[index]], self.space)
+        row, known = self.rows[index], self.datasets
+        return fill_row(
+            [self.examples[i] for i in row], self.space, None if known is None else known[list(row)].tolist()
+        )

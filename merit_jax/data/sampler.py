@@ -16,6 +16,7 @@ class BranchExamples(Sequence[Example]):
     Attributes:
         lengths: Tokens of each example.
         supervised_counts: Supervised tokens of each example.
+        datasets: Place in the mixture of each example's dataset.
     """
 
     def __init__(self, datasets: Sequence[Dataset], branch: Branch, seed: int):
@@ -27,6 +28,8 @@ class BranchExamples(Sequence[Example]):
         rows = [share_examples(known[share.dataset], share, seed) for share in branch.shares]
         self._table_of = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
         self._row_of = np.concatenate([np.zeros(0, np.int64), *rows])
+        places = {dataset.name: place for place, dataset in enumerate(datasets)}
+        self.datasets = np.array([places[name] for name in self._names], np.int32)[self._table_of]
         tables = list(zip(self._tables, rows, strict=True))
         self.lengths = np.concatenate([np.zeros(0, np.int64), *(table.lengths[part] for table, part in tables)])
         self.supervised_counts = np.concatenate(

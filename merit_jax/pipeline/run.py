@@ -217,7 +217,7 @@ class Run:
     @property
     def train_step(self) -> TrainStep:
         """The step of every branch, compiled once."""
-        made_from = (self.loss_fn, self.optimizer, self.config.train.average)
+        made_from = (self.loss_fn, self.optimizer, self.config.train.average, len(self.datasets))
         return self.shared.once("train_step", made_from, lambda: make_step(*made_from))
 
     @property

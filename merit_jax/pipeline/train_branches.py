@@ -14,13 +14,17 @@ from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.core import sharding, tree
 from merit_jax.core.types import Branch
 from merit_jax.data.loader import TrainingBatches, training_batches
+from merit_jax.pipeline.held_out_loss import held_out
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import Stage, timed
+from merit_jax.pipeline.track_branch import tracked
 from merit_jax.training.divergence import DivergedError, advice
 from merit_jax.training.loop import Finished, fine_tune
 from merit_jax.training.optimizer import make_schedule
 from merit_jax.training.preemption import StopSignal, preemption_notice
+from merit_jax.training.recorder import Recording
+from merit_jax.training.schedule_free import evaluated_leaves
 from merit_jax.training.second_moment import second_moment
 from merit_jax.training.step import init_state
 from merit_jax.workdir.artifact_types import ResumableFolder
@@ -31,10 +35,13 @@ from merit_jax.workdir.process import Process
 
 log = logging.getLogger("merit_jax")
 
-UNRECORDED = ("checkpoint_every", "log_every")
+UNRECORDED = ("checkpoint_every", "log_every", "trackers", "project")
 """Keys of `config.train` that do not change what a branch learns."""
 
-ADDED = {"average": "token", "keep_second_moment": False, "schedule_span": (0.0, 1.0)}
+HELD_OUT = ("held_out_every", "held_out_examples")
+"""Keys of `config.train` that change what a branch learns where it stops early."""
+
+ADDED = {"average": "token", "keep_second_moment": False, "schedule_span": (0.0, 1.0), "patience": 0}
 """Keys of `config.train` that earlier versions lacked -> how those trained; recorded where it is another value."""
 
 
@@ -107,6 +114,7 @@ def branch_inputs(run: Run, branch: Branch) -> dict[str, Any]:
     """Returns everything that decides what a branch learns, as JSON values."""
     names = [part.dataset for part in branch.shares]
     train = run.config.train.to_dict()
+    left_out = UNRECORDED if train["patience"] else (*UNRECORDED, *HELD_OUT)
     return {
         "theta0": run.theta0_fingerprint,
         "text": run.text_inputs,
@@ -114,8 +122,15 @@ def branch_inputs(run: Run, branch: Branch) -> dict[str, Any]:
         "shares": [part.to_list() for part in branch.shares],
         "order": branch.seed,
         "dtype": run.compute_dtype,
-        "train": {k: v for k, v in train.items() if k not in UNRECORDED and (k not in ADDED or v != ADDED[k])},
+        "train": {k: v for k, v in train.items() if k not in left_out and (k not in ADDED or v != ADDED[k])},
+        **({"held_out": _held_out_inputs(run, names)} if train["patience"] else {}),
     }
+
+
+def _held_out_inputs(run: Run, names: list[str]) -> dict[str, Any]:
+    """Returns what decides which held-out examples end the training early, beside the datasets' files."""
+    images = {d.name: d.report.held_out_images for d in run.datasets if d.name in names and d.report.held_out_images}
+    return {"max_held_out": run.config.mixture.max_held_out, "images": images}
 
 
 @contextlib.contextmanager
@@ -136,7 +151,7 @@ def _fine_tune(run: Run, index: int, branch: Branch, stop: StopSignal) -> Finish
     log.info("branch %d: %d datasets, %d steps, %d tokens", index, len(branch.shares), batches.steps, batches.tokens)
     run.on_first_process(lambda: _record_start(run, index, batches.steps))
     leaves, frozen = tree.split(run.params, cfg.trainable)
-    with _remembers_divergence(run, index, branch):
+    with _remembers_divergence(run, index, branch), tracked(run, index) as watcher:
         return fine_tune(
             run.train_step,
             init_state(leaves, run.optimizer, sharding.of_optimizer(run.optimizer, leaves, run.mesh)),
@@ -153,6 +168,9 @@ def _fine_tune(run: Run, index: int, branch: Branch, stop: StopSignal) -> Finish
             description=f"branch {index}",
             stop=stop,
             keep=partial(second_moment, optimizer=cfg.optimizer, b2=cfg.b2) if cfg.keep_second_moment else None,
+            recording=Recording(
+                evaluated_leaves(run.optimizer), held_out(run, branch, frozen), tuple(run.names), watcher
+            ),
         )
 
 

@@ -109,5 +109,5 @@ def lower_step(task: TrainingTask, execution: ExecutionConfig, mesh: Mesh) -> ja
     """Traces the training step of a run with shapes in place of arrays."""
     leaves, frozen = abstract_leaves(task, mesh)
     rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
-    step: Any = make_step(task.loss(execution.remat, mesh), task.optimizer, task.average)
+    step: Any = make_step(task.loss(execution.remat, mesh), task.optimizer, task.average, task.datasets)
     return step.lower(abstract_state(task, leaves, mesh), frozen, abstract_batch(task, execution, mesh), rate)

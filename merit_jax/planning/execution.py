@@ -67,6 +67,8 @@ class TrainingTask(NamedTuple):
         row: Shapes and types of one row of a batch.
         policies: Values of `model.remat`, from nothing recomputed to most.
         average: What the loss of a step averages over, as `train.average` names it.
+        datasets: Datasets whose losses a step sums apart; 0: none.
+        keeps_best: Whether the best state is kept, for early stopping.
     """
 
     abstract: Any
@@ -77,13 +79,15 @@ class TrainingTask(NamedTuple):
     row: Batch
     policies: tuple[str, ...]
     average: str = "token"
+    datasets: int = 0
+    keeps_best: bool = False
 
 
-def text_row(length: int, images: Any = None) -> Batch:
-    """Returns the shapes and types of one row."""
+def text_row(length: int, images: Any = None, *, owned: bool = False) -> Batch:
+    """Returns the shapes and types of one row; an owned one says which dataset each token is from."""
     ids: Any = jax.ShapeDtypeStruct((length,), jnp.int32)
     mask: Any = jax.ShapeDtypeStruct((length,), jnp.float32)
-    return Batch(ids, ids, mask, ids, ids, images)
+    return Batch(ids, ids, mask, ids, ids, images, ids if owned else None)
 
 
 def abstract_mesh(execution: ExecutionConfig) -> AbstractMesh:

@@ -43,9 +43,9 @@ class FitReport(NamedTuple):
 
     @property
     def needed(self) -> int:
-        """Bytes in all; of a compiled step its arguments with their padding, and theta0."""
+        """Bytes in all; of a compiled step its arguments with their padding, theta0 and the best state."""
         if self.compiled is not None and self.compiled.fits:
-            return self.compiled.arguments + self.resident.theta0 + self.temporaries
+            return self.compiled.arguments + self.resident.theta0 + self.resident.best + self.temporaries
         return sum(self.resident) + self.temporaries
 
     @property

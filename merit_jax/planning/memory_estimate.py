@@ -35,6 +35,7 @@ class ResidentBytes(NamedTuple):
         optimizer: Optimizer state.
         theta0: theta0's trainable parameters, kept for the distance from them.
         batch: One batch.
+        best: The best state's trainable parameters, kept for early stopping.
     """
 
     trainable: int
@@ -42,6 +43,7 @@ class ResidentBytes(NamedTuple):
     optimizer: int
     theta0: int
     batch: int
+    best: int = 0
 
 
 class StepBytes(NamedTuple):
@@ -97,7 +99,8 @@ class Estimator:
         leaves, frozen = abstract_leaves(self.task, mesh)
         trainable, state = device_bytes(leaves), abstract_state(self.task, leaves, mesh)
         batch = all_bytes(self.task.row) * execution.batch_size // execution.shards
-        return ResidentBytes(trainable, device_bytes(frozen), device_bytes(state.optimizer), trainable, batch)
+        best = trainable * self.task.keeps_best
+        return ResidentBytes(trainable, device_bytes(frozen), device_bytes(state.optimizer), trainable, batch, best)
 
     def step(self, execution: ExecutionConfig) -> StepBytes:
         """Returns the memory that a device needs in addition during a step."""

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from merit_jax.planning.communication import BetweenSlices, Traffic
 from merit_jax.planning.fit import FitReport
+from merit_jax.planning.optimizer_memory import OptimizerMemory
 from merit_jax.planning.topology import Topology
 from merit_jax.planning.workload import DataSize, Rate, StageCost, Workload, branch_steps
 
@@ -23,6 +24,7 @@ class RunPlan(NamedTuple):
         calibration: Memory of the gradient stage, in the execution that fits (else the config's).
         within: Traffic in a slice, in that execution.
         between: Traffic between slices.
+        optimizers: Memory of the optimizers' states, the configured one first, in that execution.
     """
 
     where: str
@@ -36,6 +38,7 @@ class RunPlan(NamedTuple):
     calibration: FitReport
     within: Traffic
     between: BetweenSlices
+    optimizers: tuple[OptimizerMemory, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON values; sizes in bytes, times in seconds."""
@@ -57,6 +60,7 @@ class RunPlan(NamedTuple):
             "asked": _report(self.configured),
             "gradients": _report(self.calibration),
             "nearest": None if self.nearest is None else _report(self.nearest),
+            "optimizers": {one.name: one._asdict() for one in self.optimizers},
             "stages": stages,
             "traffic": {"within_slice": self.within._asdict(), "between_slices": self.between._asdict()},
         }

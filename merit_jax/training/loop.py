@@ -20,9 +20,11 @@ from merit_jax.core.progress import bar
 from merit_jax.core.sharding import place_batch
 from merit_jax.core.types import Batch, Leaves, TrainState
 from merit_jax.training.divergence import DivergedError
+from merit_jax.training.held_out import EarlyStopping
 from merit_jax.training.metrics_log import MetricsLog
 from merit_jax.training.preemption import StopSignal, never_stop
-from merit_jax.training.step import TrainStep
+from merit_jax.training.recorder import Recorder, Recording
+from merit_jax.training.step import StepMetrics, TrainStep
 
 
 @runtime_checkable
@@ -52,11 +54,13 @@ class Finished(NamedTuple):
     """A trained branch.
 
     Attributes:
-        steps: Optimizer steps taken.
-        tokens: Supervised tokens trained on.
-        all_tokens: Tokens that the forward pass read in training: prompts, responses and images, not padding.
-        fingerprint: Of the trained parameters, by `tree.fingerprint`.
+        steps: Optimizer steps that its parameters have behind them.
+        tokens: Supervised tokens that they were trained on.
+        all_tokens: Tokens that the forward pass read for them: prompts, responses and images, not padding.
+        fingerprint: Of the parameters, by `tree.fingerprint`.
         seconds: Wall time of this call (a resumed part only counts itself).
+        steps_taken: Optimizer steps in all; more than `steps` where early stopping has kept an earlier state.
+        steps_planned: Optimizer steps on all of its data; more than `steps_taken` where early stopping has ended it.
     """
 
     steps: int
@@ -64,6 +68,8 @@ class Finished(NamedTuple):
     all_tokens: int
     fingerprint: str
     seconds: float
+    steps_taken: int
+    steps_planned: int
 
 
 def fine_tune(
@@ -83,10 +89,9 @@ def fine_tune(
     description: str = "train",
     stop: StopSignal = never_stop,
     keep: Callable[[TrainState], Leaves] | None = None,
+    recording: Recording = Recording(),  # noqa: B008 - immutable
 ) -> Finished:
-    """Trains a branch to the end of its data, from its newest checkpoint if it has one.
-
-    Each iteration saves the state, then advances the data, then steps: a run that was killed ends with the same bits.
+    """Trains a branch to the end of its data, or of its patience, from its newest checkpoint if it has one.
 
     Args:
         step: The compiled step.
@@ -104,42 +109,79 @@ def fine_tune(
         description: Label of the progress bar.
         stop: Whether to save and stop before a step; the same answer on every process.
         keep: The last state -> its second moment of Adam, for the last checkpoint; None keeps none.
+        recording: Evaluation while it trains, and where its log is shown.
 
     Raises:
         ValueError: The directory holds a branch made from other inputs.
         UnfinishedError: It was preempted, and its state is saved.
         DivergedError: A loss, gradient or parameter is NaN or infinite; the last checkpoint before is kept.
     """
-    checkpoints, iterator, state, at = _open(epath.Path(directory) / "checkpoints", loader, state, inputs)
-    log = MetricsLog(epath.Path(directory) / "metrics.jsonl", at.step, log_every, theta0)
-    began, start, tokens = time.monotonic(), at.step, at.tokens
-    with _closing(checkpoints, description), bar(loader.steps, description, "step", initial=start) as progress:
-        for index, stopping in ((index, stop(index)) for index in range(start, loader.steps)):
-            if index > start and (stopping or index % checkpoint_every == 0):
-                _save(checkpoints, log, state, Progress(index, tokens, _get_state(iterator), inputs))
-            if stopping:
-                raise UnfinishedError(f"{description}: preempted, and saved at step {index} of {loader.steps}")
-            batch = place_batch(in_micro_batches(next(iterator), micro_batches), mesh, leading=1)
-            state, metrics = step(state, frozen, batch, np.asarray(schedule(index), np.float32))
-            tokens += int(loader.supervised[index])
-            _show(progress, log.add(index, metrics, state.leaves, last=index == loader.steps - 1))
-        if start < loader.steps:
-            at = _save_final(checkpoints, state, Progress(loader.steps, tokens, _get_state(iterator), inputs), keep)
-    return Finished(loader.steps, tokens, int(sum(loader.read)), at.fingerprint, time.monotonic() - began)
+    checkpoints, iterator = Checkpoints(epath.Path(directory) / "checkpoints"), loader.iterator()
+    state, at, early = _resume(checkpoints, state, iterator, inputs, recording.held_out.patience)
+    began, metrics = time.monotonic(), epath.Path(directory) / "metrics.jsonl"
+    log = MetricsLog(metrics, at.step, log_every, theta0, recording.datasets, recording.watcher)
+    recorder = Recorder(log, checkpoints, early, recording, checkpoint_every)
+    advance = _stepping(step, frozen, loader, schedule, mesh, micro_batches)
+    with _closing(checkpoints, description), bar(loader.steps, description, "step", initial=at.step) as progress:
+        if not at.fingerprint:
+            state, at = _train(advance, recorder, state, at, iterator, loader.steps, stop, progress, description)
+            at = _save_final(checkpoints, state, recorder, at._replace(data=_get_state(iterator)), keep)
+    return _finished(at, loader, time.monotonic() - began)
 
 
-def _open(
-    directory: epath.Path, loader: Loader, state: TrainState, inputs: str
-) -> tuple[Checkpoints, Any, TrainState, Progress]:
-    """Returns the branch's checkpoints, an iterator over its data, and the newest state with its progress, where both are."""
-    checkpoints, iterator = Checkpoints(directory), loader.iterator()
-    return checkpoints, iterator, *_resume(checkpoints, state, iterator, loader.steps, inputs)
+Advance = Callable[[TrainState, Progress, Any], tuple[TrainState, Progress, StepMetrics, float]]
+"""(state, its progress, iterator) -> the next state and its progress, the step's metrics and its learning rate."""
 
 
-def _show(progress: Any, values: Any) -> None:
-    """Moves the progress bar on by a step, with its metrics."""
-    progress.set_postfix(values, refresh=False)
-    progress.update()
+def _stepping(
+    step: TrainStep, frozen: Leaves, loader: Loader, schedule: optax.Schedule, mesh: Mesh, micro_batches: int
+) -> Advance:
+    """Returns the function that advances the data and takes a step."""
+
+    def advance(state: TrainState, at: Progress, iterator: Any) -> tuple[TrainState, Progress, StepMetrics, float]:
+        batch = place_batch(in_micro_batches(next(iterator), micro_batches), mesh, leading=1)
+        rate = np.asarray(schedule(at.step), np.float32)
+        state, metrics = step(state, frozen, batch, rate)
+        tokens = at.tokens + int(loader.supervised[at.step])
+        return state, at._replace(step=at.step + 1, tokens=tokens), metrics, float(rate)
+
+    return advance
+
+
+def _train(
+    advance: Advance,
+    recorder: Recorder,
+    state: TrainState,
+    at: Progress,
+    iterator: Any,
+    steps: int,
+    stop: StopSignal,
+    progress: Any,
+    description: str,
+) -> tuple[TrainState, Progress]:
+    """Trains to the end, and returns the last state.
+
+    Each iteration records the state (log, evaluation, checkpoint), then advances the data, then steps: a run that was killed ends
+    with the same bits. The state that it resumed from was recorded before.
+    """
+    start = at.step
+    while True:
+        last = at.step == steps
+        stopping = not last and stop(at.step)
+        new = at.step > start or not start
+        if new and recorder.record(state, at, lambda: _get_state(iterator), stopping=stopping, last=last):
+            return state, at
+        if stopping:
+            raise UnfinishedError(f"{description}: preempted, and saved at step {at.step} of {steps}")
+        state, at, metrics, rate = advance(state, at, iterator)
+        recorder.log.add(metrics, rate)
+        progress.set_postfix(recorder.log.latest, refresh=False)
+        progress.update()
+
+
+def _finished(at: Progress, loader: Loader, seconds: float) -> Finished:
+    steps, tokens = (at.best["step"], at.best["tokens"]) if at.best else (at.step, at.tokens)
+    return Finished(steps, tokens, int(sum(loader.read[:steps])), at.fingerprint, seconds, at.step, loader.steps)
 
 
 @contextmanager
@@ -155,18 +197,18 @@ def _closing(checkpoints: Checkpoints, description: str) -> Iterator[None]:
         raise DivergedError(problem, error.mend) from None
 
 
-def _save(checkpoints: Checkpoints, log: MetricsLog, state: TrainState, progress: Progress) -> None:
-    """Saves a state from which training continues; every checkpoint ends a line of the log."""
-    log.write(progress.step, state.leaves)
-    checkpoints.save(state, progress)
-
-
 def _save_final(
-    checkpoints: Checkpoints, state: TrainState, progress: Progress, keep: Callable[[TrainState], Leaves] | None
+    checkpoints: Checkpoints,
+    state: TrainState,
+    recorder: Recorder,
+    progress: Progress,
+    keep: Callable[[TrainState], Leaves] | None,
 ) -> Progress:
-    """Saves the last state, with the fingerprint of its parameters."""
-    final = progress._replace(fingerprint=tree.fingerprint(state.leaves))
-    checkpoints.save(state, final, final=True, second_moment=None if keep is None else keep(state))
+    """Saves the parameters that are kept, the best or the last ones, with their fingerprint."""
+    leaves = recorder.kept(state)
+    final = progress._replace(fingerprint=tree.fingerprint(leaves), best=recorder.early.record)
+    second_moment = None if keep is None else keep(state)
+    checkpoints.save(state._replace(leaves=leaves), final, final=True, second_moment=second_moment)
     return final
 
 
@@ -189,21 +231,22 @@ def in_micro_batches(batch: Batch, parts: int) -> Batch:
 
 
 def _resume(
-    checkpoints: Checkpoints, state: TrainState, iterator: Any, steps: int, inputs: str
-) -> tuple[TrainState, Progress]:
-    """The newest state and its progress; `iterator` is moved to match."""
+    checkpoints: Checkpoints, state: TrainState, iterator: Any, inputs: str, patience: int
+) -> tuple[TrainState, Progress, EarlyStopping]:
+    """The newest state, its progress and its best evaluation; `iterator` is moved to match."""
     if checkpoints.latest() is None:
-        return state, Progress(0, 0, None, inputs)
+        return state, Progress(0, 0, None, inputs), EarlyStopping(patience)
     progress = checkpoints.progress()
     if progress.inputs != inputs:
         raise ValueError(
             f"{checkpoints.directory} holds a branch made from another theta0, data or configuration "
             f"(fingerprint {progress.inputs[:12]}, now {inputs[:12]}); use another workdir, or --overwrite to start it again"
         )
-    if progress.step == steps:
-        return state, progress
+    if progress.fingerprint:
+        return state, progress, EarlyStopping(patience)
     iterator.set_state(progress.data)
-    return checkpoints.restore(state), progress
+    best = None if progress.best is None else checkpoints.restore_best(state.leaves)
+    return checkpoints.restore(state), progress, EarlyStopping(patience, progress.best, best)
 
 
 def _get_state(iterator: Any) -> Any:

@@ -10,6 +10,7 @@ import optax.contrib
 
 from merit_jax.core.registry import lookup
 from merit_jax.core.types import Leaves
+from merit_jax.training.schedule_free import SCHEDULE_FREE, Mask, make_schedule_free
 
 SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
     "constant": lambda peak, steps: optax.constant_schedule(peak),
@@ -55,18 +56,13 @@ def _whole_schedule(name: str, peak: float, warmup: float, steps: int) -> optax.
     return optax.join_schedules([optax.linear_schedule(peak / (rising + 1), peak, max(rising, 1)), after], [rising])
 
 
-Mask = Callable[[Leaves], Mapping[str, bool]]
-"""Leaves -> which of them are decayed."""
-
 _NEEDS_MORE = "it needs more than gradients and parameters"
 _OWN_RATE = "it finds a learning rate of its own, and train.schedule sets one"
 _NOT_PROPORTIONAL = "its updates are not proportional to its learning rate, so train.schedule cannot scale them"
-_OTHER_PARAMS = "the parameters that it trains are not those that are to be evaluated and merged"
 UNFIT: Mapping[str, str] = {
     **dict.fromkeys(("dpsgd", "lbfgs", "momo", "momo_adam", "noisy_sgd", "schedule_free", "sophia"), _NEEDS_MORE),
     **dict.fromkeys(("cocob", "dadapt_adamw", "dog", "dowg", "prodigy"), _OWN_RATE),
     **dict.fromkeys(("fromage", "madgrad", "rprop"), _NOT_PROPORTIONAL),
-    **dict.fromkeys(("schedule_free_adamw", "schedule_free_sgd"), _OTHER_PARAMS),
     "optimistic_adam": "optax has replaced it by optimistic_adam_v2",
     "galore": "its state has empty arrays, which checkpoints cannot hold",
 }
@@ -101,7 +97,7 @@ def make_optimizer(
     So the compiled step does not depend on the schedule's length, and branches of different lengths share it. An optimizer gets
     those of `b1`, `b2` and `eps` that its signature has and that differ from AdamW's defaults, and `weight_decay` together with
     `mask`; one without `mask` is followed by decoupled decay. Its other arguments keep optax's defaults. Muon takes the kernels
-    as matrices, stacked ones layer by layer, and Adam the rest.
+    as matrices, stacked ones layer by layer, and Adam the rest. A Schedule-Free one takes the rate itself (`apply_optimizer`).
 
     Args:
         name: "sgd", with momentum `b1`, or the name of another optimizer of optax or optax.contrib, as "adamw" or "muon".
@@ -122,6 +118,10 @@ def make_optimizer(
     if name in UNFIT:
         raise ValueError(f"train.optimizer {name!r}: {UNFIT[name]}; use one of {', '.join(sorted(known_optimizers()))}")
     make = lookup(known_optimizers(), name, "train.optimizer")
+    if name in SCHEDULE_FREE:
+        return make_schedule_free(
+            name, weight_decay=weight_decay, mask=decayed, clip_norm=clip_norm, b1=b1, b2=b2, eps=eps
+        )
     if name == "sgd":
         update = _sgd(weight_decay, decayed, b1)
     else:

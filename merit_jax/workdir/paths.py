@@ -123,6 +123,10 @@ class Workdir:
         """Returns the record of a branch that has diverged: its inputs, and what was said."""
         return self.branch(index) / "diverged.json"
 
+    def branch_tracking(self, index: int) -> epath.Path:
+        """Returns the id of branch `index` in trackers."""
+        return self.branch(index) / "trackers.json"
+
     def branch_lease(self, index: int) -> epath.Path:
         """Returns the lease of branch `index`; outside its directory, which is copied and removed."""
         return self.root / "branches" / f"{index}.lease"

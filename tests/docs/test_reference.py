@@ -156,7 +156,8 @@ def shape(value, path=""):
         return set().union(*(shape(item, path) for item in value))
     if not isinstance(value, dict):
         return set()
-    own = {key: "*" if path.rsplit("/", 1)[-1] in ("datasets", "models", "questions") else key for key in value}
+    named = ("datasets", "models", "questions", "loss_by_dataset", "count_by_dataset")
+    own = {key: "*" if path.rsplit("/", 1)[-1] in named else key for key in value}
     return {f"{path}/{key}" for key in own.values()}.union(*(shape(v, f"{path}/{own[k]}") for k, v in value.items()))
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from merit_jax.training.trackers.interface import flat_values
 from tests.support import commands
 from tests.support.commands import address, branch, close, same_bits, start, steps_saved, until, wait, with_partition
 
@@ -38,6 +39,8 @@ LONG = (
     "--config.train.batch_size=4",
     "--config.train.checkpoint_every=1000",
     "--config.train.eps=1e-4",
+    "--config.train.held_out_every=3",
+    "--config.train.held_out_examples=3",
 )
 """AdamW with a large ε: with a small one, rounding of a gradient that is nearly zero comes back in full size."""
 
@@ -78,7 +81,7 @@ def seen(root, *notes):
 
 def interrupted(root, workdir, processes):
     """Sends SIGTERM to the last process once a few steps are done; the step at which all have saved."""
-    until(lambda: len(lines(root, workdir)) >= 3, *processes)
+    until(lambda: len(lines(root, workdir)) >= 4, *processes)
     processes[-1].send_signal(signal.SIGTERM)
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [75] * len(processes), outputs
@@ -92,8 +95,13 @@ def interrupted(root, workdir, processes):
 
 def same_curve(root, workdir):
     calm, other = lines(root, "calm"), lines(root, workdir)
-    assert [(line["step"], line["tokens"]) for line in other] == [(line["step"], line["tokens"]) for line in calm]
-    np.testing.assert_allclose([line["loss"] for line in other], [line["loss"] for line in calm], rtol=1e-4)
+    for key in ("step", "tokens", "count_by_dataset"):
+        assert [line.get(key) for line in other] == [line.get(key) for line in calm]
+    assert {"loss", "held_out_loss"} <= other[-1].keys()
+    for found, expected in zip(map(flat_values, other), map(flat_values, calm), strict=True):
+        assert found.keys() == expected.keys()
+        losses = [name for name in expected if "loss" in name or name.startswith("held_out")]
+        np.testing.assert_allclose(*([values[name] for name in losses] for values in (found, expected)), rtol=1e-4)
 
 
 def test_every_example_of_every_epoch_is_visited_once(root):

@@ -46,6 +46,8 @@ FIGURES = {
     *(
         "training_loss",
         "training_gradient_norm",
+        "training_datasets",
+        "training_held_out",
         "connectivity",
         "perturbation",
         "surface",

@@ -223,7 +223,18 @@ def _conflict(path: Path, rng: np.random.Generator) -> None:
 
 
 def _branch(folder: Path, index: int) -> None:
-    lines = [{"step": 10 * i, "loss": 2 * math.exp(-i / 3) + 0.1 * index, "gradient_norm": 1.5} for i in range(1, 6)]
+    losses = [2 * math.exp(-i / 3) + 0.1 * index for i in range(6)]
+    own = NAMES[2 * index : 2 * index + 2]
+    lines = [
+        {
+            "step": 10 * i,
+            **({"loss": loss, "gradient_norm": 1.5} if i else {}),
+            **({"loss_by_dataset": dict.fromkeys(own, loss), "count_by_dataset": dict.fromkeys(own, 50)} if i else {}),
+            "held_out_loss": loss + 0.1,
+            "held_out_by_dataset": dict.fromkeys(own, loss + 0.1),
+        }
+        for i, loss in enumerate(losses)
+    ]
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     _json(folder / "done.json", {"inputs": {}, "steps": 50, "tokens": 1000 * (index + 1), "seconds": 12.0})

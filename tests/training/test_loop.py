@@ -2,7 +2,6 @@
 
 import json
 
-import grain
 import jax
 import numpy as np
 import pytest
@@ -10,65 +9,13 @@ from etils import epath
 
 from merit_jax.checkpoints import branch_checkpoint
 from merit_jax.checkpoints.branch_checkpoint import params_directory
-from merit_jax.checkpoints.readers import OrbaxLeaves
-from merit_jax.core import sharding, tree
+from merit_jax.core import tree
 from merit_jax.core.errors import UnfinishedError
 from merit_jax.training.divergence import DivergedError
-from merit_jax.training.loop import fine_tune, in_micro_batches
-from merit_jax.training.optimizer import make_optimizer, make_schedule
-from merit_jax.training.step import init_state, make_step
+from merit_jax.training.loop import in_micro_batches
 from merit_jax.workdir.artifacts import read_json
 from tests.support import toy
-
-STEPS = 7
-
-
-class Loader:
-    steps = STEPS
-    supervised = [int(toy.random_batch(seed, rows=8).weights.sum()) for seed in range(STEPS)]  # noqa: RUF012
-    read = [2 * tokens + seed for seed, tokens in enumerate(supervised)]  # noqa: RUF012
-
-    def iterator(self):
-        source = grain.MapDataset.source([toy.random_batch(seed, rows=8) for seed in range(STEPS)])
-        return iter(source.to_iter_dataset())
-
-
-TOKENS = sum(int(toy.random_batch(seed, rows=8).weights.sum()) for seed in range(STEPS))
-
-
-class KilledError(Exception):
-    pass
-
-
-def train(directory, die_at=None, inputs="a", every=2, log_every=2, stop_at=None, name="adamw", after=None):
-    optimizer = make_optimizer(name)
-    mesh = sharding.make_mesh()
-    leaves, frozen = tree.split(toy.params(), ["kernel"])
-    place = lambda leaf: sharding.place(leaf, jax.NamedSharding(mesh, jax.P()))  # noqa: E731
-    leaves, frozen = jax.tree.map(place, (leaves, frozen))
-    step = make_step(toy.loss, optimizer)
-
-    def fragile(state, frozen, batch, rate):
-        if die_at is not None and int(state.step) == die_at:
-            raise KilledError
-        result = step(state, frozen, batch, rate)
-        return after(*result) if after else result
-
-    state = init_state(leaves, optimizer, sharding.of_optimizer(optimizer, leaves, mesh))
-    options = {
-        "theta0": leaves,
-        "directory": directory,
-        "mesh": mesh,
-        "inputs": inputs,
-        "checkpoint_every": every,
-        "log_every": log_every,
-        "stop": lambda index: index == stop_at,
-    }
-    return fine_tune(fragile, state, frozen, Loader(), make_schedule("cosine", 0.1, 0.0, STEPS), **options)
-
-
-def result(directory):
-    return OrbaxLeaves(params_directory(directory / "checkpoints")).read("dense/kernel")
+from tests.support.toy_branch import STEPS, TOKENS, KilledError, result, train
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def _trajectories(found: Trained) -> Iterator[Trajectory]:
         if lines:
             done = read_json(home / "done.json")
             steps = [line["step"] for line in lines]
-            passes = done["inputs"]["train"]["epochs"] / done["steps"]
+            passes = done["inputs"]["train"]["epochs"] / done.get("steps_planned", done["steps"])
             yield Trajectory(name, steps, [step * passes for step in steps], [line["displacement"] for line in lines])
 
 

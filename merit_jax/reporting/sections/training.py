@@ -7,6 +7,7 @@ from typing import Any
 from merit_jax.reporting.blocks import Missing, Part, Section, Table
 from merit_jax.reporting.figures import Axis, Figure, Number
 from merit_jax.reporting.run_data import Artifacts
+from merit_jax.reporting.sections.dataset_curves import dataset_curves
 from merit_jax.reporting.series import Series, plot
 from merit_jax.reporting.theme import look
 
@@ -21,6 +22,7 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
         yield _curves(artifacts, "loss", "Training loss", "nats per supervised token")
         yield _curves(artifacts, "gradient_norm", "Gradient norm", "norm before clipping")
         yield branch_table(artifacts)
+        yield from dataset_curves(artifacts)
     else:
         yield Missing("Training curves of the branches", artifacts.run_command("train"))
 
@@ -33,28 +35,35 @@ def _curves(artifacts: Artifacts, key: str, title: str, unit: str) -> Figure:
     for index, branch in enumerate(artifacts.branches):
         if branch.log:
             x, y = _along(branch.log, key)
-            tips = [f"branch {index}, step {line['step']}: {line[key]:.3g}" for line in branch.log]
+            tips = [f"branch {index}, step {line['step']}: {line[key]:.3g}" for line in branch.log if key in line]
             lines.append(Series(f"branch {index}", x, y, tips, look(index)[0], size=3, line=True))
     note = "Steps of joint training are more, as it sees all of the data." if artifacts.joint else ""
     return Figure(f"training_{key}", title, partial(plot, lines, Axis("step"), Axis(unit, low=0)), note)
 
 
 def _along(log: Sequence[Mapping[str, Any]], key: str) -> tuple[list[Number], list[Number]]:
-    return [line["step"] for line in log], [line[key] for line in log]
+    found = [line for line in log if key in line]
+    return [line["step"] for line in found], [line[key] for line in found]
 
 
 def branch_table(artifacts: Artifacts) -> Table:
     """Returns a table with steps, tokens, last loss and time of each branch."""
     rows = []
     for index, branch in enumerate(artifacts.branches):
-        done = branch.done or {}
+        done, losses = branch.done or {}, [line["loss"] for line in branch.log if "loss" in line]
         rows.append(
             [
                 f"branch {index}",
-                f"{done['steps']:,}" if done else (str(branch.log[-1]["step"]) if branch.log else "0") + " until now",
+                _steps(done) if done else (str(branch.log[-1]["step"]) if branch.log else "0") + " until now",
                 f"{done['tokens']:,}" if done else "",
-                f"{branch.log[-1]['loss']:.3f}" if branch.log else "",
+                f"{losses[-1]:.3f}" if losses else "",
                 f"{done['seconds']:.0f}" if done else "",
             ]
         )
     return Table("Branches", ["", "steps", "tokens trained on", "last loss", "seconds"], rows)
+
+
+def _steps(done: Mapping[str, Any]) -> str:
+    """The steps behind a branch's parameters, and those in all where early stopping has kept an earlier state."""
+    taken = done.get("steps_taken", done["steps"])
+    return f"{done['steps']:,}" + (f" (kept of {taken:,})" if taken > done["steps"] else "")
