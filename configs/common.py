@@ -6,6 +6,7 @@ Defaults are the paper's where it states them (MERIT §4 and Alg. 1), else ours,
 
 from ml_collections import ConfigDict
 
+from merit_jax.configs.schema.diagnostics import diagnostics
 from merit_jax.configs.schema.keys import Key, defaults
 from merit_jax.configs.schema.methods import METHODS, Method, parse, variant, with_method
 from merit_jax.configs.schema.shipped import shipped
@@ -14,8 +15,10 @@ from merit_jax.core.ranges import PATTERN, SOME_TEXT, SWITCH, TEXT, each, either
 from merit_jax.gradients.compression import COMPRESSORS
 from merit_jax.gradients.estimate import AVERAGES as OF_EXAMPLES
 from merit_jax.merging import MERGERS
+from merit_jax.models.adapters.forms import FORMS
 from merit_jax.models.interface import ATTENTION, REMAT
 from merit_jax.partition import ASSIGNMENTS, PARTITIONERS
+from merit_jax.pipeline.branch_parameters import SPACES
 from merit_jax.pipeline.partition_mixture import SIMILARITIES
 from merit_jax.pipeline.rounds import PARTS, SCOPES, SPLITS
 from merit_jax.training.optimizer import SCHEDULES, known_optimizers
@@ -89,6 +92,8 @@ def declared() -> ConfigDict:
 
     # one gradient per dataset at theta0
     c.gradients = ConfigDict()
+    # of the trainable parameters ("full"), or of the updates that train.adapter puts at theta0 ("adapter")
+    c.gradients.space = Key("full", one_of(SPACES))
     # n: calibration examples per dataset at most (paper: 200)
     c.gradients.examples = Key(200, whole(1))
     # g_t averages over examples, or "token": over tokens
@@ -161,6 +166,15 @@ def declared() -> ConfigDict:
     c.train = ConfigDict()
     # regular expressions over parameter paths; the rest is frozen
     c.train.trainable = Key((".*",), each(PATTERN, least=1))
+    # low-rank updates that are trained in place of the parameters: "lora", "rslora", "dora"; with a "q" before it, theta0's
+    # kernels are frozen in NF4. Empty: none
+    c.train.adapter = Key("", one_of(("", *FORMS)))
+    # r: the inner width of an update A B
+    c.train.adapter_rank = Key(16, whole(1))
+    # A B is scaled by alpha / r; by alpha / sqrt(r) in rslora
+    c.train.adapter_alpha = Key(32.0, number(above=0))
+    # regular expressions over the paths of trainable kernels that get an update
+    c.train.adapter_targets = Key(("(^|/)layers/",), each(PATTERN, least=1))
     # passes over the branch's examples; a fraction stops part-way
     c.train.epochs = Key(1.0, number(above=0))
     # rows per optimizer step
@@ -257,44 +271,6 @@ def declared() -> ConfigDict:
     c.frontier.retention = Key(0.95, number(least=0))
 
     # measurements of merit diagnose
-    c.diagnostics = ConfigDict()
-    # workdir of a joint run to compare with; empty: baselines/joint of this run, if there
-    c.diagnostics.joint = Key("", TEXT)
-    # training examples per dataset on which losses are computed; held in the host's memory
-    c.diagnostics.examples = Key(20, whole(1))
-    # points of each line between two models, ends included (paper: 21)
-    c.diagnostics.points = Key(21, whole(3))
-    # standard deviations of weight noise, rising (paper: these)
-    c.diagnostics.sigmas = Key((0.01, 0.05, 0.1), each(number(above=0), least=1, rising=True))
-    # noise vectors
-    c.diagnostics.draws = Key(5, whole(1))
-    # points of the loss surface along each axis
-    c.diagnostics.grid = Key(15, whole(2))
-    # room around the models on the surface, as a share of their extent
-    c.diagnostics.margin = Key(0.25, number(least=0))
-    # examples per dataset whose mean gradient is the reference (paper: 1000)
-    c.diagnostics.calibration_examples = Key(200, whole(1))
-    # examples whose gradient is computed together and drawn together
-    c.diagnostics.calibration_block = Key(10, whole(1))
-    # sample sizes, multiples of the block
-    c.diagnostics.calibration_sizes = Key((10, 20, 50, 100, 150, 200), each(whole(1), least=1, rising=True))
-    # samples of each size, and random halvings
-    c.diagnostics.bootstrap = Key(200, whole(2))
-    # reliability for which the number of examples needed is reported
-    c.diagnostics.reliability = Key(0.9, number(above=0, below=1))
-    # datasets whose whole gradients are held together, drawn by seed; 0: all
-    c.diagnostics.sketch_datasets = Key(12, whole(0))
-    # strides compared with the whole gradient
-    c.diagnostics.strides = Key((5, 25, 125), each(whole(1)))
-    # widths of the sketch compared with it
-    c.diagnostics.widths = Key((2**14, 2**18), each(whole(1)))
-    # examples of each of four datasets (paper: 50)
-    c.diagnostics.curvature_examples = Key(50, whole(1))
-    # Lanczos iterations (paper: 50)
-    c.diagnostics.iterations = Key(50, whole(1))
-    # leading eigenvectors of the Hessian (paper: 10)
-    c.diagnostics.eigenvectors = Key(10, whole(1))
-    # random splits to compare with the chosen one
-    c.diagnostics.splits = Key(1000, whole(1))
+    c.diagnostics = diagnostics()
 
     return c

@@ -83,11 +83,17 @@ def _apply(module: nn.Module, params: Params, function: Callable[[Any], Any]) ->
 
 
 def _adapted(
-    model: Model, module: nn.Module, form: str, rank: int, alpha: float, targets: Sequence[str]
+    model: Model,
+    module: nn.Module,
+    form: str,
+    rank: int,
+    alpha: float,
+    targets: Sequence[str],
+    among: Sequence[str] = (".*",),
 ) -> Adapter:
     """Makes `Model.adapted`."""
     exact, functions = _module(override(model.config, {"dtype": "float32"})), partial(_functions, model.config)
-    return attach(module, exact, model, Options(form, rank, alpha, tuple(targets)), functions)
+    return attach(module, exact, model, Options(form, rank, alpha, tuple(targets), tuple(among)), functions)
 
 
 def _functions(config: Config, apply: Callable[[Params, Callable[[Any], Any]], Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ LAYERS = [
 ]
 """merit_jax from the bottom up: a module imports lower layers and its own package only."""
 
-MODELS_LAYERS = [["interface"], ["modules"], ["build_model", "io"], ["processing"], ["families"], ["pretrained"]]
+MODELS_LAYERS = [["interface"], ["modules"], ["adapters"], ["build_model", "io"], ["processing"], ["families"], ["pretrained"]]
 """models from the bottom up, likewise: pure parts, files, the host's side, families of them, checkpoints of families."""
 
 RANK = {
@@ -78,7 +78,7 @@ def test_no_package_imports_what_lies_ahead_of_it(package):
     assert not wrong
 
 
-DECLARE = ("configs.common", "configs.schema.keys", "configs.schema.check")
+DECLARE = ("configs.common", "configs.schema.diagnostics", "configs.schema.keys", "configs.schema.check")
 """Modules of configs that declare and check the keys, whose values are names in tables of merit_jax and models."""
 
 

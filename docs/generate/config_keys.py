@@ -5,10 +5,14 @@ import inspect
 import io
 import re
 import tokenize
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
+
+from ml_collections import ConfigDict
 
 from docs.generate.commands import cell
 from merit_jax.configs import common
+from merit_jax.configs.schema.diagnostics import diagnostics
 from merit_jax.configs.schema.keys import Key, value_of
 
 INTRODUCTION = """# Configuration keys
@@ -38,15 +42,33 @@ class Row(NamedTuple):
 
 def rows() -> tuple[Row, ...]:
     """Reads all keys and sections, in the order of `configs/common.py`; the comment above each is its meaning."""
-    source = inspect.getsource(common.declared)
-    comments = _comments(source)
-    declared = common.declared()
     found = []
-    for node in ast.parse(source).body[0].body:
-        if isinstance(node, ast.Assign) and (name := ast.unparse(node.targets[0])).startswith("c."):
-            value = value_of(declared, name[2:])
-            found.append(Row(name[2:], value if isinstance(value, Key) else None, comments.get(node.lineno - 1, "")))
+    for row in _declared_in(common.declared, ""):
+        found.append(row)
+        found += _declared_in(SECTIONS[row.name], f"{row.name}.") if row.name in SECTIONS else ()
     return tuple(found)
+
+
+SECTIONS = {"diagnostics": diagnostics}
+"""Section that has a file of its own -> the function that declares its keys."""
+
+
+def _declared_in(function: Callable[[], ConfigDict], section: str) -> Iterator[Row]:
+    source = inspect.getsource(function)
+    comments, declared = _comments(source), common.declared()
+    for node in ast.parse(source).body[0].body:
+        if isinstance(node, ast.Assign) and (target := ast.unparse(node.targets[0])).startswith("c."):
+            name = section + target[2:]
+            value = value_of(declared, name)
+            yield Row(name, value if isinstance(value, Key) else None, _above(comments, node.lineno))
+
+
+def _above(comments: Mapping[int, str], line: int) -> str:
+    """Joins the comment lines directly above a line."""
+    first = line
+    while first - 1 in comments:
+        first -= 1
+    return " ".join(comments[number] for number in range(first, line))
 
 
 def page() -> str:

@@ -51,12 +51,14 @@ class Options(NamedTuple):
         rank: r, the inner width of A B.
         alpha: Numerator of the scaling.
         targets: Regular expressions, searched for in the paths of kernels.
+        among: Regular expressions, likewise: kernels that match none of them are left out.
     """
 
     form: str
     rank: int
     alpha: float
     targets: tuple[str, ...]
+    among: tuple[str, ...] = (".*",)
 
     @property
     def scale(self) -> float:
