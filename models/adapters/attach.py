@@ -153,12 +153,14 @@ def targeted(flat: Mapping[str, Any], options: Options) -> dict[str, jax.ShapeDt
     for pattern in options.targets:
         if not any(re.search(pattern, path) for path in known):
             raise ValueError(
-                f"train.adapter_targets: {pattern!r} matches no trainable kernel, so no adapter would be attached by it; trainable kernels are "
-                f"{_listed(list(known))}"
+                f"train.adapter_targets: {pattern!r} matches no trainable kernel, so it would attach no adapter; trainable "
+                f"kernels are {_listed(list(known))}"
             )
     wanted = {path: spec for path, spec in known.items() if any(re.search(p, path) for p in options.targets)}
     if not wanted:
-        raise ValueError(f"train.adapter_targets is empty: no adapter would be attached; trainable kernels are {_listed(list(known))}")
+        raise ValueError(
+            f"train.adapter_targets is empty: no adapter would be attached; trainable kernels are {_listed(list(known))}"
+        )
     for path, spec in wanted.items():
         if options.rank >= min(spec.shape[-2:]):
             raise ValueError(

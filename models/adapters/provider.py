@@ -1,4 +1,4 @@
-"""qwix's LoRA for the products of Linen modules, with DoRA's lengths and frozen kernels in NF4. Imported where adapters are used."""
+"""qwix's LoRA for the products of Linen modules, with DoRA's lengths and frozen kernels in NF4; imported where it is used."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -28,7 +28,7 @@ class Provider(qwix.LoraProvider):
         return _castable(found) if isinstance(getattr(found, "array", None), qwix.QArray) else found
 
     def dot_general(self, lhs: Any, rhs: Any, dimension_numbers: Any, *args: Any, **kwargs: Any) -> jax.Array:
-        """Computes `x (W + s A B)`, and for DoRA that times `m / |W + s A B|`, of which the divisor gets no gradient (DoRA §4.3)."""
+        """Computes `x (W + s A B)`, in DoRA times `m / |W + s A B|`, whose divisor gets no gradient (arXiv:2402.09353, 4.3)."""
         out = super().dot_general(lhs, rhs, dimension_numbers, *args, **kwargs)
         leaf = partial(get_current_module().get_variable, "params")
         magnitude = leaf(KERNEL + MAGNITUDE)

@@ -76,7 +76,9 @@ def split_gain_task(run: Run) -> DiagnosticTask:
     as in the average by tokens.
     """
     if run.config.gradients.space == ADAPTER_SPACE:
-        raise NotPossible("the gain of a split is predicted from gradients of theta0's own parameters: gradients.space = full")
+        raise NotPossible(
+            "the gain of a split is predicted from gradients of theta0's own parameters: gradients.space = full"
+        )
     cfg, groups = run.config.diagnostics, _groups(run)
     weights, average = _fixed_weights(run, int(groups.max()) + 1), run.config.train.average
     counts = run.all_tokens if run.config.merge.tokens == "all" else run.tokens
