@@ -206,7 +206,7 @@ def _without_inputs(spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 
 def _cast(params: Params, own: Mapping[str, Any], base: Model) -> Params:
     """Returns the params with A and B in the type of the computation, in which qwix multiplies them."""
-    text = getattr(base.config, "text", base.config)
+    text: Any = getattr(base.config, "text", base.config)
     flat = flatten_dict(params, sep="/")
     cast = {path: flat[path].astype(text.dtype) for path in own if path in flat and not path.endswith(MAGNITUDE)}
     return unflatten_dict({**flat, **cast}, sep="/")
