@@ -85,9 +85,9 @@ def read_peft_config(folder: Path) -> PeftConfig:
         raise ValueError(f"{file}: modules_to_save = {whole!r}; expected a list of names")
     return PeftConfig(
         int(_number(raw, "r", file)),
-        float(_number(raw, "lora_alpha", file)),
+        _number(raw, "lora_alpha", file),
         {key: int(value) for key, value in ranks.items()},
-        {key: float(value) for key, value in alphas.items()},
+        alphas,
         bool(raw.get("use_rslora")),
         bool(raw.get("use_dora")),
         bool(raw.get("fan_in_fan_out")),
@@ -127,7 +127,7 @@ def _number(raw: Mapping[str, Any], key: str, file: Path) -> float:
     value = raw.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
         raise ValueError(f"{file}: {key} = {value!r}; expected a number above 0")
-    return value
+    return float(value)
 
 
 def _pattern(raw: Mapping[str, Any], key: str, file: Path) -> Mapping[str, float]:
@@ -135,9 +135,8 @@ def _pattern(raw: Mapping[str, Any], key: str, file: Path) -> Mapping[str, float
     if not isinstance(found, dict):
         raise ValueError(f"{file}: {key} = {found!r:.60}; expected an object, from names of modules to numbers")
     for pattern in found:
-        _number(found, pattern, file)
         try:
             re.compile(pattern)
         except re.error as error:
             raise ValueError(f"{file}: {key}: {pattern!r} is no regular expression ({error})") from None
-    return found
+    return {pattern: _number(found, pattern, file) for pattern in found}

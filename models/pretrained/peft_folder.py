@@ -20,6 +20,8 @@ _PART = re.compile(
     r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)(\.weight)?"
 )
 _A, _B, _LENGTHS = ("lora_A", "lora_embedding_A"), ("lora_B", "lora_embedding_B"), "lora_magnitude_vector"
+_FROZEN = ".base_layer"
+"""In the names of an embedding's or a head's own weights, which PEFT saves beside their update."""
 _TIED = re.compile(r"(.*\.)?(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|shared|lm_head)\.weight")
 
 
@@ -72,9 +74,8 @@ class AdaptedTensors(StoredTensors):
 
     def read(self, key: str) -> np.ndarray:
         """Reads one tensor of the base, with its update."""
-        if key in self.whole:
-            return read_tensor(self._weights, self.whole[key]).astype(np.float32, copy=False)
-        tensor = self.base.read(key)
+        whole = self.whole.get(key)
+        tensor = self.base.read(key) if whole is None else _read(self._weights, whole)
         if key not in self.updates:
             return tensor
         found = self.updates[key]
@@ -89,7 +90,11 @@ class AdaptedTensors(StoredTensors):
         return LowRank(a.T, np.float32(self.settings.scale_of(found.module)) * b.T)
 
     def _part(self, update: Update, name: str) -> np.ndarray:
-        return read_tensor(self._weights, update.parts[name]).astype(np.float32, copy=False)
+        return _read(self._weights, update.parts[name])
+
+
+def _read(file: Path, key: str) -> np.ndarray:
+    return read_tensor(file, key).astype(np.float32, copy=False)
 
 
 def _sorted_out(
@@ -106,14 +111,18 @@ def _sorted_out(
             parts.setdefault(found["module"], {})[found["part"]] = key
         else:
             whole[name] = key
-    names = _names_in_base(base, [*(f"{module}.weight" for module in parts), *whole], file)
+    frozen = {name.replace(_FROZEN, ""): whole.pop(name) for name in list(whole) if _FROZEN in name}
+    names = _names_in_base(base, [*(f"{module}.weight" for module in parts), *whole, *frozen], file)
     updates = {
         names[f"{module}.weight"]: _checked(module, found, stored, base, names, settings, file)
         for module, found in parts.items()
     }
     for name, key in whole.items():
         _check_whole(name, key, stored, base.specs[names[name]], settings, file)
-    return updates, {names[name]: key for name, key in whole.items()}
+    for name, key in frozen.items():
+        _check_shape(name, stored[key], base.specs[names[name]], file)
+    copies = [name for name, key in frozen.items() if np.array_equal(_read(file, key), base.read(names[name]))]
+    return updates, {names[name]: key for name, key in {**whole, **frozen}.items() if name not in copies}
 
 
 def _names_in_base(base: StoredTensors, wanted: list[str], file: Path) -> dict[str, str]:
@@ -174,8 +183,12 @@ def _check_whole(
         raise ValueError(
             f"{file}: tensor {key!r} is no part of a LoRA, and not of modules_to_save = {list(settings.whole)}"
         )
-    if stored[key].shape != spec.shape:
+    _check_shape(name, stored[key], spec, file)
+
+
+def _check_shape(name: str, found: TensorSpec, spec: TensorSpec, file: Path) -> None:
+    if found.shape != spec.shape:
         raise ValueError(
-            f"{file}: {name} is {list(stored[key].shape)}, and {list(spec.shape)} in the base: tokens were added, so give the "
+            f"{file}: {name} is {list(found.shape)}, and {list(spec.shape)} in the base: tokens were added, so give the "
             "base with the same vocabulary"
         )

@@ -118,7 +118,9 @@ def test_generation_reads_the_adapter(plain):
 
 
 def test_a_pattern_without_a_kernel_is_named_with_kernels_that_are_there(plain):
-    with pytest.raises(ValueError, match=r"adapter_targets: 'q_proj' matches no trainable kernel.*layers/attention/query"):
+    with pytest.raises(
+        ValueError, match=r"adapter_targets: 'q_proj' matches no trainable kernel.*layers/attention/query"
+    ):
         adapted(plain[0], "lora", targets=("mlp", "q_proj"))
     with pytest.raises(ValueError, match=r"'mlp' matches no trainable kernel"):
         plain[0].adapted("lora", RANK, ALPHA, ("mlp",), ("attention",))
@@ -127,7 +129,9 @@ def test_a_pattern_without_a_kernel_is_named_with_kernels_that_are_there(plain):
 
 
 def test_a_rank_that_is_not_below_the_sides_of_a_kernel_is_refused(plain):
-    with pytest.raises(ValueError, match=r"adapter_rank = 8: layers/attention/value/kernel has 24 inputs and 8 outputs"):
+    with pytest.raises(
+        ValueError, match=r"adapter_rank = 8: layers/attention/value/kernel has 24 inputs and 8 outputs"
+    ):
         adapted(plain[0], "lora", rank=8)
 
 
@@ -135,7 +139,9 @@ def test_a_product_that_qwix_does_not_find_is_an_error(plain, monkeypatch):
     product = lambda x, kernel, dims, preferred_element_type=None: jnp.matmul(x, kernel)  # noqa: E731
     lax = SimpleNamespace(dot_general=product, rsqrt=jax.lax.rsqrt)
     monkeypatch.setattr(layers, "jax", SimpleNamespace(lax=lax, nn=jax.nn, Array=jax.Array))
-    with pytest.raises(ValueError, match=r"match layers/attention/query/kernel and 2 more, whose product qwix does not find"):
+    with pytest.raises(
+        ValueError, match=r"match layers/attention/query/kernel and 2 more, whose product qwix does not find"
+    ):
         adapted(build(override(plain[0].config, {"scan_unroll": 2})), "lora")
 
 
