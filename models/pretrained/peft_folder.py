@@ -112,7 +112,7 @@ def _sorted_out(
         else:
             whole[name] = key
     frozen = {name.replace(_FROZEN, ""): whole.pop(name) for name in list(whole) if _FROZEN in name}
-    names = _names_in_base(base, [*(f"{module}.weight" for module in parts), *whole, *frozen], file)
+    names = _names_in_base(base, {*(f"{module}.weight" for module in parts), *whole, *frozen}, file)
     updates = {
         names[f"{module}.weight"]: _checked(module, found, stored, base, names, settings, file)
         for module, found in parts.items()
@@ -125,7 +125,7 @@ def _sorted_out(
     return updates, {names[name]: key for name, key in {**whole, **frozen}.items() if name not in copies}
 
 
-def _names_in_base(base: StoredTensors, wanted: list[str], file: Path) -> dict[str, str]:
+def _names_in_base(base: StoredTensors, wanted: set[str], file: Path) -> dict[str, str]:
     """Returns the names of tensors as the base stores them, whatever version of transformers named them."""
     kind = base.config.get("model_type")
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
