@@ -1,4 +1,4 @@
-"""Adapters of PEFT read with their base: the weights that PEFT itself would write, or a refusal that names what is not computed."""
+"""Adapters of PEFT read with their base: the weights that PEFT makes of both, or a refusal that names what is not computed."""
 
 import json
 
@@ -113,7 +113,7 @@ def test_modules_stored_whole_take_the_place_of_the_bases_unless_their_shape_dif
         AdaptedTensors(adapter(tmp_path / "b", longer, modules_to_save=["lm_head"]), base)
     tied = StoredTensors(tiny.folder(tmp_path / "tied", tie_word_embeddings=True))
     table = {"base_model.model.model.embed_tokens.weight": head}
-    with pytest.raises(ValueError, match="changes model.embed_tokens.weight, which the base ties"):
+    with pytest.raises(ValueError, match=r"changes model.embed_tokens.weight, which the base ties"):
         AdaptedTensors(adapter(tmp_path / "c", table, modules_to_save=["embed_tokens"]), tied)
 
 
