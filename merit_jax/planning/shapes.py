@@ -88,5 +88,8 @@ def size(leaves: Mapping[str, Any]) -> int:
 
 
 def multiplied(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the kernels that every vector of a part is multiplied with: no tables, norms and biases, and no unembedding."""
-    return {path: leaf for path, leaf in leaves.items() if path.endswith("kernel") and "unembed/" not in path}
+    """Returns the kernels that every vector of a part is multiplied with, and their updates, `kernel_...`.
+
+    Tables, norms and biases are none, and the unembedding is counted by itself.
+    """
+    return {path: leaf for path, leaf in leaves.items() if "/kernel" in path and "unembed/" not in path}
