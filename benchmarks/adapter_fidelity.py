@@ -61,7 +61,7 @@ def measure(run: Run) -> dict[str, dict[str, float]]:
 
 
 def _with(run: Run, changes: Mapping[str, Any]) -> Run:
-    config = ConfigDict(run.config)
+    config = run.config.copy_and_resolve_references()
     with config.unlocked():
         config.gradients.space = "adapter"
         config.train.update(changes)
