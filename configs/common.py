@@ -174,7 +174,7 @@ def declared() -> ConfigDict:
     # A B is scaled by alpha / r; by alpha / sqrt(r) in rslora
     c.train.adapter_alpha = Key(32.0, number(above=0))
     # regular expressions over the paths of trainable kernels that get an update
-    c.train.adapter_targets = Key(("(^|/)layers/",), each(PATTERN, least=1))
+    c.train.adapter_targets = Key(("layers/",), each(PATTERN, least=1))
     # passes over the branch's examples; a fraction stops part-way
     c.train.epochs = Key(1.0, number(above=0))
     # rows per optimizer step
