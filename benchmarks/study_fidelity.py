@@ -83,23 +83,24 @@ def measure(run: Run) -> dict[str, dict[str, float]]:
     whole = found["whole"]
     pairs = {name: (whole, found[name]) for name in list(COMPRESSORS)[1:]}
     pairs["two halves of the examples, whole gradients"] = (found["first half"], found["second half"])
-    return {name: _agreement(run, *pair) for name, pair in pairs.items()}
+    return {name: agreement(run, *pair) for name, pair in pairs.items()}
 
 
 def similarities(run: Run) -> dict[str, Float[np.ndarray, "t t"]]:
     """Returns C by each compressor, and by whole gradients on each half of the examples."""
-    halves = [half for dataset in run.datasets for half in _halves(run, dataset)]
+    halves = [half for dataset in run.datasets for half in halves_of(run, dataset)]
     sizes = np.array([len(half) for half in halves], np.float64).reshape(-1, 2)
     share = (sizes / sizes.sum(axis=1, keepdims=True)).ravel()
     whole = np.zeros((len(run.names), len(halves)))
     whole[np.repeat(np.arange(len(run.names)), 2), np.arange(len(halves))] = share
     products = dict(zip(COMPRESSORS, _products(run, halves), strict=True))
-    found = {name: _cosines(whole @ product @ whole.T) for name, product in products.items()}
+    found = {name: cosines(whole @ product @ whole.T) for name, product in products.items()}
     first = products["whole"]
-    return found | {"first half": _cosines(first[::2, ::2]), "second half": _cosines(first[1::2, 1::2])}
+    return found | {"first half": cosines(first[::2, ::2]), "second half": cosines(first[1::2, 1::2])}
 
 
-def _halves(run: Run, dataset: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+def halves_of(run: Run, dataset: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Returns every other calibration example of a dataset, and the rest."""
     examples = calibration_examples(dataset, run.config.gradients.examples, run.config.seed)
     return examples[::2], examples[1::2]
 
@@ -129,12 +130,14 @@ def _products(run: Run, halves: Sequence[Sequence[Any]]) -> Iterator[Float[np.nd
             yield inner_products(matrix[:, start:end], np.ones(len(halves))).inner
 
 
-def _cosines(products: Float[np.ndarray, "t t"]) -> Float[np.ndarray, "t t"]:
+def cosines(products: Float[np.ndarray, "t t"]) -> Float[np.ndarray, "t t"]:
+    """Returns the cosines of vectors with these inner products."""
     norms = np.sqrt(np.diag(products))
     return products / norms[:, None] / norms[None, :]
 
 
-def _agreement(run: Run, C: Float[np.ndarray, "t t"], other: Float[np.ndarray, "t t"]) -> dict[str, float]:
+def agreement(run: Run, C: Float[np.ndarray, "t t"], other: Float[np.ndarray, "t t"]) -> dict[str, float]:
+    """Returns how the cosines of two matrices agree, and how many datasets they put into different groups."""
     found = fidelity(C, other, "", 0, 0)
     ours, theirs = (groups(run, matrix) for matrix in (C, other))
     return {

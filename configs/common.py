@@ -16,8 +16,10 @@ from merit_jax.data.skipped import ON_ERROR
 from merit_jax.gradients.compression import COMPRESSORS
 from merit_jax.gradients.estimate import AVERAGES as OF_EXAMPLES
 from merit_jax.merging import MERGERS
+from merit_jax.models.adapters.forms import FORMS
 from merit_jax.models.interface import ATTENTION, REMAT
 from merit_jax.partition import ASSIGNMENTS, PARTITIONERS
+from merit_jax.pipeline.branch_parameters import SPACES
 from merit_jax.pipeline.partition_mixture import SIMILARITIES
 from merit_jax.pipeline.rounds import PARTS, SCOPES, SPLITS
 from merit_jax.training.optimizer import SCHEDULES, known_optimizers
@@ -94,6 +96,8 @@ def declared() -> ConfigDict:
 
     # one gradient per dataset at theta0
     c.gradients = ConfigDict()
+    # of the trainable parameters ("full"), or of the updates that train.adapter puts at theta0 ("adapter")
+    c.gradients.space = Key("full", one_of(SPACES))
     # n: calibration examples per dataset at most (paper: 200)
     c.gradients.examples = Key(200, whole(1))
     # g_t averages over examples, or "token": over tokens
@@ -165,6 +169,15 @@ def declared() -> ConfigDict:
     c.train = ConfigDict()
     # regular expressions over parameter paths; the rest is frozen
     c.train.trainable = Key((".*",), each(PATTERN, least=1))
+    # low-rank updates that are trained in place of the parameters: "lora", "rslora", "dora"; with a "q" before it, theta0's
+    # kernels are frozen in NF4. Empty: none
+    c.train.adapter = Key("", one_of(("", *FORMS)))
+    # r: the inner width of an update A B
+    c.train.adapter_rank = Key(16, whole(1))
+    # A B is scaled by alpha / r; by alpha / sqrt(r) in rslora
+    c.train.adapter_alpha = Key(32.0, number(above=0))
+    # regular expressions over the paths of trainable kernels that get an update
+    c.train.adapter_targets = Key(("layers/",), each(PATTERN, least=1))
     # passes over the branch's examples; a fraction stops part-way
     c.train.epochs = Key(1.0, number(above=0))
     # rows per optimizer step

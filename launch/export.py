@@ -2,6 +2,7 @@
 
 merit export --config=quickstart --workdir=runs/quickstart --out=DIR               # the merged model
 merit export --config=quickstart --workdir=runs/quickstart --out=DIR --branch=2    # one branch
+merit export --config=mine.py --workdir=runs/mine --out=DIR --adapter              # what adapters have learned, for PEFT
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from merit_jax.core.types import LeafReader
 from merit_jax.evaluation.prompts import stop_tokens
 from merit_jax.launch.console import app
 from merit_jax.launch.wiring import basin, open_run
+from merit_jax.launch.wiring.adapter_export import export_adapter
 from merit_jax.pipeline.merge_inputs import merged_leaves
 from merit_jax.pipeline.rounds import in_rounds, round_run
 from merit_jax.pipeline.run import Run
@@ -38,11 +40,23 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "branch", None, "Number of a branch, from 0, in rounds one of the last; left out: the merged model."
     )
+    flags.DEFINE_boolean(
+        "adapter", False, "Write the difference from theta0 as an adapter for PEFT; of a run with train.adapter."
+    )
+    flags.DEFINE_integer(
+        "adapter_rank",
+        0,
+        "Rank of that adapter, truncated by SVD; what is lost is printed and recorded. 0: as high as makes it exact.",
+        lower_bound=0,
+    )
 
 
 def main(argv: Sequence[str]) -> None:
     """Exports one checkpoint."""
     run = open_run.open_run(basin.prepare_theta0(app.config(), FLAGS.workdir), FLAGS.workdir)
+    if FLAGS.adapter:
+        export_adapter(run, FLAGS.branch, FLAGS.out, FLAGS.adapter_rank)
+        return
     if FLAGS.branch is not None and in_rounds(run.config):
         run = round_run(run, run.config.rounds.count)
     card = merged_card(run) if FLAGS.branch is None else branch_card(run, FLAGS.branch)

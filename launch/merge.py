@@ -3,6 +3,10 @@
 merit merge --base=DIR --models=DIR1,DIR2 --out=DIR
 merit merge --base=DIR --models=DIR1,DIR2,DIR3 --method=ties --options='{"density": 0.2}' --out=DIR
 merit merge --base=DIR --models=DIR1,DIR2,DIR3,DIR4 --partition=WORKDIR --out=DIR
+merit merge --base=DIR --models=ADAPTER1,ADAPTER2 --out=DIR                           # the whole model
+merit merge --base=DIR --models=ADAPTER1,ADAPTER2 --adapter --out=DIR                 # one adapter
+
+A model may be an adapter of PEFT (LoRA, rsLoRA, DoRA) of the base.
 
 With --partition the models are those of a run's branches, trained by any tool, and weigh as their tokens. Config, tokenizer and
 types are the base's; arithmetic is float32. Next to the weights come a model card and, where mergekit has the method,
@@ -17,6 +21,7 @@ from typing import Any
 from absl import flags
 
 from merit_jax.launch.console import app
+from merit_jax.launch.wiring.merge_adapters import merge_adapters
 from merit_jax.launch.wiring.merge_folders import merge_folders
 from merit_jax.launch.wiring.partition_tokens import tokens_of_models
 from merit_jax.merging import MERGERS, token_weights
@@ -33,7 +38,10 @@ def define_flags() -> None:
         "base", None, "Model that the others were fine-tuned from: a folder, or OWNER/NAME of the hub.", required=True
     )
     flags.DEFINE_list(
-        "models", None, "The fine-tuned models, folders or OWNER/NAME of the hub, separated by commas.", required=True
+        "models",
+        None,
+        "The fine-tuned models or their PEFT adapters, folders or OWNER/NAME of the hub, separated by commas.",
+        required=True,
     )
     flags.DEFINE_list("weights", None, "A weight for each model, with sum 1; left out: equal weights.")
     flags.DEFINE_string(
@@ -51,6 +59,15 @@ def define_flags() -> None:
         [],
         "Regular expression over tensor names that stay the base's, as '\\.mlp\\.gate\\.' for routers; may be given again.",
     )
+    flags.DEFINE_boolean(
+        "adapter", False, "Write one adapter for PEFT in place of a model; of models that are all adapters."
+    )
+    flags.DEFINE_integer(
+        "adapter_rank",
+        0,
+        "Rank of that adapter, truncated by SVD; what is lost is printed and recorded. 0: the sum of theirs, which is exact.",
+        lower_bound=0,
+    )
     flags.DEFINE_string("out", None, "Folder to make.", required=True)
     flags.DEFINE_integer(
         "max_shard_bytes", MAX_SHARD_BYTES, "Size of a weight file before a new one is begun.", lower_bound=1
@@ -63,17 +80,13 @@ def main(argv: Sequence[str]) -> None:
     if FLAGS.partition is not None:
         tokens = tokens_of_models(FLAGS.partition, FLAGS.models, FLAGS.weights)
         weights = token_weights(tokens).tolist()
-    merge_folders(
-        FLAGS.base,
-        FLAGS.models,
-        weights,
-        FLAGS.method,
-        options,
-        FLAGS.out,
-        FLAGS.max_shard_bytes,
-        tokens,
-        FLAGS.exclude,
-    )
+    given = (FLAGS.base, FLAGS.models, weights, FLAGS.method, options, FLAGS.out)
+    if FLAGS.adapter:
+        if FLAGS.exclude:
+            raise ValueError("--exclude keeps tensors of a model; with --adapter, leave it out")
+        merge_adapters(*given, FLAGS.adapter_rank, tokens)
+    else:
+        merge_folders(*given, FLAGS.max_shard_bytes, tokens, FLAGS.exclude)
     log.info("merged %d models into %s", len(FLAGS.models), FLAGS.out)
 
 

@@ -1,7 +1,8 @@
 """Builds a `Model` from a config: the only place where Flax modules become pure functions."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,6 +11,8 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from jaxtyping import Float, Int, Int32
 
+from merit_jax.models.adapters.attach import Adapter, attach
+from merit_jax.models.adapters.forms import Options
 from merit_jax.models.interface import SWITCHES, Array, DecoderConfig, KVCache, Model, Params, VisionLanguageConfig
 from merit_jax.models.modules.decoder import Decoder, segment_mask, slot_mask
 from merit_jax.models.modules.input_grams import with_input_grams
@@ -62,13 +65,39 @@ def build(config: Config, **overrides: Any) -> Model:
     shapes = jax.eval_shape(boxed, jax.ShapeDtypeStruct((2,), jnp.uint32))
     is_box = lambda leaf: isinstance(leaf, nn.LogicallyPartitioned)  # noqa: E731
     axes = jax.tree.map(lambda box: tuple(box.names), shapes, is_leaf=is_box)
-    return Model(
-        config=config, init=init, logical_axes=axes, abstract=nn.meta.unbox(shapes), **_functions(config, module)
+    model = Model(
+        config=config,
+        init=init,
+        logical_axes=axes,
+        abstract=nn.meta.unbox(shapes),
+        input_grams=_input_grams(override(config, {"remat": "none"})),
+        adapted=lambda *_: None,
+        **_functions(config, partial(_apply, module)),
     )
+    return dataclasses.replace(model, adapted=partial(_adapted, model, module))
 
 
-def _functions(config: Config, module: Decoder | VisionLanguage) -> dict[str, Any]:
-    """Returns the functions of `Model` that read parameters, by field name."""
+def _apply(module: nn.Module, params: Params, function: Callable[[Any], Any]) -> Any:
+    """Returns the result of a function of the module that holds the parameters."""
+    return module.apply({"params": params}, method=function)
+
+
+def _adapted(
+    model: Model,
+    module: nn.Module,
+    form: str,
+    rank: int,
+    alpha: float,
+    targets: Sequence[str],
+    among: Sequence[str] = (".*",),
+) -> Adapter:
+    """Makes `Model.adapted`."""
+    exact, functions = _module(override(model.config, {"dtype": "float32"})), partial(_functions, model.config)
+    return attach(module, exact, model, Options(form, rank, alpha, tuple(targets), tuple(among)), functions)
+
+
+def _functions(config: Config, apply: Callable[[Params, Callable[[Any], Any]], Any]) -> dict[str, Any]:
+    """Returns the functions of `Model` that read parameters, by field name; `apply` binds a module to them."""
     text = config if isinstance(config, DecoderConfig) else config.text
 
     def decoder(module: Any) -> Decoder:
@@ -79,13 +108,13 @@ def _functions(config: Config, module: Decoder | VisionLanguage) -> dict[str, An
             x = module.vectors(tokens, images)
             return decoder(module).run(x if text.constrain is None else text.constrain(x), *args)
 
-        return module.apply({"params": params}, method=forward)
+        return apply(params, forward)
 
     def hidden(params: Params, batch: Any) -> Float[Array, "b t d"]:
         return run(params, batch.tokens, batch.images, _positions(batch), segment_mask(batch.segments))[0]
 
     def unembed(params: Params, hidden: Float[Array, "*b d"]) -> Any:
-        return module.apply({"params": params}, method=lambda module: decoder(module).logits(hidden))
+        return apply(params, lambda module: decoder(module).logits(hidden))
 
     def init_cache(rows: int, length: int) -> KVCache:
         shape = (text.layers, rows, length, text.kv_heads, text.head_dim)
@@ -109,7 +138,6 @@ def _functions(config: Config, module: Decoder | VisionLanguage) -> dict[str, An
         "init_cache": init_cache,
         "prefill": prefill,
         "decode": decode,
-        "input_grams": _input_grams(override(config, {"remat": "none"})),
     }
 
 

@@ -263,6 +263,8 @@ class Model:
             seeing the slots up to its own; tokens at slots past the end of the cache are ignored.
         input_grams: (params, batch) -> (grams, counts) of the inputs of every kernel by its path, "/"-joined: `Xᵀ X`, float32
             [*layers, in, in], over the tokens and patches that are no padding, and their numbers, float32 [*layers].
+        adapted: (form, rank, alpha, targets, among) -> an `adapters.attach.Adapter`: low-rank updates of the kernels whose paths
+            match one of `targets` and one of `among`, regular expressions.
         logical_axes: Tree like the params; per leaf, a tuple of one logical name per dimension.
         abstract: Tree like the params; per leaf, its shape and dtype.
     """
@@ -275,5 +277,6 @@ class Model:
     prefill: Callable[..., Any]
     decode: Callable[..., Any]
     input_grams: Callable[..., Any]
+    adapted: Callable[..., Any]
     logical_axes: Any
     abstract: Any

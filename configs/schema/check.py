@@ -11,6 +11,7 @@ from merit_jax.merging import MERGERS
 from merit_jax.merging.options import declared_options, resolve_options
 from merit_jax.merging.statistics import SECOND_MOMENT
 from merit_jax.partition import ASSIGNMENTS, PARTITIONERS
+from merit_jax.pipeline.branch_parameters import ADAPTER_SPACE
 from merit_jax.pipeline.merge_options import given_options
 from merit_jax.pipeline.rounds import in_rounds
 from merit_jax.pipeline.search_settings import search_problems
@@ -143,6 +144,19 @@ def _early_stopping(config: ConfigDict) -> Iterator[str]:
         )
 
 
+def _adapter(config: ConfigDict) -> Iterator[str]:
+    train = config.train
+    if config.gradients.space == ADAPTER_SPACE and not train.adapter:
+        yield "gradients.space = 'adapter' takes gradients of the updates of train.adapter, which is empty; set it to 'lora', say"
+    if config.gradients.space == ADAPTER_SPACE and config.conflict.similarity == "curvature":
+        yield "conflict.similarity = 'curvature' needs gradients of theta0's own parameters; set gradients.space = 'full'"
+    if train.adapter and train.keep_second_moment:
+        yield (
+            f"train.keep_second_moment keeps that of the trained leaves, which with train.adapter = {train.adapter!r} are no "
+            "parameters of the merged model; leave one of the two out"
+        )
+
+
 def _calibration(config: ConfigDict) -> Iterator[str]:
     cfg = config.diagnostics
     if any(size % cfg.calibration_block for size in cfg.calibration_sizes):
@@ -208,6 +222,7 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _second_moment,
     _schedule_free,
     _early_stopping,
+    _adapter,
     _calibration,
     _eigenvectors,
     _basin,

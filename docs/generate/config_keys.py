@@ -5,6 +5,7 @@ import inspect
 import io
 import re
 import tokenize
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -44,19 +45,26 @@ def rows() -> tuple[Row, ...]:
     declared = common.declared()
     found = []
     for function in (common.declared, declare_diagnostics):
-        source = inspect.getsource(function)
-        found += _rows(source, declared)
+        found += _rows(inspect.getsource(function), declared)
     return tuple(found)
 
 
 def _rows(source: str, declared: ConfigDict) -> list[Row]:
-    """The keys and sections that one function declares."""
+    """Reads the keys and sections that one function declares."""
     comments, found = _comments(source), []
     for node in ast.parse(source).body[0].body:
         if isinstance(node, ast.Assign) and (name := ast.unparse(node.targets[0])).startswith("c."):
             value = value_of(declared, name[2:])
-            found.append(Row(name[2:], value if isinstance(value, Key) else None, comments.get(node.lineno - 1, "")))
+            found.append(Row(name[2:], value if isinstance(value, Key) else None, _above(comments, node.lineno)))
     return found
+
+
+def _above(comments: Mapping[int, str], line: int) -> str:
+    """Joins the comment lines directly above a line."""
+    first = line
+    while first - 1 in comments:
+        first -= 1
+    return " ".join(comments[number] for number in range(first, line))
 
 
 def page() -> str:

@@ -37,6 +37,11 @@ def unsaid(config: Any) -> Iterator[str]:
             f"rounds.count = {config.rounds.count} and rounds.warm = {config.rounds.warm:g}: each round starts from the merge of "
             "the one before, which no other tool makes; set 1 and 0"
         )
+    if cfg.adapter:
+        yield (
+            f"train.adapter = {cfg.adapter!r}: the files train all parameters; leave it empty, and set the tool's own adapter in "
+            "train.yaml: merit merge takes the adapters of PEFT"
+        )
     if cfg.average != "token":
         yield f"train.average = {cfg.average!r}: other tools average over the supervised tokens of a step; set 'token'"
     if cfg.optimizer not in OPTIMIZERS:

@@ -18,10 +18,12 @@ from merit_jax.merging.model_card import folder_card
 from merit_jax.merging.options import resolve_options
 from merit_jax.models.io.folder_writer import MAX_SHARD_BYTES
 from merit_jax.models.io.left_behind import left_behind
+from merit_jax.models.io.peft_config import is_adapter
 from merit_jax.models.io.raw_tensors import StoredTensors
 from merit_jax.models.pretrained.pairing import Pairing, pair
+from merit_jax.models.pretrained.peft_folder import AdaptedTensors
 from merit_jax.models.processing.config_differences import completed, config_differences
-from merit_jax.models.processing.vocabulary import check_vocabularies, rule_notes
+from merit_jax.models.processing.vocabulary import check_vocabularies, read_vocabulary, rule_notes
 
 log = logging.getLogger("merit_jax")
 
@@ -59,22 +61,8 @@ def merge_folders(
             for a method that takes none.
         OSError: A file cannot be read or written, or there is no room for the folder.
     """
-    if not models or not all(models):
-        raise ValueError(
-            f"--models={','.join(models)}: an entry is empty; give the folders, with one comma between two"
-        )
-    merger = lookup(MERGERS, method, "method")
-    if merger.statistic is not None:
-        raise ValueError(
-            f"--method={method} needs {merger.statistic.needs}; use it in merit run, with --config.merge.method"
-        )
-    resolved = resolve_options(merger.leaf, options)
-    if weights is not None and not merger.weighted(resolved):
-        flag = "--weights make" if tokens is None else "--partition gives weights, which make"
-        raise ValueError(
-            f"{flag} no difference to --method={method} with options {json.dumps(resolved)}; leave them out"
-        )
-    (base, *models), (folder, *folders) = _found(base, models)
+    merger, resolved = operator_of(models, weights, method, options, tokens)
+    (base, *models), (folder, *folders) = found_models(base, models)
     theta0, paired = open_models(folder, folders)
     names = merged_paths(paired.models[0].paths(), exclude, len(models), "--exclude")
     paired = paired._replace(models=tuple(model.only(names) for model in paired.models))
@@ -94,11 +82,41 @@ def merge_folders(
         theta0.export(out, value, extra, max_shard_bytes)
 
 
-def _found(base: str, models: Sequence[str]) -> tuple[list[str], list[str]]:
+def found_models(base: str, models: Sequence[str]) -> tuple[list[str], list[str]]:
     """Returns names and folders of the base and the models; a name of the hub with its commit."""
     names = [(base, "--base"), *((model, "--models") for model in models)]
     found = [resolve(name, flag) for name, flag in names]
     return [f.origin or name for f, (name, _) in zip(found, names, strict=True)], [str(f.path) for f in found]
+
+
+def operator_of(
+    models: Sequence[str],
+    weights: Sequence[float] | None,
+    method: str,
+    options: Mapping[str, Any],
+    tokens: Sequence[int] | None,
+) -> tuple[Merger, dict[str, Any]]:
+    """Returns the operator and all its options; arguments as for `merge_folders`.
+
+    Raises:
+        ValueError: A model is not named, the operator needs training data, options are wrong, or weights make no difference.
+    """
+    if not models or not all(models):
+        raise ValueError(
+            f"--models={','.join(models)}: an entry is empty; give the folders, with one comma between two"
+        )
+    merger = lookup(MERGERS, method, "method")
+    if merger.statistic is not None:
+        raise ValueError(
+            f"--method={method} needs {merger.statistic.needs}; use it in merit run, with --config.merge.method"
+        )
+    resolved = resolve_options(merger.leaf, options)
+    if weights is not None and not merger.weighted(resolved):
+        flag = "--weights make" if tokens is None else "--partition gives weights, which make"
+        raise ValueError(
+            f"{flag} no difference to --method={method} with options {json.dumps(resolved)}; leave them out"
+        )
+    return merger, resolved
 
 
 def _prepared(
@@ -127,22 +145,29 @@ def open_models(base: str, models: Sequence[str]) -> tuple[StoredTensors, Pairin
     Raises:
         ValueError: They do not, or a folder is given twice.
     """
-    folders = [Path(model).resolve() for model in models]
-    for k, folder in enumerate(folders):
-        if folder in folders[:k]:
-            raise ValueError(f"--models has {models[k]} twice; give it once, with the sum of its weights")
-    theta0, thetas = StoredTensors(base), [StoredTensors(model) for model in models]
+    refuse_twice(models)
+    theta0 = StoredTensors(base)
+    thetas = [AdaptedTensors(model, theta0) if is_adapter(model) else StoredTensors(model) for model in models]
     for theta in thetas:
         _same_computation(theta0, theta)
     paired = pair(theta0, thetas)
     compatibility.same_tree(paired.base.paths(), [theta.paths() for theta in paired.models], models)
     rows = _rows(theta0)
-    notes = [note for model in models for note in check_vocabularies(base, model, rows)]
+    with_tokens = [model for model in models if not is_adapter(model) or read_vocabulary(model)]
+    notes = [note for model in with_tokens for note in check_vocabularies(base, model, rows)]
     notes += [note for model in models for note in rule_notes(base, model)]
-    notes += [note for folder in (theta0, *thetas) for note in left_behind(folder.path)]
+    notes += [n for f in (theta0, *thetas) if not isinstance(f, AdaptedTensors) for n in left_behind(f.path)]
     for note in dict.fromkeys(notes):
         log.warning(note)
     return theta0, paired
+
+
+def refuse_twice(models: Sequence[str]) -> None:
+    """Refuses a folder that is given twice."""
+    folders = [Path(model).resolve() for model in models]
+    for k, folder in enumerate(folders):
+        if folder in folders[:k]:
+            raise ValueError(f"--models has {models[k]} twice; give it once, with the sum of its weights")
 
 
 def _same_computation(base: StoredTensors, model: StoredTensors) -> None:

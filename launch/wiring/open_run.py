@@ -15,7 +15,9 @@ from merit_jax.core import sharding
 from merit_jax.core.types import LeafReader
 from merit_jax.launch.wiring.model_path import resolve
 from merit_jax.models import export_hf, open_pretrained
+from merit_jax.models.adapters.low_rank import LowRank
 from merit_jax.models.interface import Model
+from merit_jax.models.pretrained.peft_export import placed_updates, write_peft
 from merit_jax.models.pretrained.processor import load_processor
 from merit_jax.pipeline.run import Run, Shared
 from merit_jax.pipeline.run_date import fix_run_date
@@ -73,6 +75,16 @@ class Theta0Checkpoint:
         """Writes parameters of this model as a folder, with its tokenizer and some text files; responses end at `stop` too."""
         with local_folder(directory, last="merit.json") as folder:
             export_hf(folder, read, self._opened, extra=extra, stop=stop)
+
+    def export_adapter(
+        self, updates: Mapping[str, LowRank], directory: epath.PathLike, extra: Mapping[str, str]
+    ) -> None:
+        """Writes updates of this model's kernels as an adapter of PEFT, with some text files.
+
+        Raises:
+            ValueError: A kernel is no whole weight of a linear layer, or the folder is in use.
+        """
+        write_peft(str(directory), placed_updates(self._opened, updates), str(self.path), extra)
 
 
 def open_model(

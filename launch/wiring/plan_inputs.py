@@ -21,12 +21,14 @@ from merit_jax.data.loader import training_batches
 from merit_jax.data.mixture import load_mixture
 from merit_jax.gradients.compression import make_compressor
 from merit_jax.launch.wiring.model_path import is_here, resolve, resolve_settings
+from merit_jax.launch.wiring.planned_parameters import PlannedParameters, attached, planned_parameters
 from merit_jax.models import build, read_config
 from merit_jax.models.interface import REMAT, DecoderConfig, VisionLanguageConfig
 from merit_jax.models.pretrained.config_only import ConfigOnlyCheckpoint
 from merit_jax.models.pretrained.processor import load_processor
 from merit_jax.models.processing.image_shapes import image_rows, image_work
 from merit_jax.partition import branches
+from merit_jax.pipeline.branch_parameters import ADAPTER_SPACE
 from merit_jax.pipeline.estimate_curvature import uses_curvature
 from merit_jax.planning.execution import TrainingTask, all_bytes, text_row
 from merit_jax.planning.flops import RowShape
@@ -57,55 +59,66 @@ class PlanInputs:
         self._switches = switches
         self._model = build(self._raw, **switches)
         self.model = self._model.config
+        self._adapter = attached(self._model, config.train)
+        self._in_adapters = config.gradients.space == ADAPTER_SPACE
         self.image_tokens = image_room(self.model, config.train.row_length, config.train.image_tokens)
 
+    def _parameters(self, *, in_adapters: bool) -> PlannedParameters:
+        """Returns the parameters that a step differentiates."""
+        adapter = self._adapter if in_adapters else None
+        return planned_parameters(self._model, adapter, tuple(self.config.train.trainable))
+
     def architecture(self) -> Architecture:
-        """Returns the model's sizes."""
+        """Returns the model's sizes, with those of the updates that its branches train."""
         text = self.model.text if isinstance(self.model, VisionLanguageConfig) else self.model
         images = self._images(self.config.train.row_length, self.image_tokens)
         itemsize = np.dtype(np.float32).itemsize // (1 + (text.dtype == "bfloat16"))
-        return Architecture(self._model.abstract, _decoder(text), text.vocab_size, _tower(self.model), images, itemsize)
+        abstract = self._parameters(in_adapters=True).abstract
+        return Architecture(abstract, _decoder(text), text.vocab_size, _tower(self.model), images, itemsize)
 
     def task(self, datasets: int = 0) -> TrainingTask:
         """Returns the training step, on a mixture of so many datasets."""
         length = self.config.train.row_length
         images = image_rows(self.model, length, self.image_tokens) if self.image_tokens else None
-        task = self._task(text_row(length, images, owned=datasets > 0))
+        task = self._task(text_row(length, images, owned=datasets > 0), in_adapters=True)
         return task._replace(datasets=datasets, keeps_best=self.config.train.patience > 0)
 
     def calibration_task(self) -> TrainingTask:
         """Returns the gradient stage's batch, in its largest bucket."""
         length, tokens = self._bucket()
-        return self._task(text_row(length, image_rows(self.model, length, tokens) if tokens else None))
+        row = text_row(length, image_rows(self.model, length, tokens) if tokens else None)
+        return self._task(row, in_adapters=self._in_adapters)
 
-    def _task(self, row: Any) -> TrainingTask:
-        train = self.config.train
+    def _task(self, row: Any, *, in_adapters: bool) -> TrainingTask:
+        train, parameters = self.config.train, self._parameters(in_adapters=in_adapters)
         options = {name: train[name] for name in ("weight_decay", "no_decay", "clip_norm", "b1", "b2", "eps")}
         return TrainingTask(
-            self._model.abstract,
-            self._model.logical_axes,
-            tuple(train.trainable),
+            parameters.abstract,
+            parameters.logical_axes,
+            parameters.trainable,
             make_optimizer(train.optimizer, **options),
-            self._loss,
+            partial(self._loss, in_adapters=in_adapters),
             row,
             tuple(REMAT),
             train.average,
         )
 
-    def _loss(self, remat: str, mesh: Mesh | None) -> LossFn:
+    def _loss(self, remat: str, mesh: Mesh | None, *, in_adapters: bool) -> LossFn:
         constrain = None if mesh is None else partial(keep_rows, mesh=mesh)
         model = build(self._raw, remat=remat, constrain=constrain, **self._switches)
-        return next_token_loss(model, self.config.loss.chunk)
+        adapter = attached(model, self.config.train) if in_adapters else None
+        return next_token_loss(model if adapter is None else adapter.model, self.config.loss.chunk)
 
     def workload(self) -> Workload:
         """Returns the work of a run on its data."""
         train, gradients, length = self.config.train, self.config.gradients, self._bucket()[0]
-        flat = tree.flatten(self._model.abstract)
-        leaves = {path: flat[path] for path in tree.matching(flat, train.trainable)}
+        trained, taken = (self._parameters(in_adapters=adapters) for adapters in (True, self._in_adapters))
+        flat = tree.flatten(taken.abstract)
+        leaves = {path: flat[path] for path in tree.matching(flat, taken.trainable)}
         compressor = make_compressor(gradients.reduction, stride=gradients.stride, width=gradients.width)
         return Workload(
             self.architecture(),
-            tuple(train.trainable),
+            trained.trainable,
             RowShape(train.row_length, train.row_length, self._images(train.row_length, self.image_tokens)),
             RowShape(length, length, self._images(*self._bucket())),
             train.batch_size,
@@ -113,6 +126,8 @@ class PlanInputs:
             self.config.partition.method == "replicate",
             compressor.size(leaves),
             gradients.curvature_examples if uses_curvature(self.config) else 0,
+            taken.trainable,
+            trained.added,
         )
 
     def _bucket(self) -> tuple[int, int]:

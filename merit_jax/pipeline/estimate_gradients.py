@@ -14,6 +14,7 @@ from merit_jax.gradients.compression import make_compressor
 from merit_jax.gradients.compressor import Compressor
 from merit_jax.gradients.estimate import DatasetsPerStep, checked, fit_datasets_per_step, gradient_rows
 from merit_jax.gradients.store import GradientStore, NewRow
+from merit_jax.pipeline.branch_parameters import gradient_space, gradient_space_inputs
 from merit_jax.pipeline.calibration import batches_of, calibration_batches, example_digests
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import GrowingStage
@@ -34,14 +35,14 @@ def _estimate(run: Run, index: Mapping[str, Any] | None) -> Iterator[NewRow]:
     missing = [dataset for dataset in run.datasets if dataset.name not in known and not is_elsewhere(dataset)]
     if not missing:
         return
-    cfg = run.config.gradients
+    cfg, space = run.config.gradients, gradient_space(run)
     at_once = datasets_at_once(run, missing)
     log.info("gradients of %d datasets, %d at a time: %s", len(missing), at_once.datasets, at_once.reason)
     rows = gradient_rows(
-        run.loss_fn,
-        run.params,
+        space.loss_fn,
+        space.params,
         [calibration_batches(run, dataset) for dataset in missing],
-        trainable=run.config.train.trainable,
+        trainable=space.trainable,
         average=cfg.average,
         reduce=compressor(run),
         datasets_per_step=at_once.datasets,
@@ -77,7 +78,7 @@ def gradient_inputs(run: Run) -> dict[str, Any]:
     return {
         "theta0": run.theta0_fingerprint,
         "text": run.text_inputs,
-        "trainable": list(run.config.train.trainable),
+        **gradient_space_inputs(run),
         "gradients": {key: cfg[key] for key in keys} | kept,
         "dtype": run.compute_dtype,
     }
@@ -133,11 +134,12 @@ def datasets_at_once(run: Run, datasets: Sequence[Dataset]) -> DatasetsPerStep:
         )
     samples = [calibration_examples(dataset, cfg.examples, run.config.seed) for dataset in datasets]
     longest = max((example for sample in samples for example in sample), key=lambda example: len(example.tokens))
+    space = gradient_space(run)
     return fit_datasets_per_step(
-        run.loss_fn,
-        run.params,
+        space.loss_fn,
+        space.params,
         next(batches_of(run, [longest])),
-        trainable=run.config.train.trainable,
+        trainable=space.trainable,
         average=cfg.average,
         budget=budget,
         most=len(datasets),

@@ -11,7 +11,8 @@ from merit_jax.core import tree
 from merit_jax.diagnostics.bootstrap import examples_needed
 from merit_jax.diagnostics.mean_loss import mean_loss
 from merit_jax.gradients.store import GradientStore
-from merit_jax.pipeline.diagnostics.models import theta0, trained_paths
+from merit_jax.pipeline.branch_parameters import trained_paths
+from merit_jax.pipeline.diagnostics.models import theta0
 from merit_jax.pipeline.diagnostics.samples import Sample
 from merit_jax.pipeline.diagnostics.task import as_json
 from merit_jax.pipeline.estimate_gradients import estimate_gradients

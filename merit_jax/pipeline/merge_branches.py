@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from merit_jax.checkpoints import compatibility
+from merit_jax.checkpoints.folded_leaves import FoldedLeaves
 from merit_jax.checkpoints.readers import OrbaxLeaves, distance
 from merit_jax.core.progress import bar
 from merit_jax.core.types import LeafReader
@@ -94,7 +95,7 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
         "weighted_mean": used.mean and outer.averages,
         **({"search": _search_record(run, searched, finished)} if searched else {}),
         "displacement": {"branches": distances},
-        **({"rounds": rounds_record(run, _bytes(parts[0]))} if in_rounds(run.config) else {}),
+        **({"rounds": rounds_record(run, *_bytes(parts))} if in_rounds(run.config) else {}),
     }
 
     def fill(folder: epath.Path) -> dict[str, Any]:
@@ -189,9 +190,17 @@ def _sums(params: epath.Path) -> dict[str, Any]:
     }
 
 
-def _bytes(part: MergeInput) -> int:
-    """Returns the size of a branch's trained parameters."""
-    return sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in part.leaves.paths().values())
+def _bytes(parts: Sequence[MergeInput]) -> tuple[int, int]:
+    """Returns the sizes of what a branch has trained and of what the merge has changed: of adapters, a sum of all updates."""
+    leaves = parts[0].leaves
+    if not isinstance(leaves, FoldedLeaves):
+        return (_size(leaves),) * 2
+    own = _size(leaves.updates)
+    return own, min(own * len(parts), _size(leaves))
+
+
+def _size(leaves: LeafReader) -> int:
+    return sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in leaves.paths().values())
 
 
 def _distances(run: Run, parts: Sequence[MergeInput], known: Sequence[float]) -> list[float]:

@@ -8,6 +8,7 @@ import numpy as np
 from merit_jax.core.types import LeafReader
 from merit_jax.gradients.compressor import Compressor
 from merit_jax.gradients.store import GradientStore, StoredRow
+from merit_jax.pipeline.branch_parameters import ADAPTER_SPACE, trainable_leaves
 from merit_jax.pipeline.estimate_gradients import compressor
 from merit_jax.pipeline.measure_conflict import measure_conflict
 from merit_jax.pipeline.merge_inputs import merged_leaves
@@ -22,9 +23,10 @@ from merit_jax.workdir.paths import MERGED, THETA0
 
 
 def _applies(run: Run) -> bool:
-    """Returns whether the run has similarities, and branches of its own."""
+    """Returns whether the run has similarities in the space of displacements, and branches of its own."""
     branches = range(len(load_partition(run).branches))
-    return run.workdir.conflict.exists() and all(run.workdir.branch_done(k).exists() for k in branches)
+    full = run.config.gradients.space != ADAPTER_SPACE
+    return full and run.workdir.conflict.exists() and all(run.workdir.branch_done(k).exists() for k in branches)
 
 
 def _inputs(run: Run) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def _project(run: Run) -> dict[str, Any]:
     A model that moved down dataset t's gradient alone has that dataset's row. theta0, which has not moved, has zeros. All are
     taken over the entries that the stored gradients keep.
     """
-    trained = [branch_leaves(run, k) for k in range(len(load_partition(run).branches))]
+    trained = [trainable_leaves(run, branch_leaves(run, k)) for k in range(len(load_partition(run).branches))]
     models: dict[str, LeafReader] = {MERGED: merged_leaves(run.workdir)}
     models |= {f"branch {k}": reader for k, reader in enumerate(trained)}
     paths, gradients = trained[0].paths(), GradientStore(run.workdir.gradients).rows(run.names)

@@ -8,7 +8,7 @@ from merit_jax.pipeline.rounds import round_numbers, round_run
 from merit_jax.pipeline.run import Run
 
 
-def rounds_record(run: Run, size: int) -> dict[str, Any]:
+def rounds_record(run: Run, size: int, merged: int) -> dict[str, Any]:
     """Returns steps and tokens of every branch of every round, and the bytes that training moves.
 
     A branch sends its trained parameters up at the end of a round, to be merged, and gets the merged ones down at the next one's
@@ -17,7 +17,8 @@ def rounds_record(run: Run, size: int) -> dict[str, Any]:
 
     Args:
         run: A run in rounds, all of which are trained.
-        size: Bytes of the trained parameters.
+        size: Bytes of the parameters that a branch has trained.
+        merged: Bytes of what a merge has changed.
 
     Returns:
         JSON values: "trained" has an entry for each round in order; "bytes" those of one branch.
@@ -30,9 +31,9 @@ def rounds_record(run: Run, size: int) -> dict[str, Any]:
         "trained": [{"round": number, **counts} for number, counts in done.items()],
         "bytes": {
             "up_per_round": size,
-            "down_per_round": size,
+            "down_per_round": merged,
             "up": size * run.config.rounds.count,
-            "down": size * (len(done) - 1),
+            "down": merged * (len(done) - 1),
             "joint_per_step": 2 * size * (branches - 1) // branches,
             "joint": 2 * size * (branches - 1) // branches * steps,
         },

@@ -2,22 +2,23 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import optax
-from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from merit_jax.core import sharding, tree
+from merit_jax.core.adapters import Adaptable, Adapter
 from merit_jax.core.loss import next_token_loss
 from merit_jax.core.types import Batch, Dataset, ImageReader, LeafReader, LossFn, Model, Params
 from merit_jax.data.chat_template import tokenizer_digest
 from merit_jax.data.template_source import fixed_date
 from merit_jax.data.weights import visited_digest
 from merit_jax.pipeline.datasets import load_datasets, record_elsewhere
+from merit_jax.pipeline.shared import Shared, Theta0
 from merit_jax.training.optimizer import make_optimizer
 from merit_jax.training.step import TrainStep, make_step
 from merit_jax.workdir.artifacts import is_current, read_json, write_json
@@ -26,90 +27,6 @@ from merit_jax.workdir.left_open import LeftOpen
 from merit_jax.workdir.paths import Workdir
 
 log = logging.getLogger("merit_jax")
-
-T = TypeVar("T")
-
-
-@runtime_checkable
-class Theta0(Protocol):
-    """The merge-ready checkpoint that every branch starts from.
-
-    Attributes:
-        source: Stamp of its files, which changes whenever one is written, as JSON values.
-        settings: What its config says of the computation, as JSON values.
-        dtype: Type of the computation.
-        logical_axes: Tree like the params; per leaf a tuple of logical axis names.
-        abstract: Tree like the params; per leaf its shape and dtype.
-        origin: "OWNER/NAME@COMMIT" of a checkpoint of the hub; empty of another.
-    """
-
-    source: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    dtype: str
-    logical_axes: Params
-    abstract: Params
-    origin: str
-
-    def check_unchanged(self) -> None:
-        """Raises ValueError if a file has been written since the checkpoint was opened."""
-
-    def leaves(self) -> LeafReader:
-        """Returns a reader of single leaves."""
-
-    def export(
-        self, read: Callable[[str], Any], directory: epath.Path, extra: Mapping[str, str], stop: Sequence[int] = ()
-    ) -> None:
-        """Writes other parameters in the format of this checkpoint, with its tokenizer and further text files.
-
-        Responses of the exported model end at the tokens `stop` too.
-        """
-
-
-class Shared:
-    """Model, theta0 and tokenizer, and everything that is loaded or compiled once for all runs derived from one another.
-
-    Attributes:
-        model: Pure functions of the parameters.
-        theta0: The starting checkpoint.
-        tokenizer: A Hugging Face tokenizer.
-        reader: Reads images; None for a text model.
-    """
-
-    def __init__(self, model: Model, theta0: Theta0, tokenizer: Any, reader: ImageReader | None = None) -> None:
-        self.model, self.theta0, self.tokenizer, self.reader = model, theta0, tokenizer, reader
-        self._made: dict[str, list[tuple[Any, Any]]] = {}
-        self._fixed: dict[str, Any] = {}
-
-    def once(self, name: str, depends_on: Any, make: Callable[[], T], *, kept: int = 4) -> T:
-        """Returns the value made before under a name from the same dependencies, or a new one.
-
-        Args:
-            name: Name of the value.
-            depends_on: Everything of a run's configuration that decides the value; compared with `==`.
-            make: Makes it.
-            kept: Values of this name that are kept, the newest.
-        """
-        if name in self._fixed:
-            return self._fixed[name]
-        values = self._made.get(name, [])
-        for known, value in values:
-            if known == depends_on:
-                return value
-        self._made[name] = values[: kept - 1]  # frees an old value before the new one is made
-        self._made[name] = [(depends_on, make()), *self._made[name]]
-        return self._made[name][0][1]
-
-    def with_value(self, name: str, value: Any) -> "Shared":
-        """Returns a copy in which `once` gives a fixed value under a name, whatever it depends on."""
-        other = Shared(self.model, self.theta0, self.tokenizer, self.reader)
-        other._made, other._fixed = dict(self._made), {**self._fixed, name: value}
-        return other
-
-    def starting_from(self, theta0: Theta0, datasets: tuple[Dataset, ...]) -> "Shared":
-        """Returns what a run from another start on other data shares with this one; of the parameters, one start's are held."""
-        other = Shared(self.model, theta0, self.tokenizer, self.reader)
-        other._made, other._fixed = self._made, {**self._fixed, "datasets": datasets}
-        return other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,6 +119,30 @@ class Run:
         return self.shared.once("loss_fn", chunk, lambda: next_token_loss(self.model, chunk))
 
     @property
+    def adapter(self) -> Adapter | None:
+        """The low-rank updates that branches train in place of theta0's parameters; None where they train those.
+
+        Raises:
+            ValueError: The model can have none, or the targets are not among its kernels.
+        """
+        cfg, model = self.config.train, self.model
+        if not cfg.adapter:
+            return None
+        patterns = (tuple(cfg.adapter_targets), tuple(cfg.trainable))
+        options = (cfg.adapter, cfg.adapter_rank, cfg.adapter_alpha, *patterns)
+        if not isinstance(model, Adaptable):
+            raise ValueError(f"train.adapter = {cfg.adapter!r}: this model has no `adapted`; leave the key empty")
+        return self.shared.once("adapter", options, lambda: model.adapted(*options))
+
+    @property
+    def branch_loss_fn(self) -> LossFn:
+        """Next-token cross-entropy of theta0 with the leaves that branches train."""
+        adapter, chunk = self.adapter, self.config.loss.chunk
+        if adapter is None:
+            return self.loss_fn
+        return self.shared.once("branch_loss_fn", (adapter, chunk), lambda: next_token_loss(adapter.model, chunk))
+
+    @property
     def optimizer(self) -> optax.GradientTransformation:
         """The optimizer of every branch."""
         options = self.optimizer_options
@@ -217,7 +158,7 @@ class Run:
     @property
     def train_step(self) -> TrainStep:
         """The step of every branch, compiled once."""
-        made_from = (self.loss_fn, self.optimizer, self.config.train.average, len(self.datasets))
+        made_from = (self.branch_loss_fn, self.optimizer, self.config.train.average, len(self.datasets))
         return self.shared.once("train_step", made_from, lambda: make_step(*made_from))
 
     @property

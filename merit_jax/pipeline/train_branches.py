@@ -11,9 +11,10 @@ import jax
 
 from merit_jax.checkpoints.branch_checkpoint import check_present, finished_leaves, finished_second_moment
 from merit_jax.checkpoints.readers import OrbaxLeaves
-from merit_jax.core import sharding, tree
-from merit_jax.core.types import Branch
+from merit_jax.core import sharding
+from merit_jax.core.types import Branch, LeafReader
 from merit_jax.data.loader import TrainingBatches, training_batches
+from merit_jax.pipeline.branch_parameters import branch_start, changed_leaves
 from merit_jax.pipeline.held_out_loss import held_out
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run
@@ -41,7 +42,7 @@ UNRECORDED = ("checkpoint_every", "log_every", "trackers", "project")
 HELD_OUT = ("held_out_every", "held_out_examples")
 """Keys of `config.train` that change what a branch learns where it stops early."""
 
-ADDED = {"average": "token", "keep_second_moment": False, "schedule_span": (0.0, 1.0), "patience": 0}
+ADDED = {"average": "token", "keep_second_moment": False, "schedule_span": (0.0, 1.0), "patience": 0, "adapter": ""}
 """Keys of `config.train` that earlier versions lacked -> how those trained; recorded where it is another value."""
 
 
@@ -77,12 +78,19 @@ def finished_branch(run: Run, index: int) -> Mapping[str, Any]:
     return _stage(run, index).read(run)
 
 
-def branch_leaves(run: Run, index: int) -> OrbaxLeaves:
-    """Opens the trained parameters of a finished branch, after comparing its files with their checksums.
+def branch_leaves(run: Run, index: int) -> LeafReader:
+    """Opens the parameters of theta0 that a finished branch has changed, after comparing its files with their checksums.
+
+    A branch of adapters holds those alone: its kernels are read as sums of theta0's and their updates.
 
     Raises:
         ValueError: It is not finished, was made from other inputs than the run's, or is not as it was written.
     """
+    return changed_leaves(run, checkpoint_leaves(run, index))
+
+
+def checkpoint_leaves(run: Run, index: int) -> OrbaxLeaves:
+    """Opens the leaves that a finished branch has trained, as its checkpoint holds them; raises as `branch_leaves`."""
     return finished_leaves(run.workdir.branch(index) / "checkpoints", finished_branch(run, index))
 
 
@@ -113,7 +121,7 @@ def _stage(run: Run, index: int) -> Stage:
 def branch_inputs(run: Run, branch: Branch) -> dict[str, Any]:
     """Returns everything that decides what a branch learns, as JSON values."""
     names = [part.dataset for part in branch.shares]
-    train = run.config.train.to_dict()
+    train = {k: v for k, v in run.config.train.items() if run.config.train.adapter or not k.startswith("adapter_")}
     left_out = UNRECORDED if train["patience"] else (*UNRECORDED, *HELD_OUT)
     return {
         "theta0": run.theta0_fingerprint,
@@ -150,7 +158,7 @@ def _fine_tune(run: Run, index: int, branch: Branch, stop: StopSignal) -> Finish
     _refuse_diverged(run, index, branch)
     log.info("branch %d: %d datasets, %d steps, %d tokens", index, len(branch.shares), batches.steps, batches.tokens)
     run.on_first_process(lambda: _record_start(run, index, batches.steps))
-    leaves, frozen = tree.split(run.params, cfg.trainable)
+    leaves, frozen = branch_start(run)
     with _remembers_divergence(run, index, branch), tracked(run, index) as watcher:
         return fine_tune(
             run.train_step,

@@ -101,11 +101,20 @@ Shapes = dict[str, jax.ShapeDtypeStruct]
 
 def abstract_leaves(task: TrainingTask, mesh: Mesh | AbstractMesh) -> tuple[Shapes, Shapes]:
     """Returns the trainable and the frozen leaves."""
-    shardings = tree.flatten(sharding.of_params(mesh, task.logical_axes, task.abstract))
-    shapes = {path: _placed(leaf, shardings[path]) for path, leaf in tree.flatten(task.abstract).items()}
+    axes, leaves = tree.flatten(task.logical_axes), tree.flatten(task.abstract)
+    shapes = {path: _sharded(leaf, axes[path], mesh, path) for path, leaf in leaves.items()}
     chosen = set(tree.matching(shapes, task.trainable))
     learning = {path: leaf for path, leaf in shapes.items() if path in chosen}
     return learning, {path: leaf for path, leaf in shapes.items() if path not in chosen}
+
+
+def _sharded(leaf: Any, axes: tuple[str | None, ...], mesh: Mesh | AbstractMesh, path: str) -> Any:
+    """Returns a leaf with its sharding; of one in a few bits, its numbers and their scales each with theirs."""
+
+    def place(x: Any) -> jax.ShapeDtypeStruct:
+        return _placed(x, NamedSharding(mesh, sharding.spec(axes, x.shape, mesh, path)))
+
+    return jax.tree.map(place, leaf)
 
 
 def abstract_state(task: TrainingTask, leaves: Any, mesh: Mesh | AbstractMesh) -> TrainState:
@@ -125,7 +134,17 @@ def abstract_batch(task: TrainingTask, execution: ExecutionConfig, mesh: Mesh | 
 
 def device_bytes(shapes: Any) -> int:
     """Returns the bytes of one device's shards of arrays."""
-    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+    return sum(bits(x.dtype) * math.prod(x.sharding.shard_shape(x.shape)) // 8 for x in jax.tree.leaves(shapes))
+
+
+def bits(dtype: Any) -> int:
+    """Returns the bits of a number, 4 of one of four bits, which XLA packs in pairs.
+
+    Examples:
+        >>> bits(jnp.uint4), bits(jnp.bfloat16)
+        (4, 16)
+    """
+    return jnp.iinfo(dtype).bits if jnp.issubdtype(dtype, jnp.integer) else 8 * jnp.dtype(dtype).itemsize
 
 
 def all_bytes(shapes: Any) -> int:

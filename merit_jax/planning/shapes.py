@@ -90,7 +90,9 @@ def size(leaves: Mapping[str, Any]) -> int:
 
 
 def multiplications(leaves: Mapping[str, Any], used: float = 1.0) -> int:
-    """Returns the multiplications of a vector with the kernels of a part: no tables, norms and biases, and no unembedding.
+    """Returns the multiplications of a vector with the kernels of a part and their updates, `kernel_...`.
+
+    Tables, norms and biases have none, and the unembedding is counted by itself.
 
     Args:
         leaves: By path; experts' kernels are [layers, experts, in, out].
@@ -101,5 +103,5 @@ def multiplications(leaves: Mapping[str, Any], used: float = 1.0) -> int:
         >>> multiplications({"up/kernel": np.zeros((2, 3, 4)), "experts/kernel": np.zeros((2, 8, 3, 4))}, used=0.25)
         72
     """
-    kernels = {path: leaf for path, leaf in leaves.items() if path.endswith("kernel") and "unembed/" not in path}
+    kernels = {path: leaf for path, leaf in leaves.items() if "/kernel" in path and "unembed/" not in path}
     return round(sum(math.prod(leaf.shape) * (used if len(leaf.shape) > 3 else 1) for leaf in kernels.values()))

@@ -40,6 +40,8 @@ class Workload(NamedTuple):
         copies: Whether every branch trains on everything, as for a soup.
         kept: Stored coordinates of a dataset's gradient.
         curvature: Examples of each dataset in the matrix of its curvature; 0: the split looks at none.
+        differentiated: Regular expressions over the paths that the datasets' gradients are taken of; empty: as `trainable`.
+        added: Parameters of `architecture` that training adds, as adapters, and a merged model has not.
     """
 
     architecture: Architecture
@@ -51,6 +53,8 @@ class Workload(NamedTuple):
     copies: bool
     kept: int
     curvature: int = 0
+    differentiated: tuple[str, ...] = ()
+    added: int = 0
 
 
 class StageCost(NamedTuple):
@@ -104,10 +108,10 @@ def stage_costs(work: Workload, data: DataSize) -> tuple[StageCost, ...]:
     row = work.row._replace(supervised=round(work.row.length * data.supervised))
     example = work.example._replace(supervised=round(work.example.length * data.supervised))
     step, learning = work.batch_size * row_flops(work.architecture, row, work.trainable), trained_bytes(work)
-    differentiated = row_flops(work.architecture, example, work.trainable)
+    differentiated = row_flops(work.architecture, example, work.differentiated or work.trainable)
     answered = row_flops(work.architecture, example, ())
     steps = branch_steps(work, data)
-    everything = 4 * size(tree.flatten(work.architecture.abstract))
+    everything = 4 * (size(tree.flatten(work.architecture.abstract)) - work.added)
     found = [
         StageCost(
             "gradients",

@@ -40,8 +40,8 @@ class StoredTensors(Folder):
             raise ValueError(f"{path}: expected a Hugging Face folder (config.json and safetensors)")
         if (Path(path) / ADAPTER).is_file() and not any((Path(path) / name).is_file() for name in (SINGLE, INDEX)):
             raise ValueError(
-                f"{path}: an adapter ({ADAPTER}) without the model that it belongs to; write it into that model's weights first "
-                "(peft: merge_and_unload)"
+                f"{path}: an adapter ({ADAPTER}) without the model that it belongs to; give that as --base, and "
+                "the adapter among --models, of merit merge"
             )
         super().__init__(Path(path), STORED)
 

@@ -14,8 +14,8 @@ from merit_jax.models.modules import rope
 _init_kernel = nn.initializers.lecun_normal()
 
 
-def parameter(module: Any, name: str, init: Callable[..., Any], shape: tuple[int, ...], *axes: str | None) -> jax.Array:
-    """Makes a parameter of a module, in its config's `param_dtype`, with a logical name for each axis."""
+def parameter(module: Any, name: str, init: Callable[..., Any], shape: tuple[int, ...], *axes: str | None) -> Any:
+    """Makes a parameter of a module, in its config's `param_dtype`, with a logical name for each axis; qwix may pack it."""
     return module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.dtype(module.config.param_dtype))
 
 

@@ -52,7 +52,7 @@ def test_the_mean_of_all_examples_is_that_of_the_halves_by_their_sizes(run, monk
     rng, count = np.random.default_rng(0), len(run.names)
     rows, sizes = rng.standard_normal((2 * count, 40)), rng.integers(1, 9, 2 * count)
     halves = iter(sizes.reshape(-1, 2))
-    monkeypatch.setattr(study_fidelity, "_halves", lambda run, dataset: [range(size) for size in next(halves)])
+    monkeypatch.setattr(study_fidelity, "halves_of", lambda run, dataset: [range(size) for size in next(halves)])
     monkeypatch.setattr(study_fidelity, "_products", lambda run, halves: [rows @ rows.T] * 4)
     means = (sizes[::2, None] * rows[::2] + sizes[1::2, None] * rows[1::2]) / (sizes[::2] + sizes[1::2])[:, None]
     unit = means / np.linalg.norm(means, axis=1, keepdims=True)

@@ -10,6 +10,7 @@ from merit_jax.diagnostics.calibration import Blocks, Calibration, calibration
 from merit_jax.diagnostics.sketch import Sketch, sketch
 from merit_jax.gradients.count_sketch import CountSketch
 from merit_jax.gradients.stride import Stride
+from merit_jax.pipeline.branch_parameters import ADAPTER_SPACE, GradientSpace, gradient_space, gradient_space_inputs
 from merit_jax.pipeline.calibration import calibration_batches
 from merit_jax.pipeline.diagnostics.models import theta0
 from merit_jax.pipeline.diagnostics.samples import Sample, block_batches, blocks_of
@@ -35,16 +36,17 @@ def calibration_task(run: Run) -> DiagnosticTask:
     keys = ("calibration_examples", "calibration_block", "calibration_sizes", "bootstrap", "reliability")
 
     def measure(tick: Tick) -> Calibration:
+        space = _space(run)
         return calibration(
-            run.loss_fn,
-            theta0(run)[THETA0],
+            space.loss_fn,
+            space.params,
             [Blocks(name, [block_batches(run, block, tick) for block in blocks]) for name, blocks in large.items()],
             block=cfg.calibration_block,
             sizes=cfg.calibration_sizes,
             draws=cfg.bootstrap,
             target=cfg.reliability,
             seed=fold(run.config.seed, "bootstrap"),
-            trainable=run.config.train.trainable,
+            trainable=space.trainable,
             average=options.average,
             reduce=compressor(run),
             place=lambda batch: _stacked(run, batch),
@@ -52,7 +54,7 @@ def calibration_task(run: Run) -> DiagnosticTask:
 
     settings = {key: list(cfg[key]) if key == "calibration_sizes" else cfg[key] for key in keys}
     return DiagnosticTask(
-        {**Sample(run, cfg.calibration_examples).inputs, **settings, **_reduction(run)},
+        {**Sample(run, cfg.calibration_examples).inputs, **gradient_space_inputs(run), **settings, **_reduction(run)},
         (Work(sum(map(len, large.values())), "gradients", cfg.calibration_block),),
         measure,
     )
@@ -69,15 +71,15 @@ def sketch_task(run: Run) -> DiagnosticTask:
     sample = Sample(run, options.examples, chosen)
 
     def measure(tick: Tick) -> Sketch:
-        datasets = [dataset for dataset in run.datasets if dataset.name in chosen]
+        datasets, space = [dataset for dataset in run.datasets if dataset.name in chosen], _space(run)
         return sketch(
-            run.loss_fn,
-            theta0(run)[THETA0],
+            space.loss_fn,
+            space.params,
             [Counted(calibration_batches(run, dataset), tick) for dataset in datasets],
             chosen,
             strides=cfg.strides,
             widths=cfg.widths,
-            trainable=run.config.train.trainable,
+            trainable=space.trainable,
             average=options.average,
             place=lambda batch: _stacked(run, batch),
         )
@@ -89,10 +91,17 @@ def sketch_task(run: Run) -> DiagnosticTask:
         COORDINATES: [Stride.definition, CountSketch.definition],
     }
     return DiagnosticTask(
-        {**sample.inputs, **settings},
+        {**sample.inputs, **gradient_space_inputs(run), **settings},
         (Work(1, f"gradient of each of {len(chosen)} datasets", sample.count),),
         measure,
     )
+
+
+def _space(run: Run) -> GradientSpace:
+    """Returns what the run's gradients are taken of; a whole theta0 is not kept."""
+    if run.config.gradients.space == ADAPTER_SPACE:
+        return gradient_space(run)
+    return GradientSpace(run.loss_fn, theta0(run)[THETA0], run.config.train.trainable)
 
 
 def _chosen(run: Run, most: int) -> list[str]:

@@ -20,6 +20,7 @@ from merit_jax.diagnostics.predicted_gain import PartitionGain, gradient_curvatu
 from merit_jax.gradients.store import GradientStore
 from merit_jax.merging import MERGERS
 from merit_jax.merging.options import resolve_options
+from merit_jax.pipeline.branch_parameters import ADAPTER_SPACE
 from merit_jax.pipeline.calibration import calibration_batches
 from merit_jax.pipeline.diagnostics.distances import all_gradients
 from merit_jax.pipeline.diagnostics.models import Models, theta0, trained
@@ -74,6 +75,10 @@ def split_gain_task(run: Run) -> DiagnosticTask:
     Datasets weigh in a branch, and branches in the merge, as the run trains and merges; for an operator that is no weighted mean,
     as in the average by tokens.
     """
+    if run.config.gradients.space == ADAPTER_SPACE:
+        raise NotPossible(
+            "the gain of a split is predicted from gradients of theta0's own parameters: gradients.space = full"
+        )
     cfg, groups = run.config.diagnostics, _groups(run)
     weights, average = _fixed_weights(run, int(groups.max()) + 1), run.config.train.average
     counts = run.all_tokens if run.config.merge.tokens == "all" else run.tokens

@@ -5,7 +5,8 @@ from merit_jax.diagnostics.connectivity import connectivity, evaluations
 from merit_jax.diagnostics.displacement import inner_products
 from merit_jax.diagnostics.perturbation import perturbation
 from merit_jax.diagnostics.surface import Surface, axis_leaves, plane, surface
-from merit_jax.pipeline.diagnostics.models import Models, theta0, trained, trained_paths
+from merit_jax.pipeline.branch_parameters import trained_paths
+from merit_jax.pipeline.diagnostics.models import Models, theta0, trained
 from merit_jax.pipeline.diagnostics.samples import Sample
 from merit_jax.pipeline.diagnostics.task import DiagnosticTask, Tick, Work
 from merit_jax.pipeline.run import Run

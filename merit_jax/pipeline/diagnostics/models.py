@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from merit_jax.core import sharding, tree
 from merit_jax.core.types import LeafReader, Leaves, Params
+from merit_jax.pipeline.branch_parameters import trainable_leaves, trained_paths
 from merit_jax.pipeline.diagnostics.task import NotPossible
 from merit_jax.pipeline.merge_inputs import finished_branches, merged_leaves
 from merit_jax.pipeline.merge_record import read_merge, source_of_branches
@@ -78,7 +79,7 @@ def trained(run: Run, *, branches: int = 1) -> Trained:
     homes = {f"branch {k}": source.workdir.branch(k) for k in range(count)}
     inputs = {"branches": made_from, "merged": fingerprint(record["inputs"])}
     return Trained(
-        {name: branch_leaves(source, k) for k, name in enumerate(homes)},
+        {name: trainable_leaves(source, branch_leaves(source, k)) for k, name in enumerate(homes)},
         record["method"],
         record["weights"] if record["weighted_mean"] else None,
         merged_leaves(run.workdir),
@@ -145,8 +146,3 @@ class Models(Mapping[str, Params]):
 def theta0(run: Run) -> Models:
     """Returns theta0 alone, as "theta0"."""
     return Models(run, {THETA0: run.theta0.leaves()})
-
-
-def trained_paths(run: Run) -> list[str]:
-    """Returns the names of the trainable leaves."""
-    return tree.matching(tree.flatten(run.theta0.abstract), run.config.train.trainable)

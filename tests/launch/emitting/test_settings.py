@@ -145,6 +145,7 @@ def test_a_part_that_is_trained_in_part_is_refused(paths, trainable):
     [
         ({"rounds.count": 2}, "rounds.count = 2"),
         ({"train.average": "example"}, "train.average = 'example'"),
+        ({"train.adapter": "lora"}, "train.adapter = 'lora'"),
         ({"train.optimizer": "muon"}, "train.optimizer = 'muon'"),
         ({"train.optimizer": "sgd"}, "train.optimizer = 'sgd' with train.b1 = 0.9"),
         ({"train.weight_decay": 0.1, "train.no_decay": ("norm",)}, r"train.no_decay = ('norm',)"),

@@ -107,5 +107,5 @@ def test_an_adapter_alone_is_named_as_one(tmp_path):
     path = odd(tmp_path / "lora")
     (path / "model.safetensors").rename(path / "adapter_model.safetensors")
     (path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"lora: an adapter .* merge_and_unload"):
+    with pytest.raises(ValueError, match=r"lora: an adapter .* --base, and the adapter among --models"):
         StoredTensors(path)

@@ -1,0 +1,1 @@
+"""Low-rank updates of kernels: their forms, their arithmetic, and models that train them."""
