@@ -9,6 +9,8 @@ from typing import NamedTuple
 from merit_jax.core.hub import PREFIX, Snapshot, cached_snapshot, parse_hub_name, snapshot
 from merit_jax.models import smollm2_path
 from merit_jax.models.io.hf_folder import INDEX, SINGLE
+from merit_jax.models.io.peft_config import WEIGHTS as ADAPTER_WEIGHTS
+from merit_jax.models.io.peft_config import is_adapter
 from merit_jax.workdir.paths import is_remote
 
 log = logging.getLogger("merit_jax")
@@ -126,7 +128,9 @@ def _cached(path: str) -> Snapshot | None:
 
 
 def missing_file(folder: Path) -> str:
-    """Returns the name of a file that a folder of a model lacks: its config, a file of its weights, its tokenizer; "" of none."""
+    """Returns the name of a file that a folder of a model or adapter lacks: its config, weights, tokenizer; "" of none."""
+    if is_adapter(folder):
+        return _lacks(folder, ADAPTER_WEIGHTS)
     index = folder / INDEX
     if index.is_file() and not (folder / SINGLE).is_file():
         try:

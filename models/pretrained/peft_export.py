@@ -116,7 +116,7 @@ def placed_updates(opened: Pretrained, updates: Mapping[str, LowRank]) -> dict[s
                     f"{path}: in {opened.checkpoint.path} it is {place.key}, which is no weight of one linear layer, so no "
                     "adapter of PEFT is written; export the whole model"
                 )
-            found[place.key] = Placed(piece if known is None else weighted_sum([known.update, piece], [1, 1]))
+            found[place.key] = Placed(piece if known is None else weighted_sum([known.update, piece], [1.0, 1.0]))
     return found
 
 

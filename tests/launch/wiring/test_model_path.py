@@ -218,6 +218,15 @@ def test_a_merge_of_the_hubs_models_names_their_commits(cache, files, tmp_path):
     assert f"org/tuned@{COMMIT}" in (tmp_path / "out/mergekit.yaml").read_text()
 
 
+def test_an_adapter_needs_its_own_two_files_and_no_more(cache):
+    files = {"adapter_config.json": b"{}", "adapter_model.safetensors": b""}
+    hub_cache.add(cache, "org/adapter", files)
+    assert resolve("org/adapter").origin == f"org/adapter@{COMMIT}"
+    hub_cache.add(cache, "org/half", {"adapter_config.json": b"{}"})
+    with pytest.raises(ValueError, match="adapter_model.safetensors"):
+        resolve("org/half")
+
+
 @pytest.fixture
 def run(cache, tmp_path):
     rows = "".join(json.dumps({"inputs": f"say {word}", "targets": word}) + "\n" for word in ("ab", "cd", "ef", "gh"))
