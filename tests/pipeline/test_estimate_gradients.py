@@ -89,7 +89,7 @@ def test_changed_data_is_named(finished, tmp_path):
     with (tmp_path / "data" / "upper.train.jsonl").open("a") as file:
         file.write('{"inputs": "shout x", "targets": "X"}\n')
     run = world.copied(finished, tmp_path)
-    with pytest.raises(ValueError, match=r"index\.json: the files of dataset 'upper' have changed"):
+    with pytest.raises(ValueError, match=r"index\.json: the examples of dataset 'upper' have changed"):
         run_stages(run, ("gradients",))
     run_stages(world.copied(finished, tmp_path, overwrite=True), ("gradients",))
     assert (np.stack(gradients_of(run)) != np.stack(gradients_of(finished))).any(axis=1).sum() == 1
