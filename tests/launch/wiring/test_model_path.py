@@ -223,7 +223,7 @@ def test_an_adapter_needs_its_own_two_files_and_no_more(cache):
     hub_cache.add(cache, "org/adapter", files)
     assert resolve("org/adapter").origin == f"org/adapter@{COMMIT}"
     hub_cache.add(cache, "org/half", {"adapter_config.json": b"{}"})
-    with pytest.raises(ValueError, match="adapter_model.safetensors"):
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors"):
         resolve("org/half")
 
 
