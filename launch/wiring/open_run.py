@@ -21,7 +21,6 @@ from merit_jax.models.pretrained.peft_export import placed_updates, write_peft
 from merit_jax.models.pretrained.processor import load_processor
 from merit_jax.pipeline.run import Run, Shared
 from merit_jax.pipeline.run_date import fix_run_date
-from merit_jax.training.trackers import check_trackers
 from merit_jax.workdir.artifacts import local_folder
 from merit_jax.workdir.checksums import stamp
 from merit_jax.workdir.leftovers import sweep
@@ -128,11 +127,10 @@ def open_run(
     """Returns the run of a config in a workdir.
 
     Raises:
-        ValueError: A value of the config is out of its range, a tracker is not installed, there is no such checkpoint, or the
-            workdir was begun by an earlier version.
+        ValueError: A value of the config is out of its range, there is no such checkpoint, or the workdir was begun by an earlier
+            version.
     """
     check(config)
-    check_trackers(config.train.trackers)
     root = absolute(workdir)
     refuse_older(Workdir(root, root))
     theta0 = open_model(**config.model, constrain=lambda x: sharding.keep_rows(x, sharding.make_mesh(**config.mesh)))

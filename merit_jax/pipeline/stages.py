@@ -21,6 +21,7 @@ from merit_jax.pipeline.search_settings import searches
 from merit_jax.pipeline.search_weights import search
 from merit_jax.pipeline.stage import timed
 from merit_jax.pipeline.train_branches import train_branches
+from merit_jax.training.trackers import check_trackers
 from merit_jax.workdir.paths import Workdir
 
 log = logging.getLogger("merit_jax")
@@ -61,7 +62,8 @@ def run_stages(run: Run, stages: Sequence[str] = ()) -> bool:
         Whether any stage had something to do.
 
     Raises:
-        ValueError: A stage is unknown, its inputs are missing, or its artifact was made from other inputs.
+        ValueError: A stage is unknown, its inputs are missing, its artifact was made from other inputs, or a tracker of the
+            training is not installed.
     """
     for name in stages:
         lookup(STAGES, name, "stage")
@@ -71,6 +73,8 @@ def run_stages(run: Run, stages: Sequence[str] = ()) -> bool:
     chosen = [name for name in STAGES if (not stages or name in stages) and name not in skipped]
     if {"partition", "train"} & {*chosen}:
         _refuse_other_rounds(run)
+    if "train" in chosen:
+        check_trackers(run.config.train.trackers)
     worked = [table[name](run) for name in chosen]
     return any(worked)
 

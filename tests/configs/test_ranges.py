@@ -54,6 +54,10 @@ WRONG = {
     "train.micro_batches": (0,),
     "train.checkpoint_every": (0,),
     "train.log_every": (0,),
+    "train.held_out_every": (-1,),
+    "train.held_out_examples": (0,),
+    "train.patience": (-1,),
+    "train.trackers": (("comet",),),
     "merge.method": ("average",),
     "merge.tokens": ("some",),
     "loss.chunk": (0,),
@@ -182,6 +186,28 @@ def test_a_soft_split_of_a_method_that_has_none_is_refused():
         checks.check_keys(config)
     config.partition.update({"method": "examples"})
     checks.check_keys(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"patience": 2}, r"train\.patience = 2 counts evaluations.*set train\.held_out_every"),
+        (
+            {"patience": 2, "held_out_every": 5, "keep_second_moment": True},
+            r"train\.patience = 2 may keep an earlier state.*keep_second_moment to False",
+        ),
+        ({"optimizer": "schedule_free_adamw"}, r"train\.schedule = 'cosine'; schedule_free_adamw .*'constant'"),
+        (
+            {"optimizer": "schedule_free_sgd", "schedule": "constant", "b1": 0.0},
+            r"train\.b1 = 0; schedule_free_sgd .*expected a number above 0",
+        ),
+    ],
+)
+def test_keys_of_training_that_do_not_go_together_are_refused(changes, said):
+    config = common.get_config()
+    config.train.update(changes)
+    with pytest.raises(ValueError, match=said):
+        checks.check(config)
 
 
 def test_agreement_without_suites_is_refused():

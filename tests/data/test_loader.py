@@ -198,7 +198,8 @@ def test_calibration_samples_without_replacement_by_name_and_seed():
 def test_a_process_reads_its_own_rows_only_and_they_are_those_of_the_whole_batch(monkeypatch, packing):
     read = []
     monkeypatch.setattr(
-        "merit_jax.data.packing.fill_row", lambda examples, space: (read.extend(examples), fill_row(examples, space))[1]
+        "merit_jax.data.packing.fill_row",
+        lambda examples, *more: (read.extend(examples), fill_row(examples, *more))[1],
     )
     options = {"batch_size": 4, "packing": packing}
     whole, counts = batches(**options), []

@@ -224,14 +224,18 @@ def _conflict(path: Path, rng: np.random.Generator) -> None:
 
 def _branch(folder: Path, index: int) -> None:
     losses = [2 * math.exp(-i / 3) + 0.1 * index for i in range(6)]
-    own = NAMES[2 * index : 2 * index + 2]
+    own = [name for name, group in zip(NAMES, GROUPS, strict=True) if group == index]
+
+    def each(loss: float) -> dict[str, float]:
+        return {name: loss + sign * 0.3 for name, sign in zip(own, (-1, 1), strict=False)}
+
     lines = [
         {
             "step": 10 * i,
             **({"loss": loss, "gradient_norm": 1.5} if i else {}),
-            **({"loss_by_dataset": dict.fromkeys(own, loss), "count_by_dataset": dict.fromkeys(own, 50)} if i else {}),
+            **({"loss_by_dataset": each(loss), "count_by_dataset": dict.fromkeys(own, 50)} if i else {}),
             "held_out_loss": loss + 0.1,
-            "held_out_by_dataset": dict.fromkeys(own, loss + 0.1),
+            "held_out_by_dataset": each(loss + 0.1),
         }
         for i, loss in enumerate(losses)
     ]

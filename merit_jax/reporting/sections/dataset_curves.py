@@ -15,6 +15,9 @@ from merit_jax.reporting.theme import look
 Point = tuple[int, Number, Number]
 """(step, mean loss, tokens or examples behind it)."""
 
+MOST_LISTED = 16
+"""Datasets up to which the figure's legend lists them; of more, a line's tip says which it is."""
+
 UNIT = "nats per supervised token"
 
 
@@ -38,24 +41,26 @@ def dataset_curves(artifacts: Artifacts) -> Iterator[Part]:
     """Yields the curves of all datasets, the held-out loss, and a table of both; nothing of what the logs do not have."""
     curves = [curve for k, branch in enumerate(artifacts.branches) for curve in training_curves(k, branch.log)]
     if curves:
-        lines, shown = [], set()
-        for curve in curves:
-            label = f"branch {curve.branch}"
-            tips = [
-                f"{curve.dataset} ({label}), step {step}: {loss:.3g}"
-                for step, loss in zip(curve.steps, curve.losses, strict=True)
-            ]
-            colour = look(curve.branch)[0]
-            first = label not in shown
-            lines.append(Series(label, curve.steps, curve.losses, tips, colour, size=2, line=True, listed=first))
-            shown.add(label)
-        note = "One line for each dataset of each branch, the mean of at most 60 stretches of its steps."
-        figure = partial(plot, lines, Axis("step"), Axis(UNIT, low=0))
-        yield Figure("training_datasets", "Training loss by dataset", figure, note)
+        yield _training_figure(curves)
     if any(_held_out(branch.log) for branch in artifacts.branches):
         yield _held_out_figure(artifacts)
     if curves:
         yield dataset_table(artifacts, curves)
+
+
+def _training_figure(curves: Sequence[Curve]) -> Figure:
+    lines = []
+    for curve in curves:
+        label = f"{curve.dataset}, branch {curve.branch}"
+        points = zip(curve.steps, curve.losses, strict=True)
+        tips = [f"{label}, step {step}: {loss:.3g}" for step, loss in points]
+        colour, listed = look(curve.branch)[0], len(curves) <= MOST_LISTED
+        lines.append(Series(label, curve.steps, curve.losses, tips, colour, size=2, line=True, listed=listed))
+    note = (
+        f"One line for each dataset, in its branch's colour: means of at most {MOST_VERTICES} stretches of its steps."
+    )
+    figure = partial(plot, lines, Axis("step"), Axis(UNIT, low=0))
+    return Figure("training_datasets", "Training loss by dataset", figure, note)
 
 
 def training_curves(branch: int, log: Sequence[Mapping[str, Any]]) -> list[Curve]:
