@@ -19,7 +19,12 @@ def test_kernels_are_what_their_adapters_approach_with_their_rank(tmp_path, monk
     before = run.config.to_json()
     found = adapter_fidelity.measure(run)
     assert run.config.to_json() == before
-    assert list(found) == [adapter_fidelity.KERNELS, "adapters: r = 1", "adapters: r = 24", "two halves of the examples"]
+    assert list(found) == [
+        adapter_fidelity.KERNELS,
+        "adapters: r = 1",
+        "adapters: r = 24",
+        "two halves of the examples",
+    ]
     kernels, low, high, _ = found.values()
     assert kernels["mae"] < 1e-6
     assert 1e-4 < high["mae"] < low["mae"]
