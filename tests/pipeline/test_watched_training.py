@@ -15,7 +15,9 @@ from merit_jax.data.chat_template import encode
 from merit_jax.pipeline import track_branch
 from merit_jax.pipeline.merge_inputs import branch_tokens, finished_branches
 from merit_jax.pipeline.partition_mixture import load_partition
+from merit_jax.pipeline.stages import run_stages
 from merit_jax.pipeline.train_branches import branch_batches, finished_branch, train_branch
+from merit_jax.training import trackers
 from merit_jax.training.trackers import TrackerKind
 from tests.support import world
 
@@ -146,3 +148,11 @@ def test_a_branch_without_held_out_rows_is_refused(finished, tmp_path):
         ValueError, match=r"train.held_out_every = 1: none of the branch's datasets .* has held-out rows"
     ):
         train_branch(run, 0)
+
+
+def test_a_missing_tracker_stops_a_run_that_trains_before_its_first_stage_and_no_other(finished, tmp_path, monkeypatch):
+    run = world.copied(finished, tmp_path, **{"train.trackers": ("mlflow",)})
+    monkeypatch.setattr(trackers, "TRACKERS", {"mlflow": TrackerKind("no_such_module", "mlflow", Recorded)})
+    with pytest.raises(ValueError, match="pip install mlflow"):
+        run_stages(run, ("gradients", "train"))
+    assert not run_stages(run, ("gradients", "conflict", "partition", "merge"))
