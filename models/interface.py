@@ -98,12 +98,12 @@ class Experts(NamedTuple):
     """A layer's MLPs, of which each token uses some (mixture of experts).
 
     Attributes:
-        count: MLPs of a layer.
+        total: MLPs of a layer.
         chosen: MLPs that a token uses, those with the highest router scores.
         normalised: Whether their weights, softmax over all, are divided by their sum.
     """
 
-    count: int
+    total: int
     chosen: int
     normalised: bool = True
 
@@ -188,12 +188,12 @@ class DecoderConfig(StackConfig):
             raise ValueError(f"heads = {self.heads} is not a multiple of kv_heads = {self.kv_heads}")
         if self.kinds and len(self.kinds) != self.layers:
             raise ValueError(f"there are {len(self.kinds)} kinds of layers for layers = {self.layers}")
-        for rope in {self.rope, *(kind.rope for kind in self.kinds)} - {None}:
+        for rope in {self.rope, *(kind.rope for kind in self.kinds if kind.rope is not None)}:
             width = rope.width(self.head_dim)
             if width % 2:
                 raise ValueError(f"head_dim = {self.head_dim}: RoPE rotates pairs, so {width} must be even")
-        if self.experts is not None and not 1 <= self.experts.chosen <= self.experts.count:
-            raise ValueError(f"a token cannot use {self.experts.chosen} of {self.experts.count} experts")
+        if self.experts is not None and not 1 <= self.experts.chosen <= self.experts.total:
+            raise ValueError(f"a token cannot use {self.experts.chosen} of {self.experts.total} experts")
         if self.mrope_section is not None and sum(self.mrope_section) != self.head_dim // 2:
             raise ValueError(
                 f"mrope_section = {self.mrope_section} sums to {sum(self.mrope_section)}, but a head has "

@@ -241,7 +241,7 @@ def image_room(model: DecoderConfig | VisionLanguageConfig, length: int, tokens:
 def _decoder(text: DecoderConfig) -> BlockStack:
     head, experts = text.head_dim, text.experts
     mlp, used = (
-        (text.mlp_size, 1.0) if experts is None else (text.mlp_size * experts.chosen, experts.chosen / experts.count)
+        (text.mlp_size, 1.0) if experts is None else (text.mlp_size * experts.chosen, experts.chosen / experts.total)
     )
     return BlockStack(text.layers, text.hidden_size, text.heads * head, text.kv_heads * head, text.heads, mlp, used)
 

@@ -49,7 +49,7 @@ def norms(config: DecoderConfig) -> tuple[WeightRow, ...]:
 
 def attention(config: DecoderConfig) -> tuple[WeightRow, ...]:
     """Returns the rows of the attention's projections."""
-    found = []
+    found: list[WeightRow] = []
     for key, name in ATTENTION:
         bias = config.output_bias if name == "output" else config.qkv_bias
         found += linear(f"{LAYER}.self_attn.{key}", f"layers/attention/{name}", bias=bias)

@@ -39,14 +39,14 @@ class Place(NamedTuple):
 
     Attributes:
         key: Hugging Face tensor name.
-        index: Index on the leaf's leading axes: layer, then expert; empty if the tensor is the whole leaf.
+        at: Index on the leaf's leading axes: layer, then expert; empty if the tensor is the whole leaf.
         transpose: Whether the tensor is transposed in the leaf.
         shape: As in `WeightRow`.
         rows: As in `WeightRow`.
     """
 
     key: str
-    index: tuple[int, ...]
+    at: tuple[int, ...]
     transpose: bool
     shape: tuple[int, ...] | None = None
     rows: tuple[int, int, int] | None = None
@@ -73,14 +73,14 @@ def tensor_shape(shape: Sequence[int], place: Place) -> tuple[int, ...]:
     """Returns the shape of the Hugging Face tensor at `place` of a leaf of `shape`.
 
     Examples:
-        >>> tensor_shape((12, 24, 40), Place("layers.3.up.weight", index=(3,), transpose=True))
+        >>> tensor_shape((12, 24, 40), Place("layers.3.up.weight", at=(3,), transpose=True))
         (40, 24)
         >>> tensor_shape((12, 24, 40), Place("layers.3.gate_up.weight", (3,), True, rows=(40, 80, 80)))
         (80, 24)
     """
     if place.shape is not None:
         return place.shape
-    shape = tuple(shape[len(place.index) :])
+    shape = tuple(shape[len(place.at) :])
     shape = shape[::-1] if place.transpose else shape
     return shape if place.rows is None else (place.rows[2], *shape[1:])
 
@@ -99,10 +99,10 @@ def tensor_of(leaf: np.ndarray, place: Place) -> np.ndarray:
 
     Examples:
         >>> stacked = np.arange(8).reshape(2, 2, 2)
-        >>> tensor_of(stacked, Place("layers.1.up.weight", index=(1,), transpose=True)).tolist()
+        >>> tensor_of(stacked, Place("layers.1.up.weight", at=(1,), transpose=True)).tolist()
         [[4, 6], [5, 7]]
     """
-    part = leaf[place.index]
+    part = leaf[place.at]
     part = part.T if place.transpose else part
     return part if place.shape is None else part.reshape(place.shape)
 

@@ -63,7 +63,7 @@ class MoE(nn.Module):
         """Applies each token's experts."""
         c = self.config
         assert c.experts is not None
-        count, chosen = c.experts.count, c.experts.chosen
+        count, chosen = c.experts.total, c.experts.chosen
         scores = Projection(c, count, ("embed", None), out_dtype="float32", name="router")(x)
         weights, experts = jax.lax.top_k(jax.nn.softmax(scores), chosen)
         if c.experts.normalised:

@@ -88,9 +88,9 @@ class Pretrained:
         leaf = np.empty(abstract.shape, abstract.dtype)
         first: dict[tuple[int, ...], str] = {}
         for place in self.plan.leaves[path]:
-            tensor, same = self.checkpoint.read(place.key), first.setdefault(place.index, place.key)
+            tensor, same = self.checkpoint.read(place.key), first.setdefault(place.at, place.key)
             if same == place.key:
-                leaf[place.index] = part_of(tensor, place)
+                leaf[place.at] = part_of(tensor, place)
             elif not _equal(self.checkpoint.read(same), tensor):
                 raise ValueError(
                     f"{self.checkpoint.path}: {same!r} and {place.key!r} differ, but the config ties them; "

@@ -106,7 +106,7 @@ def placed_updates(opened: Pretrained, updates: Mapping[str, LowRank]) -> dict[s
     for path, update in updates.items():
         shape = opened.paths()[path].shape[-2:]
         for place in opened.plan.leaves[path]:
-            piece = _in_rows(LowRank(*(part[place.index] for part in update)), place.rows)
+            piece = _in_rows(LowRank(*(part[place.at] for part in update)), place.rows)
             linear = opened.checkpoint.specs[place.key].shape == (piece.b.shape[-1], shape[0])
             known = found.get(place.key)
             if not (linear and place.transpose and place.shape is None and place.key.endswith(".weight")) or (

@@ -111,7 +111,7 @@ def test_loss_gradients_equal_pytorch(tmp_path, case):
     leaves = flatten_dict(grads, sep="/")
     for path, places in leaf_keys(model, tmp_path / "hf").items():
         for place in places:
-            grad = np.asarray(leaves[path])[place.index]
+            grad = np.asarray(leaves[path])[place.at]
             peer_grad = peer_part(peers, place)
             error = np.linalg.norm((grad.T if place.transpose else grad) - peer_grad)
             assert error <= 1e-3 * np.linalg.norm(peer_grad), f"{place.key}: error {error}"

@@ -17,7 +17,7 @@ from merit_jax.training.optimizer import make_optimizer
 from merit_jax.training.step import init_state, make_step
 from tests.support import tiny
 
-EXPERTS = Experts(count=5, chosen=2)
+EXPERTS = Experts(total=5, chosen=2)
 CONFIG = tiny.config("mixtral", experts=EXPERTS)
 
 

@@ -70,7 +70,7 @@ def test_every_tensor_belongs_to_one_leaf(tmp_path):
     keys = leaf_keys(model, path)
     assert list(keys) == list(flatten_dict(model.abstract, sep="/"))
     assert sorted(place.key for places in keys.values() for place in places) == sorted(tiny.tensors("llama"))
-    assert [(p.key, p.index, p.transpose) for p in keys["layers/mlp/up/kernel"]][1] == (
+    assert [(p.key, p.at, p.transpose) for p in keys["layers/mlp/up/kernel"]][1] == (
         "model.layers.1.mlp.up_proj.weight",
         (1,),
         True,
