@@ -25,7 +25,7 @@ class Rows(NamedTuple):
     key: Float[Array, "b p heads dim"]
     value: Float[Array, "b p heads dim"]
     segments: Int[Array, "b p"]
-    windows: Int[Array, "b p"]
+    windows: Int[Array, "b p"] | None
 
 
 def attend(
@@ -33,8 +33,8 @@ def attend(
     key: Float[Array, "b p heads dim"],
     value: Float[Array, "b p heads dim"],
     segments: Int[Array | np.ndarray, "b p"],
-    windows: Int[Array | np.ndarray, "b p"],
-    full: Bool[Array, ""],
+    windows: Int[Array | np.ndarray, "b p"] | None,
+    full: Bool[Array, ""] | None,
     most: int,
     implementation: Implementation = None,
 ) -> Float[Array, "b p heads dim"]:
@@ -43,21 +43,23 @@ def attend(
     Args:
         query: Queries of the patches; likewise keys and values.
         segments: Number of the image; 0 on padding.
-        windows: Number of the window; 0 on padding. A window's patches are neighbours.
-        full: True for images, False for windows.
+        windows: Number of the window; 0 on padding. A window's patches are neighbours. None: there are none.
+        full: True for images, False for windows; None: always images.
         most: Largest number of patches in a window.
         implementation: For `jax.nn.dot_product_attention`.
     """
     patches = segments.shape[1]
     if patches <= DENSE:
-        groups = jnp.where(full, segments, windows)
+        groups = segments if windows is None else jnp.where(full, segments, windows)
         mask = (groups[:, :, None] == groups[:, None, :])[:, None]
         return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
     block = most * -(-QUERIES // most)
     room = -patches % block
     operands = (query, key, value, segments, windows)
-    padded = Rows(*(jnp.pad(x, [(0, 0), (0, room)] + [(0, 0)] * (x.ndim - 2)) for x in operands))
+    padded = jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (0, room)] + [(0, 0)] * (x.ndim - 2)), Rows(*operands))
     to_images = jax.checkpoint(partial(_to_images, block=block, implementation=implementation))
+    if windows is None:
+        return to_images(padded)[:, :patches]
     to_windows = jax.checkpoint(partial(_to_windows, block=most, implementation=implementation))
     return jax.lax.cond(full, to_images, to_windows, padded)[:, :patches]
 

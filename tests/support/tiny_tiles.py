@@ -195,6 +195,18 @@ def batch(processor: Processor, conversations: Sequence[Any], width: int, image_
     return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
+def packed(processor: Processor, conversations: Sequence[Any], width: int, room: int) -> Rows:
+    """Whole conversations, one after the other in one row."""
+    fields, start, placed = np.zeros((3, 1, width), np.int32), 0, []
+    for number, messages in enumerate(conversations, start=1):
+        ids = encode(processor, messages)
+        fields[:, 0, start : start + len(ids)] = ids, np.arange(len(ids)), np.full(len(ids), number)
+        placed.append(PackedExample(start, example(ids, messages)))
+        start += len(ids)
+    images = processor.images.row(placed, width, room)
+    return Rows(*fields, jax.tree.map(lambda leaf: leaf[None], images))
+
+
 def features(model: Model, params: Any, images: Any) -> np.ndarray:
     """Token vectors of the images of a batch."""
     module = VisionLanguage(model.config)
