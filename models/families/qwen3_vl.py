@@ -22,12 +22,12 @@ _VISUAL, _BLOCK = "model.visual", "model.visual.blocks.{layer}"
 VISION = (
     WeightRow(f"{_VISUAL}.patch_embed.proj.bias", "vision/patch_embed/bias"),
     WeightRow(f"{_VISUAL}.pos_embed.weight", "vision/positions"),
-    *both(f"{_BLOCK}.norm1", "vision/blocks/block/attention_norm"),
-    *both(f"{_BLOCK}.attn.qkv", "vision/blocks/block/attention/qkv"),
-    *both(f"{_BLOCK}.attn.proj", "vision/blocks/block/attention/output"),
-    *both(f"{_BLOCK}.norm2", "vision/blocks/block/mlp_norm"),
-    *both(f"{_BLOCK}.mlp.linear_fc1", "vision/blocks/block/up"),
-    *both(f"{_BLOCK}.mlp.linear_fc2", "vision/blocks/block/down"),
+    *both(f"{_BLOCK}.norm1", "vision/blocks/attention_norm"),
+    *both(f"{_BLOCK}.attn.qkv", "vision/blocks/attention/qkv"),
+    *both(f"{_BLOCK}.attn.proj", "vision/blocks/attention/output"),
+    *both(f"{_BLOCK}.norm2", "vision/blocks/mlp_norm"),
+    *both(f"{_BLOCK}.mlp.linear_fc1", "vision/blocks/up"),
+    *both(f"{_BLOCK}.mlp.linear_fc2", "vision/blocks/down"),
 )
 MERGER = (("norm", "norm"), ("linear_fc1", "input"), ("linear_fc2", "output"))
 """(name in the checkpoint, name of ours) of a merger's parts."""

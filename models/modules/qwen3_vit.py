@@ -14,7 +14,7 @@ from merit_jax.models.modules import rope
 from merit_jax.models.modules.layers import Norm, Projection, parameter
 from merit_jax.models.modules.patch_attention import attend
 from merit_jax.models.modules.patch_rows import PatchRows, PatchTowerConfig, patch_angles, patch_rows
-from merit_jax.models.modules.scan import recomputed, stacked
+from merit_jax.models.modules.scan import stacked
 from merit_jax.models.modules.vit import ACTIVATIONS
 
 
@@ -89,22 +89,7 @@ class PatchAttention(nn.Module):
 
 
 class PatchBlock(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
-
-    config: Qwen3VisionConfig
-
-    @nn.compact
-    def __call__(self, x: Float[jax.Array, "b p d"], context: PatchContext) -> Float[jax.Array, "b p d"]:
-        """Runs the block."""
-        c = self.config
-        normed = Norm(c, centred=True, name="attention_norm")(x)
-        x = x + PatchAttention(c, name="attention")(normed, context)
-        wide = Projection(c, c.mlp_size, ("embed", "mlp"), True, name="up")(Norm(c, centred=True, name="mlp_norm")(x))
-        return x + Projection(c, c.hidden_size, ("mlp", "embed"), True, name="down")(ACTIVATIONS[c.activation](wide))
-
-
-class KeepingBlock(nn.Module):
-    """A block whose output is kept if it has a place among those for the decoder; what it keeps is not saved per layer."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); the output is kept if it has a place among those for the decoder."""
 
     config: Qwen3VisionConfig
 
@@ -113,7 +98,10 @@ class KeepingBlock(nn.Module):
         self, vectors: PatchVectors, context: PatchContext, place: Int32[jax.Array, ""]
     ) -> tuple[PatchVectors, None]:
         """Runs one step of the scan over blocks."""
-        x = recomputed(PatchBlock, self.config)(self.config, name="block")(vectors.last, context)
+        c, x = self.config, vectors.last
+        x = x + PatchAttention(c, name="attention")(Norm(c, centred=True, name="attention_norm")(x), context)
+        wide = Projection(c, c.mlp_size, ("embed", "mlp"), True, name="up")(Norm(c, centred=True, name="mlp_norm")(x))
+        x = x + Projection(c, c.hidden_size, ("mlp", "embed"), True, name="down")(ACTIVATIONS[c.activation](wide))
         return PatchVectors(x, vectors.kept.at[place].set(x, mode="drop")), None
 
 
@@ -128,7 +116,7 @@ class Qwen3Vision(nn.Module):
         self.patch_embed = Projection(c, c.hidden_size, (None, "embed"), use_bias=True)
         shape = (c.position_rows, c.hidden_size)
         self.positions = parameter(self, "positions", nn.initializers.normal(0.02), shape, None, "embed")
-        self.blocks = stacked(KeepingBlock, c, c.layers, in_axes=(nn.broadcast, 0), remat=False)(c)
+        self.blocks = stacked(PatchBlock, c, c.layers, in_axes=(nn.broadcast, 0))(c)
 
     def __call__(self, images: PatchRows) -> PatchVectors:
         """Computes vectors of the patches, in the same order."""

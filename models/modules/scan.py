@@ -10,9 +10,7 @@ GRAMS = "input_grams"
 """Variable collection of the Gram matrices that `merit_jax.models.modules.input_grams` takes."""
 
 
-def stacked(
-    layer: type[nn.Module], config: StackConfig, length: int, in_axes: Any, remat: bool = True
-) -> type[nn.Module]:
+def stacked(layer: type[nn.Module], config: StackConfig, length: int, in_axes: Any) -> type[nn.Module]:
     """Returns a module of `length` layers with parameters stacked on a leading "layers" axis.
 
     Args:
@@ -20,11 +18,11 @@ def stacked(
         config: Its `scan_unroll` and `remat`.
         length: Number of layers.
         in_axes: Per input: 0 if each layer has its own, stacked on a leading axis; `nn.broadcast` if all share one.
-        remat: False for a layer that sees to it itself what of it is recomputed.
     """
     unroll = max(length if config.scan_unroll is True else min(config.scan_unroll, length), 1)
+    policy = REMAT[config.remat]
     return nn.scan(
-        recomputed(layer, config) if remat else layer,
+        layer if policy is None else nn.remat(layer, prevent_cse=unroll > 1, policy=policy),
         variable_axes={"params": 0, GRAMS: 0},
         split_rngs={"params": True},
         in_axes=in_axes,
@@ -32,11 +30,3 @@ def stacked(
         unroll=unroll,
         metadata_params={nn.PARTITION_NAME: "layers"},
     )
-
-
-def recomputed(layer: type[nn.Module], config: StackConfig) -> type[nn.Module]:
-    """Returns the module with what its config's `remat` does not keep recomputed in the backward pass."""
-    policy = REMAT[config.remat]
-    if policy is None:
-        return layer
-    return nn.remat(layer, prevent_cse=config.scan_unroll is True or config.scan_unroll > 1, policy=policy)
