@@ -113,7 +113,7 @@ class PoolProjector(nn.Module):
         """Returns the token vectors of all tiles of a row, one after the other."""
         c = self.config
         squares = shuffle(hidden, c.factor)
-        mean = squares.reshape(*squares.shape[:3], c.patches_per_token, -1).mean(axis=3)
+        mean = squares.reshape(*squares.shape[:3], c.patches_per_token, hidden.shape[-1]).mean(axis=3)
         x = Projection(c, c.hidden_size, ("mlp", "embed"), name="output")(Norm(c, offset=1.0, name="norm")(mean))
         return x.reshape(x.shape[0], x.shape[1] * x.shape[2], c.hidden_size)
 

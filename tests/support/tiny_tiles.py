@@ -22,10 +22,12 @@ from merit_jax.models.modules.vision_language import VisionLanguage
 from merit_jax.models.pretrained.processor import Processor
 from tests.support.tiny import Rows
 
-KINDS = ("clip", "siglip", "idefics3", "smolvlm")
+KINDS = ("clip", "siglip", "idefics3", "smolvlm", "gemma3")
 SIDE, PATCH, LONGEST = 16, 4, 32
 GRID = [f"<row_{line}_col_{column}>" for line in (1, 2) for column in (1, 2)]
-SPECIALS = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *GRID]
+AROUND = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+"""Gemma 3's names of the tokens before and behind an image."""
+SPECIALS = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *GRID, *AROUND.values()]
 WORDS = [
     "<pad>",
     "<unk>",
@@ -73,6 +75,8 @@ def hf_config(kind: str, *, text: str = "llama", **changes: Any) -> dict[str, An
     """The config.json of a tiny model; `kind` is one of `KINDS`, `text` the decoder's family."""
     decoder = {"model_type": text, **TEXT}
     image_token = len(WORDS)
+    if kind == "gemma3":
+        return {**_gemma3(image_token), **changes}
     if kind in ("clip", "siglip"):
         content = {
             "model_type": "llava",
@@ -94,6 +98,22 @@ def hf_config(kind: str, *, text: str = "llama", **changes: Any) -> dict[str, An
     return {**content, "text_config": decoder, "tie_word_embeddings": False, **changes}
 
 
+def _gemma3(image_token: int) -> dict[str, Any]:
+    """Images of four tokens; windows that are smaller."""
+    text = {"model_type": "gemma3_text", "query_pre_attn_scalar": 5, "sliding_window": 3, "rms_norm_eps": 1e-6}
+    text |= {"layer_types": ["sliding_attention", "full_attention"], "rope_local_base_freq": 100.0}
+    return {
+        "model_type": "gemma3",
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "vision_config": {"model_type": "siglip_vision_model", "vision_use_head": False, **TOWER},
+        "text_config": {**TEXT, **text},
+        "image_token_index": image_token,
+        "boi_token_index": image_token + SPECIALS.index("<start_of_image>"),
+        "eoi_token_index": image_token + SPECIALS.index("<end_of_image>"),
+        "mm_tokens_per_image": 4,
+    }
+
+
 def image_config(kind: str, **changes: Any) -> dict[str, Any]:
     """The preprocessor_config.json of a tiny model."""
     square = {"height": SIDE, "width": SIDE}
@@ -101,6 +121,7 @@ def image_config(kind: str, **changes: Any) -> dict[str, Any]:
         "clip": {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": SIDE}, "crop_size": square},
         "siglip": {"image_processor_type": "SiglipImageProcessor", "size": square},
         "idefics3": {"image_processor_type": "Idefics3ImageProcessor", "size": {"longest_edge": LONGEST}},
+        "gemma3": {"image_processor_type": "Gemma3ImageProcessor", "size": square, "do_pan_and_scan": None},
         "smolvlm": {"image_processor_type": "SmolVLMImageProcessor", "size": {"longest_edge": LONGEST}},
     }[kind]
     if kind in ("idefics3", "smolvlm"):
@@ -108,7 +129,7 @@ def image_config(kind: str, **changes: Any) -> dict[str, Any]:
     return {**content, **changes}
 
 
-def word_level(words: list[str], specials: list[str], template: str, **tokens: str) -> PreTrainedTokenizerFast:
+def word_level(words: list[str], specials: list[str], template: str, **tokens: Any) -> PreTrainedTokenizerFast:
     """A tokenizer that knows whole words only."""
     backend = Tokenizer(WordLevel({word: number for number, word in enumerate(words + specials)}, unk_token="<unk>"))
     backend.pre_tokenizer = WhitespaceSplit()
@@ -116,16 +137,19 @@ def word_level(words: list[str], specials: list[str], template: str, **tokens: s
         tokenizer_object=backend,
         pad_token="<pad>",
         unk_token="<unk>",
-        additional_special_tokens=specials,
+        **{"additional_special_tokens": specials} if "extra_special_tokens" not in tokens else {},
         chat_template=template,
         clean_up_tokenization_spaces=False,
         **tokens,
     )
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer whose template writes one <image> per image."""
-    return word_level(WORDS, SPECIALS, TEMPLATE)
+def tokenizer(kind: str = "clip") -> PreTrainedTokenizerFast:
+    """A word-level tokenizer whose template writes one <image> per image, of Gemma 3 one <start_of_image>."""
+    if kind != "gemma3":
+        return word_level(WORDS, SPECIALS, TEMPLATE)
+    template = TEMPLATE.replace("<image>", AROUND["boi_token"])
+    return word_level(WORDS, SPECIALS, template, extra_special_tokens={**AROUND, "image_token": "<image>"})
 
 
 def tensors(kind: str, **changes: Any) -> dict[str, np.ndarray]:
@@ -152,7 +176,7 @@ def folder(
 
 def helpers(path: Path, kind: str, images: Mapping[str, Any] | None = None) -> None:
     """Adds tokenizer and image processor to a folder."""
-    tokenizer().save_pretrained(path)
+    tokenizer(kind).save_pretrained(path)
     (path / "preprocessor_config.json").write_text(json.dumps(image_config(kind, **(images or {}))))
 
 
@@ -211,3 +235,9 @@ def features(model: Model, params: Any, images: Any) -> np.ndarray:
     """Token vectors of the images of a batch."""
     module = VisionLanguage(model.config)
     return np.asarray(jax.jit(lambda p, i: module.apply({"params": p}, i, method="features"))(params, images))
+
+
+def vectors(model: Model, params: Any, rows: Rows) -> np.ndarray:
+    """Input vectors of the decoder."""
+    module = VisionLanguage(model.config)
+    return np.asarray(module.apply({"params": params}, rows.tokens, rows.images, method="vectors")[0])
