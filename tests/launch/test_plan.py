@@ -24,8 +24,14 @@ PARAMETERS = {
     "Qwen2.5-7B-Instruct": 7_615_616_512,
     "Qwen2.5-VL-3B-Instruct": 3_754_622_976,
     "Qwen2.5-VL-7B-Instruct": 8_292_166_656,
+    "Qwen3-VL-2B-Instruct": 2_127_532_032,
+    "Qwen3-VL-4B-Instruct": 4_437_815_808,
+    "Qwen3-VL-8B-Instruct": 8_767_123_696,
     "SmolLM2-135M-Instruct": 134_515_008,
     "SmolVLM-256M-Instruct": 256_484_928,
+    "gemma-3-12b-it": 12_187_325_040,
+    "gemma-3-27b-it": 27_432_406_640,
+    "gemma-3-4b-it": 4_300_079_472,
 }
 CONFIG = """
 from merit_jax.configs import common

@@ -21,6 +21,8 @@ TEXT = {
     "rope_scaling": {"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True},
     "max_position_embeddings": 512,
     "attention_bias": False,
+    "bos_token_id": 0,
+    "eos_token_id": 4,
 }
 VISION = {
     "model_type": "qwen3_vl",

@@ -105,7 +105,7 @@ def _gemma3(image_token: int) -> dict[str, Any]:
     return {
         "model_type": "gemma3",
         "architectures": ["Gemma3ForConditionalGeneration"],
-        "vision_config": {"model_type": "siglip_vision_model", "vision_use_head": False, **TOWER},
+        "vision_config": {"model_type": "siglip_vision_model", **TOWER},
         "text_config": {**TEXT, **text},
         "image_token_index": image_token,
         "boi_token_index": image_token + SPECIALS.index("<start_of_image>"),

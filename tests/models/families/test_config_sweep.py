@@ -136,9 +136,9 @@ def test_no_key_that_pytorch_obeys_is_ignored(sweeps, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TEXT | IMAGES if name not in TWINS])
 def test_every_key_that_is_obeyed_gives_the_logits_of_pytorch(sweeps, name):
-    """A decoder in a vision-language model is that of its text family, where its keys are computed."""
+    """A decoder in a vision-language model is that of its text family, where its keys are computed; Qwen3-VL's is none."""
     sweep = sweeps(name)
-    sweep.compute(lambda change: change.place[0] != "text_config")
+    sweep.compute(lambda change: change.place[0] != "text_config" or name == "qwen3_vl")
     assert not sweep.wrong
     assert sum(moved > 0.01 for moved in sweep.equal.values()) >= (5 if name in TEXT else 1)
 
