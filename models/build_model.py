@@ -74,17 +74,19 @@ def _functions(config: Config, module: Decoder | VisionLanguage) -> dict[str, An
     def decoder(module: Any) -> Decoder:
         return module if text is config else module.decoder
 
-    def run(params: Params, tokens: Int[Array, "b t"], images: Any, *args: Any) -> Any:
+    def run(
+        params: Params, tokens: Any, images: Any, positions: Any, mask: Any, slots: Any = None, cache: Any = None
+    ) -> Any:
         def forward(module: Any) -> Any:
             x, deep = module.vectors(tokens, images)
-            return decoder(module).run(x if text.constrain is None else text.constrain(x), *args, deep=deep)
+            x = x if text.constrain is None else text.constrain(x)
+            return decoder(module).run(x, positions, mask, slots, cache, deep)
 
         return module.apply({"params": params}, method=forward)
 
     def hidden(params: Params, batch: Any) -> Float[Array, "b t d"]:
-        return run(
-            params, batch.tokens, batch.images, _positions(batch), _mask(config, batch, segment_mask(batch.segments))
-        )[0]
+        mask = _mask(config, batch, segment_mask(batch.segments))
+        return run(params, batch.tokens, batch.images, _positions(batch), mask)[0]
 
     def unembed(params: Params, hidden: Float[Array, "*b d"]) -> Any:
         return module.apply({"params": params}, method=lambda module: decoder(module).logits(hidden))

@@ -76,7 +76,7 @@ class Layer(nn.Module):
         x = add(x, norm(attended, "attention_out_norm", after))
         mlp = MLP(c, c.mlp_bias, c.activation, name="mlp") if c.experts is None else MoE(c, name="mlp")
         x = add(x, norm(mlp(norm(x, "mlp_norm", before)), "mlp_out_norm", after))
-        return x if context.deep is None else context.deep.added(x, number), new
+        return x if context.deep is None or number is None else context.deep.added(x, number), new
 
 
 class Decoder(nn.Module):

@@ -25,7 +25,7 @@ class Rows(NamedTuple):
     key: Float[Array, "b p heads dim"]
     value: Float[Array, "b p heads dim"]
     segments: Int[Array, "b p"]
-    windows: Int[Array, "b p"] | None
+    windows: Int[Array, "b p"]
 
 
 def attend(
@@ -33,8 +33,8 @@ def attend(
     key: Float[Array, "b p heads dim"],
     value: Float[Array, "b p heads dim"],
     segments: Int[Array | np.ndarray, "b p"],
-    windows: Int[Array | np.ndarray, "b p"] | None,
-    full: Bool[Array, ""] | None,
+    windows: Int[Array | np.ndarray, "b p"],
+    full: Bool[Array, ""],
     most: int,
     implementation: Implementation = None,
 ) -> Float[Array, "b p heads dim"]:
@@ -43,25 +43,52 @@ def attend(
     Args:
         query: Queries of the patches; likewise keys and values.
         segments: Number of the image; 0 on padding.
-        windows: Number of the window; 0 on padding. A window's patches are neighbours. None: there are none.
-        full: True for images, False for windows; None: always images.
+        windows: Number of the window; 0 on padding. A window's patches are neighbours.
+        full: True for images, False for windows.
         most: Largest number of patches in a window.
         implementation: For `jax.nn.dot_product_attention`.
     """
     patches = segments.shape[1]
     if patches <= DENSE:
-        groups = segments if windows is None else jnp.where(full, segments, windows)
-        mask = (groups[:, :, None] == groups[:, None, :])[:, None]
-        return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
+        return _to_all(query, key, value, jnp.where(full, segments, windows), implementation)
     block = most * -(-QUERIES // most)
-    room = -patches % block
-    operands = (query, key, value, segments, windows)
-    padded = jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (0, room)] + [(0, 0)] * (x.ndim - 2)), Rows(*operands))
+    padded = _padded(block, query, key, value, segments, windows)
     to_images = jax.checkpoint(partial(_to_images, block=block, implementation=implementation))
-    if windows is None:
-        return to_images(padded)[:, :patches]
     to_windows = jax.checkpoint(partial(_to_windows, block=most, implementation=implementation))
     return jax.lax.cond(full, to_images, to_windows, padded)[:, :patches]
+
+
+def attend_to_images(
+    query: Float[Array, "b p heads dim"],
+    key: Float[Array, "b p heads dim"],
+    value: Float[Array, "b p heads dim"],
+    segments: Int[Array, "b p"],
+    implementation: Implementation = None,
+) -> Float[Array, "b p heads dim"]:
+    """Attends from every patch to the patches of its image; arguments as for `attend`."""
+    patches = segments.shape[1]
+    if patches <= DENSE:
+        return _to_all(query, key, value, segments, implementation)
+    padded = _padded(QUERIES, query, key, value, segments, segments)
+    return jax.checkpoint(partial(_to_images, block=QUERIES, implementation=implementation))(padded)[:, :patches]
+
+
+def _padded(block: int, *operands: Array | np.ndarray) -> Rows:
+    """Appends patches of padding up to a multiple of `block`."""
+    room = -operands[0].shape[1] % block
+    return Rows(*(jnp.pad(x, [(0, 0), (0, room)] + [(0, 0)] * (x.ndim - 2)) for x in operands))
+
+
+def _to_all(
+    query: Float[Array, "b p heads dim"],
+    key: Float[Array, "b p heads dim"],
+    value: Float[Array, "b p heads dim"],
+    groups: Int[Array, "b p"],
+    implementation: Implementation,
+) -> Float[Array, "b p heads dim"]:
+    """Attends to the patches of the same group, with all pairs scored at once."""
+    mask = (groups[:, :, None] == groups[:, None, :])[:, None]
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
 
 
 def _to_images(rows: Rows, block: int, implementation: Implementation) -> Float[Array, "b p heads dim"]:

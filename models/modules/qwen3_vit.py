@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int32
 from merit_jax.models.interface import StackConfig
 from merit_jax.models.modules import rope
 from merit_jax.models.modules.layers import Norm, Projection, parameter
-from merit_jax.models.modules.patch_attention import attend
+from merit_jax.models.modules.patch_attention import attend_to_images
 from merit_jax.models.modules.patch_rows import PatchRows, PatchTowerConfig, patch_angles, patch_rows
 from merit_jax.models.modules.scan import stacked
 from merit_jax.models.modules.vit import ACTIVATIONS
@@ -84,7 +84,7 @@ class PatchAttention(nn.Module):
         qkv = Projection(c, 3 * c.hidden_size, ("embed", "heads"), use_bias=True, name="qkv")(x)
         query, key, value = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, c.heads, -1), 2, 0)
         query, key = rope.turn(query, context.turns), rope.turn(key, context.turns)
-        seen = attend(query, key, value, context.segments, None, None, 1, c.attention)
+        seen = attend_to_images(query, key, value, context.segments, c.attention)
         return Projection(c, c.hidden_size, ("heads", "embed"), use_bias=True, name="output")(seen.reshape(x.shape))
 
 
