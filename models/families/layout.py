@@ -60,9 +60,7 @@ def mlp(config: DecoderConfig) -> tuple[WeightRow, ...]:
     """Returns the rows of the MLP, or of the router and the experts."""
     if config.experts is not None:
         return experts(f"{LAYER}.mlp", MLP)
-    return tuple(
-        row for key, name in MLP for row in linear(f"{LAYER}.mlp.{key}", f"layers/mlp/{name}", config.mlp_bias)
-    )
+    return tuple(row for key, name in MLP for row in linear(f"{LAYER}.mlp.{key}", f"layers/mlp/{name}", config.mlp_bias))
 
 
 def experts(prefix: str, names: tuple[tuple[str, str], ...]) -> tuple[WeightRow, ...]:

@@ -145,9 +145,7 @@ def without_windows(full: Section) -> dict[str, Any]:
     """
     kinds = full.get("layer_types") or ()
     if full.get("sliding_window") is not None and any(kind != FULL for kind in kinds or ("sliding",)):
-        full.refuse(
-            "sliding_window", full.get("sliding_window"), ": windowed attention is not supported in this family"
-        )
+        full.refuse("sliding_window", full.get("sliding_window"), ": windowed attention is not supported in this family")
     for kind in kinds:
         Section({"layer_types": kind}, full.where).expect("layer_types", FULL)
     return {"rope": one_rope(full)}
@@ -180,7 +178,9 @@ def by_layer_type(
     kinds = []
     for layer, name in enumerate(names):
         Section({"layer_types": name}, full.where).expect("layer_types", FULL, SLIDING)
-        kinds.append(LayerKind(ropes[name] if positions(layer) else None, _window(full) if name == SLIDING else 0))
+        kinds.append(
+            LayerKind(ropes[name] if positions(layer) else None, _window(full) if name == SLIDING else 0)
+        )
     alike = set(kinds) == {LayerKind(ropes[FULL])}
     return {"rope": ropes[FULL], "kinds": () if alike else tuple(kinds)}
 

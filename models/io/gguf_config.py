@@ -5,9 +5,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from merit_jax.models.rope_settings import Llama3Scaling
 from merit_jax.models.io.safetensors import TensorSpec
 from merit_jax.models.modules import rope
-from merit_jax.models.rope_settings import Llama3Scaling
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
 ROPE_FACTORS = "rope_freqs.weight"

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+
 AXES = ("{layer}", "{expert}")
 """What stands in a key for an index on the leaf's leading axes, in their order."""
 

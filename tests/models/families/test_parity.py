@@ -26,10 +26,7 @@ CASES = {
     "qwen3_biases": {"family": "qwen3", "attention_bias": True},
     "llama_biases": {"family": "llama", "attention_bias": True, "mlp_bias": True},
     "llama_yarn": {"family": "llama", "rope_parameters": tiny.YARN},
-    "llama_linear": {
-        "family": "llama",
-        "rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 5000.0},
-    },
+    "llama_linear": {"family": "llama", "rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 5000.0}},
 }
 
 
@@ -122,9 +119,7 @@ def test_decoding_with_a_cache_gives_the_logits_of_whole_rows(tmp_path, case):
     _, model, params = make(tmp_path / "hf", **CASES[case])
     lengths, width = (12, 9), 16
     batch = tiny.rows(*lengths, width=width)
-    whole = tiny.logits(
-        model, params, tiny.Rows(batch.tokens, np.arange(width)[None].repeat(2, 0), np.ones_like(batch.tokens))
-    )
+    whole = tiny.logits(model, params, tiny.Rows(batch.tokens, np.arange(width)[None].repeat(2, 0), np.ones_like(batch.tokens)))
     hidden, cache = model.prefill(params, batch, model.init_cache(2, width))
     for step in range(3):
         slots = np.array(lengths)[:, None] + step
@@ -140,10 +135,7 @@ def test_a_folder_goes_round_bit_equal(tmp_path, case):
     make(tmp_path / "hf", **CASES[case])
     opened = open_pretrained(tmp_path / "hf")
     export_hf(tmp_path / "out", opened.read, opened)
-    with (
-        safe_open(tmp_path / "hf/model.safetensors", "np") as one,
-        safe_open(tmp_path / "out/model.safetensors", "np") as two,
-    ):
+    with safe_open(tmp_path / "hf/model.safetensors", "np") as one, safe_open(tmp_path / "out/model.safetensors", "np") as two:
         assert sorted(one.keys()) == sorted(two.keys())
         for key in one.keys():
             assert one.get_tensor(key).tobytes() == two.get_tensor(key).tobytes()
