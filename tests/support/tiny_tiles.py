@@ -27,7 +27,7 @@ SIDE, PATCH, LONGEST = 16, 4, 32
 GRID = [f"<row_{line}_col_{column}>" for line in (1, 2) for column in (1, 2)]
 AROUND = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
 """Gemma 3's names of the tokens before and behind an image."""
-SPECIALS = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *GRID, *AROUND.values()]
+SPECIALS = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *GRID]
 WORDS = [
     "<pad>",
     "<unk>",
@@ -101,6 +101,7 @@ def hf_config(kind: str, *, text: str = "llama", **changes: Any) -> dict[str, An
 def _gemma3(image_token: int) -> dict[str, Any]:
     """Images of four tokens; windows that are smaller."""
     text = {"model_type": "gemma3_text", "query_pre_attn_scalar": 5, "sliding_window": 3, "rms_norm_eps": 1e-6}
+    text |= {"vocab_size": TEXT["vocab_size"] + len(AROUND)}
     text |= {"layer_types": ["sliding_attention", "full_attention"], "rope_local_base_freq": 100.0}
     return {
         "model_type": "gemma3",
@@ -108,8 +109,8 @@ def _gemma3(image_token: int) -> dict[str, Any]:
         "vision_config": {"model_type": "siglip_vision_model", **TOWER},
         "text_config": {**TEXT, **text},
         "image_token_index": image_token,
-        "boi_token_index": image_token + SPECIALS.index("<start_of_image>"),
-        "eoi_token_index": image_token + SPECIALS.index("<end_of_image>"),
+        "boi_token_index": TEXT["vocab_size"],
+        "eoi_token_index": TEXT["vocab_size"] + 1,
         "mm_tokens_per_image": 4,
     }
 
@@ -149,7 +150,8 @@ def tokenizer(kind: str = "clip") -> PreTrainedTokenizerFast:
     if kind != "gemma3":
         return word_level(WORDS, SPECIALS, TEMPLATE)
     template = TEMPLATE.replace("<image>", AROUND["boi_token"])
-    return word_level(WORDS, SPECIALS, template, extra_special_tokens={**AROUND, "image_token": "<image>"})
+    named = {**AROUND, "image_token": "<image>"}
+    return word_level(WORDS, [*SPECIALS, *AROUND.values()], template, extra_special_tokens=named)
 
 
 def tensors(kind: str, **changes: Any) -> dict[str, np.ndarray]:
