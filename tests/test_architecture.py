@@ -22,7 +22,7 @@ LAYERS = [
 ]
 """merit_jax from the bottom up: a module imports lower layers and its own package only."""
 
-MODELS_LAYERS = [["interface"], ["modules"], ["build_model", "io"], ["processing"], ["families"], ["pretrained"]]
+MODELS_LAYERS = [["rope_settings"], ["interface"], ["modules"], ["build_model", "io"], ["processing"], ["families"], ["pretrained"]]
 """models from the bottom up, likewise: pure parts, files, the host's side, families of them, checkpoints of families."""
 
 RANK = {
