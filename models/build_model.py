@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
-from jaxtyping import Float, Int, Int32
+from jaxtyping import Bool, Float, Int, Int32
 
 from merit_jax.models.adapters.attach import Adapter, attach
 from merit_jax.models.adapters.forms import Options
 from merit_jax.models.interface import SWITCHES, Array, DecoderConfig, KVCache, Model, Params, VisionLanguageConfig
-from merit_jax.models.modules.decoder import Decoder, segment_mask, slot_mask
+from merit_jax.models.modules.decoder import Decoder, image_mask, segment_mask, slot_mask
 from merit_jax.models.modules.input_grams import with_input_grams
 from merit_jax.models.modules.scan import GRAMS
 from merit_jax.models.modules.vision_language import VisionLanguage
@@ -103,15 +103,19 @@ def _functions(config: Config, apply: Callable[[Params, Callable[[Any], Any]], A
     def decoder(module: Any) -> Decoder:
         return module if text is config else module.decoder
 
-    def run(params: Params, tokens: Int[Array, "b t"], images: Any, *args: Any) -> Any:
+    def run(
+        params: Params, tokens: Any, images: Any, positions: Any, mask: Any, slots: Any = None, cache: Any = None
+    ) -> Any:
         def forward(module: Any) -> Any:
-            x = module.vectors(tokens, images)
-            return decoder(module).run(x if text.constrain is None else text.constrain(x), *args)
+            x, deep = module.vectors(tokens, images)
+            x = x if text.constrain is None else text.constrain(x)
+            return decoder(module).run(x, positions, mask, slots, cache, deep)
 
         return apply(params, forward)
 
     def hidden(params: Params, batch: Any) -> Float[Array, "b t d"]:
-        return run(params, batch.tokens, batch.images, _positions(batch), segment_mask(batch.segments))[0]
+        mask = _mask(config, batch, segment_mask(batch.segments))
+        return run(params, batch.tokens, batch.images, _positions(batch), mask)[0]
 
     def unembed(params: Params, hidden: Float[Array, "*b d"]) -> Any:
         return apply(params, lambda module: decoder(module).logits(hidden))
@@ -123,7 +127,8 @@ def _functions(config: Config, apply: Callable[[Params, Callable[[Any], Any]], A
     def prefill(params: Params, batch: Any, cache: KVCache) -> tuple[Float[jax.Array, "b t d"], KVCache]:
         places, positions = jnp.arange(batch.tokens.shape[1]), _positions(batch)
         slots = jnp.where(jnp.asarray(batch.segments) > 0, places, cache.k.shape[2])
-        mask, cache = slot_mask(slots, cache.k.shape[2]), cache._replace(offset=_offset(positions, batch.segments))
+        mask = _mask(config, batch, slot_mask(slots, cache.k.shape[2]))
+        cache = cache._replace(offset=_offset(positions, batch.segments))
         return run(params, batch.tokens, batch.images, positions, mask, slots, cache)
 
     def decode(
@@ -160,8 +165,9 @@ def _input_grams(config: Config) -> Callable[[Params, Any], tuple[dict[str, jax.
 
             def run() -> Any:
                 decoder = module if isinstance(module, Decoder) else module.decoder
-                x = module.vectors(batch.tokens, batch.images)
-                hidden = decoder.run(x, _positions(batch), segment_mask(batch.segments))[0]
+                x, deep = module.vectors(batch.tokens, batch.images)
+                mask = _mask(config, batch, segment_mask(batch.segments))
+                hidden = decoder.run(x, _positions(batch), mask, deep=deep)[0]
                 return hidden if decoder.config.tied else decoder.logits(hidden)
 
             return with_input_grams(run, counted)
@@ -181,6 +187,14 @@ def _of_all_layers(kernel: Array, leaf: Float[jax.Array, "*ran"]) -> Float[jax.A
     if kernel.ndim < 3:
         return leaf
     return jnp.pad(leaf, [(0, kernel.shape[0] - leaf.shape[0])] + [(0, 0)] * (leaf.ndim - 1))
+
+
+def _mask(config: Config, batch: Any, mask: Bool[Array, "b 1 t s"]) -> Bool[Array, "b 1 t s"]:
+    """Returns a mask with which the tokens of an image see each other too, if those of the model do."""
+    if not isinstance(config, VisionLanguageConfig) or not config.image_blocks:
+        return mask
+    blocks = image_mask(batch.tokens, batch.segments, config.image_token)[..., : mask.shape[-1]]
+    return mask | jnp.pad(blocks, [(0, 0)] * 3 + [(0, mask.shape[-1] - blocks.shape[-1])])
 
 
 def _positions(batch: Any) -> Int[Array, "b t *axes"]:

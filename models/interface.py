@@ -137,6 +137,7 @@ class DecoderConfig(StackConfig):
         kinds: Kind of every layer; empty: all have `rope` and see all before them.
         mrope_section: Numbers of rotated pairs whose angle follows the temporal, the height and the width position (M-RoPE);
             None where a token has one position.
+        mrope_interleaved: Whether pairs of the three take turns; if not, they come one after the other.
         qkv_bias: Whether the query, key and value projections have biases.
         output_bias: Whether the attention's output projection has one.
         mlp_bias: Whether the MLP's projections have them.
@@ -165,6 +166,7 @@ class DecoderConfig(StackConfig):
     rope: Rope = Rope()  # noqa: RUF009 - it is immutable
     kinds: tuple[LayerKind, ...] = ()
     mrope_section: tuple[int, int, int] | None = None
+    mrope_interleaved: bool = False
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
@@ -219,6 +221,7 @@ class VisionLanguageConfig(Generic[Vision, Projector]):
         vision: The tower; its type is a key of `merit_jax.models.modules.vision_language.PARTS`.
         projector: The projector; likewise.
         image_token: Id of the token that stands for one image feature.
+        image_blocks: Whether the neighbouring tokens of an image see each other in both directions.
     """
 
     family: str
@@ -226,6 +229,7 @@ class VisionLanguageConfig(Generic[Vision, Projector]):
     vision: Vision
     projector: Projector
     image_token: int
+    image_blocks: bool = False
 
     def __post_init__(self):
         if not 0 <= self.image_token < self.text.vocab_size:

@@ -96,7 +96,7 @@ class Reader(TileReader):
 
     def expansion(self, image: Mapping[str, Any], number_of_images: int) -> str:
         """Returns the text of transformers' processor for an image: its tiles, row by row, then the whole."""
-        features, (lines, columns) = self.placeholder * self.features, self.grid(*image_size(image))
+        features, (lines, columns) = self.token * self.features, self.grid(*image_size(image))
         split = "".join(
             "".join(f"{AROUND}<row_{line}_col_{column}>{features}" for column in range(1, columns + 1)) + "\n"
             for line in range(1, lines + 1)

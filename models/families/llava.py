@@ -88,14 +88,7 @@ class Reader(TileReader):
             ValueError: The folder has no image processor, or one that makes images of another size.
         """
         super().__init__(path, config, tokenizer)
-        processor, side = self.processor, config.vision.image_size
-        made = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
-        height, width = getattr(made, "height", None), getattr(made, "width", None)
-        if (height, width) != (side, side):
-            raise ValueError(
-                f"{path}: the image processor makes images of {height} x {width} pixels, the vision tower takes "
-                f"{side} x {side}; set crop_size (or size) in preprocessor_config.json"
-            )
+        check_side(path, self.processor, config.vision.image_size)
 
     def tiles(self, height: int, width: int) -> int:
         """Returns 1."""
@@ -103,4 +96,19 @@ class Reader(TileReader):
 
     def expansion(self, image: Mapping[str, Any], number_of_images: int) -> str:
         """Returns the image token, once per feature."""
-        return self.placeholder * self.features
+        return self.token * self.features
+
+
+def check_side(path: str | Path, processor: Any, side: int) -> None:
+    """Refuses an image processor whose images are not squares of `side` pixels.
+
+    Raises:
+        ValueError: They are not.
+    """
+    made = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
+    height, width = getattr(made, "height", None), getattr(made, "width", None)
+    if (height, width) != (side, side):
+        raise ValueError(
+            f"{path}: the image processor makes images of {height} x {width} pixels, the vision tower takes "
+            f"{side} x {side}; set crop_size (or size) in preprocessor_config.json"
+        )

@@ -1,5 +1,7 @@
 """The Qwen2.5-VL family: a Qwen2.5 decoder with three positions per token, and a vision tower with windows."""
 
+from typing import Any
+
 from merit_jax.models.families import layout
 from merit_jax.models.families.config_parsing import Section, completed
 from merit_jax.models.families.decoder_parsing import parse_decoder
@@ -55,12 +57,23 @@ def parse_text(full: Section) -> DecoderConfig:
     """
     text = full.section("text_config")
     rope = rope_settings(text)
-    section = rope.get("mrope_section")
-    if not isinstance(section, list | tuple) or len(section) != 3 or not all(type(n) is int for n in section):
-        rope.refuse("mrope_section", section, "; expected three whole numbers, such as [16, 24, 24]")
+    section = mrope_section(rope)
     rope.expect("rope_type", "default")
     inside = Section({**text.raw, "tie_word_embeddings": full.raw["tie_word_embeddings"]}, text.where)
-    return parse_decoder(inside, "qwen2", lambda full: {**qwen2_settings(full), "mrope_section": tuple(section)})
+    return parse_decoder(inside, "qwen2", lambda full: {**qwen2_settings(full), "mrope_section": section})
+
+
+def mrope_section(rope: Section) -> tuple[int, int, int]:
+    """Returns the numbers of pairs that follow each of a token's positions, of the settings of M-RoPE.
+
+    Raises:
+        ValueError: They are not three whole numbers.
+    """
+    found = rope.get("mrope_section")
+    if not isinstance(found, list | tuple) or len(found) != 3 or not all(type(n) is int and n >= 0 for n in found):
+        rope.refuse("mrope_section", found, "; expected three whole numbers, such as [16, 24, 24]")
+    temporal, height, width = found
+    return temporal, height, width
 
 
 def parse_vision(config: Section) -> QwenVisionConfig:
@@ -70,28 +83,41 @@ def parse_vision(config: Section) -> QwenVisionConfig:
         ValueError: It asks for what the tower does not implement.
     """
     config.expect("hidden_act", "silu")
-    config.expect("is_causal", None, False)
-    for key in ("in_channels", "in_chans"):
-        config.expect(key, None, 3)
-    rope = rope_settings(config)
-    rope.expect("rope_type", "axial")
     full = config.get("fullatt_block_indexes")
     if not isinstance(full, list | tuple) or not all(type(index) is int for index in full):
         config.refuse("fullatt_block_indexes", full, "; expected a list of whole numbers")
     return config.make(
         QwenVisionConfig,
-        layers=config.integer("depth"),
-        hidden_size=config.integer("hidden_size"),
-        heads=config.integer("num_heads"),
-        mlp_size=config.integer("intermediate_size"),
-        patch_size=config.integer("patch_size"),
-        temporal_patch_size=config.integer("temporal_patch_size"),
-        channels=3,
-        merge_size=config.integer("spatial_merge_size"),
+        **parse_patches(config),
         window_size=config.integer("window_size"),
         full_layers=tuple(full),
-        rope_theta=rope.positive("rope_theta"),
     )
+
+
+def parse_patches(config: Section) -> dict[str, Any]:
+    """Returns the fields of `PatchTowerConfig` of a completed config.
+
+    Raises:
+        ValueError: It asks for what the towers do not implement.
+    """
+    config.expect("is_causal", None, False)
+    for key in ("in_channels", "in_chans"):
+        config.expect(key, None, 3)
+    rope = rope_settings(config)
+    rope.expect("rope_type", "axial")
+    hidden, heads = config.integer("hidden_size"), config.integer("num_heads")
+    config.expect("head_dim", None, hidden // max(heads, 1))
+    return {
+        "layers": config.integer("depth"),
+        "hidden_size": hidden,
+        "heads": heads,
+        "mlp_size": config.integer("intermediate_size"),
+        "patch_size": config.integer("patch_size"),
+        "temporal_patch_size": config.integer("temporal_patch_size"),
+        "channels": 3,
+        "merge_size": config.integer("spatial_merge_size"),
+        "rope_theta": rope.positive("rope_theta"),
+    }
 
 
 def rows(config: Config) -> tuple[WeightRow, ...]:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from merit_jax.models.families import idefics3, llava, qwen2_5_vl
+from merit_jax.models.families import gemma3_images, idefics3, llava, qwen2_5_vl, qwen3_vl
 from merit_jax.models.families.config_parsing import Section
 from merit_jax.models.families.decoders import DECODERS
 from merit_jax.models.interface import DecoderConfig, VisionLanguageConfig
@@ -34,6 +34,8 @@ class Family:
 FAMILIES: dict[str, Family] = {
     **{name: Family(decoder.parse, decoder.rows) for name, decoder in DECODERS.items()},
     "qwen2_5_vl": Family(qwen2_5_vl.parse, qwen2_5_vl.rows, QwenReader, qwen2_5_vl.SPELLINGS),
+    "qwen3_vl": Family(qwen3_vl.parse, qwen3_vl.rows, QwenReader, qwen3_vl.SPELLINGS),
+    "gemma3": Family(gemma3_images.parse, gemma3_images.rows, gemma3_images.Reader, llava.SPELLINGS),
     "llava": Family(llava.parse, llava.rows, llava.Reader, llava.SPELLINGS),
     "idefics3": Family(idefics3.parse, idefics3.rows, idefics3.Reader),
     "smolvlm": Family(idefics3.parse, idefics3.rows, idefics3.Reader),

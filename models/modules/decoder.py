@@ -15,6 +15,7 @@ from merit_jax.models.modules.layers import (
     MLP,
     Attention,
     Context,
+    Deep,
     Kind,
     LayerCache,
     Norm,
@@ -53,7 +54,12 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[jax.Array, "b t d"], context: Context, kind: Kind | None, cache: LayerCache | None
+        self,
+        x: Float[jax.Array, "b t d"],
+        context: Context,
+        kind: Kind | None,
+        number: Int[jax.Array, ""] | None,
+        cache: LayerCache | None,
     ) -> tuple[Float[jax.Array, "b t d"], LayerCache | None]:
         """Runs one step of the scan over layers: the residual stream is the carry, the cache an input, its new part an output."""
         c = self.config
@@ -69,7 +75,8 @@ class Layer(nn.Module):
         attended, new = Attention(c, name="attention")(norm(x, "attention_norm", before), context, cache)
         x = add(x, norm(attended, "attention_out_norm", after))
         mlp = MLP(c, c.mlp_bias, c.activation, name="mlp") if c.experts is None else MoE(c, name="mlp")
-        return add(x, norm(mlp(norm(x, "mlp_norm", before)), "mlp_out_norm", after)), new
+        x = add(x, norm(mlp(norm(x, "mlp_norm", before)), "mlp_out_norm", after))
+        return x if context.deep is None or number is None else context.deep.added(x, number), new
 
 
 class Decoder(nn.Module):
@@ -81,22 +88,22 @@ class Decoder(nn.Module):
         """Makes the parts."""
         c = self.config
         self.embed = Embedding(c)
-        self.layers = stacked(Layer, c, c.layers, in_axes=(nn.broadcast, 0, 0))(c)
+        self.layers = stacked(Layer, c, c.layers, in_axes=(nn.broadcast, 0, 0, 0))(c)
         self.final_norm = Norm(c, offset=c.norm_offset)
         if not c.tied:
             self.unembed = Projection(c, c.vocab_size, ("embed", "vocab"), out_dtype="float32")
 
     def __call__(self, tokens: Int[Array, "b t"]) -> Float32[Array, "b t v"]:
         """Computes logits of unpadded rows; visits every parameter, so that `init` makes them all."""
-        return self.read(self.vectors(tokens))
+        return self.read(*self.vectors(tokens))
 
-    def read(self, x: Float[jax.Array, "b t d"]) -> Float32[Array, "b t v"]:
+    def read(self, x: Float[jax.Array, "b t d"], deep: Deep | None = None) -> Float32[Array, "b t v"]:
         """Computes logits of the input vectors of unpadded rows."""
         positions = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
-        return self.logits(self.run(x, positions, segment_mask(jnp.ones_like(positions)))[0])
+        return self.logits(self.run(x, positions, segment_mask(jnp.ones_like(positions)), deep=deep)[0])
 
-    def vectors(self, tokens: Int[Array, "b t"], images: Any = None) -> Float[jax.Array, "b t d"]:
-        """Looks up the input vectors of tokens.
+    def vectors(self, tokens: Int[Array, "b t"], images: Any = None) -> tuple[Float[jax.Array, "b t d"], None]:
+        """Looks up the input vectors of tokens; there are no features for later layers.
 
         Raises:
             ValueError: There are images.
@@ -104,7 +111,7 @@ class Decoder(nn.Module):
         if images is not None:
             raise ValueError("the batch has images, but this model reads text only: use a vision-language checkpoint")
         c, x = self.config, self.embed(tokens)
-        return x if c.embedding_scale == 1 else x * jnp.asarray(c.embedding_scale, x.dtype)
+        return x if c.embedding_scale == 1 else x * jnp.asarray(c.embedding_scale, x.dtype), None
 
     def run(
         self,
@@ -113,6 +120,7 @@ class Decoder(nn.Module):
         mask: Bool[Array, "b 1 t s"],
         slots: Int[Array, "b t"] | None = None,
         cache: KVCache | None = None,
+        deep: Deep | None = None,
     ) -> tuple[Float[jax.Array, "b t d"], KVCache | None]:
         """Computes final, normalised hidden states of input vectors.
 
@@ -122,16 +130,18 @@ class Decoder(nn.Module):
             mask: True where a token may see a key.
             slots: Places of the tokens in the cache; None without a cache.
             cache: Earlier keys and values of all layers, or None.
+            deep: Image features that are added behind the first layers, or None.
 
         Returns:
             Hidden states, and the cache with x written into it (None without a cache).
         """
         c = self.config
-        context, kinds = self._context(positions, mask, slots), _kinds(c)
+        context, kinds = self._context(positions, mask, slots)._replace(deep=deep), _kinds(c)
+        numbers = None if deep is None else jnp.arange(c.layers)
         if cache is None:
-            return self.final_norm(self.layers(x, context, kinds, None)[0]), None
+            return self.final_norm(self.layers(x, context, kinds, numbers, None)[0]), None
         old = LayerCache(cache.k, cache.v)
-        x, new = self.layers(x, context, kinds, old)
+        x, new = self.layers(x, context, kinds, numbers, old)
         return self.final_norm(x), cache._replace(**write(old, new, jnp.asarray(slots))._asdict())
 
     def logits(self, hidden: Float[Array, "*b d"]) -> Float32[jax.Array, "*b v"]:
@@ -165,7 +175,8 @@ def _ropes(config: DecoderConfig) -> list[rope.Rope | None]:
 def _turns(config: DecoderConfig, one: rope.Rope | None, positions: Int[Array, "b t *axes"]) -> rope.Turns:
     """Computes the angles of a rope; without one, none of the pairs turn."""
     if one is not None:
-        return rope.turns(one, config.head_dim, positions, config.mrope_section)
+        axes = None if config.mrope_section is None else rope.pair_axes(config.mrope_section, config.mrope_interleaved)
+        return rope.turns(one, config.head_dim, positions, axes)
     shape = (*positions.shape[:2], config.rope.width(config.head_dim) // 2)
     return rope.Turns(jnp.ones(shape), jnp.zeros(shape))
 
@@ -189,6 +200,21 @@ def segment_mask(segments: Int[Array, "b t"]) -> Bool[Array, "b 1 t t"]:
     same = segments[:, :, None] == segments[:, None, :]
     causal = jnp.tri(segments.shape[1], dtype=bool)
     return (same & causal)[:, None]
+
+
+def image_mask(tokens: Int[Array, "b t"], segments: Int[Array, "b t"], image_token: int) -> Bool[jax.Array, "b 1 t t"]:
+    """Makes the mask with which the neighbouring tokens of an image see each other, in both directions.
+
+    Examples:
+        >>> image_mask(jnp.array([[9, 9, 1, 9]]), jnp.ones((1, 4), int), 9).astype(int).tolist()
+        [[[[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]]]
+    """
+    segments = jnp.asarray(segments)
+    image = (jnp.asarray(tokens) == image_token) & (segments > 0)
+    before = image & (segments == jnp.roll(segments, 1, axis=1))
+    first = image & ~(before & jnp.roll(image, 1, axis=1)).at[:, 0].set(False)
+    number = jnp.where(image, jnp.cumsum(first, axis=1), 0)
+    return ((number[:, :, None] == number[:, None, :]) & image[:, :, None])[:, None]
 
 
 def slot_mask(slots: Int[Array, "b t"], length: int) -> Bool[Array, "b 1 t s"]:

@@ -19,6 +19,31 @@ def parameter(module: Any, name: str, init: Callable[..., Any], shape: tuple[int
     return module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.dtype(module.config.param_dtype))
 
 
+class Deep(NamedTuple):
+    """Image features that are added to the residual stream behind the first layers (DeepStack).
+
+    Attributes:
+        features: Those of each of the layers.
+        slots: Place in the row of each feature.
+        valid: 1 for features that are added.
+    """
+
+    features: Float[Array, "deep b f d"]
+    slots: Int[Array, "b f"]
+    valid: Bool[Array, "b f"]
+
+    def added(self, x: Float[jax.Array, "b t d"], layer: Int32[jax.Array, ""]) -> Float[jax.Array, "b t d"]:
+        """Returns the residual stream behind a layer with the features of that layer, if it has any."""
+        rows = jnp.arange(x.shape[0])[:, None]
+        slots = jnp.where(jnp.asarray(self.valid, bool), self.slots, x.shape[1])
+
+        def add(x: jax.Array) -> jax.Array:
+            features = jax.lax.dynamic_index_in_dim(jnp.asarray(self.features), layer, keepdims=False)
+            return x.at[rows, slots].add(features.astype(x.dtype), mode="drop")
+
+        return jax.lax.cond(layer < len(self.features), add, lambda x: x, x)
+
+
 class Context(NamedTuple):
     """The inputs of every layer besides the residual stream.
 
@@ -28,6 +53,7 @@ class Context(NamedTuple):
         distance: Place of the query minus place of the key, where layers have windows.
         growth: Factors of the queries; None: 1.
         slots: Cache slots of the tokens; None without a cache.
+        deep: Image features for the first layers, if there are any.
     """
 
     turns: rope.Turns
@@ -35,6 +61,7 @@ class Context(NamedTuple):
     distance: Int[Array, "#b 1 t s"] | None
     growth: Float32[jax.Array, "b t"] | None
     slots: Int[Array, "b t"] | None
+    deep: Deep | None = None
 
 
 class Kind(NamedTuple):

@@ -50,16 +50,45 @@ def attend(
     """
     patches = segments.shape[1]
     if patches <= DENSE:
-        groups = jnp.where(full, segments, windows)
-        mask = (groups[:, :, None] == groups[:, None, :])[:, None]
-        return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
+        return _to_all(query, key, value, jnp.where(full, segments, windows), implementation)
     block = most * -(-QUERIES // most)
-    room = -patches % block
-    operands = (query, key, value, segments, windows)
-    padded = Rows(*(jnp.pad(x, [(0, 0), (0, room)] + [(0, 0)] * (x.ndim - 2)) for x in operands))
+    padded = _padded(block, query, key, value, segments, windows)
     to_images = jax.checkpoint(partial(_to_images, block=block, implementation=implementation))
     to_windows = jax.checkpoint(partial(_to_windows, block=most, implementation=implementation))
     return jax.lax.cond(full, to_images, to_windows, padded)[:, :patches]
+
+
+def attend_to_images(
+    query: Float[Array, "b p heads dim"],
+    key: Float[Array, "b p heads dim"],
+    value: Float[Array, "b p heads dim"],
+    segments: Int[Array, "b p"],
+    implementation: Implementation = None,
+) -> Float[Array, "b p heads dim"]:
+    """Attends from every patch to the patches of its image; arguments as for `attend`."""
+    patches = segments.shape[1]
+    if patches <= DENSE:
+        return _to_all(query, key, value, segments, implementation)
+    padded = _padded(QUERIES, query, key, value, segments, segments)
+    return jax.checkpoint(partial(_to_images, block=QUERIES, implementation=implementation))(padded)[:, :patches]
+
+
+def _padded(block: int, *operands: Array | np.ndarray) -> Rows:
+    """Appends patches of padding up to a multiple of `block`."""
+    room = -operands[0].shape[1] % block
+    return Rows(*(jnp.pad(x, [(0, 0), (0, room)] + [(0, 0)] * (x.ndim - 2)) for x in operands))
+
+
+def _to_all(
+    query: Float[Array, "b p heads dim"],
+    key: Float[Array, "b p heads dim"],
+    value: Float[Array, "b p heads dim"],
+    groups: Int[Array, "b p"],
+    implementation: Implementation,
+) -> Float[Array, "b p heads dim"]:
+    """Attends to the patches of the same group, with all pairs scored at once."""
+    mask = (groups[:, :, None] == groups[:, None, :])[:, None]
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
 
 
 def _to_images(rows: Rows, block: int, implementation: Implementation) -> Float[Array, "b p heads dim"]:

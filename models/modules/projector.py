@@ -1,4 +1,7 @@
-"""Projectors from features of tiles to token vectors: an MLP (LLaVA), a pixel shuffle and one matrix (Idefics3, SmolVLM)."""
+"""Projectors from features of tiles to token vectors.
+
+An MLP (LLaVA), a pixel shuffle and one matrix (Idefics3, SmolVLM), a mean over squares, a norm and one matrix (Gemma 3).
+"""
 
 import dataclasses
 from typing import Any
@@ -8,7 +11,7 @@ from flax import linen as nn
 from jaxtyping import Float
 
 from merit_jax.models.interface import Array, StackConfig, VisionLanguageConfig
-from merit_jax.models.modules.layers import Projection
+from merit_jax.models.modules.layers import Norm, Projection
 from merit_jax.models.modules.vit import ACTIVATIONS
 
 
@@ -79,6 +82,39 @@ class ShuffleProjector(nn.Module):
         """Returns the token vectors of all tiles of a row, one after the other."""
         c = self.config
         x = Projection(c, c.hidden_size, ("mlp", "embed"), name="output")(shuffle(hidden, c.factor))
+        return x.reshape(x.shape[0], x.shape[1] * x.shape[2], c.hidden_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolProjectorConfig(StackConfig):
+    """Architecture of a mean, a norm and one matrix.
+
+    Attributes:
+        hidden_size: Width of a token vector.
+        factor: Squares of `factor` x `factor` patches become one token.
+    """
+
+    hidden_size: int
+    factor: int
+
+    @property
+    def patches_per_token(self) -> int:
+        """Patches that become one token."""
+        return self.factor**2
+
+
+class PoolProjector(nn.Module):
+    """W norm(x), x being the mean of the features of a square of patches."""
+
+    config: PoolProjectorConfig
+
+    @nn.compact
+    def __call__(self, hidden: Float[jax.Array, "b tiles s d"], images: Any) -> Float[jax.Array, "b f e"]:
+        """Returns the token vectors of all tiles of a row, one after the other."""
+        c = self.config
+        squares = shuffle(hidden, c.factor)
+        mean = squares.reshape(*squares.shape[:3], c.patches_per_token, hidden.shape[-1]).mean(axis=3)
+        x = Projection(c, c.hidden_size, ("mlp", "embed"), name="output")(Norm(c, offset=1.0, name="norm")(mean))
         return x.reshape(x.shape[0], x.shape[1] * x.shape[2], c.hidden_size)
 
 

@@ -11,7 +11,8 @@ from jaxtyping import Float, Float32, Int
 from merit_jax.models.interface import Array
 from merit_jax.models.rope_settings import LinearScaling, Llama3Scaling, LongRopeScaling, Rope, YarnScaling
 
-Section = tuple[int, int, int] | None
+Axes = tuple[int, ...] | None
+"""Per rotated pair, which of a token's three positions its angle follows; None where tokens have one."""
 
 
 class Turns(NamedTuple):
@@ -70,41 +71,58 @@ def inverse_frequencies(rope: Rope, head_dim: int) -> Float32[np.ndarray, " half
     return plain
 
 
-def turns(rope: Rope, head_dim: int, positions: Int[Array, "b t *axes"], section: Section = None) -> Turns:
+def pair_axes(section: tuple[int, int, int], interleaved: bool) -> tuple[int, ...]:
+    """Returns which position each rotated pair follows: the temporal (0), the height (1) or the width (2).
+
+    Args:
+        section: Numbers of pairs of the three.
+        interleaved: Whether pairs of the three take turns, the first position having the rest; if not, they come one after the
+            other.
+
+    Examples:
+        >>> pair_axes((2, 1, 1), False), pair_axes((2, 1, 1), True), pair_axes((4, 2, 1), True)
+        ((0, 0, 1, 2), (0, 1, 2, 0), (0, 1, 2, 0, 1, 0, 0))
+    """
+    if not interleaved:
+        return tuple(np.repeat(np.arange(3), section).tolist())
+    return tuple(pair % 3 if pair // 3 < section[pair % 3] else 0 for pair in range(sum(section)))
+
+
+def turns(rope: Rope, head_dim: int, positions: Int[Array, "b t *axes"], axes: Axes = None) -> Turns:
     """Computes cosines and sines of tokens; arguments as for `angles`."""
     radians, scaling = inverse_frequencies(rope, head_dim), rope.scaling
     if isinstance(scaling, LongRopeScaling):
         longest = jnp.asarray(positions).reshape(len(positions), -1).max(axis=1)[:, None, None]
         short, long = (radians / np.array(divisors, np.float32) for divisors in (scaling.short, scaling.long))
-        theta = angles(positions, np.ones_like(radians), section)
+        theta = angles(positions, np.ones_like(radians), axes)
         theta = theta * jnp.where(longest >= scaling.original_length, long, short)
     else:
-        theta = angles(positions, radians, section)
+        theta = angles(positions, radians, axes)
     factor = scaling.attention_factor if isinstance(scaling, YarnScaling | LongRopeScaling) else 1.0
     return Turns(jnp.cos(theta) * factor, jnp.sin(theta) * factor)
 
 
 def angles(
-    positions: Int[Array, "b t *axes"], radians: Float32[Array, " half"], section: Section = None
+    positions: Int[Array, "b t *axes"], radians: Float32[Array, " half"], axes: Axes = None
 ) -> Float32[jax.Array, "b t half"]:
     """Computes the angle of every rotated pair.
 
     Args:
         positions: One position per token, or three: temporal, height, width.
         radians: Radians per position of every pair.
-        section: With three positions: numbers of pairs whose angle follows the first, the second and the third.
+        axes: With three positions: which of them each pair follows.
 
     Examples:
         >>> angles(np.array([[0, 3]]), np.array([1.0, 0.5], np.float32)).tolist()
         [[[0.0, 0.0], [3.0, 1.5]]]
-        >>> angles(np.array([[[7, 8, 9]]]), np.ones(4, np.float32), (2, 1, 1)).tolist()
+        >>> angles(np.array([[[7, 8, 9]]]), np.ones(4, np.float32), (0, 0, 1, 2)).tolist()
         [[[7.0, 7.0, 8.0, 9.0]]]
     """
     wide = jnp.asarray(positions, jnp.float32)
     if wide.ndim == 2:
         return wide[..., None] * radians
-    assert section is not None
-    return wide[..., np.repeat(np.arange(3), section)] * radians
+    assert axes is not None
+    return wide[..., np.array(axes)] * radians
 
 
 def rotate(x: Float[Array, "b t heads dim"], theta: Float32[Array, "b t half"]) -> Float[jax.Array, "b t heads dim"]:

@@ -17,7 +17,7 @@ from merit_jax.models.pretrained.load import Pretrained, open_pretrained, plan_o
 from merit_jax.models.processing.tokenizer import load_tokenizer
 from merit_jax.models.processing.vocabulary import same_vocabulary
 
-FREE = {*SWITCHES, "family", "mrope_section"}
+FREE = {*SWITCHES, "family", "mrope_section", "mrope_interleaved"}
 """Fields in which a part may differ: a text's tokens have one position, which M-RoPE takes three times to the same effect."""
 
 

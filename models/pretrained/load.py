@@ -56,7 +56,7 @@ def load_pretrained(
     return opened.model, unflatten_dict(leaves, sep="/")
 
 
-_SIZES = ("layers", "hidden_size", "heads", "head_dim", "mlp_size", "vocab_size", "grid")
+_SIZES = ("layers", "hidden_size", "heads", "head_dim", "mlp_size", "vocab_size", "grid", "position_rows")
 """Sizes of a config that the longest axis of some tensor reaches."""
 
 

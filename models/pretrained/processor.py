@@ -44,7 +44,7 @@ def load_processor(path: str | Path, config: Any = None) -> Processor:
     if make_reader is None:
         return Processor(tokenizer, None)
     reader = make_reader(path, config, tokenizer)
-    _check_image_token(tokenizer, reader.placeholder, config.image_token, str(path))
+    _check_image_token(tokenizer, reader.token, config.image_token, str(path))
     return Processor(ImageTokenizer(tokenizer, reader), reader)
 
 
@@ -102,10 +102,11 @@ class ImageTokenizer:
         parts = [part for content in contents for part in _parts(content)]
         images = [part for part in parts if part["type"] == "image"]
         for part in parts:
-            if part["type"] == "text" and self.placeholder in part["text"]:
-                raise ValueError(
-                    f"the text {part['text']!r:.80} contains {self.placeholder!r}, which stands for an image; take it out"
-                )
+            for token in (self.placeholder, self.reader.token):
+                if part["type"] == "text" and token in part["text"]:
+                    raise ValueError(
+                        f"the text {part['text']!r:.80} contains {token!r}, which stands for an image; take it out"
+                    )
         shown = [
             {**message, "content": [{"type": "image"} if part["type"] == "image" else part for part in content]}
             if isinstance(content, list)
@@ -153,15 +154,15 @@ def _rows(path: Path, config: Any) -> int | None:
     return found if type(found) is int else None
 
 
-def _check_image_token(tokenizer: Any, placeholder: str | None, image_token: int, where: str) -> None:
-    if not isinstance(placeholder, str) or placeholder not in tokenizer.get_added_vocab():
+def _check_image_token(tokenizer: Any, token: str | None, image_token: int, where: str) -> None:
+    if not isinstance(token, str) or token not in tokenizer.get_added_vocab():
         raise ValueError(
-            f"{where}: the tokenizer has no image token: id {image_token}, which config.json names, is {placeholder!r} and "
+            f"{where}: the tokenizer has no image token: id {image_token}, which config.json names, is {token!r} and "
             "no special token; take the tokenizer of the vision-language model, or add the token"
         )
-    ids = tokenizer(placeholder, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(token, add_special_tokens=False)["input_ids"]
     if ids != [image_token]:
         raise ValueError(
-            f"{where}: the tokenizer reads the image token {placeholder!r} as ids {ids}, config.json says {image_token}; "
+            f"{where}: the tokenizer reads the image token {token!r} as ids {ids}, config.json says {image_token}; "
             "add it to the tokenizer as a special token of that id"
         )

@@ -250,7 +250,8 @@ class ImageReader:
     Attributes:
         processor: The checkpoint's image processor, with Pillow behind it.
         config: The model.
-        placeholder: The text of the image token: the chat template writes it per image, and a token of an image is written as it.
+        placeholder: The text that the chat template writes per image.
+        token: The text of the image token, as which a token of an image is written: the same, unless a family says otherwise.
         settings: All settings of the processor that decide token counts and pixels.
         read: Image -> its processed pixels, through a cache of `cache_bytes` per process.
     """
@@ -258,13 +259,13 @@ class ImageReader:
     cache_bytes = 2**28
     settings: dict[str, Any]
 
-    def __init__(self, path: str | Path, config: VisionLanguageConfig, placeholder: Any):
+    def __init__(self, path: str | Path, config: VisionLanguageConfig, token: Any):
         """Opens the image processor of a folder.
 
         Raises:
             ValueError: There is none that can be read.
         """
-        self.config, self.placeholder = config, placeholder
+        self.config, self.token, self.placeholder = config, token, token
         try:
             self.processor = open_image_processor(Path(path))
         except Exception as error:  # transformers fails on damaged settings in any way: OSError, KeyError, ...

@@ -6,8 +6,9 @@ import jax
 
 from merit_jax.models.interface import VisionLanguageConfig
 from merit_jax.models.modules.patch_attention import DENSE, QUERIES
+from merit_jax.models.modules.patch_rows import PatchRows, PatchTowerConfig, patch_rows
 from merit_jax.models.modules.projector import features_per_tile
-from merit_jax.models.modules.qwen2_5_vit import PatchRows, QwenVisionConfig, patch_rows
+from merit_jax.models.modules.qwen2_5_vit import QwenVisionConfig
 from merit_jax.models.modules.vit import TileRows, tile_rows
 
 
@@ -35,7 +36,7 @@ def image_rows(config: VisionLanguageConfig, row_length: int, image_tokens: int)
         row_length: Tokens of the row.
         image_tokens: Number of them that may stand for images.
     """
-    if isinstance(config.vision, QwenVisionConfig):
+    if isinstance(config.vision, PatchTowerConfig):
         return patch_rows(config.vision, row_length, image_tokens, jax.ShapeDtypeStruct)
     features = features_per_tile(config)
     tiles = -(-image_tokens // features)
@@ -45,7 +46,7 @@ def image_rows(config: VisionLanguageConfig, row_length: int, image_tokens: int)
 def image_work(config: VisionLanguageConfig, image_tokens: int) -> ImageWork:
     """Computes the tower's work on a row with room for so many image tokens."""
     vision = config.vision
-    if not isinstance(vision, QwenVisionConfig):
+    if not isinstance(vision, PatchTowerConfig):
         features = features_per_tile(config)
         tiles = -(-image_tokens // features)
         each = vision.grid**2 + vision.clip
@@ -53,10 +54,10 @@ def image_work(config: VisionLanguageConfig, image_tokens: int) -> ImageWork:
     patches = image_tokens * vision.patches_per_token
     if patches <= DENSE:
         return ImageWork(patches, image_tokens, vision.layers * patches**2, patches**2)
-    most = vision.window**2 * vision.patches_per_token
+    most = vision.window**2 * vision.patches_per_token or 1
     block = most * -(-QUERIES // most)
     padded = -(-patches // block) * block
-    full = len(vision.full_layers)
+    full = len(vision.full_layers) if isinstance(vision, QwenVisionConfig) else vision.layers
     windows = 3 * most * padded
     return ImageWork(
         patches, image_tokens, full * padded**2 + (vision.layers - full) * windows, max(block * padded, windows)

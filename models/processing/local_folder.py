@@ -13,6 +13,7 @@ from merit_jax.models.io.hf_folder import read_json
 
 IMAGE_PROCESSORS = (
     "CLIPImageProcessor",
+    "Gemma3ImageProcessor",
     "Idefics3ImageProcessor",
     "LlavaImageProcessor",
     "Qwen2VLImageProcessor",

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL's images on the host: the number of tokens of one, and the patches and positions of a row."""
+"""The images of Qwen2.5-VL and Qwen3-VL on the host: the number of tokens of one, and the patches and positions of a row."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from jaxtyping import Float32, Int32, Int64
 from PIL import Image
 
 from merit_jax.models.interface import VisionLanguageConfig
-from merit_jax.models.modules.qwen2_5_vit import PatchMergerConfig, PatchRows, QwenVisionConfig, patch_rows
+from merit_jax.models.modules.patch_rows import PatchRows, PatchTowerConfig, patch_rows
 from merit_jax.models.processing.image_loading import MAX_PIXELS, ImageReader, image_name, image_size, open_image
 
 _SIDES = ("patch_size", "merge_size", "temporal_patch_size")
@@ -21,9 +21,7 @@ _FIXED = {"do_resize": True, "do_convert_rgb": True}
 class QwenReader(ImageReader):
     """A reader that fills `PatchRows`."""
 
-    def __init__(
-        self, path: str | Path, config: VisionLanguageConfig[QwenVisionConfig, PatchMergerConfig], tokenizer: Any
-    ):
+    def __init__(self, path: str | Path, config: VisionLanguageConfig[PatchTowerConfig, Any], tokenizer: Any):
         """Opens the image processor of a folder; `tokenizer` does not matter: all have the same text of the image token.
 
         Raises:
@@ -70,7 +68,7 @@ class QwenReader(ImageReader):
     def expansion(self, image: Mapping[str, Any], number_of_images: int) -> str:
         """Returns the image token, once per token of the image."""
         rows, columns = self.grid(image)
-        return self.placeholder * (rows * columns)
+        return self.token * (rows * columns)
 
     def check(self, image: Mapping[str, Any]) -> None:
         """Reads one image whole.
@@ -119,7 +117,11 @@ class QwenReader(ImageReader):
             pixels = self.read(span.image).reshape(span.grid[0] * span.grid[1], group, -1)[order]
             row.patches[patches] = pixels.reshape(-1, row.patches.shape[-1])
             row.coordinates[patches] = (corners[:, None] + inside).reshape(-1, 2)
-            row.segments[patches], row.windows[patches] = number, np.repeat(windows, group)
+            row.segments[patches] = number
+            if row.windows is not None:
+                row.windows[patches] = np.repeat(windows, group)
+            if row.grids is not None:
+                row.grids[patches] = np.multiply(span.grid, merge)
             row.slots[tokens], row.valid[tokens] = first + order, 1
             end, last = tokens.stop, int(windows.max())
         return row
@@ -198,7 +200,7 @@ def window_order(rows: int, columns: int, window: int) -> tuple[Int64[np.ndarray
     Args:
         rows: Rows of tokens.
         columns: Columns of tokens.
-        window: Side of a window, in tokens; those at the right and lower edges are smaller.
+        window: Side of a window, in tokens; those at the right and lower edges are smaller. 0: the image is one window.
 
     Returns:
         The tokens' numbers (row by row in the image) in the order of windows, and the number of each one's window.
@@ -208,6 +210,7 @@ def window_order(rows: int, columns: int, window: int) -> tuple[Int64[np.ndarray
         >>> order.tolist(), windows.tolist()
         ([0, 1, 4, 5, 2, 3, 6, 7], [0, 0, 0, 0, 1, 1, 1, 1])
     """
+    window = window or max(rows, columns)
     row, column = np.divmod(np.arange(rows * columns), columns)
     windows = (row // window) * -(-columns // window) + column // window
     order = np.argsort(windows, kind="stable")

@@ -99,7 +99,7 @@ class TileReader(ImageReader):
         if len(places):
             names = ", ".join(image_name(image) for image in example.images) or "no image"
             raise ValueError(
-                f"{len(places)} of an example's {self.placeholder!r} tokens stand for no image (it has {names}); tokenise the "
+                f"{len(places)} of an example's {self.token!r} tokens stand for no image (it has {names}); tokenise the "
                 "data with the checkpoint's own image settings, and keep the token out of the text"
             )
 

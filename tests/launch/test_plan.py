@@ -33,12 +33,18 @@ PARAMETERS = {
     "Qwen3-0.6B": 596_049_920,
     "Qwen3-30B-A3B": 30_532_122_624,
     "Qwen3-8B": 8_190_735_360,
+    "Qwen3-VL-2B-Instruct": 2_127_532_032,
+    "Qwen3-VL-4B-Instruct": 4_437_815_808,
+    "Qwen3-VL-8B-Instruct": 8_767_123_696,
     "SmolLM2-135M-Instruct": 134_515_008,
     "SmolLM3-3B": 3_075_098_624,
     "SmolVLM-256M-Instruct": 256_484_928,
     "gemma-3-1b-it": 999_885_952,
     "granite-3.3-2b-instruct": 2_533_539_840,
     "phi-4": 14_659_507_200,
+    "gemma-3-12b-it": 12_187_325_040,
+    "gemma-3-27b-it": 27_432_406_640,
+    "gemma-3-4b-it": 4_300_079_472,
 }
 CONFIG = """
 from merit_jax.configs import common

@@ -97,21 +97,26 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return word_level(WORDS, SPECIALS, TEMPLATE, eos_token="<end>")
 
 
-def tensors(**changes: Any) -> dict[str, np.ndarray]:
+def tensors(raw: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
     """Random tensors of a checkpoint, none constant."""
-    config = parse_config(hf_config(**changes), "tiny")
+    config = parse_config(hf_config() if raw is None else raw, "tiny")
     shapes, rng = leaf_shapes(build(config).abstract), np.random.default_rng(1)
     return {
         place.key: rng.normal(0.1, 0.2, tensor_shape(shapes[path], place)).astype(np.float32)
-        for path, place in expand(FAMILIES["qwen2_5_vl"].rows(config), shapes)
+        for path, place in expand(FAMILIES[config.family].rows(config), shapes)
     }
 
 
 def folder(path: Path, *, weights: Any = None, images: Mapping[str, Any] | None = None, **changes: Any) -> Path:
     """Writes a checkpoint folder; `changes` go into its config.json, `images` into its preprocessor_config.json."""
+    return written(path, hf_config(**changes), images, weights)
+
+
+def written(path: Path, raw: Mapping[str, Any], images: Mapping[str, Any] | None = None, weights: Any = None) -> Path:
+    """Writes a checkpoint folder with a config.json; `images` go into its preprocessor_config.json."""
     path.mkdir(parents=True)
-    save_file(tensors(**changes) if weights is None else weights, path / "model.safetensors", metadata={"format": "pt"})
-    (path / "config.json").write_text(json.dumps(hf_config(**changes)))
+    save_file(tensors(raw) if weights is None else weights, path / "model.safetensors", metadata={"format": "pt"})
+    (path / "config.json").write_text(json.dumps(raw))
     return helpers(path, images)
 
 

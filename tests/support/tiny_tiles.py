@@ -22,9 +22,11 @@ from merit_jax.models.modules.vision_language import VisionLanguage
 from merit_jax.models.pretrained.processor import Processor
 from tests.support.tiny import Rows
 
-KINDS = ("clip", "siglip", "idefics3", "smolvlm")
+KINDS = ("clip", "siglip", "idefics3", "smolvlm", "gemma3")
 SIDE, PATCH, LONGEST = 16, 4, 32
 GRID = [f"<row_{line}_col_{column}>" for line in (1, 2) for column in (1, 2)]
+AROUND = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+"""Gemma 3's names of the tokens before and behind an image."""
 SPECIALS = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *GRID]
 WORDS = [
     "<pad>",
@@ -73,6 +75,8 @@ def hf_config(kind: str, *, text: str = "llama", **changes: Any) -> dict[str, An
     """The config.json of a tiny model; `kind` is one of `KINDS`, `text` the decoder's family."""
     decoder = {"model_type": text, **TEXT}
     image_token = len(WORDS)
+    if kind == "gemma3":
+        return {**_gemma3(image_token), **changes}
     if kind in ("clip", "siglip"):
         content = {
             "model_type": "llava",
@@ -94,6 +98,23 @@ def hf_config(kind: str, *, text: str = "llama", **changes: Any) -> dict[str, An
     return {**content, "text_config": decoder, "tie_word_embeddings": False, **changes}
 
 
+def _gemma3(image_token: int) -> dict[str, Any]:
+    """Images of four tokens; windows that are smaller."""
+    text = {"model_type": "gemma3_text", "query_pre_attn_scalar": 5, "sliding_window": 3, "rms_norm_eps": 1e-6}
+    text |= {"vocab_size": TEXT["vocab_size"] + len(AROUND)}
+    text |= {"layer_types": ["sliding_attention", "full_attention"], "rope_local_base_freq": 100.0}
+    return {
+        "model_type": "gemma3",
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "vision_config": {"model_type": "siglip_vision_model", **TOWER},
+        "text_config": {**TEXT, **text},
+        "image_token_index": image_token,
+        "boi_token_index": TEXT["vocab_size"],
+        "eoi_token_index": TEXT["vocab_size"] + 1,
+        "mm_tokens_per_image": 4,
+    }
+
+
 def image_config(kind: str, **changes: Any) -> dict[str, Any]:
     """The preprocessor_config.json of a tiny model."""
     square = {"height": SIDE, "width": SIDE}
@@ -101,6 +122,7 @@ def image_config(kind: str, **changes: Any) -> dict[str, Any]:
         "clip": {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": SIDE}, "crop_size": square},
         "siglip": {"image_processor_type": "SiglipImageProcessor", "size": square},
         "idefics3": {"image_processor_type": "Idefics3ImageProcessor", "size": {"longest_edge": LONGEST}},
+        "gemma3": {"image_processor_type": "Gemma3ImageProcessor", "size": square, "do_pan_and_scan": None},
         "smolvlm": {"image_processor_type": "SmolVLMImageProcessor", "size": {"longest_edge": LONGEST}},
     }[kind]
     if kind in ("idefics3", "smolvlm"):
@@ -108,7 +130,7 @@ def image_config(kind: str, **changes: Any) -> dict[str, Any]:
     return {**content, **changes}
 
 
-def word_level(words: list[str], specials: list[str], template: str, **tokens: str) -> PreTrainedTokenizerFast:
+def word_level(words: list[str], specials: list[str], template: str, **tokens: Any) -> PreTrainedTokenizerFast:
     """A tokenizer that knows whole words only."""
     backend = Tokenizer(WordLevel({word: number for number, word in enumerate(words + specials)}, unk_token="<unk>"))
     backend.pre_tokenizer = WhitespaceSplit()
@@ -116,16 +138,20 @@ def word_level(words: list[str], specials: list[str], template: str, **tokens: s
         tokenizer_object=backend,
         pad_token="<pad>",
         unk_token="<unk>",
-        additional_special_tokens=specials,
+        **{"additional_special_tokens": specials} if "extra_special_tokens" not in tokens else {},
         chat_template=template,
         clean_up_tokenization_spaces=False,
         **tokens,
     )
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer whose template writes one <image> per image."""
-    return word_level(WORDS, SPECIALS, TEMPLATE)
+def tokenizer(kind: str = "clip") -> PreTrainedTokenizerFast:
+    """A word-level tokenizer whose template writes one <image> per image, of Gemma 3 one <start_of_image>."""
+    if kind != "gemma3":
+        return word_level(WORDS, SPECIALS, TEMPLATE)
+    template = TEMPLATE.replace("<image>", AROUND["boi_token"])
+    named = {**AROUND, "image_token": "<image>"}
+    return word_level(WORDS, [*SPECIALS, *AROUND.values()], template, extra_special_tokens=named)
 
 
 def tensors(kind: str, **changes: Any) -> dict[str, np.ndarray]:
@@ -152,7 +178,7 @@ def folder(
 
 def helpers(path: Path, kind: str, images: Mapping[str, Any] | None = None) -> None:
     """Adds tokenizer and image processor to a folder."""
-    tokenizer().save_pretrained(path)
+    tokenizer(kind).save_pretrained(path)
     (path / "preprocessor_config.json").write_text(json.dumps(image_config(kind, **(images or {}))))
 
 
@@ -195,7 +221,25 @@ def batch(processor: Processor, conversations: Sequence[Any], width: int, image_
     return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
+def packed(processor: Processor, conversations: Sequence[Any], width: int, room: int) -> Rows:
+    """Whole conversations, one after the other in one row."""
+    fields, start, placed = np.zeros((3, 1, width), np.int32), 0, []
+    for number, messages in enumerate(conversations, start=1):
+        ids = encode(processor, messages)
+        fields[:, 0, start : start + len(ids)] = ids, np.arange(len(ids)), np.full(len(ids), number)
+        placed.append(PackedExample(start, example(ids, messages)))
+        start += len(ids)
+    images = processor.images.row(placed, width, room)
+    return Rows(*fields, jax.tree.map(lambda leaf: leaf[None], images))
+
+
 def features(model: Model, params: Any, images: Any) -> np.ndarray:
     """Token vectors of the images of a batch."""
     module = VisionLanguage(model.config)
     return np.asarray(jax.jit(lambda p, i: module.apply({"params": p}, i, method="features"))(params, images))
+
+
+def vectors(model: Model, params: Any, rows: Rows) -> np.ndarray:
+    """Input vectors of the decoder."""
+    module = VisionLanguage(model.config)
+    return np.asarray(module.apply({"params": params}, rows.tokens, rows.images, method="vectors")[0])

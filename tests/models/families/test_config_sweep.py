@@ -6,6 +6,7 @@ import json
 import pytest
 
 import tests.support.tiny as tiny
+import tests.support.tiny_qwen3_vl as qwen3
 import tests.support.tiny_qwen_vl as qwen
 import tests.support.tiny_tiles as tiny_tiles
 from merit_jax.models import read_config
@@ -35,10 +36,13 @@ TEXT = {
 IMAGES = {
     "qwen2_5_vl": NESTED,
     "qwen2_5_vl, published layout": qwen.hf_config(),
+    "qwen3_vl": qwen3.hf_config(),
     **{kind: tiny_tiles.hf_config(kind) for kind in tiny_tiles.KINDS},
 }
 TWINS = {"qwen2_5_vl, published layout": "qwen2_5_vl", "siglip": "clip", "smolvlm": "idefics3"}
 """Case -> one that differs from it in the tower or the layout alone: its decoder's keys are not swept again."""
+PATCHES = ("qwen2_5_vl", "qwen3_vl")
+"""Families whose images are patches in a row."""
 LONG, SHORT = 14, 9
 
 
@@ -65,7 +69,7 @@ def with_text(path, raw, auto):
 
 
 def with_images(path, name, raw, auto):
-    if raw["model_type"] == "qwen2_5_vl":
+    if raw["model_type"] in PATCHES:
         qwen.helpers(path)
     else:
         tiny_tiles.helpers(path, name)
@@ -96,8 +100,11 @@ def pixels(path, raw, rows, pictures):
     nested = raw["model_type"] in ("idefics3", "smolvlm")
     processor = AutoImageProcessor.from_pretrained(path, backend="pil")
     found = dict(processor(images=[images, []] if nested else images, return_tensors="pt"))
-    if raw["model_type"] == "qwen2_5_vl":
+    if raw["model_type"] in PATCHES:
         found["mm_token_type_ids"] = torch.from_numpy(rows.tokens == raw["image_token_id"]).int()
+    if raw["model_type"] == "gemma3":
+        del found["num_crops"]
+        found["token_type_ids"] = torch.from_numpy(rows.tokens == raw["image_token_index"]).int()
     return found
 
 
@@ -137,9 +144,9 @@ def test_no_key_that_pytorch_obeys_is_ignored(sweeps, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TEXT | IMAGES if name not in TWINS])
 def test_every_key_that_is_obeyed_gives_the_logits_of_pytorch(sweeps, name):
-    """A decoder in a vision-language model is that of its text family, where its keys are computed."""
+    """A decoder in a vision-language model is that of its text family, where its keys are computed; Qwen3-VL's is none."""
     sweep = sweeps(name)
-    sweep.compute(lambda change: change.place[0] != "text_config")
+    sweep.compute(lambda change: change.place[0] != "text_config" or name == "qwen3_vl")
     assert not sweep.wrong
     assert sum(moved > 0.01 for moved in sweep.equal.values()) >= (5 if name in TEXT else 1)
 

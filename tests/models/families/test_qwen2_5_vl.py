@@ -17,8 +17,7 @@ from merit_jax.models.families.registry import parse_config
 from merit_jax.models.modules import patch_attention
 from merit_jax.models.pretrained.processor import load_processor
 from merit_jax.models.processing.qwen2_5_vl_images import mrope_positions, window_order
-from tests.support.tiny import Rows
-from tests.support.tiny_tiles import batch, conversation, encode, example, picture
+from tests.support.tiny_tiles import batch, conversation, encode, example, packed, picture
 
 WIDTH, ROOM = 64, 44
 IMAGE = qwen.hf_config()["image_token_id"]
@@ -32,18 +31,6 @@ def world(tmp_path_factory):
     sizes = [(25, 43), (17, 60), (130, 70)]
     pictures = [picture(path / f"{n}.png", *size, seed=n) for n, size in enumerate(sizes)]
     return path, tiny.compiled(model), params, load_processor(path, model.config), pictures
-
-
-def packed(processor, conversations, width, room):
-    """Whole conversations, one after the other in one row."""
-    fields, start, placed = np.zeros((3, 1, width), np.int32), 0, []
-    for number, messages in enumerate(conversations, start=1):
-        ids = encode(processor, messages)
-        fields[:, 0, start : start + len(ids)] = ids, np.arange(len(ids)), np.full(len(ids), number)
-        placed.append(PackedExample(start, example(ids, messages)))
-        start += len(ids)
-    images = processor.images.row(placed, width, room)
-    return Rows(*fields, jax.tree.map(lambda leaf: leaf[None], images))
 
 
 def test_packed_conversations_score_as_they_do_alone(world):
@@ -80,7 +67,7 @@ def test_a_cached_prompt_with_images_goes_on_as_the_whole_conversation_does(worl
 def test_text_needs_no_images_and_padding_changes_nothing(world):
     _, model, params, processor, _ = world
     with_padding = batch(processor, [conversation()], WIDTH, ROOM)
-    assert not any(leaf.any() for leaf in with_padding.images[:-1])
+    assert not any(leaf.any() for leaf in jax.tree.leaves(with_padding.images._replace(positions=None)))
     np.testing.assert_allclose(
         tiny.logits(model, params, with_padding._replace(images=None))[0, :10],
         tiny.logits(model, params, with_padding)[0, :10],
@@ -208,11 +195,10 @@ def test_rope_theta_of_the_tower_is_read_where_transformers_reads_it():
         assert parse_config(raw, "config.json").vision.rope_theta == 77.0
 
 
-def test_windowed_layers_of_the_decoder_are_refused():
-    parse_config(qwen.hf_config(use_sliding_window=True), "config.json")
+def test_layers_of_the_decoder_have_windows_from_the_one_that_the_config_names():
+    assert not parse_config(qwen.hf_config(use_sliding_window=True), "config.json").text.kinds
     raw = qwen.hf_config(use_sliding_window=True, max_window_layers=1)
-    with pytest.raises(ValueError, match="sliding_window = 64: windowed attention is not supported"):
-        parse_config(raw, "config.json")
+    assert [kind.window for kind in parse_config(raw, "config.json").text.kinds] == [0, 64]
 
 
 def test_windows_are_squares_row_by_row_and_smaller_at_the_edges():

@@ -1,4 +1,4 @@
-"""LLaVA, Idefics3 and SmolVLM against PyTorch transformers on tiny random models."""
+"""LLaVA, Idefics3, SmolVLM and Gemma 3 against PyTorch transformers on tiny random models."""
 
 import re
 
@@ -25,6 +25,7 @@ CASES = {
     "siglip": {"kind": "siglip"},
     "idefics3": {"kind": "idefics3"},
     "smolvlm": {"kind": "smolvlm"},
+    "gemma3": {"kind": "gemma3"},
 }
 WIDTH, IMAGE_TOKENS = 96, 34
 
@@ -74,11 +75,13 @@ def torch_inputs(path, kind, conversations):
     """What transformers' own processor makes of the conversations."""
     import transformers
 
-    tokenizer, images = tiny_tiles.tokenizer(), transformers.AutoImageProcessor.from_pretrained(path, backend="pil")
+    tokenizer, images = tiny_tiles.tokenizer(kind), transformers.AutoImageProcessor.from_pretrained(path, backend="pil")
     if kind in ("clip", "siglip"):
         extra = {"patch_size": tiny_tiles.PATCH, "num_additional_image_tokens": int(kind == "clip")}
         strategy = {"clip": "default", "siglip": "full"}[kind]
         peer = transformers.LlavaProcessor(images, tokenizer, vision_feature_select_strategy=strategy, **extra)
+    elif kind == "gemma3":
+        peer = transformers.Gemma3Processor(images, tokenizer, image_seq_length=4)
     else:
         peer = transformers.Idefics3Processor(images, tokenizer, image_seq_len=4)
     shown = [
@@ -103,7 +106,7 @@ def test_processor_gives_the_tokens_and_pixels_of_transformers(peers, case):
     np.testing.assert_array_equal(batch.segments[:, :width], found["attention_mask"].numpy())
     assert not batch.segments[:, width:].any()
     used = batch.images.valid.reshape(3, batch.images.pixels.shape[1], -1).any(-1)
-    assert used.sum(1).tolist() == ([1, 2, 0] if "clip" in case or case == "siglip" else [3, 8, 0])
+    assert used.sum(1).tolist() == ([3, 8, 0] if case in ("idefics3", "smolvlm") else [1, 2, 0])
     pixels = found["pixel_values"].numpy()
     if pixels.ndim == 5:  # per row, padded with empty tiles
         pixels = np.concatenate([row[:count] for row, count in zip(pixels, used.sum(1), strict=True)])
@@ -131,7 +134,7 @@ def test_logits_equal_pytorch(peers, case):
     np.testing.assert_allclose(tiny.logits(model, params, batch)[:, : real.shape[1]][real], expected[real], atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["clip", "siglip", "smolvlm"])
+@pytest.mark.parametrize("case", ["clip", "siglip", "smolvlm", "gemma3"])
 def test_gradients_equal_pytorch(peers, case):
     torch = pytest.importorskip("torch")
     path, peer, model, params, _, conversations, batch = peers(case)
@@ -154,7 +157,8 @@ def test_gradients_equal_pytorch(peers, case):
     np.testing.assert_allclose(value, expected.item(), rtol=1e-5)
     grads = flatten_dict(grads, sep="/")
     peer_grads = {
-        _saved(name, model.config.family == "llava"): parameter.grad for name, parameter in peer.named_parameters()
+        _saved(name, model.config.family in ("llava", "gemma3")): parameter.grad
+        for name, parameter in peer.named_parameters()
     }
     for leaf, places in leaf_keys(model, path).items():
         for place in places:

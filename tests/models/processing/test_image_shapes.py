@@ -8,12 +8,13 @@ from merit_jax.models.modules.patch_attention import DENSE
 from merit_jax.models.pretrained.load import read_config
 from merit_jax.models.pretrained.processor import load_processor
 from merit_jax.models.processing.image_shapes import image_rows, image_work
-from tests.support import tiny_qwen_vl, tiny_tiles
+from tests.support import tiny_qwen3_vl, tiny_qwen_vl, tiny_tiles
 
 
-@pytest.mark.parametrize("kind", ["qwen2_5_vl", "clip", "smolvlm"])
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl", "clip", "smolvlm", "gemma3"])
 def test_shapes_are_those_of_a_row_that_a_reader_fills(tmp_path, kind):
-    folder = tiny_qwen_vl.folder(tmp_path / "m") if kind == "qwen2_5_vl" else tiny_tiles.folder(tmp_path / "m", kind)
+    patches = {"qwen2_5_vl": tiny_qwen_vl, "qwen3_vl": tiny_qwen3_vl}
+    folder = patches[kind].folder(tmp_path / "m") if kind in patches else tiny_tiles.folder(tmp_path / "m", kind)
     config = read_config(folder)
     made = load_processor(folder, config).images.row([], 50, 37)
     found = image_rows(config, 50, 37)
@@ -28,3 +29,10 @@ def test_small_rows_of_patches_score_all_pairs_and_large_ones_blocks(tmp_path):
     assert small == (40, 10, 4 * 40**2, 40**2)
     patches = 2 * DENSE
     assert large == (patches, patches // 4, 2 * patches**2 + 2 * patches * 3 * 16, 256 * patches)
+
+
+def test_a_tower_without_windows_scores_pairs_of_images_in_every_block(tmp_path):
+    config = read_config(tiny_qwen3_vl.folder(tmp_path / "m"))
+    patches = 2 * DENSE
+    assert image_work(config, 10) == (40, 10, 4 * 40**2, 40**2)
+    assert image_work(config, patches // 4) == (patches, patches // 4, 4 * patches**2, 256 * patches)

@@ -1,31 +1,37 @@
-"""Qwen2.5-VL against PyTorch transformers on a tiny random model, with one, two and no images in one batch."""
+"""Qwen2.5-VL and Qwen3-VL against PyTorch transformers on tiny random models, with one, two and no images in one batch."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from safetensors import safe_open
 
 import tests.support.tiny as tiny
+import tests.support.tiny_qwen3_vl as qwen3
 import tests.support.tiny_qwen_vl as qwen
-from merit_jax.models import export_hf, leaf_keys, load_pretrained
+from merit_jax.models import export_hf, leaf_keys, load_pretrained, open_pretrained
+from merit_jax.models.io.weight_map import tensor_of
 from merit_jax.models.pretrained.processor import load_processor
 from merit_jax.models.processing.image_loading import open_image
 from tests.support.tiny_tiles import batch, conversation, features, picture
 
 pytestmark = pytest.mark.parity
 WIDTH, ROOM = 64, 44
+TINY = {"qwen2_5_vl": qwen, "qwen3_vl": qwen3}
+PREFIXES = {"visual.": "model.visual.", "model.": "model.language_model."}
+"""Beginnings of names in published Qwen2.5-VL checkpoints -> those of transformers in memory; Qwen3-VL's are the same."""
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
+@pytest.fixture(scope="module", params=TINY)
+def world(request, tmp_path_factory):
     """(folder, PyTorch model, model, params, batch, PyTorch's inputs)."""
     torch = pytest.importorskip("torch")
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+    from transformers import AutoModelForImageTextToText
 
     path = tmp_path_factory.mktemp("qwen")
     torch.manual_seed(0)
-    peer = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**qwen.hf_config())).float().eval()
+    peer = AutoModelForImageTextToText.from_config(hf_config(request.param)).float().eval()
     with torch.no_grad():
         for parameter in peer.parameters():
             parameter.normal_(0.1, 0.2)
@@ -35,6 +41,13 @@ def world(tmp_path_factory):
     pictures = [picture(path / f"{n}.png", *size, seed=n) for n, size in enumerate([(25, 43), (17, 60), (130, 70)])]
     rows = batch(processor, [conversation(pictures[2]), conversation(*pictures[:2]), conversation()], WIDTH, ROOM)
     return path, peer, tiny.compiled(model), params, rows, inputs(path, rows, [pictures[2], *pictures[:2]])
+
+
+def hf_config(family):
+    """The tiny model's config in transformers."""
+    from transformers import CONFIG_MAPPING
+
+    return CONFIG_MAPPING[family].from_dict(TINY[family].hf_config())
 
 
 def inputs(path, rows, images):
@@ -108,33 +121,41 @@ def test_loss_gradients_equal_pytorch_in_every_part(world):
     value, grads = jax.jit(jax.value_and_grad(loss))(params)
     np.testing.assert_allclose(value, expected.item(), rtol=1e-5)
     leaves = flatten_dict(grads, sep="/")
-    prefixes = {"visual.": "model.visual.", "model.": "model.language_model."}
     peers = dict(peer.named_parameters())
     for leaf, places in leaf_keys(model, path).items():
         for place in places:
-            prefix = next((p for p in prefixes if place.key.startswith(p)), "")
-            peer_grad = peers[prefixes.get(prefix, "") + place.key.removeprefix(prefix)].grad.numpy()
-            grad = np.asarray(leaves[leaf] if place.layer is None else leaves[leaf][place.layer])
-            grad = (grad.T if place.transpose else grad).reshape(peer_grad.shape)
-            error = np.linalg.norm(grad - peer_grad) / np.linalg.norm(peer_grad)
+            prefix = next((p for p in PREFIXES if place.key.startswith(p)), "")
+            name = place.key if place.key in peers else PREFIXES[prefix] + place.key.removeprefix(prefix)
+            peer_grad = peers[name].grad.numpy()
+            error = np.linalg.norm(tensor_of(np.asarray(leaves[leaf]), place) - peer_grad) / np.linalg.norm(peer_grad)
             assert error < 1e-3, f"{place.key}: relative error {error}"
 
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_an_export_loads_in_transformers_whole_and_gives_the_same_logits(world, tmp_path, tied):
     torch = pytest.importorskip("torch")
-    from transformers import Qwen2_5_VLForConditionalGeneration
+    from transformers import AutoModelForImageTextToText
 
     base, _, model, params, rows, peer_inputs = world
     if tied:
-        base = qwen.folder(tmp_path / "base", tie_word_embeddings=True)
+        base = TINY[model.config.family].folder(tmp_path / "base", tie_word_embeddings=True)
         model, params = load_pretrained(base)
     changed = jax.tree.map(lambda leaf: leaf * 0.9, params)
     export_hf(tmp_path / "out", flatten_dict(changed, sep="/").__getitem__, base)
-    peer, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+    peer, report = AutoModelForImageTextToText.from_pretrained(
         tmp_path / "out", output_loading_info=True, dtype=torch.float32
     )
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     expected = peer.eval()(**peer_inputs).logits.detach().numpy()
     real = rows.segments > 0
     np.testing.assert_allclose(tiny.logits(model, changed, rows)[real], expected[real], atol=1e-4)
+
+
+def test_a_folder_goes_round_bit_equal(world, tmp_path):
+    base = world[0]
+    opened = open_pretrained(base)
+    export_hf(tmp_path / "out", opened.read, opened)
+    with safe_open(base / "model.safetensors", "np") as one, safe_open(tmp_path / "out/model.safetensors", "np") as two:
+        assert sorted(one.keys()) == sorted(two.keys())
+        for key in one.keys():  # noqa: SIM118 - a file, no dictionary
+            assert one.get_tensor(key).tobytes() == two.get_tensor(key).tobytes()
