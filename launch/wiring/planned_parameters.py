@@ -11,7 +11,7 @@ from merit_jax.models.interface import Model
 
 
 class PlannedParameters(NamedTuple):
-    """What a step differentiates.
+    """The parameters of a step, and those of them that it differentiates.
 
     Attributes:
         abstract: Tree of shapes and types.

@@ -35,7 +35,7 @@ class Adapter(Protocol):
 
     @property
     def is_low_rank(self) -> bool:
-        """Whether a trained model differs from theta0 by products of low rank, which can be summed exactly."""
+        """True if a trained model differs from theta0 by products of low rank, which can be summed exactly."""
 
     def start(self, seed: int, read: Callable[[str], Array]) -> Leaves:
         """Returns the leaves at which the model is theta0.

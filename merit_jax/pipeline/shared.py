@@ -1,4 +1,4 @@
-"""What the runs of one theta0 share: its checkpoint and model, the tokenizer, and everything that is made of them once."""
+"""The parts that runs of one theta0 share: its checkpoint and model, the tokenizer, and everything that is made of them once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable

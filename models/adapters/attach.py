@@ -86,7 +86,7 @@ class Adapter:
 
     @cached_property
     def is_low_rank(self) -> bool:
-        """Whether a trained model differs from theta0 by products A B; DoRA's does not."""
+        """True if a trained model differs from theta0 by products A B; DoRA's does not."""
         return not FORMS[self.options.form].magnitude
 
 

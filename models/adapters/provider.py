@@ -78,7 +78,7 @@ def tile(size: int) -> int | None:
     """Returns the largest divisor of a kernel's inputs that may share a scale; None, for the whole column, where all are small.
 
     Examples:
-        >>> tile(576), tile(1176), tile(74)
+        >>> tile(576), tile(1176), tile(67)
         (64, 56, None)
     """
     fits = [n for n in range(SMALLEST_TILE, LARGEST_TILE + 1) if not size % n]

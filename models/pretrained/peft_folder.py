@@ -40,7 +40,7 @@ class Update(NamedTuple):
 
     @property
     def of_table(self) -> bool:
-        """Whether the module looks up rows."""
+        """True if the module looks up rows."""
         return _A[1] in self.parts
 
 
