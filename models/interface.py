@@ -83,7 +83,7 @@ NORMS: Mapping[str, tuple[bool, bool]] = {"before": (True, False), "after": (Fal
 
 
 class LayerKind(NamedTuple):
-    """What differs between the layers of a decoder.
+    """The kind of a layer: the settings in which the layers of a decoder may differ.
 
     Attributes:
         rope: The layer's RoPE; None: its tokens have no positions (NoPE).

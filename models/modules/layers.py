@@ -65,7 +65,7 @@ class Context(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """What one layer, or with a leading axis each, takes of the context.
+    """The choice of one layer, or with a leading axis of each, among what the context has.
 
     Attributes:
         rope: Its rope.

@@ -1,4 +1,4 @@
-"""What the towers of the Qwen-VL families share: images of any size as patches in a row, and their two-dimensional RoPE."""
+"""Common parts of the towers of the Qwen-VL families: images of any size as patches in a row, and their two-dimensional RoPE."""
 
 import dataclasses
 from collections.abc import Callable
