@@ -86,21 +86,8 @@ class ShuffleProjector(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class PoolProjectorConfig(StackConfig):
-    """Architecture of a mean, a norm and one matrix.
-
-    Attributes:
-        hidden_size: Width of a token vector.
-        factor: Squares of `factor` x `factor` patches become one token.
-    """
-
-    hidden_size: int
-    factor: int
-
-    @property
-    def patches_per_token(self) -> int:
-        """Patches that become one token."""
-        return self.factor**2
+class PoolProjectorConfig(ShuffleProjectorConfig):
+    """Architecture of a mean, a norm and one matrix, over the same squares."""
 
 
 class PoolProjector(nn.Module):
