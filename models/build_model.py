@@ -18,6 +18,7 @@ from merit_jax.models.modules.decoder import Decoder, image_mask, segment_mask, 
 from merit_jax.models.modules.input_grams import with_input_grams
 from merit_jax.models.modules.scan import GRAMS
 from merit_jax.models.modules.vision_language import VisionLanguage
+from merit_jax.models.rope_settings import LongRopeScaling
 
 Config = DecoderConfig | VisionLanguageConfig
 
@@ -121,6 +122,7 @@ def _functions(config: Config, apply: Callable[[Params, Callable[[Any], Any]], A
         return apply(params, lambda module: decoder(module).logits(hidden))
 
     def init_cache(rows: int, length: int) -> KVCache:
+        _check_one_rope(text, length)
         shape = (text.layers, rows, length, text.kv_heads, text.head_dim)
         return KVCache(jnp.zeros(shape, text.dtype), jnp.zeros(shape, text.dtype), jnp.zeros((1, rows), jnp.int32))
 
@@ -144,6 +146,22 @@ def _functions(config: Config, apply: Callable[[Params, Callable[[Any], Any]], A
         "prefill": prefill,
         "decode": decode,
     }
+
+
+def _check_one_rope(config: DecoderConfig, length: int) -> None:
+    """Refuses a cache in which keys of LongRoPE's short frequencies would meet queries of its long ones.
+
+    Raises:
+        ValueError: It is longer than the original context.
+    """
+    for layer in range(config.layers):
+        rope = config.kind_of(layer).rope
+        if rope is not None and isinstance(rope.scaling, LongRopeScaling) and length > rope.scaling.original_length:
+            raise ValueError(
+                f"prompt and response have room for {length} tokens, and past original_max_position_embeddings = "
+                f"{rope.scaling.original_length} LongRoPE turns all earlier keys differently, which a cache cannot; use shorter "
+                "prompts (evaluate.buckets) and responses (evaluate.max_new_tokens)"
+            )
 
 
 def _module(config: Config) -> Decoder | VisionLanguage:

@@ -100,6 +100,8 @@ def _merge_options(config: ConfigDict) -> Iterator[str]:
     given, operator = given_options(cfg), lookup(MERGERS, cfg.method, "merge.method").leaf
     if cfg.match and "scale" not in declared_options(operator):
         yield f"merge.match = {cfg.match!r} decides a scale, and {cfg.method} takes none; leave it empty"
+    if cfg.match and cfg.exclude:
+        yield f"merge.match = {cfg.match!r} takes a distance of all parameters, and merge.exclude moves some; leave one empty"
     if given or cfg.method != "interpolate":  # whose scale an experiment finds
         resolve_options(operator, given)
 

@@ -12,6 +12,8 @@ from merit_jax.core.types import Dataset
 from merit_jax.data.token_cache import as_table
 
 KEY = "mixture.weights"
+MOST = 10_000
+"""Largest weight: more visits of one example than any training has."""
 _MARK = "*"
 """Stands between the digest of a dataset's examples and its weight."""
 
@@ -52,9 +54,11 @@ def _parsed(rule: str) -> tuple[str, float]:
         weight = float(text)
     except ValueError:
         weight = float("nan")
-    if not pattern or not sign or not number(above=0).holds(weight):
+    if not pattern or not sign or not number(above=0, most=MOST).holds(weight):
         zero = "; to leave a dataset out, name the others in mixture.include" if weight == 0 else ""
-        raise ValueError(f"{KEY}: {rule!r}; expected PATTERN=WEIGHT, with a weight above 0, as 'flan_*=0.5'{zero}")
+        raise ValueError(
+            f"{KEY}: {rule!r}; expected PATTERN=WEIGHT, with a weight above 0, {MOST:,} at most, as 'flan_*=0.5'{zero}"
+        )
     return pattern, weight
 
 

@@ -28,6 +28,10 @@ def merged_paths(paths: Iterable[str], exclude: Sequence[str], models: int, key:
     """
     known = list(paths)
     for pattern in exclude:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{key}: {pattern!r} is no regular expression ({error})") from None
         if not any(re.search(pattern, path) for path in known):
             raise ValueError(
                 f"{key}: {pattern!r} is found in no parameter that the models hold, such as {known[0]!r}; mend the pattern"

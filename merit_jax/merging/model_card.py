@@ -61,7 +61,7 @@ def folder_card(
         "base": base,
         "models": names,
         "weights": None if used.values is None else list(used.values),
-        "weighted_mean": used.mean,
+        "weighted_mean": used.mean and not exclude,
         **({} if tokens is None else {"tokens": list(tokens), "tokens_counted": "supervised"}),
         "merge": method,
         "options": dict(options),
@@ -100,6 +100,10 @@ def merged_card(record: Mapping[str, Any], datasets: Sequence[str]) -> dict[str,
         f"{len(datasets)} instruction datasets, and {'averaged' if record['weighted_mean'] else 'merged'} once"
     )
     settings = f"Split: `{config['partition']['method']}`; merge: `{record['merge']}`; seed: {config['seed']}."
+    if excluded := config.get("merge", {}).get("exclude"):
+        settings += (
+            f" As in theta0: the parameters whose paths have {' or '.join(f'`{pattern}`' for pattern in excluded)}."
+        )
     story += _rounds_note(config.get("rounds", {"count": 1, "warm": 0}))
     counts = {name: record[key] for name, key in TOKEN_COLUMNS.items() if key in record}
     rows = [(str(k), *(str(count[k]) for count in counts.values()), _shares(branches[k]["shares"])) for k in merged]

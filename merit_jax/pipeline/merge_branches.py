@@ -77,8 +77,8 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
         earlier = None  # only an average by tokens can be added to
     parts = late_merge_inputs(run, source, finished, earlier) if earlier else merge_inputs(source, finished)
     _check(run, parts)
-    parts = without_excluded(parts, run.config.merge.exclude)
     distances = _distances(run, parts, earlier["displacement"]["branches"] if earlier else [0.0] * len(finished))
+    parts = without_excluded(parts, run.config.merge.exclude)
     present = [distances[k] for k, done in enumerate(finished) if done is not None]
     options = resolve_options(merger.leaf, match_displacement(merge_options(run), present))
     statistics = branch_statistics(source, merger.statistic, [part.branch for part in parts])
@@ -92,7 +92,7 @@ def _merge(run: Run, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | Non
         "options": options,
         **{TOKENS[name]: counts for name, counts in tokens.items()},
         "weights": with_missing(used.values, finished),
-        "weighted_mean": used.mean and outer.averages,
+        "weighted_mean": used.mean and outer.averages and not run.config.merge.exclude,
         **({"search": _search_record(run, searched, finished)} if searched else {}),
         "displacement": {"branches": distances},
         **({"rounds": rounds_record(run, *_bytes(parts))} if in_rounds(run.config) else {}),

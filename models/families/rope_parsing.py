@@ -88,18 +88,24 @@ def _yarn(rope: Section, full: Section) -> YarnScaling:
     one, all_dim = rope.number("mscale", 0.0), rope.number("mscale_all_dim", 0.0)
     usual = _mscale(factor, one) / _mscale(factor, all_dim) if one and all_dim else _mscale(factor, 1.0)
     rope.expect("truncate", None, True, False)
+    fast, slow = rope.number("beta_fast", 0.0) or 32.0, rope.number("beta_slow", 0.0) or 1.0
+    for key, beta in (("beta_fast", fast), ("beta_slow", slow)):
+        if beta < 0:
+            rope.refuse(key, beta, "; expected more than 0")
     return YarnScaling(
         factor,
         length,
         rope.number("attention_factor", usual),
-        beta_fast=(rope.number("beta_fast", 0.0) or 32.0),
-        beta_slow=(rope.number("beta_slow", 0.0) or 1.0),
+        beta_fast=fast,
+        beta_slow=slow,
         truncate=rope.raw.get("truncate", True) is not False,
     )
 
 
 def _longrope(rope: Section, full: Section) -> LongRopeScaling:
     length, factor = _original_length(rope), _factor(rope, full)
+    if length < 2:
+        rope.refuse("original_max_position_embeddings", length, "; expected 2 or more with LongRoPE")
     usual = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(length))
     short, long = (_divisors(rope, key) for key in ("short_factor", "long_factor"))
     return LongRopeScaling(short, long, length, rope.number("attention_factor", usual))

@@ -117,8 +117,14 @@ def plan_of(model: Model, checkpoint: Checkpoint) -> WeightMap:
     """Ties a checkpoint's tensors to a model's leaves.
 
     Raises:
-        ValueError: A tensor is missing, unknown, of another shape, or there under two names.
+        ValueError: A tensor is missing, unknown, of another shape, or there under two names, or experts are stacked.
     """
+    stacked = next((key for key in checkpoint.specs if key.endswith(".mlp.experts.gate_up_proj")), None)
+    if stacked is not None:
+        raise ValueError(
+            f"{checkpoint.path}: {stacked!r} holds all experts of a layer, as save_pretrained(save_original_format=False) writes "
+            "them; expected a tensor for each expert: save the model without that option"
+        )
     family = FAMILIES[model.config.family]
     names = canonical_names(family.spellings, checkpoint.specs)
     tensors = {name: checkpoint.specs[key].shape for name, key in names.items()}

@@ -139,6 +139,7 @@ def test_a_cached_dataset_keeps_its_weight(folder, tmp_path):
         (("a=0",), r"'a=0'; expected PATTERN=WEIGHT, .*; to leave a dataset out, name the others in mixture.include"),
         (("a=-1",), r"'a=-1'; expected PATTERN=WEIGHT"),
         (("a=nan",), r"'a=nan'; expected PATTERN=WEIGHT"),
+        (("a=1e12",), r"'a=1e12'; expected PATTERN=WEIGHT, with a weight above 0, 10,000 at most"),
         (("a=two",), r"'a=two'; expected PATTERN=WEIGHT"),
         (("=2",), r"'=2'; expected PATTERN=WEIGHT"),
         (("2",), r"'2'; expected PATTERN=WEIGHT"),

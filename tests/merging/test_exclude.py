@@ -34,6 +34,11 @@ def test_averaged_routers_are_warned_of(path, caplog):
     assert not caplog.messages
 
 
+def test_a_pattern_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"--exclude: '\(' is no regular expression"):
+        merged_paths(OTHERS, ["("], 2, "--exclude")
+
+
 def test_without_routers_or_with_one_model_there_is_no_warning(caplog):
     with caplog.at_level(logging.WARNING, "merit_jax"):
         merged_paths(OTHERS, [], 2)

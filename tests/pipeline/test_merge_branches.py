@@ -245,6 +245,14 @@ def test_excluded_parameters_stay_theta0s_and_the_others_are_merged(finished, tm
         np.testing.assert_array_equal(leaf, theta0[path] if kept else plain[path], err_msg=path)
     assert read_json(run.workdir.merge_record)["inputs"]["exclude"] == ["^layers/mlp/up/", "norm"]
     assert not (run.workdir.merged / "mergekit.yaml").exists()
+    record, plain_record = (read_json(one.workdir.merge_record) for one in (run, finished))
+    assert not record["weighted_mean"]
+    assert record["displacement"]["branches"] == plain_record["displacement"]["branches"]
+    run_stages(run, ("export",))
+    assert (
+        "As in theta0: the parameters whose paths have `^layers/mlp/up/` or `norm`."
+        in (run.workdir.merged_hf / "README.md").read_text()
+    )
     again = run.derive(configured(finished, **{"merge.branches": str(finished.workdir.root)}), run.workdir)
     with pytest.raises(ValueError, match="exclude"):
         run_stages(again, ("merge",))

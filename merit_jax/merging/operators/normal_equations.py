@@ -42,10 +42,18 @@ def solve(
         return start
     ridge = max(damping, LEAST) * mean
     right = sum((gram @ target for gram, target in zip(grams, targets, strict=True)), ridge * start)
-    total = total + ridge * np.eye(len(total))
-    return scipy.linalg.cho_solve(
-        scipy.linalg.cho_factor(total, lower=True, overwrite_a=True, check_finite=False), right, check_finite=False
-    )
+    damped = total + ridge * np.eye(len(total))
+    try:
+        factor = scipy.linalg.cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
+    except scipy.linalg.LinAlgError:
+        return solve([_semi_definite(gram) for gram in grams], targets, start, damping)
+    return scipy.linalg.cho_solve(factor, right, check_finite=False)
+
+
+def _semi_definite(gram: Float[np.ndarray, "inputs inputs"]) -> Float[np.ndarray, "inputs inputs"]:
+    """Sets to zero the eigenvalues that float32 has made negative, where a Gram matrix is of fewer vectors than inputs."""
+    values, vectors = scipy.linalg.eigh(gram, check_finite=False)
+    return (vectors * np.maximum(values, 0)) @ vectors.T
 
 
 def per_layer(

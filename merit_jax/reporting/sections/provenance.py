@@ -36,7 +36,7 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
     if origins := _origins(artifacts):
         yield Table("Of the Hugging Face hub", ["what", "name and commit"], origins, words=(1,))
     if skipped := _skipped(artifacts):
-        columns = ["dataset", "rows skipped", "rows kept"]
+        columns = ["dataset", "rows skipped", "rows of an epoch, and held out"]
         yield Table("Rows that could not be used and were skipped; mixture.json lists each", columns, skipped)
     if rows:
         yield Table("Fingerprints (sha256)", ["of", "value"], rows, words=(1,), folded=True)

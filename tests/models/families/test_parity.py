@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 import tests.support.tiny as tiny
 from merit_jax.models import export_hf, leaf_keys, load_pretrained, open_pretrained
+from merit_jax.models.families.registry import parse_config
 
 pytestmark = pytest.mark.parity
 
@@ -143,3 +144,32 @@ def test_a_folder_goes_round_bit_equal(tmp_path, case):
     found = [load_file(tmp_path / name / "model.safetensors") for name in ("hf", "out")]
     before, after = ({key: tensor.tobytes() for key, tensor in tensors.items()} for tensors in found)
     assert before == after
+
+
+def test_a_cache_past_the_original_context_of_longrope_is_refused(tmp_path):
+    """`transformers` reads the whole text again there, with the other frequencies."""
+    _, model, params = make(tmp_path / "hf", **CASES["phi3"])
+    model.prefill(params, tiny.rows(9, width=9), model.init_cache(1, 16))
+    with pytest.raises(ValueError, match=r"room for 17 tokens.*original_max_position_embeddings = 16.*max_new_tokens"):
+        model.init_cache(1, 17)
+
+
+def test_experts_in_one_tensor_are_told_as_such(tmp_path):
+    peer, _, _ = make(tmp_path / "hf", **CASES["mixtral"])
+    peer.save_pretrained(tmp_path / "stacked", save_original_format=False)
+    with pytest.raises(ValueError, match=r"gate_up_proj' holds all experts of a layer.*save_original_format"):
+        load_pretrained(tmp_path / "stacked")
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        ("phi3", {"original_max_position_embeddings": 1}, "original_max_position_embeddings = 1; expected 2 or more"),
+        ("llama", {"rope_parameters": tiny.YARN | {"beta_fast": -1.0}}, "beta_fast = -1.0; expected more than 0"),
+        ("llama", {"rope_parameters": tiny.YARN | {"rope_theta": 1.0}}, "rope_theta = 1.0; expected more than 1"),
+    ],
+)
+def test_a_scaling_that_cannot_be_computed_is_refused_by_its_key(family, changes, message):
+    raw = tiny.hf_config(family) | changes
+    with pytest.raises(ValueError, match=message):
+        parse_config({key: value for key, value in raw.items() if value is not None}, "config.json")
