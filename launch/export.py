@@ -54,6 +54,8 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Exports one checkpoint."""
     run = open_run.open_run(basin.prepare_theta0(app.config(), FLAGS.workdir), FLAGS.workdir)
+    if FLAGS.adapter_rank and not FLAGS.adapter:
+        raise ValueError("--adapter_rank is the rank of an adapter; give --adapter too, or leave it out")
     if FLAGS.adapter:
         export_adapter(run, FLAGS.branch, FLAGS.out, FLAGS.adapter_rank)
         return

@@ -81,6 +81,8 @@ def main(argv: Sequence[str]) -> None:
         tokens = tokens_of_models(FLAGS.partition, FLAGS.models, FLAGS.weights)
         weights = token_weights(tokens).tolist()
     given = (FLAGS.base, FLAGS.models, weights, FLAGS.method, options, FLAGS.out)
+    if FLAGS.adapter_rank and not FLAGS.adapter:
+        raise ValueError("--adapter_rank is the rank of an adapter; give --adapter too, or leave it out")
     if FLAGS.adapter:
         if FLAGS.exclude:
             raise ValueError("--exclude keeps tensors of a model; with --adapter, leave it out")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from merit_jax.merging import MERGERS
 from merit_jax.models.adapters.low_rank import LowRank, truncate, weighted_sum
 from merit_jax.pipeline.merge_inputs import merged_leaves
 from merit_jax.pipeline.merge_record import read_merge, source_of_branches
+from merit_jax.pipeline.outer import outer_step
 from merit_jax.pipeline.rounds import in_rounds
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.run_model_card import branch_card, merged_card
@@ -109,14 +111,17 @@ def _products(run: Run, branch: int | None) -> Iterable[tuple[str, LowRank]] | N
     if branch is None:
         record = read_merge(run)
         merger = lookup(MERGERS, record["method"], "merge.method")
-        if merger.linear is None or len(record.get("search", {}).get("rows", [()])) > 1:
+        blocks = len(record.get("search", {}).get("rows", [()])) > 1
+        if merger.linear is None or blocks or not outer_step(run).averages:
             return None
         present = [key is not None for key in record["inputs"]["branches"]]
         weights = {k: c for k, (c, there) in enumerate(zip(record["weights"], present, strict=True)) if there}
+    exclude = run.config.merge.exclude if branch is None else ()
+    kernels = [kernel for kernel in adapter.kernels if not any(re.search(pattern, kernel) for pattern in exclude)]
     readers: list[Callable[[str], Any]] = [checkpoint_leaves(source, k).read for k in weights]
     return (
         (kernel, weighted_sum([adapter.update(kernel, read) for read in readers], list(weights.values())))
-        for kernel in adapter.kernels
+        for kernel in kernels
     )
 
 

@@ -71,7 +71,8 @@ def merge_folders(
     merge = _prepared(merger, theta0, paired, known, resolved)
     used = merger.used_weights(merge.weights, merge.options)
     extra = folder_card(base, models, method, used, merge.options, tokens, exclude)
-    if not exclude and (yaml := recipe(method, merge.options, base, models, used.values, theta0.dtypes)):
+    known_to_mergekit = not exclude and not any(is_adapter(folder) for folder in folders)
+    if known_to_mergekit and (yaml := recipe(method, merge.options, base, models, used.values, theta0.dtypes)):
         extra = {**extra, "mergekit.yaml": yaml}
     with bar(len(theta0.paths()), "merge", "tensor") as progress:
 

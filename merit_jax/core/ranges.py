@@ -74,7 +74,8 @@ def either(value: Any, other: Range) -> Range:
 def one_of(names: Iterable[str]) -> Range:
     """Returns the range of some names."""
     known = tuple(names)
-    return Range(f"one of {', '.join(known)}", lambda value: isinstance(value, str) and value in known)
+    words = ", ".join(name or repr(name) for name in known)
+    return Range(f"one of {words}", lambda value: isinstance(value, str) and value in known)
 
 
 def each(values: Range, least: int = 0, *, rising: bool = False) -> Range:

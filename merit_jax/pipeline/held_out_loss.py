@@ -1,5 +1,6 @@
 """The loss of a branch on held-out examples of its datasets, while it trains."""
 
+import logging
 from collections.abc import Callable
 
 import jax
@@ -15,6 +16,8 @@ from merit_jax.pipeline.evaluators import batch_shapes
 from merit_jax.pipeline.run import Run
 from merit_jax.training.divergence import DivergedError
 from merit_jax.training.held_out import HeldOut, HeldOutLoss
+
+log = logging.getLogger("merit_jax")
 
 
 def held_out(run: Run, branch: Branch, frozen: Leaves) -> HeldOut:
@@ -39,6 +42,8 @@ def _examples(run: Run, branch: Branch) -> list[tuple[str, Example]]:
     wanted = {share.dataset for share in branch.shares}
     datasets = [dataset for dataset in run.datasets if dataset.name in wanted]
     found = [(dataset.name, example) for dataset in datasets for example in _drawn(run, dataset)]
+    if lacking := [dataset.name for dataset in datasets if not len(dataset.held_out)]:
+        log.warning("without held-out rows, and so not in the held-out loss: %s", ", ".join(lacking))
     if not found:
         raise ValueError(
             f"train.held_out_every = {run.config.train.held_out_every}: none of the branch's datasets "
@@ -58,7 +63,8 @@ def _drawn(run: Run, dataset: Dataset) -> list[Example]:
 
 def _measure(run: Run, examples: list[tuple[str, Example]], frozen: Leaves) -> Callable[[Leaves], HeldOutLoss]:
     owners, rows = np.array([name for name, _ in examples]), [example for _, example in examples]
-    loss_fn, shapes = run.shared.once("held_out_loss_fn", run.loss_fn, lambda: jax.jit(run.loss_fn)), batch_shapes(run)
+    loss_fn = run.shared.once("held_out_loss_fn", run.branch_loss_fn, lambda: jax.jit(run.branch_loss_fn))
+    shapes = batch_shapes(run)
 
     def measure(leaves: Leaves) -> HeldOutLoss:
         try:

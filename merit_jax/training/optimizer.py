@@ -153,6 +153,6 @@ def _from_optax(
 
 
 def _kernels(leaves: Mapping[str, Any]) -> dict[str, optax.contrib.MuonDimensionNumbers | None]:
-    """The matrices among the leaves; axes before the last two count layers."""
+    """The matrices among the leaves, kernels and the factors of their low-rank updates; axes before the last two count layers."""
     matrix = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
-    return {path: matrix if path.rpartition("/")[2] == "kernel" else None for path in leaves}
+    return {path: matrix if re.search(r"(^|/)kernel(_lora_[ab])?$", path) else None for path in leaves}

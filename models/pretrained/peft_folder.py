@@ -177,9 +177,11 @@ def _checked(
 def _check_whole(
     name: str, key: str, stored: Mapping[str, TensorSpec], spec: TensorSpec, settings: PeftConfig, file: Path
 ) -> None:
-    """Refuses a tensor that is stored whole though the config does not say so, or in another shape than the base's."""
-    module = name.rpartition(".")[0]
-    if not any(module == end or module.endswith(f".{end}") for end in settings.whole):
+    """Refuses a tensor that is stored whole though the config does not say so, or in another shape than the base's.
+
+    PEFT stores every module whose name ends in one of `modules_to_save`, within a word too.
+    """
+    if not any(name.rpartition(".")[0].endswith(end) for end in settings.whole):
         raise ValueError(
             f"{file}: tensor {key!r} is no part of a LoRA, and not of modules_to_save = {list(settings.whole)}"
         )

@@ -82,10 +82,12 @@ def test_the_command_takes_adapters_and_names_what_it_cannot_do_with_them(folder
         "is no adapter of PEFT; leave out --adapter": [f"--models={one},{base}", "--out=c"],
         "the adapter is DoRA's, so it is no sum of low-rank products": [f"--models={one},{with_lengths}", "--out=c"],
         "a exists and is not an empty folder": ["--out=a"],
+        "--adapter_rank is the rank of an adapter; give --adapter too": ["--noadapter", "--adapter_rank=2", "--out=c"],
     }
-    lines = [[*given, "--out=a"], *([*given, *line] for line in mistakes.values())]
-    (code, *_), *failed = commands(tmp_path, "merge", lines)
-    assert code == 0
+    lines = [[*given, "--out=a"], [*given, "--noadapter", "--out=b"], *([*given, *line] for line in mistakes.values())]
+    (code, *_), (whole, *_), *failed = commands(tmp_path, "merge", lines)
+    assert (code, whole) == (0, 0)
+    assert not (tmp_path / "b" / "mergekit.yaml").exists()  # which would name adapters as models
     assert sorted(file.name for file in (tmp_path / "a").iterdir()) == [
         "README.md",
         "adapter_config.json",

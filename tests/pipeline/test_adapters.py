@@ -4,18 +4,24 @@ import json
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
+from safetensors import safe_open
 
 from merit_jax.checkpoints.readers import OverlayLeaves
 from merit_jax.configs.schema.check import check
 from merit_jax.core import tree
+from merit_jax.evaluation.scoring import likelihoods
 from merit_jax.launch.wiring.adapter_export import export_adapter
 from merit_jax.merging import MERGERS
+from merit_jax.pipeline import held_out_loss
 from merit_jax.pipeline.branch_parameters import branch_start, gradient_space
 from merit_jax.pipeline.calibration import calibration_batches
+from merit_jax.pipeline.evaluators import batch_shapes
 from merit_jax.pipeline.merge_inputs import merged_leaves
+from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.stages import run_stages
 from merit_jax.pipeline.train_branches import branch_leaves, checkpoint_leaves, train_branch
 from merit_jax.workdir.artifacts import read_json
@@ -202,6 +208,52 @@ def test_keys_that_do_not_go_together_are_named(trained, tmp_path, message):
     config.update_from_flattened_dict(MISTAKES[message])
     with pytest.raises(ValueError, match=re.escape(message)):
         check(config)
+
+
+@pytest.mark.parametrize("form", ["lora", "qlora"])
+def test_the_held_out_loss_is_that_of_the_trained_model(trained, tmp_path, form):
+    changes = LORA | {"train.adapter": form, "train.held_out_every": 2, "train.held_out_examples": 4}
+    run = world.copied(trained, tmp_path, "merit1d", overwrite=True, **changes)
+    run.workdir.branch(0).rmtree()
+    train_branch(run, 0)
+    lines = [json.loads(line) for line in Path(run.workdir.branch_metrics(0)).read_text().splitlines()]
+    found = [line["held_out_loss"] for line in lines if "held_out_loss" in line]
+    assert found[-1] < found[0] - 0.05
+    branch = load_partition(run).branches[0]
+    examples = [example for _, example in held_out_loss._examples(run, branch)]
+
+    def loss(params):
+        nll, tokens = likelihoods(jax.jit(run.loss_fn), params, examples, batch_shapes(run)).sum(axis=0)
+        return nll / tokens
+
+    last = tree.unflatten(leaves(OverlayLeaves(run.theta0.leaves(), branch_leaves(run, 0))))
+    near = {"rel": 1e-4} if form == "lora" else {"abs": 0.2}  # it trains over theta0 in four bits
+    assert found[0] == pytest.approx(loss(run.params), **near)
+    assert found[-1] == pytest.approx(loss(last), **near)
+
+
+def test_an_exported_adapter_leaves_excluded_kernels_as_the_merge_does(trained, tmp_path):
+    run = world.copied(trained, tmp_path, "merit1d", overwrite=True, **LORA, **{"merge.exclude": ("mlp/",)})
+    run_stages(run, ("merge",))
+    export_adapter(run, None, tmp_path / "adapter", 0)
+    with safe_open(tmp_path / "adapter/adapter_model.safetensors", "np") as file:
+        names = set(file.keys())
+    assert any(".q_proj." in name for name in names)
+    assert not any(".mlp." in name for name in names)
+
+
+def test_an_outer_step_is_no_sum_of_the_branches_products(trained, tmp_path):
+    run = world.copied(trained, tmp_path, "merit1d", overwrite=True, **LORA, **{"rounds.outer_rate": 0.5})
+    run_stages(run, ("merge",))
+    with pytest.raises(ValueError, match="by no sum of low-rank products"):
+        export_adapter(run, None, tmp_path / "adapter", 0)
+    export_adapter(run, None, tmp_path / "adapter", 6)
+    kernel = "layers/attention/query/kernel"
+    moved = merged_leaves(run.workdir).read(kernel) - run.theta0.leaves().read(kernel)
+    with safe_open(tmp_path / "adapter/adapter_model.safetensors", "np") as file:
+        stem = "base_model.model.model.layers.1.self_attn.q_proj.lora_"
+        update = file.get_tensor(f"{stem}B.weight") @ file.get_tensor(f"{stem}A.weight")
+    np.testing.assert_allclose(update.T, moved[1], atol=1e-5)
 
 
 def hf_logits(model, tokens):

@@ -56,7 +56,6 @@ def recorded(monkeypatch):
     """The trackers that are opened as "wandb"."""
     monkeypatch.setattr(track_branch, "TRACKERS", {"wandb": TrackerKind("json", "x", Recorded)})
     monkeypatch.setattr(track_branch, "check_trackers", lambda names: None)
-    monkeypatch.setattr("merit_jax.launch.wiring.open_run.check_trackers", lambda names: None)
     monkeypatch.setattr(Recorded, "opened", [])
     return Recorded.opened
 
@@ -129,14 +128,6 @@ def test_a_resumed_branch_has_the_id_of_its_first_start_and_another_branch_has_a
     baseline = run.derive(run.config, type(run.workdir).at(run.workdir.baselines / "joint", run.workdir.shared))
     other = track_branch.tracked_run(baseline, 0)
     assert (other.project, other.group) == ("finished", "finished/baselines/joint")
-
-
-def test_a_tracker_that_is_not_installed_is_refused_when_the_run_is_opened(tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        ValueError, match=r"train\.trackers names 'mlflow', which needs the package mlflow: pip install"
-    ):
-        world.run(tmp_path, "run", **{"train.trackers": ("mlflow",)})
 
 
 def test_a_branch_without_held_out_rows_is_refused(finished, tmp_path):

@@ -160,6 +160,20 @@ def test_muon_orthogonalises_each_kernel_of_a_stack():
         assert values.max() < 2 * values.min()
 
 
+def test_muon_takes_the_factors_of_low_rank_updates_as_matrices_and_nothing_else_beside_kernels():
+    rng = np.random.default_rng(0)
+    shapes = {"kernel_lora_a": (2, 8, 3), "kernel_lora_b": (2, 3, 8), "kernel_dora_magnitude": (2, 8), "scale": (2, 8)}
+    leaves = {f"layers/up/{name}": jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+    made = make_optimizer("muon")
+    updates, _ = made.update(leaves, made.init(leaves), leaves)
+    for name in ("kernel_lora_a", "kernel_lora_b"):
+        for matrix in updates[f"layers/up/{name}"]:
+            values = np.linalg.svd(matrix, compute_uv=False)
+            assert values.max() < 2 * values.min()
+    for name in ("kernel_dora_magnitude", "scale"):
+        np.testing.assert_allclose(np.ptp(np.abs(updates[f"layers/up/{name}"])), 0, atol=1e-3)  # Adam's first step
+
+
 def test_adamw_and_sgd_are_what_they_were():
     """To the bit: AdamW and SGD with momentum, written out."""
     leaves, options = stacked(), {"weight_decay": 0.1, "no_decay": ("norm",), "b1": 0.8}

@@ -128,7 +128,7 @@ CASES = {
         "use_rslora": True,
     },
     "embedding and head": {"r": 3, "target_modules": ["embed_tokens", "q_proj", "lm_head"]},
-    "whole modules": {"r": 3, "modules_to_save": ["lm_head", "input_layernorm"]},
+    "whole modules": {"r": 3, "modules_to_save": ["lm_head", "norm"]},
 }
 
 
