@@ -13,13 +13,11 @@ from collections.abc import Mapping, Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 from jaxtyping import Float
-from ml_collections import ConfigDict
 
-from benchmarks.study_fidelity import agreement, cosines, halves_of, table
+from benchmarks.study_fidelity import agreement, cosines, define_flags, halves_of, seed_result, table
 from merit_jax.conflict.blocked_products import inner_products
 from merit_jax.core import tree
 from merit_jax.data.bucketing import calibration_examples
@@ -27,12 +25,9 @@ from merit_jax.gradients.compressor import leaf_shardings
 from merit_jax.gradients.estimate import checked, gradient_rows
 from merit_jax.gradients.stride import Stride
 from merit_jax.launch.console import app
-from merit_jax.launch.wiring import open_run
 from merit_jax.pipeline.branch_parameters import GradientSpace, gradient_space
 from merit_jax.pipeline.calibration import batches_of
 from merit_jax.pipeline.run import Run
-from merit_jax.workdir.artifacts import is_current, read_json, write_json
-from merit_jax.workdir.paths import absolute
 
 FLAGS = flags.FLAGS
 
@@ -92,37 +87,15 @@ def _similarity(run: Run, space: GradientSpace, examples: Sequence[Any]) -> Floa
         return cosines(inner_products(matrix, np.ones(len(examples))).inner)
 
 
-def seed_result(config: ConfigDict, root: str, seed: int) -> Mapping[str, Any]:
-    """Returns the figures of one seed: those under the root, or measured now."""
-    with config.unlocked():
-        config.seed = seed
-    run = open_run.open_run(config, f"{root}/seed-{seed}")
-    path = absolute(root) / f"seed-{seed}.json"
-    inputs = {
-        "theta0": run.theta0_fingerprint,
-        "text": run.text_inputs,
-        "examples": config.gradients.examples,
-        "datasets": run.digests(),
-        "groups": config.partition.groups,
-        "trainable": list(config.train.trainable),
+def main(argv: Sequence[str]) -> None:
+    """Measures what is missing and prints the table."""
+    config = app.config()
+    compared = {
         "targets": list(config.train.adapter_targets),
         "adapters": {name: dict(changes) for name, changes in ADAPTERS.items()},
     }
-    if not is_current(path, inputs, overwrite=False):
-        write_json(path, {"inputs": inputs, "agreement": measure(run), "device": jax.devices()[0].device_kind})
-    return read_json(path)["agreement"]
-
-
-def define_flags() -> None:
-    """Defines the command's flags."""
-    app.define_config()
-    flags.DEFINE_string("root", None, "Folder of the figures.", required=True)
-    flags.DEFINE_list("seeds", ["0", "1", "2"], "Values of config.seed: other examples, and other matrices A.")
-
-
-def main(argv: Sequence[str]) -> None:
-    """Measures what is missing and prints the table."""
-    print(table([seed_result(app.config(), FLAGS.root, int(seed)) for seed in FLAGS.seeds]))
+    seeds = map(int, FLAGS.seeds)
+    print(table([seed_result(config, FLAGS.root, seed, measure, compared) for seed in seeds]))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ gradients of the two halves with each other. Each seed's figures are kept under 
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -42,6 +42,9 @@ from merit_jax.workdir.artifacts import is_current, read_json, write_json
 from merit_jax.workdir.paths import absolute
 
 FLAGS = flags.FLAGS
+
+Figures = Mapping[str, Mapping[str, float]]
+"""Name of what is compared with whole gradients -> its measures."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,8 +159,18 @@ def groups(run: Run, C: Float[np.ndarray, "t t"]) -> Array:
     return median_split(np.asarray(axes.scores), np.array(run.samples))
 
 
-def seed_result(config: ConfigDict, root: str, seed: int) -> Mapping[str, Any]:
-    """Returns the figures of one seed: those under the root, or measured now."""
+def seed_result(
+    config: ConfigDict, root: str, seed: int, measure: Callable[[Run], Figures], compared: Mapping[str, Any]
+) -> Figures:
+    """Returns the figures of one seed: those under the root, or measured now.
+
+    Args:
+        config: The run's.
+        root: Folder of the figures.
+        seed: Value of `config.seed`.
+        measure: Measures them.
+        compared: What is compared, as JSON values: figures of anything else are measured again.
+    """
     with config.unlocked():
         config.seed = seed
     run = open_run.open_run(config, f"{root}/seed-{seed}")
@@ -169,14 +182,14 @@ def seed_result(config: ConfigDict, root: str, seed: int) -> Mapping[str, Any]:
         "datasets": run.digests(),
         "groups": config.partition.groups,
         "trainable": list(config.train.trainable),
-        "compressors": [f"{name}: {part.definition}" for name, part in COMPRESSORS.items()],
+        **compared,
     }
     if not is_current(path, inputs, overwrite=False):
         write_json(path, {"inputs": inputs, "agreement": measure(run), "device": jax.devices()[0].device_kind})
     return read_json(path)["agreement"]
 
 
-def table(results: Sequence[Mapping[str, Any]]) -> str:
+def table(results: Sequence[Figures]) -> str:
     """Returns the figures of all seeds as Markdown, one column of numbers for each measure, seeds separated by strokes."""
     forms = {"pearson": ".4f", "spearman": ".4f", "mae": ".4f", "largest": ".3f", "moved": "d"}
     rows = [
@@ -192,12 +205,16 @@ def define_flags() -> None:
     """Defines the command's flags."""
     app.define_config()
     flags.DEFINE_string("root", None, "Folder of the figures.", required=True)
-    flags.DEFINE_list("seeds", ["0", "1", "2"], "Values of config.seed: other calibration examples.")
+    flags.DEFINE_list(
+        "seeds", ["0", "1", "2"], "Values of config.seed: other calibration examples, and other random matrices."
+    )
 
 
 def main(argv: Sequence[str]) -> None:
     """Measures what is missing and prints the table."""
-    print(table([seed_result(app.config(), FLAGS.root, int(seed)) for seed in FLAGS.seeds]))
+    compared = {"compressors": [f"{name}: {part.definition}" for name, part in COMPRESSORS.items()]}
+    seeds = map(int, FLAGS.seeds)
+    print(table([seed_result(app.config(), FLAGS.root, seed, measure, compared) for seed in seeds]))
 
 
 if __name__ == "__main__":
