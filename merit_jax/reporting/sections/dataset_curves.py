@@ -9,6 +9,7 @@ import numpy as np
 from merit_jax.reporting.blocks import Part, Table
 from merit_jax.reporting.figures import Axis, Figure, Number
 from merit_jax.reporting.run_data import Artifacts
+from merit_jax.reporting.sections.branch_lines import branch_lines, having
 from merit_jax.reporting.series import MOST_VERTICES, Series, plot
 from merit_jax.reporting.theme import look
 
@@ -42,7 +43,7 @@ def dataset_curves(artifacts: Artifacts) -> Iterator[Part]:
     curves = [curve for k, branch in enumerate(artifacts.branches) for curve in training_curves(k, branch.log)]
     if curves:
         yield _training_figure(curves)
-    if any(_held_out(branch.log) for branch in artifacts.branches):
+    if any(having(branch.log, "held_out_loss") for branch in artifacts.branches):
         yield _held_out_figure(artifacts)
     if curves:
         yield dataset_table(artifacts, curves)
@@ -80,17 +81,8 @@ def _curve(branch: int, name: str, points: Sequence[Point]) -> Curve:
     return Curve(branch, name, [int(steps[part[-1]]) for part in parts], means)
 
 
-def _held_out(log: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [line for line in log if "held_out_loss" in line]
-
-
 def _held_out_figure(artifacts: Artifacts) -> Figure:
-    lines = []
-    for index, branch in enumerate(artifacts.branches):
-        if found := _held_out(branch.log):
-            steps, losses = [line["step"] for line in found], [line["held_out_loss"] for line in found]
-            tips = [f"branch {index}, step {line['step']}: {line['held_out_loss']:.3g}" for line in found]
-            lines.append(Series(f"branch {index}", steps, losses, tips, look(index)[0], size=3, line=True))
+    lines = branch_lines(artifacts, "held_out_loss")
     note = "Each branch on held-out examples of its own datasets; step 0 is its start."
     figure = partial(plot, lines, Axis("step"), Axis(UNIT, low=0))
     return Figure("training_held_out", "Held-out loss while training", figure, note)
@@ -102,7 +94,7 @@ def dataset_table(artifacts: Artifacts, curves: Sequence[Curve]) -> Table:
     for curve in sorted(curves, key=lambda curve: (curve.dataset, curve.branch)):
         held_out = [
             line["held_out_by_dataset"][curve.dataset]
-            for line in _held_out(artifacts.branches[curve.branch].log)
+            for line in having(artifacts.branches[curve.branch].log, "held_out_loss")
             if curve.dataset in line["held_out_by_dataset"]
         ]
         ends = [curve.losses[0], curve.losses[-1], *((held_out[0], held_out[-1]) if held_out else ())]

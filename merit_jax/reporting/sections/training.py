@@ -1,15 +1,15 @@
 """The training of the branches."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from merit_jax.reporting.blocks import Missing, Part, Section, Table
-from merit_jax.reporting.figures import Axis, Figure, Number
+from merit_jax.reporting.figures import Axis, Figure
 from merit_jax.reporting.run_data import Artifacts
+from merit_jax.reporting.sections.branch_lines import along, branch_lines
 from merit_jax.reporting.sections.dataset_curves import dataset_curves
 from merit_jax.reporting.series import Series, plot
-from merit_jax.reporting.theme import look
 
 
 def training(artifacts: Artifacts) -> Section:
@@ -31,19 +31,10 @@ def _curves(artifacts: Artifacts, key: str, title: str, unit: str) -> Figure:
     """One quantity of all branches along their own training, and of joint training along its."""
     lines = []
     if artifacts.joint:
-        lines.append(Series("joint", *_along(artifacts.joint, key), colour="muted", size=0, line=True, dashed=True))
-    for index, branch in enumerate(artifacts.branches):
-        if branch.log:
-            x, y = _along(branch.log, key)
-            tips = [f"branch {index}, step {line['step']}: {line[key]:.3g}" for line in branch.log if key in line]
-            lines.append(Series(f"branch {index}", x, y, tips, look(index)[0], size=3, line=True))
+        lines.append(Series("joint", *along(artifacts.joint, key), colour="muted", size=0, line=True, dashed=True))
+    lines += branch_lines(artifacts, key)
     note = "Steps of joint training are more, as it sees all of the data." if artifacts.joint else ""
     return Figure(f"training_{key}", title, partial(plot, lines, Axis("step"), Axis(unit, low=0)), note)
-
-
-def _along(log: Sequence[Mapping[str, Any]], key: str) -> tuple[list[Number], list[Number]]:
-    found = [line for line in log if key in line]
-    return [line["step"] for line in found], [line[key] for line in found]
 
 
 def branch_table(artifacts: Artifacts) -> Table:
