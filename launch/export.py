@@ -15,7 +15,7 @@ from merit_jax.core.types import LeafReader
 from merit_jax.evaluation.prompts import stop_tokens
 from merit_jax.launch.console import app
 from merit_jax.launch.wiring import basin, open_run
-from merit_jax.launch.wiring.adapter_export import export_adapter
+from merit_jax.launch.wiring.adapter_export import check_rank, export_adapter
 from merit_jax.pipeline.merge_inputs import merged_leaves
 from merit_jax.pipeline.rounds import in_rounds, round_run
 from merit_jax.pipeline.run import Run
@@ -54,8 +54,7 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Exports one checkpoint."""
     run = open_run.open_run(basin.prepare_theta0(app.config(), FLAGS.workdir), FLAGS.workdir)
-    if FLAGS.adapter_rank and not FLAGS.adapter:
-        raise ValueError("--adapter_rank is the rank of an adapter; give --adapter too, or leave it out")
+    check_rank(FLAGS.adapter, FLAGS.adapter_rank)
     if FLAGS.adapter:
         export_adapter(run, FLAGS.branch, FLAGS.out, FLAGS.adapter_rank)
         return

@@ -21,6 +21,7 @@ from typing import Any
 from absl import flags
 
 from merit_jax.launch.console import app
+from merit_jax.launch.wiring.adapter_export import check_rank
 from merit_jax.launch.wiring.merge_adapters import merge_adapters
 from merit_jax.launch.wiring.merge_folders import merge_folders
 from merit_jax.launch.wiring.partition_tokens import tokens_of_models
@@ -81,8 +82,7 @@ def main(argv: Sequence[str]) -> None:
         tokens = tokens_of_models(FLAGS.partition, FLAGS.models, FLAGS.weights)
         weights = token_weights(tokens).tolist()
     given = (FLAGS.base, FLAGS.models, weights, FLAGS.method, options, FLAGS.out)
-    if FLAGS.adapter_rank and not FLAGS.adapter:
-        raise ValueError("--adapter_rank is the rank of an adapter; give --adapter too, or leave it out")
+    check_rank(FLAGS.adapter, FLAGS.adapter_rank)
     if FLAGS.adapter:
         if FLAGS.exclude:
             raise ValueError("--exclude keeps tensors of a model; with --adapter, leave it out")

@@ -38,6 +38,12 @@ class Truncated(NamedTuple):
     lost: float
 
 
+def check_rank(adapter: bool, rank: int) -> None:
+    """Refuses `--adapter_rank` without `--adapter`, which it is the rank of."""
+    if rank and not adapter:
+        raise ValueError("--adapter_rank is the rank of an adapter; give --adapter too, or leave it out")
+
+
 def export_adapter(run: Run, branch: int | None, out: epath.PathLike, rank: int) -> None:
     """Writes the merged model of a run, or a branch, as an adapter of PEFT.
 
