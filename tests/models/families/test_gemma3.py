@@ -9,15 +9,15 @@ import jax
 import numpy as np
 import pytest
 
-import tests.support.tiny as tiny
 import tests.support.tiny_tiles as tiny_tiles
 from merit_jax import configs
-from merit_jax.models import build, load_pretrained, read_config
+from merit_jax.models import build, read_config
 from merit_jax.models.families.registry import FAMILIES, parse_config
 from merit_jax.models.io.weight_map import canonical_names
 from merit_jax.models.modules.decoder import image_mask
 from merit_jax.models.pretrained.processor import load_processor
-from tests.support.tiny_tiles import batch, conversation, packed, picture
+from tests.support import image_checks
+from tests.support.tiny_tiles import batch, conversation
 
 WIDTH, ROOM = 64, 16
 ARCHITECTURES = Path(configs.__file__).parent / "architectures"
@@ -27,35 +27,16 @@ ARCHITECTURES = Path(configs.__file__).parent / "architectures"
 def world(tmp_path_factory):
     """(folder, model, params, processor, references to images)."""
     path = tiny_tiles.folder(tmp_path_factory.mktemp("gemma") / "hf", "gemma3")
-    model, params = load_pretrained(path)
-    pictures = [picture(path / f"{n}.png", *size, seed=n) for n, size in enumerate([(30, 14), (10, 33), (40, 40)])]
-    return path, tiny.compiled(model), params, load_processor(path, model.config), pictures
+    return image_checks.opened(path, [(30, 14), (10, 33), (40, 40)])
 
 
 def test_packed_conversations_score_as_they_do_alone(world):
-    _, model, params, processor, pictures = world
-    talks = [conversation(pictures[1]), conversation(), conversation(*pictures[:2])]
-    alone, row = batch(processor, talks, WIDTH, ROOM), packed(processor, talks, 2 * WIDTH, 2 * ROOM)
-    found, expected = tiny.logits(model, params, row)[0], tiny.logits(model, params, alone)
-    expected = np.concatenate([expected[i, alone.segments[i] > 0] for i in range(3)])
-    np.testing.assert_allclose(found[row.segments[0] > 0], expected, atol=1e-4)
-    assert np.isfinite(found).all()
+    image_checks.packed_conversations_score_as_they_do_alone(world, WIDTH, ROOM, atol=1e-4)
 
 
 def test_a_cached_prompt_with_images_goes_on_as_the_whole_conversation_does(world):
-    _, model, params, processor, pictures = world
-    whole = batch(processor, [conversation(pictures[2]), conversation(*pictures[:2]), conversation()], WIDTH, ROOM)
-    cut = whole.segments.sum(axis=1) - 3
-    inside = np.arange(WIDTH) < cut[:, None]
-    prompts = whole._replace(tokens=whole.tokens * inside, segments=whole.segments * inside)
-    expected = np.asarray(model.hidden(params, whole))
-    for room in (WIDTH, WIDTH + 5):
-        hidden, cache = model.prefill(params, prompts, model.init_cache(3, room))
-        for row in range(3):
-            np.testing.assert_allclose(hidden[row, : cut[row]], expected[row, : cut[row]], atol=1e-4)
-        slots = (cut[:, None] + np.arange(3)).astype(np.int32)
-        found, _ = model.decode(params, np.take_along_axis(whole.tokens, slots, 1), slots, cache)
-        np.testing.assert_allclose(found, np.take_along_axis(expected, slots[..., None], 1), atol=1e-4)
+    for slots in (WIDTH, WIDTH + 5):
+        image_checks.a_cached_prompt_goes_on_as_the_whole_conversation_does(world, WIDTH, ROOM, 1e-4, slots)
 
 
 def test_the_first_token_of_an_image_sees_its_last(world):

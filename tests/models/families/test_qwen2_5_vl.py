@@ -17,7 +17,8 @@ from merit_jax.models.families.registry import parse_config
 from merit_jax.models.modules import patch_attention
 from merit_jax.models.pretrained.processor import load_processor
 from merit_jax.models.processing.qwen2_5_vl_images import mrope_positions, window_order
-from tests.support.tiny_tiles import batch, conversation, encode, example, packed, picture
+from tests.support import image_checks
+from tests.support.tiny_tiles import batch, conversation, encode, example
 
 WIDTH, ROOM = 64, 44
 IMAGE = qwen.hf_config()["image_token_id"]
@@ -27,41 +28,18 @@ IMAGE = qwen.hf_config()["image_token_id"]
 def world(tmp_path_factory):
     """(folder, model, params, processor, references to images of 3 x 5, 2 x 8 and 8 x 4 tokens)."""
     path = qwen.folder(tmp_path_factory.mktemp("qwen") / "hf")
-    model, params = load_pretrained(path)
-    sizes = [(25, 43), (17, 60), (130, 70)]
-    pictures = [picture(path / f"{n}.png", *size, seed=n) for n, size in enumerate(sizes)]
-    return path, tiny.compiled(model), params, load_processor(path, model.config), pictures
+    return image_checks.opened(path, [(25, 43), (17, 60), (130, 70)])
 
 
 def test_packed_conversations_score_as_they_do_alone(world):
-    _, model, params, processor, pictures = world
-    talks = [conversation(pictures[1]), conversation(), conversation(*pictures[:2])]
-    alone = batch(processor, talks, WIDTH, ROOM)
-    row = packed(processor, talks, 2 * WIDTH, 2 * ROOM)
-    found, expected = tiny.logits(model, params, row)[0], tiny.logits(model, params, alone)
-    expected = np.concatenate([expected[i, alone.segments[i] > 0] for i in range(3)])
-    np.testing.assert_allclose(found[row.segments[0] > 0], expected, atol=1e-5)
-    assert np.isfinite(found).all()
+    image_checks.packed_conversations_score_as_they_do_alone(world, WIDTH, ROOM, atol=1e-5)
 
 
 def test_a_cached_prompt_with_images_goes_on_as_the_whole_conversation_does(world):
-    _, model, params, processor, pictures = world
-    talks = [conversation(pictures[2]), conversation(*pictures[:2]), conversation()]
-    whole = batch(processor, talks, WIDTH, ROOM)
-    lengths = whole.segments.sum(axis=1)
-    cut = lengths - 3
-    inside = np.arange(WIDTH) < cut[:, None]
-    prompts = whole._replace(tokens=whole.tokens * inside, segments=whole.segments * inside)
-    expected = model.hidden(params, whole)
-    hidden, cache = model.prefill(params, prompts, model.init_cache(3, WIDTH))
+    cache = image_checks.a_cached_prompt_goes_on_as_the_whole_conversation_does(world, WIDTH, ROOM, 1e-5)
     assert cache.offset.shape == (1, 3)
     assert (cache.offset[0, :2] < 0).all()
     assert cache.offset[0, 2] == 0
-    for row in range(3):
-        np.testing.assert_allclose(hidden[row, : cut[row]], expected[row, : cut[row]], atol=1e-5)
-    slots = (cut[:, None] + np.arange(3)).astype(np.int32)
-    found, _ = model.decode(params, np.take_along_axis(whole.tokens, slots, 1), slots, cache)
-    np.testing.assert_allclose(found, np.take_along_axis(np.asarray(expected), slots[..., None], 1), atol=1e-5)
 
 
 def test_text_needs_no_images_and_padding_changes_nothing(world):
