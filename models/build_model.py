@@ -154,8 +154,7 @@ def _check_one_rope(config: DecoderConfig, length: int) -> None:
     Raises:
         ValueError: It is longer than the original context.
     """
-    for layer in range(config.layers):
-        rope = config.kind_of(layer).rope
+    for rope in config.ropes:
         if rope is not None and isinstance(rope.scaling, LongRopeScaling) and length > rope.scaling.original_length:
             raise ValueError(
                 f"prompt and response have room for {length} tokens, and past original_max_position_embeddings = "

@@ -73,10 +73,11 @@ class StackConfig:
 
 ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "gelu": partial(jax.nn.gelu, approximate=False),
-    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
 }
-"""Name -> the nonlinearity of a gated layer."""
+"""Nonlinearities by their Hugging Face names."""
 
 NORMS: Mapping[str, tuple[bool, bool]] = {"before": (True, False), "after": (False, True), "both": (True, True)}
 """Where the norms of a layer are -> whether one is before, and one after, its attention and its MLP."""
@@ -190,7 +191,7 @@ class DecoderConfig(StackConfig):
             raise ValueError(f"heads = {self.heads} is not a multiple of kv_heads = {self.kv_heads}")
         if self.kinds and len(self.kinds) != self.layers:
             raise ValueError(f"there are {len(self.kinds)} kinds of layers for layers = {self.layers}")
-        for rope in {self.rope, *(kind.rope for kind in self.kinds if kind.rope is not None)}:
+        for rope in {self.rope, *(rope for rope in self.ropes if rope is not None)}:
             width = rope.width(self.head_dim)
             if width % 2:
                 raise ValueError(f"head_dim = {self.head_dim}: RoPE rotates pairs, so {width} must be even")
@@ -202,9 +203,10 @@ class DecoderConfig(StackConfig):
                 f"head_dim / 2 = {self.head_dim // 2} rotated pairs"
             )
 
-    def kind_of(self, layer: int) -> LayerKind:
-        """Returns the kind of a layer."""
-        return self.kinds[layer] if self.kinds else LayerKind(self.rope)
+    @property
+    def ropes(self) -> tuple[Rope | None, ...]:
+        """The different ropes of the layers, in the order of their first layer; None: no positions."""
+        return tuple(dict.fromkeys(kind.rope for kind in self.kinds or (LayerKind(self.rope),)))
 
 
 Vision = TypeVar("Vision", bound=StackConfig)

@@ -8,8 +8,8 @@ from merit_jax.models.interface import DecoderConfig
 
 REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 """Sizes of a decoder that a file must state, though transformers has defaults."""
-ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
-"""Value of `hidden_act` -> name of `merit_jax.models.interface.ACTIVATIONS`."""
+ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh")
+"""Nonlinearities of decoders, names of `merit_jax.models.interface.ACTIVATIONS`."""
 
 
 def parse_decoder(
@@ -48,7 +48,7 @@ def parse_decoder(
         "kv_heads": full.integer("num_key_value_heads"),
         "head_dim": full.integer("head_dim", hidden // max(heads, 1)),
         "mlp_size": full.integer("intermediate_size"),
-        "activation": ACTIVATIONS[full.raw[activation]],
+        "activation": full.raw[activation],
         "norm_eps": full.number("rms_norm_eps"),
         "tied": full.switch("tie_word_embeddings"),
     }

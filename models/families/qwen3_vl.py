@@ -2,17 +2,16 @@
 
 from typing import Any
 
-from merit_jax.models.families import layout
 from merit_jax.models.families.config_parsing import Section, completed
 from merit_jax.models.families.decoder_parsing import parse_decoder
 from merit_jax.models.families.qwen import qwen3_attention
 from merit_jax.models.families.qwen2_5_vl import mrope_section, parse_patches
 from merit_jax.models.families.rope_parsing import one_rope, rope_settings
-from merit_jax.models.families.vision_config import both
+from merit_jax.models.families.vision_config import both, text_rows
 from merit_jax.models.interface import DecoderConfig, VisionLanguageConfig
-from merit_jax.models.io.weight_map import WeightRow, below
+from merit_jax.models.io.weight_map import WeightRow
 from merit_jax.models.modules.qwen3_vit import DeepMergerConfig, Qwen3VisionConfig
-from merit_jax.models.modules.vit import ACTIVATIONS
+from merit_jax.models.modules.vit import GELUS
 
 Config = VisionLanguageConfig[Qwen3VisionConfig, DeepMergerConfig]
 
@@ -80,7 +79,7 @@ def parse_vision(config: Section) -> Qwen3VisionConfig:
     Raises:
         ValueError: It asks for what the tower does not implement.
     """
-    config.expect("hidden_act", *ACTIVATIONS)
+    config.expect("hidden_act", *GELUS)
     deep = config.get("deepstack_visual_indexes")
     if not isinstance(deep, list | tuple) or not all(type(index) is int for index in deep):
         config.refuse("deepstack_visual_indexes", deep, "; expected a list of whole numbers")
@@ -100,12 +99,5 @@ def rows(config: Config) -> tuple[WeightRow, ...]:
     mergers = [(f"{_VISUAL}.merger", "projector/merger")]
     if config.vision.deep:
         mergers.append((f"{_VISUAL}.deepstack_merger_list.{{layer}}", "projector/deep/merger"))
-    text = (_named(row) for row in layout.rows(config.text))
     merged = (row for key, path in mergers for old, new in MERGER for row in both(f"{key}.{old}", f"{path}/{new}"))
-    return (patches, *VISION, *merged, *below("decoder", text))
-
-
-def _named(row: WeightRow) -> WeightRow:
-    """Returns a row of the decoder with the name that its tensor has beside a tower."""
-    inside = row.key.removeprefix("model.")
-    return row if inside == row.key else row._replace(key=f"model.language_model.{inside}")
+    return (patches, *VISION, *merged, *text_rows(config.text, "model.", "model.language_model."))

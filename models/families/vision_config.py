@@ -6,7 +6,7 @@ from merit_jax.models.families.config_parsing import PARTS, Section, completed
 from merit_jax.models.families.decoders import DECODERS
 from merit_jax.models.interface import DecoderConfig
 from merit_jax.models.io.weight_map import WeightRow, below
-from merit_jax.models.modules.vit import ACTIVATIONS, ViTConfig
+from merit_jax.models.modules.vit import GELUS, ViTConfig
 
 TOWERS = ("clip_vision_model", "siglip_vision_model", "idefics3_vision", "smolvlm_vision")
 MASKED = TOWERS[2:]
@@ -57,7 +57,7 @@ def parse_tower(full: Section, **chosen: Any) -> ViTConfig:
     """
     vision = full.section("vision_config")
     vision.expect("model_type", *TOWERS)
-    vision.expect("hidden_act", *ACTIVATIONS)
+    vision.expect("hidden_act", *GELUS)
     vision.expect("is_causal", None, False)
     layers = vision.integer("num_hidden_layers")
     return vision.make(

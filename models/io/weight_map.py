@@ -144,20 +144,22 @@ def _named(key: str, axes: Sequence[str], index: Sequence[int]) -> str:
     return key
 
 
-def grouped(leaves: Mapping[str, Sequence[Place]]) -> list[list[str]]:
-    """Returns the leaves in groups, each of which has all of its tensors, in order.
+def grouped(leaves: Mapping[str, Sequence[Place]]) -> list[dict[str, list[tuple[str, Place]]]]:
+    """Returns tensor name -> the leaves that have parts of it, and which; in groups, outside of which no leaf has parts of them.
 
     Examples:
         >>> halves = [Place("gate_up", (), True, rows=rows) for rows in ((0, 2, 4), (2, 4, 4))]
-        >>> grouped({"gate": halves[:1], "norm": [Place("norm", (), False)], "up": halves[1:]})
-        [['gate', 'up'], ['norm']]
+        >>> found = grouped({"gate": halves[:1], "norm": [Place("norm", (), False)], "up": halves[1:]})
+        >>> [{key: [path for path, _ in parts] for key, parts in group.items()} for group in found]
+        [{'gate_up': ['gate', 'up']}, {'norm': ['norm']}]
     """
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, dict[str, list[tuple[str, Place]]]] = {}
     group_of_key: dict[str, str] = {}
     for path, places in leaves.items():
         first = next((group_of_key[place.key] for place in places if place.key in group_of_key), path)
-        groups.setdefault(first, []).append(path)
-        group_of_key |= dict.fromkeys((place.key for place in places), first)
+        for place in places:
+            groups.setdefault(first, {}).setdefault(place.key, []).append((path, place))
+            group_of_key[place.key] = first
     return list(groups.values())
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Bool, Float, Float32, Int
 
-from merit_jax.models.interface import NORMS, Array, DecoderConfig, KVCache, LayerKind
+from merit_jax.models.interface import NORMS, Array, DecoderConfig, KVCache
 from merit_jax.models.modules import rope
 from merit_jax.models.modules.experts import MoE
 from merit_jax.models.modules.layers import (
@@ -156,7 +156,7 @@ class Decoder(nn.Module):
     ) -> Context:
         """Computes what the layers share: angles of every rope, distances for windows, growth of queries."""
         c, growth, distance = self.config, None, None
-        found = [_turns(c, one, positions) for one in _ropes(c)]
+        found = [_turns(c, one, positions) for one in c.ropes]
         turns = rope.Turns(*(jnp.stack(part) for part in zip(*found, strict=True))) if c.kinds else found[0]
         if any(kind.window for kind in c.kinds):
             queries = jnp.arange(positions.shape[1])[None] if slots is None else jnp.asarray(slots)
@@ -165,11 +165,6 @@ class Decoder(nn.Module):
             beta, length = c.query_growth
             growth = 1 + beta * jnp.log1p(jnp.floor(jnp.asarray(positions, jnp.float32) / length))
         return Context(turns, mask, distance, growth, slots)
-
-
-def _ropes(config: DecoderConfig) -> list[rope.Rope | None]:
-    """Returns the different ropes of the layers, in the order of their first layer."""
-    return list(dict.fromkeys(kind.rope for kind in config.kinds or (LayerKind(config.rope),)))
 
 
 def _turns(config: DecoderConfig, one: rope.Rope | None, positions: Int[Array, "b t *axes"]) -> rope.Turns:
@@ -185,9 +180,8 @@ def _kinds(config: DecoderConfig) -> Kind | None:
     """Returns the kinds of all layers; None if they are alike."""
     if not config.kinds:
         return None
-    ropes = _ropes(config)
     windows = [kind.window or np.iinfo(np.int32).max for kind in config.kinds]
-    return Kind(*(jnp.array(n, jnp.int32) for n in ([ropes.index(kind.rope) for kind in config.kinds], windows)))
+    return Kind(*(jnp.array(n, jnp.int32) for n in ([config.ropes.index(kind.rope) for kind in config.kinds], windows)))
 
 
 def segment_mask(segments: Int[Array, "b t"]) -> Bool[Array, "b 1 t t"]:

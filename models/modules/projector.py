@@ -10,9 +10,9 @@ import jax
 from flax import linen as nn
 from jaxtyping import Float
 
-from merit_jax.models.interface import Array, StackConfig, VisionLanguageConfig
+from merit_jax.models.interface import ACTIVATIONS, Array, StackConfig, VisionLanguageConfig
 from merit_jax.models.modules.layers import Norm, Projection
-from merit_jax.models.modules.vit import ACTIVATIONS
+from merit_jax.models.modules.vit import GELUS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class MLPProjectorConfig(StackConfig):
 
     Attributes:
         hidden_size: Width of a token vector, and of the layer between.
-        activation: A name of `ACTIVATIONS`.
+        activation: A name of `GELUS`.
         use_bias: Whether both layers have biases.
     """
 
@@ -31,8 +31,8 @@ class MLPProjectorConfig(StackConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation = {self.activation!r}: expected one of {', '.join(ACTIVATIONS)}")
+        if self.activation not in GELUS:
+            raise ValueError(f"activation = {self.activation!r}: expected one of {', '.join(GELUS)}")
 
     @property
     def patches_per_token(self) -> int:

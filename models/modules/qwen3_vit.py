@@ -9,13 +9,13 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Bool, Float, Float32, Int, Int32
 
-from merit_jax.models.interface import StackConfig
+from merit_jax.models.interface import ACTIVATIONS, StackConfig
 from merit_jax.models.modules import rope
 from merit_jax.models.modules.layers import Norm, Projection, parameter
 from merit_jax.models.modules.patch_attention import attend_to_images
 from merit_jax.models.modules.patch_rows import PatchRows, PatchTowerConfig, patch_angles, patch_rows
 from merit_jax.models.modules.scan import stacked
-from merit_jax.models.modules.vit import ACTIVATIONS
+from merit_jax.models.modules.vit import GELUS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Qwen3VisionConfig(PatchTowerConfig):
     Attributes:
         position_rows: Rows of the table of learned positions, which shows a square of them.
         deep: Blocks whose output goes to the decoder's first layers too, in order (DeepStack).
-        activation: Nonlinearity of the MLP, a name of `merit_jax.models.modules.vit.ACTIVATIONS`.
+        activation: Nonlinearity of the MLP, a name of `merit_jax.models.modules.vit.GELUS`.
     """
 
     position_rows: int
@@ -39,8 +39,8 @@ class Qwen3VisionConfig(PatchTowerConfig):
             raise ValueError(
                 f"deep = {self.deep} (deepstack_visual_indexes): expected growing numbers of blocks below {self.layers}"
             )
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation = {self.activation!r}: expected one of {', '.join(ACTIVATIONS)}")
+        if self.activation not in GELUS:
+            raise ValueError(f"activation = {self.activation!r}: expected one of {', '.join(GELUS)}")
 
     @property
     def side(self) -> int:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,16 +10,12 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
-from merit_jax.models.interface import Array, StackConfig
+from merit_jax.models.interface import ACTIVATIONS, Array, StackConfig
 from merit_jax.models.modules.layers import Norm, Projection, parameter
 from merit_jax.models.modules.scan import stacked
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
-    "gelu": partial(nn.gelu, approximate=False),
-    "gelu_pytorch_tanh": partial(nn.gelu, approximate=True),
-}
-"""Activations by their Hugging Face names."""
+GELUS = ("quick_gelu", "gelu", "gelu_pytorch_tanh")
+"""Nonlinearities of towers and projectors, names of `merit_jax.models.interface.ACTIVATIONS`."""
 
 
 class TileRows(NamedTuple):
@@ -53,7 +48,7 @@ class ViTConfig(StackConfig):
         image_size: Side of a tile, in pixels.
         patch_size: Side of a patch, in pixels.
         channels: Colours.
-        activation: A name of `ACTIVATIONS`.
+        activation: A name of `GELUS`.
         clip: Whether there are a class vector and a norm before the blocks, and no bias on the patches (CLIP).
         masked: Whether tiles come with a mask of their patches, which also decides their positions (Idefics3).
         depth: Blocks that are run, `layers` at most.
@@ -84,8 +79,8 @@ class ViTConfig(StackConfig):
             raise ValueError(f"image_size = {self.image_size} is smaller than patch_size = {self.patch_size}")
         if not 0 <= self.depth <= self.layers:
             raise ValueError(f"depth = {self.depth}: expected 0 to layers = {self.layers}")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation = {self.activation!r}: expected one of {', '.join(ACTIVATIONS)}")
+        if self.activation not in GELUS:
+            raise ValueError(f"activation = {self.activation!r}: expected one of {', '.join(GELUS)}")
 
     @property
     def grid(self) -> int:

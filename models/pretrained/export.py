@@ -53,7 +53,7 @@ def export_hf(
         raise ValueError(f"dtype = {dtype!r}: expected float64, float32, float16 or bfloat16")
     opened = base if isinstance(base, Pretrained) else open_pretrained(base)
     groups = grouped(opened.plan.leaves)
-    order = [key for group in groups for key in _keys(opened, group)] + list(opened.plan.kept)
+    order = [key for group in groups for key in group] + list(opened.plan.kept)
     specs = [opened.checkpoint.specs[key] for key in order]
     specs = specs if dtype is None else [spec._replace(dtype=jnp.dtype(dtype)) for spec in specs]
     asked = f"the type in {opened.checkpoint.path}" if dtype is None else "the type asked for"
@@ -65,40 +65,24 @@ def export_hf(
 def _tensors(
     read_leaf: Callable[[str], Array],
     opened: Pretrained,
-    groups: Sequence[Sequence[str]],
+    groups: Sequence[Mapping[str, Sequence[tuple[str, Place]]]],
     specs: Sequence[TensorSpec],
     place_of_type: str,
 ) -> Iterator[np.ndarray]:
     """Yields the tensors to write, in the order of `specs`, group of leaves by group."""
-    dtypes = {spec.key: spec.dtype for spec in specs}
+    dtypes, shapes = {spec.key: spec.dtype for spec in specs}, opened.paths()
     for group in groups:
-        leaves = {path: _checked(np.asarray(read_leaf(path)), path, opened) for path in group}
-        for key, parts in _keys(opened, group).items():
+        paths = dict.fromkeys(path for parts in group.values() for path, _ in parts)
+        leaves = {path: np.asarray(read_leaf(path)) for path in paths}
+        for path, leaf in leaves.items():
+            if leaf.shape != shapes[path].shape:
+                asked = f"{opened.checkpoint.path} asks for {shapes[path].shape}"
+                raise ValueError(f"leaf {path!r} has shape {leaf.shape}, but {asked}")
+        for key, parts in group.items():
             yield stored_as(_whole([(leaves[path], place) for path, place in parts]), dtypes[key], key, place_of_type)
         del leaves
     for key in opened.plan.kept:
         yield stored_as(opened.checkpoint.read(key), dtypes[key], key, place_of_type)
-
-
-def _keys(opened: Pretrained, group: Sequence[str]) -> dict[str, list[tuple[str, Place]]]:
-    """Returns tensor name -> the leaves of the group that have parts of it, and which."""
-    found: dict[str, list[tuple[str, Place]]] = {}
-    for path in group:
-        for place in opened.plan.leaves[path]:
-            found.setdefault(place.key, []).append((path, place))
-    return found
-
-
-def _checked(leaf: np.ndarray, path: str, opened: Pretrained) -> np.ndarray:
-    """Returns the leaf.
-
-    Raises:
-        ValueError: It has not the shape that the base asks for.
-    """
-    shape = opened.paths()[path].shape
-    if leaf.shape != shape:
-        raise ValueError(f"leaf {path!r} has shape {leaf.shape}, but {opened.checkpoint.path} asks for {shape}")
-    return leaf
 
 
 def _whole(parts: Sequence[tuple[np.ndarray, Place]]) -> np.ndarray:
