@@ -13,10 +13,20 @@ from jaxtyping import Bool, Float, Int, Int32
 
 from merit_jax.models.adapters.attach import Adapter, attach
 from merit_jax.models.adapters.forms import Options
-from merit_jax.models.interface import SWITCHES, Array, DecoderConfig, KVCache, Model, Params, VisionLanguageConfig
+from merit_jax.models.heads import Gates, HeadEntropy
+from merit_jax.models.interface import (
+    SWITCHES,
+    Array,
+    DecoderConfig,
+    KVCache,
+    Model,
+    Params,
+    VisionLanguageConfig,
+)
 from merit_jax.models.modules.decoder import Decoder, image_mask, segment_mask, slot_mask
+from merit_jax.models.modules.head_gates import gate_variables, head_counts, measured_entropies
 from merit_jax.models.modules.input_grams import with_input_grams
-from merit_jax.models.modules.scan import GRAMS
+from merit_jax.models.modules.scan import ENTROPIES, GRAMS
 from merit_jax.models.modules.vision_language import VisionLanguage
 from merit_jax.models.rope_settings import LongRopeScaling
 
@@ -66,21 +76,41 @@ def build(config: Config, **overrides: Any) -> Model:
     shapes = jax.eval_shape(boxed, jax.ShapeDtypeStruct((2,), jnp.uint32))
     is_box = lambda leaf: isinstance(leaf, nn.LogicallyPartitioned)  # noqa: E731
     axes = jax.tree.map(lambda box: tuple(box.names), shapes, is_leaf=is_box)
+    plain = override(config, {"remat": "none"})
     model = Model(
         config=config,
         init=init,
         logical_axes=axes,
         abstract=nn.meta.unbox(shapes),
-        input_grams=_input_grams(override(config, {"remat": "none"})),
+        input_grams=_input_grams(plain),
+        heads=head_counts(config),
+        gated=lambda *_: None,
+        head_entropies=partial(_head_entropies, plain),
         adapted=lambda *_: None,
         **_functions(config, partial(_apply, module)),
     )
-    return dataclasses.replace(model, adapted=partial(_adapted, model, module))
+    return dataclasses.replace(model, adapted=partial(_adapted, model, module), gated=partial(_gated, model, module))
 
 
-def _apply(module: nn.Module, params: Params, function: Callable[[Any], Any]) -> Any:
-    """Returns the result of a function of the module that holds the parameters."""
-    return module.apply({"params": params}, method=function)
+def _apply(module: nn.Module, params: Params, function: Callable[[Any], Any], **collections: Any) -> Any:
+    """Returns the result of a function of the module that holds the parameters, and other collections of variables."""
+    return module.apply({"params": params, **collections}, method=function)
+
+
+def _gated(model: Model, module: nn.Module, gates: Gates) -> Model:
+    """Makes `Model.gated`."""
+    variables = gate_variables(model.config, gates)
+    return dataclasses.replace(model, **_functions(model.config, partial(_apply, module, **variables)))
+
+
+def _head_entropies(config: Config, params: Params, batch: Any) -> tuple[Any, dict[str, HeadEntropy]]:
+    """Makes `Model.head_entropies`."""
+
+    def forward(module: Any) -> tuple[jax.Array, dict[str, HeadEntropy]]:
+        hidden = _hidden(config, module, batch)
+        return hidden, measured_entropies(config, module, module.variables, batch)
+
+    return _module(config).apply({"params": params}, method=forward, mutable=[ENTROPIES])[0]
 
 
 def _adapted(
@@ -99,27 +129,16 @@ def _adapted(
 
 def _functions(config: Config, apply: Callable[[Params, Callable[[Any], Any]], Any]) -> dict[str, Any]:
     """Returns the functions of `Model` that read parameters, by field name; `apply` binds a module to them."""
-    text = config if isinstance(config, DecoderConfig) else config.text
+    text = _text(config)
 
-    def decoder(module: Any) -> Decoder:
-        return module if text is config else module.decoder
-
-    def run(
-        params: Params, tokens: Any, images: Any, positions: Any, mask: Any, slots: Any = None, cache: Any = None
-    ) -> Any:
-        def forward(module: Any) -> Any:
-            x, deep = module.vectors(tokens, images)
-            x = x if text.constrain is None else text.constrain(x)
-            return decoder(module).run(x, positions, mask, slots, cache, deep)
-
-        return apply(params, forward)
+    def run(params: Params, *inputs: Any) -> Any:
+        return apply(params, lambda module: _run(config, module, *inputs))
 
     def hidden(params: Params, batch: Any) -> Float[Array, "b t d"]:
-        mask = _mask(config, batch, segment_mask(batch.segments))
-        return run(params, batch.tokens, batch.images, _positions(batch), mask)[0]
+        return apply(params, lambda module: _hidden(config, module, batch))
 
     def unembed(params: Params, hidden: Float[Array, "*b d"]) -> Any:
-        return apply(params, lambda module: decoder(module).logits(hidden))
+        return apply(params, lambda module: _decoder(module).logits(hidden))
 
     def init_cache(rows: int, length: int) -> KVCache:
         _check_one_rope(text, length)
@@ -146,6 +165,36 @@ def _functions(config: Config, apply: Callable[[Params, Callable[[Any], Any]], A
         "prefill": prefill,
         "decode": decode,
     }
+
+
+def _decoder(module: Any) -> Decoder:
+    return module if isinstance(module, Decoder) else module.decoder
+
+
+def _run(
+    config: Config,
+    module: Any,
+    tokens: Any,
+    images: Any,
+    positions: Any,
+    mask: Any,
+    slots: Any = None,
+    cache: Any = None,
+) -> tuple[Float[jax.Array, "b t d"], KVCache | None]:
+    """Returns the hidden states of tokens and images, and the cache with their keys and values in it, by a bound module."""
+    x, deep = module.vectors(tokens, images)
+    constrain = _text(config).constrain
+    return _decoder(module).run(x if constrain is None else constrain(x), positions, mask, slots, cache, deep)
+
+
+def _hidden(config: Config, module: Any, batch: Any) -> Float[jax.Array, "b t d"]:
+    """Returns the hidden states of a batch, by a bound module."""
+    mask = _mask(config, batch, segment_mask(batch.segments))
+    return _run(config, module, batch.tokens, batch.images, _positions(batch), mask)[0]
+
+
+def _text(config: Config) -> DecoderConfig:
+    return config if isinstance(config, DecoderConfig) else config.text
 
 
 def _check_one_rope(config: DecoderConfig, length: int) -> None:
@@ -181,10 +230,7 @@ def _input_grams(config: Config) -> Callable[[Params, Any], tuple[dict[str, jax.
                 return module.counted(batch.images, path, shape)
 
             def run() -> Any:
-                decoder = module if isinstance(module, Decoder) else module.decoder
-                x, deep = module.vectors(batch.tokens, batch.images)
-                mask = _mask(config, batch, segment_mask(batch.segments))
-                hidden = decoder.run(x, _positions(batch), mask, deep=deep)[0]
+                hidden, decoder = _hidden(config, module, batch), _decoder(module)
                 return hidden if decoder.config.tied else decoder.logits(hidden)
 
             return with_input_grams(run, counted)

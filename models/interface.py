@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int32
 
+from merit_jax.models.heads import HeadCount
 from merit_jax.models.rope_settings import Rope
 
 Array = jax.Array | np.ndarray
@@ -269,6 +270,11 @@ class Model:
             seeing the slots up to its own; tokens at slots past the end of the cache are ignored.
         input_grams: (params, batch) -> (grams, counts) of the inputs of every kernel by its path, "/"-joined: `Xᵀ X`, float32
             [*layers, in, in], over the tokens and patches that are no padding, and their numbers, float32 [*layers].
+        heads: "decoder", and "vision" if there is a tower -> its attention heads.
+        gated: (gates of some parts) -> a `Model` of the same params, in which each head's output is multiplied by its gate before
+            the output projection. The gates may be traced: the model is differentiable in them.
+        head_entropies: (params, batch) -> (hidden as above, part -> `HeadEntropy`); one layer's attention probabilities are held
+            at a time. A part that the batch has nothing for is left out.
         adapted: (form, rank, alpha, targets, among) -> an `adapters.attach.Adapter`: low-rank updates of the kernels whose paths
             match one of `targets` and one of `among`, regular expressions.
         logical_axes: Tree like the params; per leaf, a tuple of one logical name per dimension.
@@ -283,6 +289,9 @@ class Model:
     prefill: Callable[..., Any]
     decode: Callable[..., Any]
     input_grams: Callable[..., Any]
+    heads: Mapping[str, HeadCount]
+    gated: Callable[..., Any]
+    head_entropies: Callable[..., Any]
     adapted: Callable[..., Any]
     logical_axes: Any
     abstract: Any

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int32
 
 from merit_jax.models.interface import ACTIVATIONS, Array, DecoderConfig, StackConfig
 from merit_jax.models.modules import rope
+from merit_jax.models.modules.attention import attend, heads_of, wants_entropies
 
 _init_kernel = nn.initializers.lecun_normal()
 
@@ -162,11 +163,10 @@ class Attention(nn.Module):
         if cache is not None:
             new = LayerCache(key, value)
             key, value = write(cache, new, jnp.asarray(context.slots))
-        seen = jax.nn.dot_product_attention(
-            query, key, value, mask=context.mask, scale=c.attention_scale, implementation=c.attention
-        )
-        seen = seen.reshape(*x.shape[:2], c.heads * c.head_dim)
-        return Projection(c, c.hidden_size, ("heads", "embed"), c.output_bias, name="output")(seen), new
+        wanted = wants_entropies(self)
+        options = {"scale": c.attention_scale, "implementation": c.attention, "entropies": wanted}
+        heads = heads_of(self, attend(query, key, value, context.mask, **options))
+        return Projection(c, c.hidden_size, ("heads", "embed"), c.output_bias, name="output")(heads), new
 
     def _heads(
         self, x: Float[jax.Array, "b t d"], name: str, heads: int, axis: str, norm: str | None = None

@@ -1,7 +1,8 @@
 """Attention among the patches of many images in one row: each to its own image, or to its own window of it."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +10,16 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from merit_jax.models.modules import attention
+from merit_jax.models.modules.attention import Implementation, Seen
+
 DENSE = 1024
 """Most patches of a row for which all pairs are scored at once; above, memory grows with their number alone."""
 QUERIES = 256
 """Queries at a time, above `DENSE`, in attention to images."""
 
-Implementation = Literal["xla", "cudnn"] | None
-"""Choice for `jax.nn.dot_product_attention`."""
+Among = Callable[[Array, Array, Array, Bool[Array, "b 1 t s"]], Seen]
+"""(queries, keys, values, mask) -> attention, as `merit_jax.models.modules.attention.attend` computes it."""
 
 
 class Rows(NamedTuple):
@@ -37,7 +41,8 @@ def attend(
     full: Bool[Array, ""],
     most: int,
     implementation: Implementation = None,
-) -> Float[Array, "b p heads dim"]:
+    entropies: bool = False,
+) -> Seen:
     """Attends from every patch to the patches of its image if `full`, else to those of its window.
 
     Args:
@@ -47,15 +52,17 @@ def attend(
         full: True for images, False for windows.
         most: Largest number of patches in a window.
         implementation: For `jax.nn.dot_product_attention`.
+        entropies: As for `merit_jax.models.modules.attention.attend`.
     """
     patches = segments.shape[1]
+    among = partial(attention.attend, implementation=implementation, entropies=entropies)
     if patches <= DENSE:
-        return _to_all(query, key, value, jnp.where(full, segments, windows), implementation)
+        return _to_all(query, key, value, jnp.where(full, segments, windows), among)
     block = most * -(-QUERIES // most)
     padded = _padded(block, query, key, value, segments, windows)
-    to_images = jax.checkpoint(partial(_to_images, block=block, implementation=implementation))
-    to_windows = jax.checkpoint(partial(_to_windows, block=most, implementation=implementation))
-    return jax.lax.cond(full, to_images, to_windows, padded)[:, :patches]
+    to_images = jax.checkpoint(partial(_to_images, block=block, among=among))
+    to_windows = jax.checkpoint(partial(_to_windows, block=most, among=among))
+    return _first(patches, jax.lax.cond(full, to_images, to_windows, padded))
 
 
 def attend_to_images(
@@ -64,13 +71,20 @@ def attend_to_images(
     value: Float[Array, "b p heads dim"],
     segments: Int[Array, "b p"],
     implementation: Implementation = None,
-) -> Float[Array, "b p heads dim"]:
+    entropies: bool = False,
+) -> Seen:
     """Attends from every patch to the patches of its image; arguments as for `attend`."""
     patches = segments.shape[1]
+    among = partial(attention.attend, implementation=implementation, entropies=entropies)
     if patches <= DENSE:
-        return _to_all(query, key, value, segments, implementation)
+        return _to_all(query, key, value, segments, among)
     padded = _padded(QUERIES, query, key, value, segments, segments)
-    return jax.checkpoint(partial(_to_images, block=QUERIES, implementation=implementation))(padded)[:, :patches]
+    return _first(patches, jax.checkpoint(partial(_to_images, block=QUERIES, among=among))(padded))
+
+
+def _first(patches: int, seen: Seen) -> Seen:
+    """Returns what the first patches see."""
+    return jax.tree.map(lambda x: x[:, :patches], seen)
 
 
 def _padded(block: int, *operands: Array | np.ndarray) -> Rows:
@@ -84,27 +98,27 @@ def _to_all(
     key: Float[Array, "b p heads dim"],
     value: Float[Array, "b p heads dim"],
     groups: Int[Array, "b p"],
-    implementation: Implementation,
-) -> Float[Array, "b p heads dim"]:
+    among: Among,
+) -> Seen:
     """Attends to the patches of the same group, with all pairs scored at once."""
     mask = (groups[:, :, None] == groups[:, None, :])[:, None]
-    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
+    return among(query, key, value, mask)
 
 
-def _to_images(rows: Rows, block: int, implementation: Implementation) -> Float[Array, "b p heads dim"]:
+def _to_images(rows: Rows, block: int, among: Among) -> Seen:
     """Attends to images, `block` queries at a time to all keys."""
 
     @jax.checkpoint
-    def of_block(part: tuple[Array, Array]) -> Array:
+    def of_block(part: tuple[Array, Array]) -> Seen:
         queries, groups = part
         mask = (groups[:, :, None] == rows.segments[:, None, :])[:, None]
-        return jax.nn.dot_product_attention(queries, rows.key, rows.value, mask=mask, implementation=implementation)
+        return among(queries, rows.key, rows.value, mask)
 
     seen = jax.lax.map(of_block, (_blocks_first(rows.query, block), _blocks_first(rows.segments, block)))
-    return jnp.moveaxis(seen, 0, 1).reshape(rows.query.shape)
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(*rows.segments.shape, *x.shape[3:]), seen)
 
 
-def _to_windows(rows: Rows, block: int, implementation: Implementation) -> Float[Array, "b p heads dim"]:
+def _to_windows(rows: Rows, block: int, among: Among) -> Seen:
     """Attends to windows: no window is larger than a block, so each block sees itself and its two neighbours."""
 
     def blocks(x: Array) -> Array:
@@ -119,8 +133,8 @@ def _to_windows(rows: Rows, block: int, implementation: Implementation) -> Float
 
     mask = blocks(rows.windows)[:, :, None] == around(rows.windows, -1)[:, None, :]
     query, key, value = blocks(rows.query), around(rows.key, 0), around(rows.value, 0)
-    seen = jax.nn.dot_product_attention(query, key, value, mask=mask[:, None], implementation=implementation)
-    return seen.reshape(rows.query.shape)
+    seen = among(query, key, value, mask[:, None])
+    return jax.tree.map(lambda x: x.reshape(*rows.segments.shape, *x.shape[2:]), seen)
 
 
 def _blocks_first(x: Array, block: int) -> Array:

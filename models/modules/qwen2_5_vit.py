@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from merit_jax.models.interface import StackConfig
 from merit_jax.models.modules import rope
+from merit_jax.models.modules.attention import heads_of, wants_entropies
 from merit_jax.models.modules.layers import MLP, Norm, Projection
 from merit_jax.models.modules.patch_attention import attend
 from merit_jax.models.modules.patch_rows import PatchRows, PatchTowerConfig, patch_angles, patch_rows
@@ -84,8 +85,9 @@ class PatchAttention(nn.Module):
         query, key, value = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, c.heads, -1), 2, 0)
         query, key = rope.rotate(query, context.theta), rope.rotate(key, context.theta)
         most = c.window**2 * c.patches_per_token
-        seen = attend(query, key, value, context.segments, context.windows, full, most, c.attention)
-        return Projection(c, c.hidden_size, ("heads", "embed"), use_bias=True, name="output")(seen.reshape(x.shape))
+        groups = (context.segments, context.windows, full, most)
+        seen = attend(query, key, value, *groups, c.attention, wants_entropies(self))
+        return Projection(c, c.hidden_size, ("heads", "embed"), use_bias=True, name="output")(heads_of(self, seen))
 
 
 class PatchBlock(nn.Module):

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int32
 
 from merit_jax.models.interface import ACTIVATIONS, StackConfig
 from merit_jax.models.modules import rope
+from merit_jax.models.modules.attention import heads_of, wants_entropies
 from merit_jax.models.modules.layers import Norm, Projection, parameter
 from merit_jax.models.modules.patch_attention import attend_to_images
 from merit_jax.models.modules.patch_rows import PatchRows, PatchTowerConfig, patch_angles, patch_rows
@@ -84,8 +85,8 @@ class PatchAttention(nn.Module):
         qkv = Projection(c, 3 * c.hidden_size, ("embed", "heads"), use_bias=True, name="qkv")(x)
         query, key, value = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, c.heads, -1), 2, 0)
         query, key = rope.turn(query, context.turns), rope.turn(key, context.turns)
-        seen = attend_to_images(query, key, value, context.segments, c.attention)
-        return Projection(c, c.hidden_size, ("heads", "embed"), use_bias=True, name="output")(seen.reshape(x.shape))
+        seen = attend_to_images(query, key, value, context.segments, c.attention, wants_entropies(self))
+        return Projection(c, c.hidden_size, ("heads", "embed"), use_bias=True, name="output")(heads_of(self, seen))
 
 
 class PatchBlock(nn.Module):

@@ -8,6 +8,10 @@ from merit_jax.models.interface import REMAT, StackConfig
 
 GRAMS = "input_grams"
 """Variable collection of the Gram matrices that `merit_jax.models.modules.input_grams` takes."""
+GATES = "head_gates"
+"""Variable collection of the factors of attention heads' outputs; empty: all are 1."""
+ENTROPIES = "head_entropies"
+"""Variable collection of the entropies of attention heads."""
 
 
 def stacked(layer: type[nn.Module], config: StackConfig, length: int, in_axes: Any) -> type[nn.Module]:
@@ -23,7 +27,7 @@ def stacked(layer: type[nn.Module], config: StackConfig, length: int, in_axes: A
     policy = REMAT[config.remat]
     return nn.scan(
         layer if policy is None else nn.remat(layer, prevent_cse=unroll > 1, policy=policy),
-        variable_axes={"params": 0, GRAMS: 0},
+        variable_axes={"params": 0, GRAMS: 0, GATES: 0, ENTROPIES: 0},
         split_rngs={"params": True},
         in_axes=in_axes,
         length=length,

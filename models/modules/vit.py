@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
 from merit_jax.models.interface import ACTIVATIONS, Array, StackConfig
+from merit_jax.models.modules.attention import attend, heads_of, wants_entropies
 from merit_jax.models.modules.layers import Norm, Projection, parameter
 from merit_jax.models.modules.scan import stacked
 
@@ -134,8 +135,8 @@ class Block(nn.Module):
             Projection(c, c.hidden_size, ("embed", "heads"), True, name=name)(x) for name in ("query", "key", "value")
         )
         query, key, value = (part.reshape(heads) for part in parts)
-        seen = jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=c.attention)
-        return Projection(c, c.hidden_size, ("heads", "embed"), True, name="output")(seen.reshape(x.shape))
+        seen = attend(query, key, value, mask, implementation=c.attention, entropies=wants_entropies(self))
+        return Projection(c, c.hidden_size, ("heads", "embed"), True, name="output")(heads_of(self, seen))
 
 
 class ViT(nn.Module):

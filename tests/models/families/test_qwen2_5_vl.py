@@ -15,6 +15,7 @@ from merit_jax.core.types import Example, ImageReader, PackedExample
 from merit_jax.models import build, export_hf, load_pretrained, read_config
 from merit_jax.models.families.registry import parse_config
 from merit_jax.models.modules import patch_attention
+from merit_jax.models.modules.attention import Seen
 from merit_jax.models.pretrained.processor import load_processor
 from merit_jax.models.processing.qwen2_5_vl_images import mrope_positions, window_order
 from tests.support import image_checks
@@ -64,8 +65,10 @@ def test_a_frozen_tower_has_no_backward_pass(world, monkeypatch):
         raise AssertionError("differentiated")
 
     forward_only.defvjp(lambda query: (query, None), refuse)
-    monkeypatch.setattr(patch_attention, "attend", lambda query, *_: forward_only(query))
-    monkeypatch.setattr("merit_jax.models.modules.qwen2_5_vit.attend", lambda query, *_: forward_only(query))
+    monkeypatch.setattr(patch_attention, "attend", lambda query, *_: Seen(forward_only(query), None))
+    monkeypatch.setattr(
+        "merit_jax.models.modules.qwen2_5_vit.attend", lambda query, *_: Seen(forward_only(query), None)
+    )
     rows = batch(processor, [conversation(pictures[0])], WIDTH, ROOM)
     fresh = build(model.config)
 

@@ -43,7 +43,7 @@ def test_patches_see_their_image_or_their_window(monkeypatch, full, dense):
     query, key, value = np.random.default_rng(1).normal(size=(3, 2, PATCHES, 2, 4)).astype(np.float32)
 
     def attend(*arrays):
-        return patch_attention.attend(*arrays, segments, windows, jnp.asarray(full), MOST)
+        return patch_attention.attend(*arrays, segments, windows, jnp.asarray(full), MOST).vectors
 
     expected = by_definition(query, key, value, segments if full else windows)
     found, real = np.asarray(jax.jit(attend)(query, key, value)), segments > 0
@@ -59,7 +59,7 @@ def test_gradients_of_blocks_equal_those_of_one_mask(monkeypatch):
     @jax.jit
     def gradient(arrays, full):
         def loss(x):
-            seen = patch_attention.attend(*x, segments, windows, full, MOST)
+            seen = patch_attention.attend(*x, segments, windows, full, MOST).vectors
             return (seen[segments > 0] ** 3).sum()
 
         return jax.grad(loss)(arrays)
@@ -80,7 +80,7 @@ def test_many_patches_never_meet_in_one_array(full):
     numbers = jax.ShapeDtypeStruct((1, patches), jnp.int32)
 
     def attend(query, segments, windows):
-        return patch_attention.attend(query, query, query, segments, windows, jnp.asarray(full), 64)
+        return patch_attention.attend(query, query, query, segments, windows, jnp.asarray(full), 64).vectors
 
     gradient = jax.grad(lambda *x: attend(*x).sum())
     memory = jax.jit(gradient).lower(shape, numbers, numbers).compile().memory_analysis()
