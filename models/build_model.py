@@ -24,7 +24,7 @@ from merit_jax.models.interface import (
     VisionLanguageConfig,
 )
 from merit_jax.models.modules.decoder import Decoder, image_mask, segment_mask, slot_mask
-from merit_jax.models.modules.head_gates import gate_variables, head_counts, measured_entropies
+from merit_jax.models.modules.head_gates import gate_variables, head_counts, head_norms, measured_entropies
 from merit_jax.models.modules.input_grams import with_input_grams
 from merit_jax.models.modules.scan import ENTROPIES, GRAMS
 from merit_jax.models.modules.vision_language import VisionLanguage
@@ -86,6 +86,7 @@ def build(config: Config, **overrides: Any) -> Model:
         heads=head_counts(config),
         gated=lambda *_: None,
         head_entropies=partial(_head_entropies, plain),
+        head_norms=partial(head_norms, config),
         adapted=lambda *_: None,
         **_functions(config, partial(_apply, module)),
     )

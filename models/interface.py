@@ -275,6 +275,8 @@ class Model:
             the output projection. The gates may be traced: the model is differentiable in them.
         head_entropies: (params, batch) -> (hidden as above, part -> `HeadEntropy`); one layer's attention probabilities are held
             at a time. A part that the batch has nothing for is left out.
+        head_norms: (params) -> part -> Frobenius norm of each head's weights [layers, heads]: its query's and output's, and those
+            of the key and value that it reads.
         adapted: (form, rank, alpha, targets, among) -> an `adapters.attach.Adapter`: low-rank updates of the kernels whose paths
             match one of `targets` and one of `among`, regular expressions.
         logical_axes: Tree like the params; per leaf, a tuple of one logical name per dimension.
@@ -292,6 +294,7 @@ class Model:
     heads: Mapping[str, HeadCount]
     gated: Callable[..., Any]
     head_entropies: Callable[..., Any]
+    head_norms: Callable[..., Any]
     adapted: Callable[..., Any]
     logical_axes: Any
     abstract: Any

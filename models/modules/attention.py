@@ -95,7 +95,8 @@ def heads_of(module: nn.Module, seen: Seen) -> Float[Array, "b t width"]:
     if module.has_variable(GATES, "gates"):
         gates = module.get_variable(GATES, "gates")
         gates = jnp.repeat(gates, vectors.shape[0] // len(gates), axis=0)
-        vectors = vectors * gates[:, None, :, None].astype(vectors.dtype)
+        wide = jnp.promote_types(vectors.dtype, jnp.float32)
+        vectors = (vectors.astype(wide) * gates[:, None, :, None].astype(wide)).astype(vectors.dtype)
     rows, tokens, heads, dim = vectors.shape
     return vectors.reshape(rows, tokens, heads * dim)
 

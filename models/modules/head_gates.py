@@ -9,10 +9,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Bool, Float, Float32
 
 from merit_jax.models.heads import DECODER, VISION, Gates, HeadCount, HeadEntropy
-from merit_jax.models.interface import DecoderConfig, VisionLanguageConfig
+from merit_jax.models.interface import DecoderConfig, Params, VisionLanguageConfig
 from merit_jax.models.modules.attention import Entropies
 from merit_jax.models.modules.scan import ENTROPIES, GATES
 from merit_jax.models.modules.vit import ViTConfig
+
+PROJECTIONS = ("query", "key", "value", "qkv", "output")
+"""Projections that an attention module may have."""
 
 Config = DecoderConfig | VisionLanguageConfig
 
@@ -85,6 +88,22 @@ def _of_rows(entropies: Entropies, real: Bool[Array, "n t"], rows: int) -> HeadE
     queries: Float[Array, "layers b"] = counts.sum(axis=2).astype(jnp.float32)
     mean: Float32[Array, "layers b heads"] = total / jnp.maximum(queries, 1)[..., None]
     return HeadEntropy(mean, queries)
+
+
+def head_norms(config: Config, params: Params) -> dict[str, Float32[Array, "layers heads"]]:
+    """Returns the Frobenius norm of each head's weights: of its query and output, and of the key and value that it reads."""
+    found, leaves = {}, flatten_dict(params)
+    for part, path in _paths(config).items():
+        count, squares = head_counts(config)[part], []
+        for name in PROJECTIONS:
+            if (*path, name, "kernel") in leaves:
+                kernel = jnp.asarray(leaves[*path, name, "kernel"][: count.layers], jnp.float32)
+                by_column = jnp.square(kernel).sum(axis=2 if name == "output" else 1)
+                holders = count.groups if name in ("key", "value") else count.heads
+                by_holder = by_column.reshape(count.layers, 3 if name == "qkv" else 1, holders, -1).sum(axis=(1, 3))
+                squares.append(jnp.repeat(by_holder, count.heads // holders, axis=1))
+        found[part] = jnp.sqrt(sum(squares))
+    return found
 
 
 def _paths(config: Config) -> dict[str, tuple[str, ...]]:

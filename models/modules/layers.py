@@ -90,7 +90,7 @@ class LayerCache(NamedTuple):
 
 
 class Norm(nn.Module):
-    """y = (scale + offset) x / sqrt(mean(x^2) + eps), in float32 (RMSNorm); if `centred`, of x - mean(x), plus a bias."""
+    """y = (scale + offset) x / sqrt(mean(x^2) + eps), in float32 or wider (RMSNorm); if `centred`, of x - mean(x), plus bias."""
 
     config: StackConfig
     centred: bool = False
@@ -100,14 +100,14 @@ class Norm(nn.Module):
     def __call__(self, x: Float[jax.Array, "*b d"]) -> Float[jax.Array, "*b d"]:
         """Normalises the last axis."""
         scale = parameter(self, "scale", nn.initializers.constant(1 - self.offset), x.shape[-1:], "norm")
-        wide = x.astype(jnp.float32)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if self.centred:
             wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
         normed = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.config.norm_eps)
-        wide_scale = scale.astype(jnp.float32)
+        wide_scale = scale.astype(wide.dtype)
         y = normed * (wide_scale + self.offset if self.offset else wide_scale)
         if self.centred:
-            y = y + parameter(self, "bias", nn.initializers.zeros_init(), x.shape[-1:], "norm").astype(jnp.float32)
+            y = y + parameter(self, "bias", nn.initializers.zeros_init(), x.shape[-1:], "norm").astype(wide.dtype)
         return y.astype(self.config.dtype)
 
 

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 import tests.support.tiny as tiny
 from merit_jax.models import export_hf, leaf_keys, load_pretrained, open_pretrained
 from merit_jax.models.families.registry import parse_config
+from tests.support.head_entropies import mean_entropies
 
 pytestmark = pytest.mark.parity
 
@@ -88,6 +89,20 @@ def test_logits_of_packed_rows_equal_pytorch_on_separate_examples(tmp_path, case
     found = tiny.logits(model, params, row)[0]
     expected = [torch_logits(peer, part[None], np.ones((1, len(part)), np.int32))[0].detach().numpy() for part in parts]
     np.testing.assert_allclose(found[:12], np.concatenate(expected), atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["llama", "qwen2_windows", *tiny.OF_FAMILY])
+def test_entropies_are_those_of_the_probabilities_of_pytorch(tmp_path, case):
+    torch = pytest.importorskip("torch")
+    peer, model, params = make(tmp_path / "hf", **CASES[case])
+    peer.set_attn_implementation("eager")
+    batch = tiny.rows(15, 9, width=15)
+    mask = torch.from_numpy(batch.segments).long()
+    seen = peer(input_ids=torch.from_numpy(batch.tokens).long(), attention_mask=mask, output_attentions=True).attentions
+    hidden, found = model.head_entropies(params, batch)
+    np.testing.assert_allclose(hidden, model.hidden(params, batch), atol=1e-5)
+    expected = mean_entropies([layer.detach().numpy() for layer in seen], batch.segments)
+    np.testing.assert_allclose(found["decoder"].mean, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", ["llama_tied", "qwen2", *tiny.OF_FAMILY])

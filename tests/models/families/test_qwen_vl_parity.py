@@ -14,6 +14,7 @@ from merit_jax.models import export_hf, leaf_keys, load_pretrained, open_pretrai
 from merit_jax.models.io.weight_map import tensor_of
 from merit_jax.models.pretrained.processor import load_processor
 from merit_jax.models.processing.image_loading import open_image
+from tests.support.head_entropies import mean_entropies
 from tests.support.tiny_tiles import batch, conversation, features, picture
 
 pytestmark = pytest.mark.parity
@@ -101,6 +102,17 @@ def test_logits_equal_pytorch(world):
     expected = peer(**peer_inputs).logits.detach().numpy()
     real = rows.segments > 0
     np.testing.assert_allclose(tiny.logits(model, params, rows)[real], expected[real], atol=1e-4)
+
+
+def test_entropies_are_those_of_the_probabilities_of_pytorch(world):
+    _, peer, model, params, rows, peer_inputs = world
+    peer.set_attn_implementation("eager")
+    seen = [layer.detach().numpy() for layer in peer(**peer_inputs, output_attentions=True).attentions]
+    _, found = model.head_entropies(params, rows)
+    np.testing.assert_allclose(found["decoder"].mean, mean_entropies(seen, rows.segments), atol=1e-5)
+    images = np.asarray(found["vision"].queries) > 0
+    assert images[:, :2].all()
+    assert not images[:, 2].any()
 
 
 def test_loss_gradients_equal_pytorch_in_every_part(world):

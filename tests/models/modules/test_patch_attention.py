@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from merit_jax.models.modules import patch_attention
+from tests.support.head_entropies import entropies_of
 
 MOST, PATCHES = 8, 150
 
@@ -49,6 +50,25 @@ def test_patches_see_their_image_or_their_window(monkeypatch, full, dense):
     found, real = np.asarray(jax.jit(attend)(query, key, value)), segments > 0
     np.testing.assert_allclose(found[real], expected[real], atol=1e-5)
     assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_entropies_of_blocks_are_those_of_all_probabilities(monkeypatch, full):
+    monkeypatch.setattr(patch_attention, "DENSE", 16)
+    monkeypatch.setattr(patch_attention, "QUERIES", 20)
+    segments, windows = ids()
+    query, key, value = np.random.default_rng(1).normal(size=(3, 2, PATCHES, 2, 4)).astype(np.float32)
+    groups = segments if full else windows
+    scores = np.einsum("bqhd,bkhd->bhqk", query, key, dtype=np.float64) / 2
+    weights = np.exp(np.where((groups[:, :, None] == groups[:, None, :])[:, None], scores, -np.inf))
+    weights = weights / weights.sum(-1, keepdims=True)
+    operands = (*map(jnp.asarray, (query, key, value)), segments, windows, jnp.asarray(full))
+    seen, entropies = patch_attention.attend(*operands, MOST, entropies=True)
+    real = segments > 0
+    expected, counted = entropies_of(weights)
+    np.testing.assert_array_equal(np.asarray(entropies.counted)[real], counted[real])
+    np.testing.assert_allclose(np.asarray(entropies.values)[real], expected[real], atol=1e-5)
+    np.testing.assert_allclose(np.asarray(seen)[real], by_definition(query, key, value, groups)[real], atol=1e-5)
 
 
 def test_gradients_of_blocks_equal_those_of_one_mask(monkeypatch):
