@@ -24,7 +24,7 @@ from merit_jax.models.interface import (
     VisionLanguageConfig,
 )
 from merit_jax.models.modules.decoder import Decoder, image_mask, segment_mask, slot_mask
-from merit_jax.models.modules.head_gates import gate_variables, head_counts, head_norms, measured_entropies
+from merit_jax.models.modules.head_gates import gate_variables, head_counts, head_norms, measured_entropies, with_gates
 from merit_jax.models.modules.input_grams import with_input_grams
 from merit_jax.models.modules.scan import ENTROPIES, GRAMS
 from merit_jax.models.modules.vision_language import VisionLanguage
@@ -85,8 +85,9 @@ def build(config: Config, **overrides: Any) -> Model:
         input_grams=_input_grams(plain),
         heads=head_counts(config),
         gated=lambda *_: None,
-        head_entropies=partial(_head_entropies, plain),
+        head_entropies=partial(_head_entropies, plain, {}),
         head_norms=partial(head_norms, config),
+        with_gates=partial(with_gates, config),
         adapted=lambda *_: None,
         **_functions(config, partial(_apply, module)),
     )
@@ -101,17 +102,23 @@ def _apply(module: nn.Module, params: Params, function: Callable[[Any], Any], **
 def _gated(model: Model, module: nn.Module, gates: Gates) -> Model:
     """Makes `Model.gated`."""
     variables = gate_variables(model.config, gates)
-    return dataclasses.replace(model, **_functions(model.config, partial(_apply, module, **variables)))
+    return dataclasses.replace(
+        model,
+        head_entropies=partial(_head_entropies, override(model.config, {"remat": "none"}), variables),
+        **_functions(model.config, partial(_apply, module, **variables)),
+    )
 
 
-def _head_entropies(config: Config, params: Params, batch: Any) -> tuple[Any, dict[str, HeadEntropy]]:
-    """Makes `Model.head_entropies`."""
+def _head_entropies(
+    config: Config, variables: dict[str, Any], params: Params, batch: Any
+) -> tuple[Any, dict[str, HeadEntropy]]:
+    """Makes `Model.head_entropies`; `variables` holds the gates, if there are any."""
 
     def forward(module: Any) -> tuple[jax.Array, dict[str, HeadEntropy]]:
         hidden = _hidden(config, module, batch)
         return hidden, measured_entropies(config, module, module.variables, batch)
 
-    return _module(config).apply({"params": params}, method=forward, mutable=[ENTROPIES])[0]
+    return _module(config).apply({"params": params, **variables}, method=forward, mutable=[ENTROPIES])[0]
 
 
 def _adapted(

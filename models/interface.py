@@ -265,18 +265,17 @@ class Model:
         hidden: (params, batch) -> final, normalised hidden states [b, t, d], in `config.dtype`.
         unembed: (params, hidden [..., d]) -> float32 logits [..., v].
         init_cache: (rows, length) -> an empty `KVCache`.
-        prefill: (params, batch, cache) -> (hidden, cache): reads right-padded prompts, one example to a row.
+        prefill: (params, batch, cache) -> (hidden, cache): reads right-padded prompts, one to a row.
         decode: (params, tokens i32[b, t], slots i32[b, t], cache) -> (hidden, cache): appends tokens, t >= 1, each
             seeing the slots up to its own; tokens at slots past the end of the cache are ignored.
         input_grams: (params, batch) -> (grams, counts) of the inputs of every kernel by its path, "/"-joined: `Xᵀ X`, float32
             [*layers, in, in], over the tokens and patches that are no padding, and their numbers, float32 [*layers].
         heads: "decoder", and "vision" if there is a tower -> its attention heads.
         gated: (gates of some parts) -> a `Model` of the same params, in which each head's output is multiplied by its gate before
-            the output projection. The gates may be traced: the model is differentiable in them.
-        head_entropies: (params, batch) -> (hidden as above, part -> `HeadEntropy`); one layer's attention probabilities are held
-            at a time. A part that the batch has nothing for is left out.
-        head_norms: (params) -> part -> Frobenius norm of each head's weights [layers, heads]: its query's and output's, and those
-            of the key and value that it reads.
+            the output projection. The model is differentiable in its gates.
+        head_entropies: (params, batch) -> (hidden as above, part -> `HeadEntropy`); one layer's probabilities are held at a time.
+        head_norms: (params) -> part -> Frobenius norms [layers, heads] of all weights that a head has or reads.
+        with_gates: (params, gates) -> params with which the model computes what the gated one does with the given ones.
         adapted: (form, rank, alpha, targets, among) -> an `adapters.attach.Adapter`: low-rank updates of the kernels whose paths
             match one of `targets` and one of `among`, regular expressions.
         logical_axes: Tree like the params; per leaf, a tuple of one logical name per dimension.
@@ -295,6 +294,7 @@ class Model:
     gated: Callable[..., Any]
     head_entropies: Callable[..., Any]
     head_norms: Callable[..., Any]
+    with_gates: Callable[..., Any]
     adapted: Callable[..., Any]
     logical_axes: Any
     abstract: Any

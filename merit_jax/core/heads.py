@@ -38,12 +38,16 @@ class HasHeads(Model, Protocol):
         """Part of the model -> its heads."""
 
     @property
-    def gated(self) -> Callable[[Mapping[str, Any]], Model]:
+    def gated(self) -> Callable[[Mapping[str, Any]], "HasHeads"]:
         """(gates of parts, [layers, heads] or by row [layers, b, heads]) -> a model in which each head's output is multiplied."""
 
     @property
     def head_entropies(self) -> Callable[[Params, Batch], tuple[Array, Mapping[str, Any]]]:
         """(params, batch) -> (hidden states, part -> (mean over queries [layers, b, heads], their number [layers, b]))."""
+
+    @property
+    def with_gates(self) -> Callable[[Params, Mapping[str, Any]], Params]:
+        """(params, gates [layers, heads]) -> params with which the model computes what the gated one does with the given ones."""
 
     @property
     def head_norms(self) -> Callable[[Params], Mapping[str, Array]]:

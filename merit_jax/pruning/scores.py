@@ -46,8 +46,8 @@ class HeadScores(NamedTuple):
     entropy: ByHead
 
 
-Measure = Callable[[Params, Batch], HeadSums]
-"""(params, batch of one example to a row) -> its sums, on the devices."""
+Measure = Callable[[Params, Batch, Mapping[str, Any]], HeadSums]
+"""(params, batch of one example to a row, part -> gates [layers, heads]) -> its sums, on the devices."""
 
 
 def head_measure(model: HasHeads, parts: Sequence[str], chunk: int = 64) -> Measure:
@@ -73,12 +73,12 @@ def head_measure(model: HasHeads, parts: Sequence[str], chunk: int = 64) -> Meas
         return (nll / jnp.maximum(tokens, 1)).sum()
 
     @jax.jit
-    def measure(params: Params, batch: Batch) -> HeadSums:
-        rows = len(batch.tokens)
-        gates = {part: jnp.ones((c.layers, rows, c.heads)) for part, c in counts.items()}
+    def measure(params: Params, batch: Batch, gates: Mapping[str, Array]) -> HeadSums:
+        rows, shared = len(batch.tokens), {part: jnp.asarray(gates[part])[:, None] for part in parts}
+        of_rows = {part: jnp.broadcast_to(shared[part], (c.layers, rows, c.heads)) for part, c in counts.items()}
         supervised = batch.weights.sum(axis=-1) > 0
-        slopes = jax.grad(mean_losses)(gates, params, batch)
-        found = model.head_entropies(params, batch)[1]
+        slopes = jax.grad(mean_losses)(of_rows, params, batch)
+        found = model.gated(of_rows).head_entropies(params, batch)[1]
         nothing = {
             part: (jnp.zeros((c.layers, rows, c.heads)), jnp.zeros((c.layers, rows))) for part, c in counts.items()
         }
@@ -98,6 +98,7 @@ def head_sums(
     measure: Measure,
     params: Params,
     batches: Iterable[Batch],
+    gates: ByHead,
     place: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> HeadSums:
     """Measures the heads of a model on examples.
@@ -106,14 +107,16 @@ def head_sums(
         measure: Of the model.
         params: Its parameters, on the devices.
         batches: Batches of fixed shapes, one example to a row; rows without supervised tokens count for nothing.
+        gates: Those at which it is measured: 1, or 0 for heads that are pruned already.
         place: Puts a batch on the devices.
 
     Raises:
         ValueError: There are no batches.
     """
-    total = None
+    total, wide = None, {part: np.asarray(values, np.float32) for part, values in gates.items()}
     for batch in batches:
-        found = jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(measure(params, place(batch))))
+        sums = jax.device_get(measure(params, place(batch), wide))
+        found = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
         total = found if total is None else total + found
     if total is None:
         raise ValueError("there are no calibration examples: heads cannot be scored")

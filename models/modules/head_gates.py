@@ -106,6 +106,21 @@ def head_norms(config: Config, params: Params) -> dict[str, Float32[Array, "laye
     return found
 
 
+def with_gates(config: Config, params: Params, gates: Gates) -> Params:
+    """Returns params in which the output rows of each head are multiplied by its gate [layers, heads].
+
+    Raises:
+        ValueError: As for `gate_variables`.
+    """
+    found = flatten_dict(params)
+    for path, values in flatten_dict(gate_variables(config, gates).get(GATES, {})).items():
+        kernel = jnp.asarray(found[*path[:-1], "output", "kernel"])
+        rows = jnp.repeat(values[:, 0], kernel.shape[1] // values.shape[-1], axis=-1)
+        rows = jnp.pad(rows, [(0, len(kernel) - len(rows)), (0, 0)], constant_values=1)
+        found[*path[:-1], "output", "kernel"] = (kernel * rows[..., None]).astype(kernel.dtype)
+    return unflatten_dict(found)
+
+
 def _paths(config: Config) -> dict[str, tuple[str, ...]]:
     """Returns the path of each part's attention modules."""
     attention = ("layers", "attention")

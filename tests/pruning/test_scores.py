@@ -29,6 +29,10 @@ def world():
     return model, tiny.params(model), examples(7, 5, 9)
 
 
+def open_gates(model):
+    return {part: np.ones((count.layers, count.heads)) for part, count in model.heads.items()}
+
+
 def mean_losses(model, params, batch, gates):
     nll, tokens = next_token_loss(model.gated(gates), 4)(params, batch)
     return nll / tokens
@@ -38,7 +42,9 @@ def test_importance_is_the_mean_absolute_slope_by_finite_differences(x64):
     model = tiny.model("qwen2", dtype="float64", param_dtype="float64")
     params = jax.tree.map(np.float64, tiny.params(model, scale=0.35))
     batch = examples(7, 5, 9)
-    found = mean_scores(head_sums(head_measure(model, PARTS, 4), params, [batch])).importance["decoder"]
+    found = mean_scores(head_sums(head_measure(model, PARTS, 4), params, [batch], open_gates(model))).importance[
+        "decoder"
+    ]
     count = model.heads["decoder"]
     loss = jax.jit(lambda gates: mean_losses(model, params, batch, {"decoder": gates}))
 
@@ -54,7 +60,9 @@ def test_importance_is_the_mean_absolute_slope_by_finite_differences(x64):
 
 def test_the_loss_rises_to_first_order_by_no_more_than_the_sum_of_importance(world):
     model, params, batch = world
-    importance = mean_scores(head_sums(head_measure(model, PARTS, 4), params, [batch])).importance["decoder"]
+    importance = mean_scores(head_sums(head_measure(model, PARTS, 4), params, [batch], open_gates(model))).importance[
+        "decoder"
+    ]
     pruned = np.zeros(importance.shape, bool)
     pruned[0, 1], pruned[2, 3], pruned[1, :2] = True, True, True
 
@@ -74,10 +82,13 @@ def test_how_examples_are_batched_does_not_matter(world):
     model, params, batch = world
     measure = head_measure(model, PARTS, 4)
     assert isinstance(model, HasHeads)
-    together = head_sums(measure, params, [batch])
+    together = head_sums(measure, params, [batch], open_gates(model))
     rows = [jax.tree.map(lambda x, n=n: x[n : n + 1], batch) for n in range(3)]
     padded = jax.tree.map(lambda x: np.pad(x, [(0, 1), (0, 4)]), batch)
-    for other in (head_sums(measure, params, rows), head_sums(measure, params, [padded])):
+    for other in (
+        head_sums(measure, params, rows, open_gates(model)),
+        head_sums(measure, params, [padded], open_gates(model)),
+    ):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), other, together)
     assert together.examples == 3
 
@@ -86,8 +97,10 @@ def test_sums_of_datasets_add_up(world):
     model, params, batch = world
     measure = head_measure(model, PARTS, 4)
     first, second = (jax.tree.map(lambda x, n=n: x[n], batch) for n in (slice(2), slice(2, 3)))
-    parts = head_sums(measure, params, [first]) + head_sums(measure, params, [second])
-    whole = head_sums(measure, params, [first, second])
+    parts = head_sums(measure, params, [first], open_gates(model)) + head_sums(
+        measure, params, [second], open_gates(model)
+    )
+    whole = head_sums(measure, params, [first, second], open_gates(model))
     jax.tree.map(np.testing.assert_array_equal, parts, whole)
 
 
@@ -123,7 +136,7 @@ def test_examples_without_supervised_tokens_are_refused(world):
     model, params, batch = world
     silent = batch._replace(weights=np.zeros_like(batch.weights))
     with pytest.raises(ValueError, match="no calibration example has supervised tokens"):
-        mean_scores(head_sums(head_measure(model, PARTS, 4), params, [silent]))
+        mean_scores(head_sums(head_measure(model, PARTS, 4), params, [silent], open_gates(model)))
 
 
 def test_an_entropy_that_no_example_measures_is_refused():
@@ -156,3 +169,17 @@ def test_criteria_rank_by_what_they_are_called():
     draws = [CRITERIA["random"](facts._replace(seed=n))["decoder"] for n in (1, 1, 2)]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert (draws[0] != draws[2]).all()
+
+
+def test_heads_that_are_closed_already_are_no_part_of_what_others_are_measured_in(world):
+    model, params, batch = world
+    kept = open_gates(model)["decoder"]
+    kept[0, 1] = 0
+    measure = head_measure(model, PARTS, 4)
+    found = head_sums(measure, params, [batch], {"decoder": kept})
+    without = model.with_gates(params, {"decoder": kept})
+    expected = head_sums(measure, without, [batch], open_gates(model))
+    there = kept > 0
+    for name in ("importance", "entropy"):
+        mine, theirs = (getattr(sums, name)["decoder"][there] for sums in (found, expected))
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-7)

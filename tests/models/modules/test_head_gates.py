@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from merit_jax.models import load_pretrained
 from merit_jax.models.heads import HeadCount
-from tests.support import tiny
+from merit_jax.models.pretrained.processor import load_processor
+from tests.support import tiny, tiny_qwen_vl, tiny_tiles
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +112,30 @@ def test_gates_that_do_not_fit_are_refused(world, gates, message):
 def test_counts_name_the_heads_of_every_part(world):
     config = world[0].config
     assert world[0].heads == {"decoder": HeadCount(config.layers, config.heads, config.kv_heads)}
+
+
+@pytest.mark.parametrize("kind", ["clip", "idefics3", "qwen2_5_vl"])
+def test_heads_of_towers_are_gated_and_measured_like_those_of_decoders(tmp_path, kind):
+    path = tmp_path / "hf"
+    folder = tiny_qwen_vl.folder(path) if kind == "qwen2_5_vl" else tiny_tiles.folder(path, kind)
+    model, params = load_pretrained(folder)
+    processor = load_processor(folder, model.config)
+    picture = tiny_tiles.picture(tmp_path / "a.png", 25, 43)
+    talks = [tiny_tiles.conversation(picture), tiny_tiles.conversation()]
+    batch = tiny_tiles.batch(processor, talks, 64, 44)
+    count = model.heads["vision"]
+    gates = {"vision": np.ones((count.layers, count.heads), np.float32)}
+    gates["vision"][-1, 0] = 0
+    hidden = model.gated(gates).hidden(params, batch)
+    np.testing.assert_allclose(hidden, model.hidden(model.with_gates(params, gates), batch), atol=1e-5)
+    assert np.abs(hidden - model.hidden(params, batch)).max() > 1e-4
+    explicit, found = model.gated(gates).head_entropies(params, batch)
+    np.testing.assert_allclose(explicit, hidden, atol=1e-5)
+    mean, queries = found["vision"]
+    assert mean.shape == (count.layers, 2, count.heads)
+    assert (np.asarray(queries)[:, 0] > 0).all()
+    assert not np.asarray(queries)[:, 1].any()
+    of_rows = jnp.ones((count.layers, 2, count.heads)).at[-1, 0, 0].set(0)
+    apart = model.gated({"vision": of_rows}).hidden(params, batch)
+    np.testing.assert_allclose(apart[0], hidden[0], atol=1e-5)
+    np.testing.assert_allclose(apart[1], model.hidden(params, batch)[1], atol=1e-5)
