@@ -17,7 +17,7 @@ LAYERS = [
     ["core"],
     ["workdir"],
     ["data", "checkpoints", "gradients", "conflict", "partition"],
-    ["training", "merging", "evaluation", "diagnostics", "comparison", "advice"],
+    ["training", "merging", "pruning", "evaluation", "diagnostics", "comparison", "advice"],
     ["pipeline", "planning", "reporting"],
 ]
 """merit_jax from the bottom up: a module imports lower layers and its own package only."""

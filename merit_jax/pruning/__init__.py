@@ -1,0 +1,1 @@
+"""Removal of attention heads: pure functions of their scores."""
