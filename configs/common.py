@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from merit_jax.configs.schema.diagnostics_keys import declare_diagnostics
 from merit_jax.configs.schema.keys import Key, defaults
 from merit_jax.configs.schema.methods import METHODS, Method, parse, variant, with_method
+from merit_jax.configs.schema.pruning_keys import declare_pruning
 from merit_jax.configs.schema.shipped import shipped
 from merit_jax.conflict import CENTRINGS
 from merit_jax.core.ranges import PATTERN, SOME_TEXT, SWITCH, TEXT, each, either, number, one_of, whole
@@ -283,5 +284,6 @@ def declared() -> ConfigDict:
     # a scale is chosen among those that keep this share of theta0's retained score
     c.frontier.retention = Key(0.95, number(least=0))
 
+    declare_pruning(c)
     declare_diagnostics(c)
     return c

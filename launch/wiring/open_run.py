@@ -14,7 +14,7 @@ from merit_jax.configs.schema.check import check
 from merit_jax.core import sharding
 from merit_jax.core.types import LeafReader
 from merit_jax.launch.wiring.model_path import resolve
-from merit_jax.models import export_hf, open_pretrained
+from merit_jax.models import export_hf, open_pretrained, remove_heads
 from merit_jax.models.adapters.low_rank import LowRank
 from merit_jax.models.interface import Model
 from merit_jax.models.pretrained.peft_export import placed_updates, write_peft
@@ -35,7 +35,7 @@ class Theta0Checkpoint:
     """theta0 on disk, as `merit_jax.pipeline.run.Theta0`."""
 
     def __init__(self, path: Path, *, dtype: Any = "float32", origin: str = "", **switches: Any) -> None:
-        self.path, self.dtype, self.origin = path, jnp.dtype(dtype).name, origin
+        self.path, self.dtype, self.origin, self._switches = path, jnp.dtype(dtype).name, origin, switches
         self._opened = open_pretrained(path, dtype=dtype, **switches)
         self.model: Model = self._opened.model
         self.logical_axes, self.abstract = self.model.logical_axes, self.model.abstract
@@ -74,6 +74,24 @@ class Theta0Checkpoint:
         """Writes parameters of this model as a folder, with its tokenizer and some text files; responses end at `stop` too."""
         with local_folder(directory, last="merit.json") as folder:
             export_hf(folder, read, self._opened, extra=extra, stop=stop)
+
+    def export_without_heads(
+        self,
+        read: Callable[[str], np.ndarray],
+        kept: Mapping[str, np.ndarray],
+        directory: epath.PathLike,
+        card: Callable[[Sequence[str]], Mapping[str, str]],
+        stop: Sequence[int] = (),
+    ) -> None:
+        """Writes parameters of this model without some of its attention heads as a folder, with its tokenizer and text files."""
+        removal = remove_heads(self._opened, kept)
+        with local_folder(directory, last="merit.json") as folder:
+            export_hf(folder, removal.reader(read), removal.base, extra=card(removal.notes), stop=stop)
+
+    def reopened(self, directory: epath.PathLike) -> tuple[Model, "Theta0Checkpoint"]:
+        """Opens an exported folder, which computes as this checkpoint does."""
+        opened = Theta0Checkpoint(Path(directory), dtype=self.dtype, **self._switches)
+        return opened.model, opened
 
     def export_adapter(
         self, updates: Mapping[str, LowRank], directory: epath.PathLike, extra: Mapping[str, str]

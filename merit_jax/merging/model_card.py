@@ -76,8 +76,8 @@ in float32, by merit-jax. Config and tokenizer are the base's{_left(exclude)}.
 
 {_weighted_table(columns, list(cells), used, ".6g")}
 
-Versions: {_listed(found)}. `merit.json` next to this file has the options and any weights in full precision."""
-    return _files(record, f"{len(names)} models merged", body, base_model=base)
+Versions: {listed(found)}. `merit.json` next to this file has the options and any weights in full precision."""
+    return card_files(record, f"{len(names)} models merged", body, base_model=base)
 
 
 def _left(exclude: Sequence[str]) -> str:
@@ -197,7 +197,8 @@ def without_folders(value: Any) -> Any:
     return value
 
 
-def _files(record: Mapping[str, Any], title: str, body: str, **header: Any) -> dict[str, str]:
+def card_files(record: Mapping[str, Any], title: str, body: str, **header: Any) -> dict[str, str]:
+    """Returns a card with a Hugging Face header, and its record for programs: file name -> content."""
     from huggingface_hub import ModelCard, ModelCardData  # here, as importing it takes half a second
 
     record = without_folders(record)
@@ -218,11 +219,11 @@ def _run_files(
 
 {details}
 
-Versions: {_listed(record["versions"])}.
+Versions: {listed(record["versions"])}.
 
 `merit.json` next to this file has the whole configuration, the partition and the weights in full precision."""
     base = _base(record)
-    return _files(record, f"{base}, fine-tuned by MERIT", body, base_model=base, datasets=list(datasets))
+    return card_files(record, f"{base}, fine-tuned by MERIT", body, base_model=base, datasets=list(datasets))
 
 
 def _base(record: Mapping[str, Any]) -> str:
@@ -279,5 +280,6 @@ def _share(share: Sequence[Any]) -> str:
     return escape(DatasetSlice(*share).described)
 
 
-def _listed(found: Mapping[str, str]) -> str:
+def listed(found: Mapping[str, str]) -> str:
+    """Returns packages with their versions."""
     return ", ".join(f"{package} {version}" for package, version in found.items())

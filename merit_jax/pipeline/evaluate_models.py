@@ -1,9 +1,11 @@
 """`evaluation.json`: every model on the datasets' held-out records, on the suites, and on the mixture itself."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
+
+from etils import epath
 
 from merit_jax.core.progress import bar
 from merit_jax.data.elsewhere import ELSEWHERE, elsewhere_inputs
@@ -42,13 +44,30 @@ def evaluate_models(run: Run, merged: Mapping[str, Workdir] | None = None) -> bo
     Raises:
         ValueError: Scores of these models on other records are there already, or there is nothing to score on.
     """
-    models = cache(lambda: evaluated_models(run, merged))
+    return evaluate(run, lambda: evaluated_models(run, merged))
+
+
+def evaluate(
+    run: Run,
+    find: Callable[[], dict[str, EvaluatedModel]],
+    path: epath.Path | None = None,
+    name: str = "evaluate",
+) -> bool:
+    """Scores models that a function finds, by name; returns and raises as `evaluate_models`.
+
+    Args:
+        run: The run.
+        find: Returns the models.
+        path: The file of their scores; None: the run's `evaluation.json`.
+        name: Key of the seconds in `times.json`.
+    """
+    models = cache(find)
     half = cache(lambda: reported_half(run, [model.inputs for model in models().values()]))
     return GrowingStage(
         lambda run: evaluation_inputs(run, half()),
         lambda run, known: _evaluate(run, models(), half(), known["models"] if known else {}),
-        lambda run: JsonArtifact(run.workdir.evaluation),
-        name="evaluate",
+        lambda run: JsonArtifact(run.workdir.evaluation if path is None else path),
+        name=name,
     )(run)
 
 
@@ -63,7 +82,7 @@ def evaluation_inputs(run: Run, half: Half) -> dict[str, Any]:
         ValueError: There is nothing to score on.
     """
     cfg = run.config.evaluate
-    if not cfg.suites and not _held_out(run):
+    if not has_records(run):
         raise ValueError(
             "nothing to evaluate on: no dataset of the mixture has held-out records, and evaluate.suites is not set; give "
             "held-out files, `held_out` rows, or suites"
@@ -99,6 +118,11 @@ def _evaluate(
             order = dict.fromkeys([*models, *known])
             yield {"questions": scorers.questions, "models": {other: known[other] for other in order if other in known}}
             progress.update()
+
+
+def has_records(run: Run) -> bool:
+    """Returns whether there are suites, or held-out records of a dataset, to score models on."""
+    return bool(run.config.evaluate.suites or _held_out(run))
 
 
 def _held_out(run: Run) -> Suites:

@@ -5,17 +5,17 @@ on the first part of every dataset jointly.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
-
-from etils import epath
 
 from merit_jax.core.seeds import fold
 from merit_jax.core.types import Dataset, LeafReader
 from merit_jax.data.mixture_part import dataset_part
 from merit_jax.pipeline.merge_inputs import merged_leaves
-from merit_jax.pipeline.run import Run, Theta0
+from merit_jax.pipeline.other_start import OtherStart
+from merit_jax.pipeline.run import Run
+from merit_jax.pipeline.shared import Theta0
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import Workdir
@@ -152,7 +152,7 @@ def planned_tokens(run: Run) -> int:
     return sum(dataset.report.tokens for number in (*warm, *parts) for dataset in round_datasets(run, number))
 
 
-class MergedStart(Theta0):
+class MergedStart(OtherStart):
     """The merged model of a workdir as the start of other branches; format, tokenizer and settings are those of theta0.
 
     Args:
@@ -166,9 +166,8 @@ class MergedStart(Theta0):
     def __init__(self, theta0: Theta0, workdir: Workdir) -> None:
         if not workdir.merge_record.exists():
             raise ValueError(f"{workdir.root} is not merged yet; run merit run, which finishes round after round")
-        self.settings, self.dtype, self.origin = theta0.settings, theta0.dtype, theta0.origin
-        self.logical_axes, self.abstract = theta0.logical_axes, theta0.abstract
-        self.workdir, self._theta0 = workdir, theta0
+        super().__init__(theta0)
+        self.workdir = workdir
         self.source: Mapping[str, Any] = {"merged": self._mark()}
 
     def _mark(self) -> str:
@@ -195,7 +194,3 @@ class MergedStart(Theta0):
             ValueError: A file is missing or damaged.
         """
         return self._leaves
-
-    def export(self, read: Any, directory: epath.Path, extra: Mapping[str, str], stop: Sequence[int] = ()) -> None:
-        """Writes other parameters in the format of theta0, with its tokenizer and further text files."""
-        self._theta0.export(read, directory, extra, stop)

@@ -44,6 +44,27 @@ class Theta0(Protocol):
         Responses of the exported model end at the tokens `stop` too.
         """
 
+    def export_without_heads(
+        self,
+        read: Callable[[str], Any],
+        kept: Mapping[str, Any],
+        directory: epath.Path,
+        card: Callable[[Sequence[str]], Mapping[str, str]],
+        stop: Sequence[int] = (),
+    ) -> None:
+        """Writes other parameters without some attention heads: a smaller model where the format can say it.
+
+        Args:
+            read: Leaf path -> the leaf, of all heads.
+            kept: Part -> True for the heads that stay, bool [layers, heads].
+            directory: Folder to make.
+            card: Sentences on how heads are removed -> text files to add, by name.
+            stop: As for `export`.
+        """
+
+    def reopened(self, directory: epath.Path) -> tuple[Model, "Theta0"]:
+        """Opens a folder that was exported, with the switches of this checkpoint."""
+
 
 class Shared:
     """Model, theta0 and tokenizer, and everything that is loaded or compiled once for all runs derived from one another.

@@ -13,6 +13,7 @@ from merit_jax.pipeline.merge_branches import merge_branches
 from merit_jax.pipeline.merge_record import read_merge
 from merit_jax.pipeline.partition_mixture import needs_conflict, partition_mixture
 from merit_jax.pipeline.project_models import project_models
+from merit_jax.pipeline.pruning.prune import prune_merged, prunes
 from merit_jax.pipeline.read_mixture import read_mixture
 from merit_jax.pipeline.reuse_branches import reuse_branches
 from merit_jax.pipeline.rounds import in_rounds, round_numbers, round_run
@@ -46,6 +47,7 @@ STAGES: dict[str, Callable[[Run], bool]] = {
     "merge": merge_branches,  # step 5: sum_k w_k theta_k with w_k = N_k / sum_j N_j
     "project": project_models,  # branches and merged model among the datasets on the conflict axes
     "export": export_model,  # the merged model as a Hugging Face folder
+    "prune": prune_merged,  # the merged model without the heads of smallest HIES, where prune.ratio asks for it
     "evaluate": evaluate_models,  # theta0, baselines and merged on held-out records
 }
 """Name -> the stage, which returns whether there was anything to do."""
@@ -81,7 +83,7 @@ def run_stages(run: Run, stages: Sequence[str] = ()) -> bool:
 
 def _skipped(run: Run) -> set[str]:
     """Returns the stages that the run has no use for."""
-    found = set() if searches(run) else {"search"}
+    found = {name for name, used in (("search", searches(run)), ("prune", prunes(run.config))) if not used}
     if in_rounds(run.config):
         return {*found, *OF_ROUNDS}
     found |= set() if needs_conflict(run) else {"gradients", "conflict", "project"}

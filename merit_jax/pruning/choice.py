@@ -23,6 +23,7 @@ def choose(
     unit: str = "head",
     spread: str = "model",
     keep: int = 1,
+    coarse: bool = False,
 ) -> Kept:
     """Chooses the heads that stay: those of the lowest scores go, of equal ones the first (HIES, arXiv:2510.13832).
 
@@ -34,6 +35,7 @@ def choose(
         spread: "model": the lowest units of all parts and layers. "layer": in each part, the same number in every layer; of heads
             that share keys and values, the same number in every group of a layer.
         keep: Units that every layer keeps at least.
+        coarse: A ratio that is too small to remove a unit removes none, instead of being refused.
 
     Returns:
         Part -> True for the heads that stay.
@@ -60,7 +62,7 @@ def choose(
         of_units = members(np.asarray(values, np.float64), groups[part])
         heads, number = values.shape[1], of_units.shape[1]
         units[part] = _Units(of_units, heads // number, max(number // groups[part], 1))
-    kept = over(units, ratio, keep)
+    kept = over(units, ratio, keep, coarse)
     return {part: np.repeat(kept[part], units[part].heads, axis=1) for part in scores}
 
 
@@ -115,7 +117,7 @@ UNITS: Mapping[str, Callable[[np.ndarray, int], np.ndarray]] = {"head": lambda s
 """Unit of removal -> (scores of heads, groups) -> scores of units, [layers, units]."""
 
 
-def _over_model(units: Mapping[str, _Units], ratio: float, keep: int) -> dict[str, np.ndarray]:
+def _over_model(units: Mapping[str, _Units], ratio: float, keep: int, coarse: bool) -> dict[str, np.ndarray]:
     """Removes the lowest units of the model whose layers keep enough; of numbers of heads, that nearest to the ratio's."""
     total = sum(part.heads * part.scores.size for part in units.values())
     places = [(name, *place) for name, part in units.items() for place in np.ndindex(part.scores.shape)]
@@ -130,7 +132,7 @@ def _over_model(units: Mapping[str, _Units], ratio: float, keep: int) -> dict[st
     if target - removed[-1] > max(part.heads for part in units.values()) / 2:
         _refuse_large(ratio, removed[-1] / total, f"every layer keeps {keep} of its units")
     number = int(np.argmin(np.abs(removed - target)))
-    if not number:
+    if not number and not coarse:
         _refuse_small(ratio, removed[min(1, len(going))] / total, "of the model")
     kept = {name: np.ones(part.scores.shape, bool) for name, part in units.items()}
     for name, layer, unit in going[:number]:
@@ -138,7 +140,7 @@ def _over_model(units: Mapping[str, _Units], ratio: float, keep: int) -> dict[st
     return kept
 
 
-def _over_layers(units: Mapping[str, _Units], ratio: float, keep: int) -> dict[str, np.ndarray]:
+def _over_layers(units: Mapping[str, _Units], ratio: float, keep: int, coarse: bool) -> dict[str, np.ndarray]:
     """Removes the same number of the lowest units in every layer of a part, or in every group of heads of a layer."""
     kept = {}
     for name, part in units.items():
@@ -148,7 +150,7 @@ def _over_layers(units: Mapping[str, _Units], ratio: float, keep: int) -> dict[s
         number, place = _rounded(ratio * members), f"{'group' if part.shared > 1 else 'layer'} of {name}"
         if number > members - least:
             _refuse_large(ratio, max(members - least, 0) / members, f"{least} of every {place} must stay")
-        if not number:
+        if not number and not coarse:
             _refuse_small(ratio, 1 / members, f"of a {place}")
         rows = part.scores.reshape(-1, members)
         stays = np.ones(rows.shape, bool)
@@ -157,11 +159,11 @@ def _over_layers(units: Mapping[str, _Units], ratio: float, keep: int) -> dict[s
     return kept
 
 
-SPREADS: Mapping[str, Callable[[Mapping[str, _Units], float, int], dict[str, np.ndarray]]] = {
+SPREADS: Mapping[str, Callable[[Mapping[str, _Units], float, int, bool], dict[str, np.ndarray]]] = {
     "model": _over_model,
     "layer": _over_layers,
 }
-"""Spread of removal -> (units, ratio, keep) -> True for the units that stay."""
+"""Spread of removal -> (units, ratio, keep, coarse) -> True for the units that stay."""
 
 
 def _rounded(number: float) -> int:

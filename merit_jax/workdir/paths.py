@@ -229,6 +229,11 @@ class Workdir:
         """Returns the record of a diagnostic: its inputs, result and seconds."""
         return self.root / "diagnostics" / f"{name}.json"
 
+    @property
+    def pruned(self) -> epath.Path:
+        """The workdir in which the merged model is pruned."""
+        return self.root / "pruned"
+
     def round(self, number: int) -> epath.Path:
         """Returns the workdir of round `number` of a run in rounds; 0 is that of the warm start."""
         return self.root / "rounds" / str(number)

@@ -1,0 +1,114 @@
+"""`hf/` and `costs.json`: the pruned model as a folder that other tools load, and its size and speed beside theta0's."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import numpy as np
+from etils import epath
+
+from merit_jax.evaluation.prompts import stop_tokens
+from merit_jax.merging import model_card
+from merit_jax.pipeline.calibration import calibration_batches
+from merit_jax.pipeline.pruning.choose_heads import choose_heads, chosen_gates
+from merit_jax.pipeline.pruning.pruned_card import pruned_card
+from merit_jax.pipeline.pruning.pruned_models import final_leaves, inputs_of, last_model
+from merit_jax.pipeline.pruning.pruning_files import files
+from merit_jax.pipeline.run import Run
+from merit_jax.pipeline.stage import Stage
+from merit_jax.workdir.artifact_types import Exported, verify_export
+
+
+def _export(run: Run) -> Callable[[epath.Path], None]:
+    """Returns a function that writes the folder, with its tokenizer and a model card."""
+    leaves, kept = final_leaves(run), chosen_gates(run)
+    stays = {part: np.asarray(gates, bool) for part, gates in kept.items()}
+
+    def write(folder: epath.Path) -> None:
+        run.theta0.export_without_heads(leaves.read, stays, folder, partial(_card, run), stop_tokens(run.tokenizer))
+
+    return write
+
+
+def _card(run: Run, notes: Sequence[str]) -> dict[str, str]:
+    chosen = choose_heads.read(run)
+    record = {
+        "base": model_card.model_name(run.theta0.origin or run.config.model.path),
+        "theta0": run.theta0_fingerprint,
+        **{key: chosen[key] for key in ("criterion", "alpha", "removed", "kept")},
+        "recovery": run.config.prune.recovery,
+        "notes": list(notes),
+        "datasets": run.names,
+        "versions": model_card.versions(model_card.RUN_PACKAGES),
+    }
+    return pruned_card(record)
+
+
+def _folder(run: Run, out: epath.Path | None) -> epath.Path:
+    return files(run).exported if out is None else out
+
+
+def check_out(run: Run, out: epath.Path | None) -> None:
+    """Raises ValueError unless the folder to make is absent, empty, or an earlier export of this kind."""
+    folder = _folder(run, out)
+    artifact = Exported(folder)
+    if is_there(folder) and not is_there(artifact.path) and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds other files; give a folder that is not there yet")
+
+
+def export_pruned(run: Run, out: epath.Path | None = None) -> bool:
+    """Exports the run's last model without its pruned heads; returns whether it was not there yet.
+
+    Args:
+        run: The run that has pruned its theta0.
+        out: Folder to make; None: `hf` in the workdir.
+
+    Raises:
+        ValueError: The folder holds another export, and the run does not overwrite.
+    """
+    folder = _folder(run, out)
+    return Stage(
+        lambda run: inputs_of(run, last_model(run)),
+        _export,
+        lambda run: Exported(folder),
+        name="export",
+        check=lambda run: verify_export(folder),
+        command=COMMAND,
+    )(run)
+
+
+def measure_costs(run: Run, out: epath.Path | None = None) -> bool:
+    """Compares size and speed of theta0 and of the exported model; returns whether that was not there yet.
+
+    A folder in a bucket is not measured.
+    """
+    folder = _folder(run, out)
+    return Stage(
+        lambda run: {**inputs_of(run, last_model(run)), "folder": str(folder), "device": _device()},
+        lambda run: _costs(run, folder),
+        lambda run: JsonArtifact(files(run).costs),
+        name="costs",
+        applies=lambda run: not is_remote(folder),
+        command=COMMAND,
+    )(run)
+
+
+def _device() -> str:
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+
+
+def _costs(run: Run, folder: epath.Path) -> dict[str, Any]:
+    model, smaller = run.theta0.reopened(folder)
+    shardings = sharding.of_params(run.mesh, smaller.logical_axes, smaller.abstract)
+    batch = run.place_batch(next(calibration_batches(run, run.datasets[0])))
+    found = [
+        costs(each, params, batch)
+        for each, params in ((run.model, run.params), (model, sharding.load(smaller.leaves(), shardings)))
+    ]
+    return {
+        "before": found[0]._asdict(),
+        "after": found[1]._asdict(),
+        "device": _device(),
+        "folder": str(folder),
+        "notes": read_json(folder / "merit.json")["notes"],
+    }

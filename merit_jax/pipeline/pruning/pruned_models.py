@@ -1,0 +1,85 @@
+"""The models of a pruning run that are evaluated: theta0 whole, pruned, and trained again."""
+
+from functools import partial
+from typing import Any
+
+from merit_jax.checkpoints.readers import distance
+from merit_jax.core.heads import ByHead
+from merit_jax.core.types import LeafReader
+from merit_jax.pipeline.evaluated_models import EvaluatedModel
+from merit_jax.pipeline.merge_inputs import merged_leaves
+from merit_jax.pipeline.merge_record import read_merge
+from merit_jax.pipeline.pruning.choose_heads import choose_heads, chooses_alpha, chosen_gates
+from merit_jax.pipeline.pruning.pruning_files import files
+from merit_jax.pipeline.pruning.pruning_run import GatedLeaves
+from merit_jax.pipeline.pruning.recover import recovery_run
+from merit_jax.pipeline.pruning.score_heads import model_with_heads
+from merit_jax.pipeline.run import Run
+from merit_jax.workdir.artifacts import plain
+from merit_jax.workdir.checksums import fingerprint
+from merit_jax.workdir.paths import THETA0, Workdir
+
+PRUNED, RECOVERED = "pruned", "recovered"
+"""Names of theta0 without the heads that go, before and after it is trained again."""
+
+
+def pruned_leaves(run: Run, kept: ByHead) -> GatedLeaves:
+    """Returns the parameters of theta0 with closed heads."""
+    return GatedLeaves(run.theta0.leaves(), model_with_heads(run), kept)
+
+
+def recovered_leaves(run: Run, part: Run, kept: ByHead) -> GatedLeaves:
+    """Returns the parameters of the model that a recovery run has trained, whose heads are still closed.
+
+    Raises:
+        ValueError: It is not trained, or its files are damaged.
+    """
+    return GatedLeaves(merged_leaves(part.workdir), model_with_heads(run), kept)
+
+
+def own_recovery(run: Run) -> Run:
+    """Returns the recovery of the heads that the run has chosen."""
+    return recovery_run(run, chosen_gates(run), Workdir.at(files(run).recovery))
+
+
+def final_leaves(run: Run) -> LeafReader:
+    """Returns the parameters of the run's last model: the pruned one, trained again if `prune.recovery` says so."""
+    kept = chosen_gates(run)
+    return recovered_leaves(run, own_recovery(run), kept) if run.config.prune.recovery else pruned_leaves(run, kept)
+
+
+def models_of_pruning(run: Run) -> dict[str, EvaluatedModel]:
+    """Returns theta0, the pruned model, and with `prune.recovery` the one trained again.
+
+    Raises:
+        ValueError: One of them is not there yet, or was made from other inputs.
+    """
+    kept = chosen_gates(run)
+    leaves = {PRUNED: pruned_leaves(run, kept)}
+    if run.config.prune.recovery:
+        leaves[RECOVERED] = recovered_leaves(run, own_recovery(run), kept)
+    found = {THETA0: EvaluatedModel(run.theta0.leaves, {THETA0: run.theta0_fingerprint}, 0.0)}
+    for name, reader in leaves.items():
+        moved = distance(reader, run.theta0.leaves())
+        found[name] = EvaluatedModel(partial(_same, reader), inputs_of(run, name), moved)
+    return found
+
+
+def _same(reader: LeafReader) -> LeafReader:
+    return reader
+
+
+def inputs_of(run: Run, name: str) -> dict[str, Any]:
+    """Returns what the pruned or the recovered model was made from; `search`, where alpha was chosen on suites, says so."""
+    chosen = choose_heads.recorded(run)
+    found: dict[str, Any] = {THETA0: run.theta0_fingerprint, "pruning": fingerprint(plain(chosen))}
+    if chooses_alpha(run):
+        found["search"] = {"suites": chosen["suites"]}
+    if name == RECOVERED:
+        found["recovery"] = fingerprint(read_merge(own_recovery(run))["inputs"])
+    return found
+
+
+def last_model(run: Run) -> str:
+    """Returns the name of the model that a pruning run ends in."""
+    return RECOVERED if run.config.prune.recovery else PRUNED

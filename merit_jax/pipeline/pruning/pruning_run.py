@@ -1,0 +1,107 @@
+"""The pruning of a run's merged model as a run of its own, in the folder `pruned` of the workdir, with the merge as its start."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from merit_jax.core import tree
+from merit_jax.core.heads import ByHead, HasHeads
+from merit_jax.core.types import LeafReader
+from merit_jax.pipeline.other_start import OtherStart
+from merit_jax.pipeline.rounds import MergedStart
+from merit_jax.pipeline.run import Run
+from merit_jax.pipeline.shared import Shared, Theta0
+from merit_jax.workdir.checksums import fingerprint
+from merit_jax.workdir.paths import Workdir
+
+
+def pruning_run(run: Run) -> Run:
+    """Returns the run that prunes the merged model of another one, on the same data.
+
+    Raises:
+        ValueError: There is no merged model.
+    """
+    home = Workdir.at(run.workdir.pruned)
+    return run.starting_from(MergedStart(run.theta0, run.workdir), run.datasets, run.config, home)
+
+
+class GatedLeaves:
+    """The parameters of a model in which some heads are closed: what they give is multiplied by 0.
+
+    Args:
+        leaves: Those of the whole model.
+        model: Its functions.
+        kept: Part -> 1 for the heads that stay, 0 for those that are closed.
+    """
+
+    def __init__(self, leaves: LeafReader, model: HasHeads, kept: ByHead) -> None:
+        self._leaves, self._model, self._kept = leaves, model, kept
+
+    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns path name -> shape and dtype, sorted by name."""
+        return self._leaves.paths()
+
+    def read(self, path: str) -> np.ndarray:
+        """Reads one leaf."""
+        gated = self._model.with_gates(tree.unflatten({path: self._leaves.read(path)}), self._kept)
+        return np.asarray(tree.flatten(gated)[path])
+
+
+class PrunedStart(OtherStart):
+    """A checkpoint with closed heads, as the start of its recovery; format, tokenizer and settings stay.
+
+    Args:
+        theta0: The whole checkpoint.
+        model: Its functions.
+        kept: Part -> 1 for the heads that stay.
+    """
+
+    def __init__(self, theta0: Theta0, model: HasHeads, kept: ByHead) -> None:
+        super().__init__(theta0)
+        self.source: Mapping[str, Any] = {"whole": dict(theta0.source), "kept": fingerprint(as_lists(kept))}
+        self._leaves = GatedLeaves(theta0.leaves(), model, kept)
+
+    def check_unchanged(self) -> None:
+        """Raises ValueError if the whole checkpoint has been written since it was opened."""
+        self._theta0.check_unchanged()
+
+    def leaves(self) -> LeafReader:
+        """Returns a reader of single leaves."""
+        return self._leaves
+
+
+def gated_run(run: Run, model: HasHeads, kept: ByHead, datasets: Any, workdir: Workdir) -> Run:
+    """Returns a run that trains one branch, from theta0 with closed heads, which stay closed.
+
+    Args:
+        run: The run whose theta0 is pruned.
+        model: Its model.
+        kept: Part -> 1 for the heads that stay.
+        datasets: What it is trained on.
+        workdir: Its workdir.
+    """
+    gates = {part: np.asarray(values, np.float32) for part, values in kept.items()}
+    shared = Shared(model.gated(gates), PrunedStart(run.theta0, model, kept), run.tokenizer, run.reader)
+    config = copy.deepcopy(run.config)
+    with config.unlocked():
+        config.partition.update({"method": "joint", "groups": 1, "like": "", "core": 0.0, "core_datasets": ()})
+        config.partition.update({"softness": 0.0, "sites": ()})
+        config.merge.update({"method": "token_weighted", "options": "{}", "branches": "", "match": "", "exclude": ()})
+        config.merge.update({"search_evaluations": 0, "search_blocks": 0})
+        config.rounds.update({"count": 1, "warm": 0.0, "outer_rate": 1.0, "momentum": 0.0})
+        config.train.adapter = ""
+        config.baselines = ()
+    return Run(config, workdir, shared.with_value("datasets", tuple(datasets)), run.overwrite)
+
+
+def as_lists(kept: ByHead) -> dict[str, list[list[int]]]:
+    """Returns, as JSON values, 1 for the heads that stay and 0 for the others."""
+    return {part: np.asarray(values, int).tolist() for part, values in kept.items()}
+
+
+def as_gates(lists: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, np.ndarray]:
+    """Returns what `as_lists` was made of, as arrays."""
+    return {part: np.asarray(values, np.float32) for part, values in lists.items()}

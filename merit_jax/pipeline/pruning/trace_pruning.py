@@ -1,0 +1,92 @@
+"""`curve.json`: theta0 pruned by every criterion at every ratio of `prune.curve`, and trained again, on the evaluated records."""
+
+import logging
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from merit_jax.checkpoints.readers import distance
+from merit_jax.core.heads import ByHead
+from merit_jax.core.types import LeafReader
+from merit_jax.pipeline.evaluate_models import evaluate
+from merit_jax.pipeline.evaluated_models import EvaluatedModel
+from merit_jax.pipeline.merge_record import read_merge
+from merit_jax.pipeline.pruning.choose_heads import choose_heads
+from merit_jax.pipeline.pruning.order import Pruning, kept_heads
+from merit_jax.pipeline.pruning.pruned_models import RECOVERED, pruned_leaves, recovered_leaves
+from merit_jax.pipeline.pruning.pruning_files import files
+from merit_jax.pipeline.pruning.pruning_run import as_gates, as_lists
+from merit_jax.pipeline.pruning.recover import recover, recovery_run
+from merit_jax.pipeline.run import Run
+from merit_jax.pruning import CRITERIA, removed_ratio
+from merit_jax.workdir.checksums import fingerprint
+from merit_jax.workdir.paths import THETA0, Workdir
+
+log = logging.getLogger("merit_jax")
+
+
+def trace_pruning(run: Run) -> bool:
+    """Evaluates theta0 pruned by every criterion at every ratio of `prune.curve`, and with `prune.recovery` trained again too.
+
+    "hies" weighs by the alpha that the run has chosen; "random" has `prune.draws` orders.
+
+    Returns:
+        Whether there was a model to score.
+
+    Raises:
+        ValueError: A ratio cannot be reached; scores of these models on other records are there already.
+    """
+    if not run.config.prune.curve:
+        return False
+    return evaluate(run, lambda: _models(run), files(run).curve, "curve")
+
+
+def planned(run: Run) -> list[Pruning]:
+    """Returns the prunings of the curves, ratio by ratio."""
+    cfg, alpha = run.config.prune, choose_heads.read(run)["alpha"]
+    return [
+        Pruning(criterion, float(ratio), alpha, draw)
+        for ratio in cfg.curve
+        for criterion in CRITERIA
+        for draw in range(cfg.draws if criterion == "random" else 1)
+    ]
+
+
+def name_of(pruning: Pruning) -> str:
+    """Returns the name of a pruned model, which is also that of its folder.
+
+    Examples:
+        >>> name_of(Pruning("hies", 0.3, 0.5)), name_of(Pruning("random", 0.3, 0.5, draw=1))
+        ('hies-0.3', 'random-0.3-1')
+    """
+    return f"{pruning.criterion}-{pruning.ratio:g}" + (f"-{pruning.draw}" if pruning.criterion == "random" else "")
+
+
+def _models(run: Run) -> dict[str, EvaluatedModel]:
+    """Returns theta0 and the models of the curves, those with recovery trained."""
+    found = {THETA0: EvaluatedModel(run.theta0.leaves, {THETA0: run.theta0_fingerprint}, 0.0)}
+    for pruning in planned(run):
+        kept = kept_heads(run, pruning)
+        found |= dict(_of_pruning(run, pruning, as_gates(as_lists(kept)), removed_ratio(kept)))
+    return found
+
+
+def _of_pruning(run: Run, pruning: Pruning, kept: ByHead, removed: float) -> Iterator[tuple[str, EvaluatedModel]]:
+    """Yields one pruned model, and with `prune.recovery` the one trained again, with their names."""
+    name, heads = name_of(pruning), {**pruning._asdict(), "removed": removed, "kept": fingerprint(as_lists(kept))}
+    inputs: dict[str, Any] = {THETA0: run.theta0_fingerprint, "pruning": heads}
+    yield name, _evaluated(run, pruned_leaves(run, kept), inputs)
+    if run.config.prune.recovery:
+        part = recovery_run(run, kept, Workdir.at(files(run).recovery_of(name)))
+        log.info("recovery of %s", name)
+        recover(part)
+        made_from = inputs | {"recovery": fingerprint(read_merge(part)["inputs"])}
+        yield f"{name} {RECOVERED}", _evaluated(run, recovered_leaves(run, part, kept), made_from)
+
+
+def _evaluated(run: Run, leaves: LeafReader, inputs: dict[str, Any]) -> EvaluatedModel:
+    return EvaluatedModel(partial(_same, leaves), inputs, distance(leaves, run.theta0.leaves()))
+
+
+def _same(leaves: LeafReader) -> LeafReader:
+    return leaves
