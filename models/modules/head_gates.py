@@ -32,6 +32,15 @@ def head_counts(config: Config) -> dict[str, HeadCount]:
     return head_counts(config.text) | {VISION: HeadCount(layers, tower.heads, tower.heads)}
 
 
+def attention_paths(config: Config) -> dict[str, tuple[str, ...]]:
+    """Returns part -> the path of its attention modules, and so of their projections' parameters."""
+    attention = ("layers", "attention")
+    if isinstance(config, DecoderConfig):
+        return {DECODER: attention}
+    of_blocks = ("blocks",) if isinstance(config.vision, ViTConfig) else ("blocks", "attention")
+    return {DECODER: (DECODER, *attention), VISION: (VISION, *of_blocks)}
+
+
 def gate_variables(config: Config, gates: Gates) -> dict[str, Any]:
     """Returns the variables with which a module multiplies what its heads give by gates.
 
@@ -42,7 +51,7 @@ def gate_variables(config: Config, gates: Gates) -> dict[str, Any]:
     Raises:
         ValueError: A part has no heads, or gates have another shape than the part's heads.
     """
-    counts, paths = head_counts(config), _paths(config)
+    counts, paths = head_counts(config), attention_paths(config)
     found = {}
     for part, values in gates.items():
         if part not in counts:
@@ -66,7 +75,7 @@ def measured_entropies(
         batch: Its batch.
     """
     left, found = flatten_dict(variables.get(ENTROPIES, {})), {}
-    for part, path in _paths(config).items():
+    for part, path in attention_paths(config).items():
         if (*path, "entropies") in left:
             entropies = left[*path, "entropies"]
             tokens = jnp.asarray(batch.segments) > 0
@@ -85,12 +94,3 @@ def _of_rows(entropies: Entropies, real: Bool[Array, "n t"], rows: int) -> HeadE
     queries: Float[Array, "layers b"] = counts.sum(axis=2).astype(jnp.float32)
     mean: Float32[Array, "layers b heads"] = total / jnp.maximum(queries, 1)[..., None]
     return HeadEntropy(mean, queries)
-
-
-def _paths(config: Config) -> dict[str, tuple[str, ...]]:
-    """Returns the path of each part's attention modules."""
-    attention = ("layers", "attention")
-    if isinstance(config, DecoderConfig):
-        return {DECODER: attention}
-    of_blocks = ("blocks",) if isinstance(config.vision, ViTConfig) else ("blocks", "attention")
-    return {DECODER: (DECODER, *attention), VISION: (VISION, *of_blocks)}
