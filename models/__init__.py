@@ -25,6 +25,7 @@ _HOMES = {
     "load_tokenizer": "processing.tokenizer",
     "open_pretrained": "pretrained.load",
     "read_config": "pretrained.load",
+    "remove_heads": "pretrained.head_removal",
     "smollm2_path": "pretrained.shipped",
 }
 """Public name -> the module that defines it. No module has one of these names."""

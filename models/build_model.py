@@ -137,7 +137,7 @@ def _adapted(
 
 def _functions(config: Config, apply: Callable[[Params, Callable[[Any], Any]], Any]) -> dict[str, Any]:
     """Returns the functions of `Model` that read parameters, by field name; `apply` binds a module to them."""
-    text = _text(config)
+    text = text_of(config)
 
     def run(params: Params, *inputs: Any) -> Any:
         return apply(params, lambda module: _run(config, module, *inputs))
@@ -191,7 +191,7 @@ def _run(
 ) -> tuple[Float[jax.Array, "b t d"], KVCache | None]:
     """Returns the hidden states of tokens and images, and the cache with their keys and values in it, by a bound module."""
     x, deep = module.vectors(tokens, images)
-    constrain = _text(config).constrain
+    constrain = text_of(config).constrain
     return _decoder(module).run(x if constrain is None else constrain(x), positions, mask, slots, cache, deep)
 
 
@@ -201,7 +201,8 @@ def _hidden(config: Config, module: Any, batch: Any) -> Float[jax.Array, "b t d"
     return _run(config, module, batch.tokens, batch.images, _positions(batch), mask)[0]
 
 
-def _text(config: Config) -> DecoderConfig:
+def text_of(config: Config) -> DecoderConfig:
+    """Returns the decoder's config."""
     return config if isinstance(config, DecoderConfig) else config.text
 
 

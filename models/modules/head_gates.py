@@ -35,6 +35,15 @@ def head_counts(config: Config) -> dict[str, HeadCount]:
     return head_counts(config.text) | {VISION: HeadCount(layers, tower.heads, tower.heads)}
 
 
+def attention_paths(config: Config) -> dict[str, tuple[str, ...]]:
+    """Returns part -> the path of its attention modules, and so of their projections' parameters."""
+    attention = ("layers", "attention")
+    if isinstance(config, DecoderConfig):
+        return {DECODER: attention}
+    of_blocks = ("blocks",) if isinstance(config.vision, ViTConfig) else ("blocks", "attention")
+    return {DECODER: (DECODER, *attention), VISION: (VISION, *of_blocks)}
+
+
 def gate_variables(config: Config, gates: Gates) -> dict[str, Any]:
     """Returns the variables with which a module multiplies what its heads give by gates.
 
@@ -45,7 +54,7 @@ def gate_variables(config: Config, gates: Gates) -> dict[str, Any]:
     Raises:
         ValueError: A part has no heads, or gates have another shape than the part's heads.
     """
-    counts, paths = head_counts(config), _paths(config)
+    counts, paths = head_counts(config), attentionattention_paths(config)
     found = {}
     for part, values in gates.items():
         if part not in counts:
@@ -69,7 +78,7 @@ def measured_entropies(
         batch: Its batch.
     """
     left, found = flatten_dict(variables.get(ENTROPIES, {})), {}
-    for part, path in _paths(config).items():
+    for part, path in attentionattention_paths(config).items():
         if (*path, "entropies") in left:
             entropies = left[*path, "entropies"]
             tokens = jnp.asarray(batch.segments) > 0
@@ -93,7 +102,7 @@ def _of_rows(entropies: Entropies, real: Bool[Array, "n t"], rows: int) -> HeadE
 def head_norms(config: Config, params: Params) -> dict[str, Float32[Array, "layers heads"]]:
     """Returns the Frobenius norm of each head's weights: of its query and output, and of the key and value that it reads."""
     found, leaves = {}, flatten_dict(params)
-    for part, path in _paths(config).items():
+    for part, path in attention_paths(config).items():
         count, squares = head_counts(config)[part], []
         for name in PROJECTIONS:
             if (*path, name, "kernel") in leaves:
@@ -107,24 +116,17 @@ def head_norms(config: Config, params: Params) -> dict[str, Float32[Array, "laye
 
 
 def with_gates(config: Config, params: Params, gates: Gates) -> Params:
-    """Returns params in which the output rows of each head are multiplied by its gate [layers, heads].
+    """Returns params, all or some, in which the output rows of each head are multiplied by its gate [layers, heads].
 
     Raises:
         ValueError: As for `gate_variables`.
     """
     found = flatten_dict(params)
     for path, values in flatten_dict(gate_variables(config, gates).get(GATES, {})).items():
-        kernel = jnp.asarray(found[*path[:-1], "output", "kernel"])
-        rows = jnp.repeat(values[:, 0], kernel.shape[1] // values.shape[-1], axis=-1)
-        rows = jnp.pad(rows, [(0, len(kernel) - len(rows)), (0, 0)], constant_values=1)
-        found[*path[:-1], "output", "kernel"] = (kernel * rows[..., None]).astype(kernel.dtype)
+        output = (*path[:-1], "output", "kernel")
+        if output in found:
+            kernel = jnp.asarray(found[output])
+            rows = jnp.repeat(values[:, 0], kernel.shape[1] // values.shape[-1], axis=-1)
+            rows = jnp.pad(rows, [(0, len(kernel) - len(rows)), (0, 0)], constant_values=1)
+            found[output] = (kernel * rows[..., None]).astype(kernel.dtype)
     return unflatten_dict(found)
-
-
-def _paths(config: Config) -> dict[str, tuple[str, ...]]:
-    """Returns the path of each part's attention modules."""
-    attention = ("layers", "attention")
-    if isinstance(config, DecoderConfig):
-        return {DECODER: attention}
-    of_blocks = ("blocks",) if isinstance(config.vision, ViTConfig) else ("blocks", "attention")
-    return {DECODER: (DECODER, *attention), VISION: (VISION, *of_blocks)}

@@ -103,10 +103,11 @@ def _add_other_files(checkpoint: Checkpoint, dtype: Any, stop: Sequence[int], dr
 def _add_files_of_base(checkpoint: Checkpoint, dtype: Any, draft: Path) -> None:
     if checkpoint.path.is_dir():
         copy_other_files(checkpoint.path, draft)
+        config = checkpoint.config
         if dtype is not None:
-            config = read_json(draft / "config.json")
-            key = "dtype" if "dtype" in config else "torch_dtype"
-            write_json(draft / "config.json", config | {key: jnp.dtype(dtype).name})
+            config = config | {"dtype" if "dtype" in config else "torch_dtype": jnp.dtype(dtype).name}
+        if config != read_json(draft / "config.json"):
+            write_json(draft / "config.json", config)
         return
     write_json(draft / "config.json", {**checkpoint.config, "torch_dtype": jnp.dtype(dtype or "float32").name})
     load_tokenizer(checkpoint.path).save_pretrained(draft)

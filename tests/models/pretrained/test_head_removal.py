@@ -1,0 +1,164 @@
+"""Models without some heads: smaller or with zeros, they compute what gates of zero make of the whole model."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import unflatten_dict
+
+import tests.support.tiny as tiny
+import tests.support.tiny_qwen3_vl as qwen3_vl
+import tests.support.tiny_qwen_vl as qwen_vl
+import tests.support.tiny_tiles as tiny_tiles
+from merit_jax.models import build, export_hf, load_pretrained, open_pretrained, remove_heads
+from merit_jax.models.build_model import text_of
+from merit_jax.models.families.decoders import DECODERS
+from merit_jax.models.families.head_rules import HEAD_RULES
+from merit_jax.models.families.registry import FAMILIES, parse_config
+from merit_jax.models.io.weight_map import expand, leaf_shapes, tensor_shape
+from merit_jax.models.pretrained.processor import load_processor
+
+EVENLY = [[1, 1, 0, 0, 1, 1], [0, 1, 1, 1, 0, 1], [1, 0, 1, 1, 1, 0]]
+GROUPS = [[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0]]
+MODEL = [[1, 0, 1, 0, 0, 1], [0, 0, 0, 0, 1, 1], [0, 1, 1, 1, 0, 0]]
+ONE = [[1, 1, 1, 1, 0, 1], [0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]]
+PLAIN_PHI3 = {
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.5},
+}
+MANY = {"num_key_value_heads": 6}
+"""Keys and values of their own for every head."""
+
+
+def folder(path, family, **changes):
+    """A folder of any text family, with random tensors."""
+    raw = {key: value for key, value in tiny.hf_config(family, **changes).items() if value is not None}
+    config, rng = parse_config(raw, "tiny"), np.random.default_rng(1)
+    shapes = leaf_shapes(build(config).abstract)
+    weights = {
+        place.key: rng.normal(0.1, 0.2, tensor_shape(shapes[leaf], place)).astype(np.float32)
+        for leaf, place in expand(FAMILIES[config.family].rows(config), shapes)
+    }
+    return tiny.folder(path, family, weights=weights, **changes)
+
+
+def removed(path, out, kept):
+    """Removes heads and exports the rest; returns (checkpoint, removal)."""
+    opened = open_pretrained(path)
+    removal = remove_heads(opened, {part: np.array(mask, bool) for part, mask in kept.items()})
+    export_hf(out, removal.reader(opened.read), removal.base)
+    return opened, removal
+
+
+def logits(model, params, batch):
+    """Logits of real tokens."""
+    found = jax.jit(lambda p, b: model.unembed(p, model.hidden(p, b)))(params, batch)
+    return np.asarray(found)[np.asarray(batch.segments) > 0]
+
+
+def gated_logits(opened, kept, batch):
+    """Logits of the whole model with gates of zero."""
+    params = unflatten_dict({leaf: opened.read(leaf) for leaf in opened.paths()}, sep="/")
+    return logits(opened.model.gated({part: np.array(mask, np.float32) for part, mask in kept.items()}), params, batch)
+
+
+def peer_logits(path, batch, kept=None):
+    """Logits of transformers, which must find every tensor in its place; heads not in `kept` give nothing to `o_proj`."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    with_images = "vision_config" in json.loads((path / "config.json").read_text())
+    kind = transformers.AutoModelForImageTextToText if with_images else transformers.AutoModelForCausalLM
+    peer, report = kind.from_pretrained(path, output_loading_info=True, dtype=torch.float32)
+    missing = [key for key in report["missing_keys"] if "vision_tower.head." not in key]
+    assert not (missing or report["unexpected_keys"] or report["mismatched_keys"])  # noqa: PT018
+    tokens, mask = (torch.from_numpy(np.asarray(part)).long() for part in (batch.tokens, batch.segments))
+    outputs = [module.weight for name, module in peer.named_modules() if name.endswith(".self_attn.o_proj")]
+    with torch.no_grad():
+        for weight, of_layer in zip(outputs, kept or [], strict=kept is not None):
+            weight.view(len(weight), len(of_layer), -1)[:, ~np.array(of_layer, bool)] = 0
+        return peer(input_ids=tokens, attention_mask=mask).logits.numpy()[batch.segments > 0]
+
+
+CASES = {
+    **{family: (family, {}, MODEL) for family in tiny.OF_FAMILY},
+    "llama_groups": ("llama", {}, GROUPS),
+    "llama_as_mistral": ("llama", {**MANY, "rope_parameters": tiny.LLAMA3, "rope_theta": None}, ONE),
+    "llama_biases": ("llama", {"attention_bias": True, "mlp_bias": True}, EVENLY),
+    "llama_biases_no_divisor": ("llama", {**MANY, "attention_bias": True}, ONE),
+    "qwen2": ("qwen2", {}, EVENLY),
+    "qwen2_groups": ("qwen2", {}, GROUPS),
+    "gemma3_text_no_divisor": ("gemma3_text", MANY, ONE),
+    "phi3": ("phi3", PLAIN_PHI3, EVENLY),
+    "phi3_long_rope": ("phi3", {}, [[1, 0, 1], [1, 1, 0], [0, 0, 1]]),
+}
+SHAPES = {
+    "olmo2": (6, 2),
+    "olmo3": (6, 2),
+    "llama_groups": (3, 1),
+    "qwen2_groups": (3, 1),
+    "llama_as_mistral": (5, 5),
+    "llama_biases_no_divisor": (6, 6),
+    "gemma3_text_no_divisor": (6, 6),
+    "phi3_long_rope": (3, 1),
+    "qwen2_5_vl": (2, 1),
+    "idefics3": (3, 1),
+    "qwen3_vl": (2, 1),
+}
+"""Case -> query and key heads of the result; of others 4 and 2."""
+
+
+IMAGES = {
+    "llava": (lambda path: tiny_tiles.folder(path, "clip"), {"decoder": MODEL[:2], "vision": [[1, 0], [0, 1]]}),
+    "qwen2_5_vl": (qwen_vl.folder, {"decoder": [[1, 0], [0, 1]], "vision": [[1, 0], [1, 1], [0, 1], [1, 0]]}),
+    "idefics3": (lambda path: tiny_tiles.folder(path, "idefics3"), {"decoder": GROUPS[:2]}),
+    "gemma3": (lambda path: tiny_tiles.folder(path, "gemma3"), {"decoder": EVENLY[:2]}),
+    "qwen3_vl": (qwen3_vl.folder, {"decoder": [[1, 1, 0, 0], [0, 0, 1, 1], [0, 1, 0, 0]]}),
+}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("case", [*CASES, *IMAGES])
+def test_transformers_computes_with_the_export_what_it_does_without_the_heads_outputs(tmp_path, case):
+    if case in CASES:
+        family, changes, kept = CASES[case]
+        path = folder(tmp_path / "hf", family, **changes)
+    else:
+        make, parts = IMAGES[case]
+        path, kept = make(tmp_path / "hf"), parts["decoder"]
+    opened, removal = removed(path, tmp_path / "out", {"decoder": kept})
+    batch = tiny.rows(12, 7, width=12)._replace(tokens=tiny.rows(12, 7, width=12).tokens % 15)
+    expected = peer_logits(path, batch, kept)
+    np.testing.assert_allclose(peer_logits(tmp_path / "out", batch), expected, atol=1e-5)
+    found, whole = text_of(removal.base.model.config), text_of(opened.model.config)
+    assert (found.heads, found.kv_heads) == SHAPES.get(case, (4, 2))
+    sizes = {"heads": whole.heads, "kv_heads": whole.kv_heads, "family": whole.family}
+    assert dataclasses.replace(found, **sizes) == whole
+
+
+def test_every_decoder_has_a_rule_and_a_case():
+    assert set(HEAD_RULES) == set(DECODERS) | {"qwen2_5_vl"}
+    assert {family for family, *_ in CASES.values()} == set(DECODERS)
+
+
+@pytest.mark.parametrize("case", ["llama", "qwen2"])
+def test_an_export_computes_what_gates_of_zero_do(tmp_path, case):
+    batch = tiny.rows(12, 7, width=12)
+    opened, removal = removed(folder(tmp_path / "hf", case), tmp_path / "out", {"decoder": MODEL})
+    model, params = load_pretrained(tmp_path / "out")
+    assert model.config == removal.base.model.config
+    np.testing.assert_allclose(logits(model, params, batch), gated_logits(opened, {"decoder": MODEL}, batch), atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["llava", "qwen2_5_vl"])
+def test_heads_of_a_tower_give_nothing_after_an_export(tmp_path, case):
+    make, kept = IMAGES[case]
+    path = make(tmp_path / "hf")
+    opened, _ = removed(path, tmp_path / "out", kept)
+    processor = load_processor(path, opened.model.config)
+    conversations = [tiny_tiles.conversation(tiny_tiles.picture(tmp_path / "a.png", 30, 14)), tiny_tiles.conversation()]
+    batch, (model, params) = tiny_tiles.batch(processor, conversations, 64, 34), load_pretrained(tmp_path / "out")
+    found, expected = logits(model, params, batch), gated_logits(opened, kept, batch)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(expected - gated_logits(opened, {"decoder": kept["decoder"]}, batch)).max() > 1e-3
