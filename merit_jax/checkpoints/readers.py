@@ -119,6 +119,26 @@ class SomeLeaves:
         return self._reader.read(path)
 
 
+class JoinedLeaves:
+    """The leaves of two readers that have none in common.
+
+    Args:
+        one: The first reader.
+        other: The second.
+    """
+
+    def __init__(self, one: LeafReader, other: LeafReader):
+        self._one, self._other, self._owned = one, other, other.paths()
+
+    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns path name -> shape and dtype, sorted by name."""
+        return dict(sorted({**self._one.paths(), **self._owned}.items()))
+
+    def read(self, path: str) -> np.ndarray:
+        """Reads the leaf of the reader that has it."""
+        return (self._other if path in self._owned else self._one).read(path)
+
+
 class OverlayLeaves:
     """One set of leaves over another: theta0 with the trained leaves in place.
 

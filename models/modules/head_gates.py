@@ -54,7 +54,7 @@ def gate_variables(config: Config, gates: Gates) -> dict[str, Any]:
     Raises:
         ValueError: A part has no heads, or gates have another shape than the part's heads.
     """
-    counts, paths = head_counts(config), attentionattention_paths(config)
+    counts, paths = head_counts(config), attention_paths(config)
     found = {}
     for part, values in gates.items():
         if part not in counts:
@@ -78,7 +78,7 @@ def measured_entropies(
         batch: Its batch.
     """
     left, found = flatten_dict(variables.get(ENTROPIES, {})), {}
-    for part, path in attentionattention_paths(config).items():
+    for part, path in attention_paths(config).items():
         if (*path, "entropies") in left:
             entropies = left[*path, "entropies"]
             tokens = jnp.asarray(batch.segments) > 0

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 
+from merit_jax.core import sharding
+from merit_jax.core.types import Batch, Model, Params
 from merit_jax.evaluation.prompts import stop_tokens
+from merit_jax.evaluation.throughput import throughput
 from merit_jax.merging import model_card
 from merit_jax.pipeline.calibration import calibration_batches
 from merit_jax.pipeline.pruning.choose_heads import choose_heads, chosen_gates
@@ -16,7 +20,13 @@ from merit_jax.pipeline.pruning.pruned_models import final_leaves, inputs_of, la
 from merit_jax.pipeline.pruning.pruning_files import files
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import Stage
-from merit_jax.workdir.artifact_types import Exported, verify_export
+from merit_jax.pruning.costs import sizes
+from merit_jax.workdir.artifact_types import Exported, JsonArtifact, verify_export
+from merit_jax.workdir.artifacts import read_json
+from merit_jax.workdir.paths import is_remote, is_there
+
+COMMAND = "merit run --stages=prune"
+"""The command that makes the artifacts, in messages."""
 
 
 def _export(run: Run) -> Callable[[epath.Path], None]:
@@ -101,14 +111,18 @@ def _costs(run: Run, folder: epath.Path) -> dict[str, Any]:
     model, smaller = run.theta0.reopened(folder)
     shardings = sharding.of_params(run.mesh, smaller.logical_axes, smaller.abstract)
     batch = run.place_batch(next(calibration_batches(run, run.datasets[0])))
-    found = [
-        costs(each, params, batch)
-        for each, params in ((run.model, run.params), (model, sharding.load(smaller.leaves(), shardings)))
-    ]
+    params = sharding.load(smaller.leaves(), shardings)
     return {
-        "before": found[0]._asdict(),
-        "after": found[1]._asdict(),
+        "before": _of_model(run.model, run.params, batch),
+        "after": _of_model(model, params, batch),
         "device": _device(),
         "folder": str(folder),
         "notes": read_json(folder / "merit.json")["notes"],
     }
+
+
+def _of_model(model: Model, params: Params, batch: Batch) -> dict[str, Any]:
+    """Returns size and speed of a model, as JSON values."""
+    read, written = throughput(model, params, batch)
+    speed = {"read_tokens_per_second": read, "written_tokens_per_second": written}
+    return {**sizes(model, params)._asdict(), **speed}

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from merit_jax.checkpoints.readers import distance
+from merit_jax.checkpoints.readers import SomeLeaves, distance
 from merit_jax.core.heads import ByHead
 from merit_jax.core.types import LeafReader
 from merit_jax.pipeline.evaluated_models import EvaluatedModel
@@ -19,8 +19,8 @@ from merit_jax.workdir.artifacts import plain
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import THETA0, Workdir
 
-PRUNED, RECOVERED = "pruned", "recovered"
-"""Names of theta0 without the heads that go, before and after it is trained again."""
+WHOLE, PRUNED, RECOVERED = "whole", "pruned", "recovered"
+"""Names of theta0 with all its heads, and without those that go, before and after it is trained again."""
 
 
 def pruned_leaves(run: Run, kept: ByHead) -> GatedLeaves:
@@ -34,7 +34,8 @@ def recovered_leaves(run: Run, part: Run, kept: ByHead) -> GatedLeaves:
     Raises:
         ValueError: It is not trained, or its files are damaged.
     """
-    return GatedLeaves(merged_leaves(part.workdir), model_with_heads(run), kept)
+    trained = SomeLeaves(merged_leaves(part.workdir), run.theta0.leaves().paths())
+    return GatedLeaves(trained, model_with_heads(run), kept)
 
 
 def own_recovery(run: Run) -> Run:
@@ -58,7 +59,7 @@ def models_of_pruning(run: Run) -> dict[str, EvaluatedModel]:
     leaves = {PRUNED: pruned_leaves(run, kept)}
     if run.config.prune.recovery:
         leaves[RECOVERED] = recovered_leaves(run, own_recovery(run), kept)
-    found = {THETA0: EvaluatedModel(run.theta0.leaves, {THETA0: run.theta0_fingerprint}, 0.0)}
+    found = {WHOLE: EvaluatedModel(run.theta0.leaves, {THETA0: run.theta0_fingerprint}, 0.0)}
     for name, reader in leaves.items():
         moved = distance(reader, run.theta0.leaves())
         found[name] = EvaluatedModel(partial(_same, reader), inputs_of(run, name), moved)

@@ -7,13 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from merit_jax.checkpoints.readers import JoinedLeaves, TreeLeaves
 from merit_jax.core import tree
 from merit_jax.core.heads import ByHead, HasHeads
-from merit_jax.core.types import LeafReader
+from merit_jax.core.types import Dataset, LeafReader
 from merit_jax.pipeline.other_start import OtherStart
 from merit_jax.pipeline.rounds import MergedStart
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.shared import Shared, Theta0
+from merit_jax.pruning.gates_in_params import GatesInParams, gate_leaves, without_gates
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import Workdir
 
@@ -51,7 +53,7 @@ class GatedLeaves:
 
 
 class PrunedStart(OtherStart):
-    """A checkpoint with closed heads, as the start of its recovery; format, tokenizer and settings stay.
+    """A checkpoint with closed heads, as the start of its recovery: its parameters and its gates.
 
     Args:
         theta0: The whole checkpoint.
@@ -61,8 +63,11 @@ class PrunedStart(OtherStart):
 
     def __init__(self, theta0: Theta0, model: HasHeads, kept: ByHead) -> None:
         super().__init__(theta0)
+        gates = gate_leaves(kept)
+        self.abstract = {**theta0.abstract, **jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), gates)}
+        self.logical_axes = {**theta0.logical_axes, **jax.tree.map(lambda _: (None, None), gates)}
         self.source: Mapping[str, Any] = {"whole": dict(theta0.source), "kept": fingerprint(as_lists(kept))}
-        self._leaves = GatedLeaves(theta0.leaves(), model, kept)
+        self._leaves = JoinedLeaves(GatedLeaves(theta0.leaves(), model, kept), TreeLeaves(gates))
 
     def check_unchanged(self) -> None:
         """Raises ValueError if the whole checkpoint has been written since it was opened."""
@@ -73,8 +78,10 @@ class PrunedStart(OtherStart):
         return self._leaves
 
 
-def gated_run(run: Run, model: HasHeads, kept: ByHead, datasets: Any, workdir: Workdir) -> Run:
+def gated_run(run: Run, model: HasHeads, kept: ByHead, datasets: Sequence[Dataset], workdir: Workdir) -> Run:
     """Returns a run that trains one branch, from theta0 with closed heads, which stay closed.
+
+    All such runs of one run share what is compiled: which heads are closed is a parameter that is not trained.
 
     Args:
         run: The run whose theta0 is pruned.
@@ -83,9 +90,10 @@ def gated_run(run: Run, model: HasHeads, kept: ByHead, datasets: Any, workdir: W
         datasets: What it is trained on.
         workdir: Its workdir.
     """
-    gates = {part: np.asarray(values, np.float32) for part, values in kept.items()}
-    shared = Shared(model.gated(gates), PrunedStart(run.theta0, model, kept), run.tokenizer, run.reader)
-    config = copy.deepcopy(run.config)
+    start, config = PrunedStart(run.theta0, model, kept), copy.deepcopy(run.config)
+    shared = run.shared.once(
+        "gated", run.theta0, lambda: Shared(GatesInParams(model), start, run.tokenizer, run.reader)
+    )
     with config.unlocked():
         config.partition.update({"method": "joint", "groups": 1, "like": "", "core": 0.0, "core_datasets": ()})
         config.partition.update({"softness": 0.0, "sites": ()})
@@ -93,8 +101,9 @@ def gated_run(run: Run, model: HasHeads, kept: ByHead, datasets: Any, workdir: W
         config.merge.update({"search_evaluations": 0, "search_blocks": 0})
         config.rounds.update({"count": 1, "warm": 0.0, "outer_rate": 1.0, "momentum": 0.0})
         config.train.adapter = ""
+        config.train.trainable = tuple(map(without_gates, config.train.trainable))
         config.baselines = ()
-    return Run(config, workdir, shared.with_value("datasets", tuple(datasets)), run.overwrite)
+    return Run(config, workdir, shared.starting_from(start, tuple(datasets)), run.overwrite)
 
 
 def as_lists(kept: ByHead) -> dict[str, list[list[int]]]:

@@ -3,6 +3,7 @@
 In later rounds of pruning, `heads-<mark>.npz`: the same, with the heads closed that are pruned already.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from merit_jax.pipeline.stage import GrowingStage
 from merit_jax.pruning import HeadScores, HeadSums, head_measure, head_sums, mean_scores
 from merit_jax.workdir.artifact_types import ArrayArtifact
 from merit_jax.workdir.checksums import fingerprint
+
+log = logging.getLogger("merit_jax")
 
 NAMES, DIGESTS, EXAMPLES = "datasets", "digests", "examples"
 """Arrays with an entry for each dataset: its name, the digest of its examples, and how many of them were read."""
@@ -49,7 +52,6 @@ def _stage(kept: ByHead) -> GrowingStage:
         lambda run: _inputs(run, kept),
         lambda run, known: _measure(run, kept, known),
         lambda run: ArrayArtifact(files(run).scores(mark)),
-        name=f"heads{mark and '-'}{mark}",
         command="merit run --stages=prune",
     )
 
@@ -93,6 +95,7 @@ def _measure(run: Run, kept: ByHead, known: Mapping[str, Any] | None) -> Iterato
     missing = [dataset for dataset in datasets if dataset.name not in found]
     if not missing:
         return
+    log.info("scoring attention heads on %d datasets", len(missing))
     model, depends_on = model_with_heads(run), (parts, run.config.loss.chunk)
     measure = run.shared.once("head_measure", depends_on, lambda: head_measure(model, *depends_on))
     with bar(len(missing), "heads", "dataset") as progress:

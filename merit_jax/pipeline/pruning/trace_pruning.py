@@ -13,7 +13,7 @@ from merit_jax.pipeline.evaluated_models import EvaluatedModel
 from merit_jax.pipeline.merge_record import read_merge
 from merit_jax.pipeline.pruning.choose_heads import choose_heads
 from merit_jax.pipeline.pruning.order import Pruning, kept_heads
-from merit_jax.pipeline.pruning.pruned_models import RECOVERED, pruned_leaves, recovered_leaves
+from merit_jax.pipeline.pruning.pruned_models import RECOVERED, WHOLE, pruned_leaves, recovered_leaves
 from merit_jax.pipeline.pruning.pruning_files import files
 from merit_jax.pipeline.pruning.pruning_run import as_gates, as_lists
 from merit_jax.pipeline.pruning.recover import recover, recovery_run
@@ -64,7 +64,7 @@ def name_of(pruning: Pruning) -> str:
 
 def _models(run: Run) -> dict[str, EvaluatedModel]:
     """Returns theta0 and the models of the curves, those with recovery trained."""
-    found = {THETA0: EvaluatedModel(run.theta0.leaves, {THETA0: run.theta0_fingerprint}, 0.0)}
+    found = {WHOLE: EvaluatedModel(run.theta0.leaves, {THETA0: run.theta0_fingerprint}, 0.0)}
     for pruning in planned(run):
         kept = kept_heads(run, pruning)
         found |= dict(_of_pruning(run, pruning, as_gates(as_lists(kept)), removed_ratio(kept)))
