@@ -213,6 +213,16 @@ def test_notes_name_zeros_and_the_reason_for_shapes_that_stay(tmp_path):
     assert "the width of a tower" in vision
 
 
+def test_shapes_stay_where_no_smaller_ones_are_asked_for(tmp_path):
+    opened = open_pretrained(folder(tmp_path / "hf", "llama"))
+    removal = remove_heads(opened, {"decoder": np.array(EVENLY, bool)}, smaller=False)
+    assert removal.base is opened
+    assert removal.notes[0].endswith("the shapes stay: no smaller ones were asked for.")
+    before, path = opened.read("layers/attention/output/kernel"), "layers/attention/output/kernel"
+    expected = np.where(np.repeat(np.array(EVENLY, bool), 4, axis=1)[..., None], before, 0)
+    np.testing.assert_array_equal(removal.reader(opened.read)(path), expected)
+
+
 def test_nothing_removed_changes_nothing(tmp_path):
     path = folder(tmp_path / "hf", "llama")
     opened, removal = removed(path, tmp_path / "out", {"decoder": np.ones((3, 6))})
