@@ -6,7 +6,6 @@ import pytest
 
 from merit_jax.models.kept_heads import of_heads, smaller_heads, without_output
 
-
 SHAPES = [
     (8, lambda heads: True, (5, 5)),
     (8, lambda heads: 24 % heads == 0, (6, 6)),
