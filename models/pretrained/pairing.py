@@ -14,7 +14,7 @@ import numpy as np
 from merit_jax.models.families.registry import FAMILIES
 from merit_jax.models.io.raw_tensors import StoredTensors
 from merit_jax.models.io.weight_map import canonical_names
-from merit_jax.models.processing.config_differences import completed
+from merit_jax.models.processing.config_differences import is_tied
 
 RECOMPUTED = re.compile(r"(.*\.)?(rotary(_pos)?_emb\.(original_)?inv_freq|embeddings\.position_ids)")
 """Buffers that some versions store and others compute from the config."""
@@ -74,7 +74,7 @@ def pair(base: StoredTensors, models: Sequence[StoredTensors]) -> Pairing:
     Raises:
         ValueError: Two tensors of a folder have one name, or differ though the config ties them.
     """
-    tied = _is_tied(base.config)
+    tied = is_tied(base.config)
     ours, copies = _distinct(base, base.config, tied)
     paired = [PairedTensors(model, _named_as(ours, base, model, tied)) for model in models]
     return Pairing(PairedTensors(base, {key: key for key in ours.values()}), tuple(paired), copies)
@@ -123,11 +123,3 @@ def _same_shape(folder: StoredTensors, names: Mapping[str, str], one: str, other
 
 def _equal(folder: StoredTensors, one: str, other: str) -> bool:
     return np.array_equal(folder.read(one), folder.read(other), equal_nan=True)
-
-
-def _is_tied(config: Mapping[str, object]) -> bool:
-    """Returns whether embedding and unembedding are one: the top level decides, then a nested text_config."""
-    full = completed(config)
-    text = full.get("text_config")
-    levels = (full, text if isinstance(text, Mapping) else {})
-    return bool(next((v for v in (level.get("tie_word_embeddings") for level in levels) if v is not None), False))

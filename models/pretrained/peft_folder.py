@@ -13,7 +13,7 @@ from merit_jax.models.io.peft_config import CONFIG, WEIGHTS, PeftConfig, read_pe
 from merit_jax.models.io.raw_tensors import StoredTensors
 from merit_jax.models.io.safetensors import TensorSpec, read_specs, read_tensor
 from merit_jax.models.io.weight_map import canonical_names
-from merit_jax.models.processing.config_differences import completed
+from merit_jax.models.processing.config_differences import is_tied
 
 _PREFIX = "base_model.model."
 _PART = re.compile(
@@ -65,8 +65,7 @@ class AdaptedTensors(StoredTensors):
         self.updates, self.whole = _sorted_out(self._stored, base, self.settings, self._weights)
         changed = {**self.updates, **self.whole}
         self._files = {key: self._weights if key in changed else base.file_of(key) for key in base.specs}
-        tied = completed(base.config).get("tie_word_embeddings", False)
-        if tied and (odd := next((key for key in changed if _TIED.fullmatch(key)), None)):
+        if is_tied(base.config) and (odd := next((key for key in changed if _TIED.fullmatch(key)), None)):
             raise ValueError(
                 f"{self._weights}: it changes {odd}, which the base ties to another tensor; train embedding and head without the "
                 "adapter, or untie them in the base"
