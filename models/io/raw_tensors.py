@@ -17,7 +17,7 @@ from merit_jax.models.io.drafts import check_free
 from merit_jax.models.io.folder_writer import MAX_SHARD_BYTES, copy_other_files, files_to_copy, write_folder
 from merit_jax.models.io.hf_folder import INDEX, SINGLE, Folder
 from merit_jax.models.io.safetensors import STORED, TensorSpec
-from merit_jax.models.io.weight_map import unwrapped
+from merit_jax.models.io.tensor_names import unwrapped
 
 ADAPTER = "adapter_config.json"
 _TABLE = re.compile(r"emb|\bw[tp]e\b|\bshared\b")

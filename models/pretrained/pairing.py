@@ -11,9 +11,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from merit_jax.models.families.registry import FAMILIES
 from merit_jax.models.io.raw_tensors import StoredTensors
-from merit_jax.models.io.weight_map import canonical_names
+from merit_jax.models.io.tensor_names import canonical_names
 from merit_jax.models.processing.config_differences import is_tied
 
 RECOMPUTED = re.compile(r"(.*\.)?(rotary(_pos)?_emb\.(original_)?inv_freq|embeddings\.position_ids)")
@@ -91,9 +90,7 @@ def _named_as(ours: Mapping[str, str], base: StoredTensors, model: StoredTensors
 
 def _distinct(folder: StoredTensors, config: Mapping[str, object], tied: bool) -> tuple[dict[str, str], dict[str, str]]:
     """Returns name -> stored name of what is not recomputed and not a copy; and stored name of a copy -> that of its original."""
-    kind = config.get("model_type")
-    family = FAMILIES.get(kind) if isinstance(kind, str) else None
-    names = canonical_names(family.spellings if family else (), folder.specs)
+    names = canonical_names(config.get("model_type"), folder.specs)
     names = {name: key for name, key in names.items() if not RECOMPUTED.fullmatch(name)}
     copies: dict[str, str] = {}
     if tied:

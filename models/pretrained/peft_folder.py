@@ -8,11 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from merit_jax.models.adapters.low_rank import LowRank, fold
-from merit_jax.models.families.registry import FAMILIES
 from merit_jax.models.io.peft_config import CONFIG, WEIGHTS, PeftConfig, read_peft_config
 from merit_jax.models.io.raw_tensors import StoredTensors
 from merit_jax.models.io.safetensors import TensorSpec, read_specs, read_tensor
-from merit_jax.models.io.weight_map import canonical_names
+from merit_jax.models.io.tensor_names import canonical_names
 from merit_jax.models.processing.config_differences import is_tied
 
 _PREFIX = "base_model.model."
@@ -127,9 +126,7 @@ def _sorted_out(
 def _names_in_base(base: StoredTensors, wanted: set[str], file: Path) -> dict[str, str]:
     """Returns the names of tensors as the base stores them, whatever version of transformers named them."""
     kind = base.config.get("model_type")
-    family = FAMILIES.get(kind) if isinstance(kind, str) else None
-    spellings = family.spellings if family else ()
-    ours, theirs = canonical_names(spellings, base.specs), canonical_names(spellings, wanted)
+    ours, theirs = canonical_names(kind, base.specs), canonical_names(kind, wanted)
     if missing := sorted(theirs.keys() - ours.keys()):
         raise ValueError(
             f"{file}: {theirs[missing[0]]} is no tensor of {base.path}: the adapter was trained on another model; give "
