@@ -183,7 +183,7 @@ def _same_computation(base: StoredTensors, model: StoredTensors) -> None:
 
 
 def _tokenizer_notes(base: str, models: Sequence[str], theta0: StoredTensors) -> list[str]:
-    """Refuses a model of another vocabulary than the base's; returns a sentence for each thing that was not compared or differs."""
+    """Refuses a model of another vocabulary; returns a sentence for each thing that was not compared or differs."""
     known = read_vocabulary(base)  # refuses a damaged file, also one that all have
     others = [model for model in models if not known or not same_tokenizer(base, model)]
     with_tokens = [model for model in others if not is_adapter(model) or read_vocabulary(model)]

@@ -11,8 +11,9 @@ from typing import Any
 
 from etils import epath
 
+from merit_jax.core.leaves import LeafReader
 from merit_jax.core.seeds import fold
-from merit_jax.core.types import Dataset, LeafReader
+from merit_jax.core.types import Dataset
 from merit_jax.data.mixture_part import dataset_part
 from merit_jax.pipeline.merge_inputs import merged_leaves
 from merit_jax.pipeline.run import Run, Theta0

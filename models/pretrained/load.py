@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from merit_jax.models.build_model import Config, build, override
 from merit_jax.models.families.registry import FAMILIES, parse_config
 from merit_jax.models.interface import Model, Params, VisionLanguageConfig
-from merit_jax.models.io.hf_folder import Checkpoint, open_checkpoint
+from merit_jax.models.io.checkpoint import Checkpoint, open_checkpoint
 from merit_jax.models.io.tensor_names import canonical_names
 from merit_jax.models.io.weight_map import Place, WeightMap, leaf_shapes, match, part_of
 

@@ -8,10 +8,10 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from merit_jax.models.io.raw_tensors import StoredTensors
+from merit_jax.models.io.safetensors import TensorSpec
 from merit_jax.models.io.tensor_names import canonical_names
 from merit_jax.models.processing.config_differences import is_tied
 
@@ -33,10 +33,10 @@ class PairedTensors:
     folder: StoredTensors
     names: Mapping[str, str]
 
-    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
+    def paths(self) -> dict[str, TensorSpec]:
         """Returns tensor name -> shape and the type it is read as, sorted by name."""
         specs = self.folder.paths()
-        return {name: specs[key] for name, key in sorted(self.names.items())}
+        return {name: specs[key]._replace(key=name) for name, key in sorted(self.names.items())}
 
     def read(self, path: str) -> np.ndarray:
         """Reads one tensor."""

@@ -19,11 +19,13 @@ _BY_LENGTH = {"dynamic", "yarn", "longrope"}
 """Types of RoPE that depend on `max_position_embeddings`."""
 _LABELS = re.compile(r"_name_or_path|architectures|auto_map|(torch_)?dtype|transformers_version|unsloth_.*")
 """A key at the top level -> it labels a config and is read by no other key's default."""
-AS_WRITTEN = frozenset(
-    "arcee bitnet cohere cohere2 deepseek_v2 deepseek_v3 ernie4_5 exaone4 falcon gemma gemma2 gemma3_text glm glm4 gpt2 gpt_neox "
-    "gpt_oss granite granitemoe helium hunyuan_v1_dense internlm3 jamba lfm2 llama mamba2 minimax ministral ministral3 mistral "
-    "mixtral nemotron olmo olmo2 olmo3 olmoe opt phi phi3 qwen2 qwen2_moe qwen3 qwen3_moe seed_oss smollm3 stablelm starcoder2".split()
-)
+_DECODERS = """
+arcee bitnet cohere cohere2 deepseek_v2 deepseek_v3 ernie4_5 exaone4 falcon gemma gemma2 gemma3_text glm glm4 gpt2
+gpt_neox gpt_oss granite granitemoe helium hunyuan_v1_dense internlm3 jamba lfm2 llama mamba2 minimax ministral
+ministral3 mistral mixtral nemotron olmo olmo2 olmo3 olmoe opt phi phi3 qwen2 qwen2_moe qwen3 qwen3_moe seed_oss
+smollm3 stablelm starcoder2
+"""
+AS_WRITTEN = frozenset(_DECODERS.split())
 """Model types of text decoders, of whose configs transformers keeps what is written at the top level."""
 
 
