@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from merit_jax.core.leaves import Leaf, LeafReader, LeafSpec, is_inexact
+from merit_jax.core.leaves import Leaf, LeafReader, LeafSpec, MappedReader, is_inexact
+from merit_jax.merging.blocks import in_blocks
 from merit_jax.merging.operators.task_vectors import KernelLayout, Parameter, task_vector
 from merit_jax.merging.statistics import Statistic
 
@@ -39,6 +40,7 @@ class Merge:
         statistic: The kind of those statistics.
         survey: The result of the operator's first pass.
         sources: The files of the parameters; None where theta0 and the branches are a run's.
+        elementwise: As in `Merger`.
         rows: Weights of blocks of layers, as for `leaf_weights`, in place of `weights`; None where there are none.
     """
 
@@ -54,6 +56,7 @@ class Merge:
     statistic: Statistic | None = None
     survey: Any = None
     sources: Sources | None = None
+    elementwise: bool = False
     rows: Float[np.ndarray, "rows k"] | None = None
 
     def value(self, path: str) -> Leaf:
@@ -65,6 +68,8 @@ class Merge:
             ValueError: Values of theta0, of a branch, of a statistic or of the result are not finite, a statistic is negative
                 that cannot be, or an integer differs from theta0's.
         """
+        if (computed := self._in_blocks(path)) is not None:
+            return computed
         base = self._read(path, None)
         if path not in self.trained:
             return base
@@ -89,6 +94,22 @@ class Merge:
             largest = f" up to {float(np.abs(np.asarray(merged)).max()):.4g}" if _finite(merged) else ""
             raise ValueError(f"{path}: merged values{largest} do not fit {base.dtype}; merge with a smaller scale")
         return result
+
+    def _in_blocks(self, path: str) -> np.ndarray | None:
+        """Computes a merged parameter block by block; None where that is not possible, or it or theta0 is not finite."""
+        readers = (self.base, *self.branches)
+        spec = self.trained.get(path)
+        if not self.elementwise or self.rows is not None or spec is None or not is_inexact(spec.dtype):
+            return None
+        views = [reader.view(path) if isinstance(reader, MappedReader) else None for reader in readers]
+        held = [view for view in views if view is not None]
+        if len(held) < len(views):
+            return None
+
+        def compute(parts: Sequence[np.ndarray]) -> np.ndarray:
+            return np.asarray(self.leaf(Parameter(path, parts[0], parts[1:]), self.weights, **self.options))
+
+        return in_blocks(compute, held, spec.dtype)
 
     def vectors(self, k: int) -> Iterator[Leaf]:
         """Iterates over the task vector of branch k, parameter by parameter."""

@@ -49,6 +49,8 @@ class Merger(NamedTuple):
         linear: Of an operator that gives `θ_0 + Σ_k c_k (θ_k − θ_0)`: (weights, all its options) -> c_k. None for one that is
             not linear, or whose factors differ between parameters.
         statistic: The statistic of each branch that the operator needs besides its parameters, as Fisher information.
+        elementwise: Whether an entry of the result is a sum of multiples of that entry of every branch, and maybe of theta0: it can
+            be computed by itself, and is not finite where a branch's is not.
         least: Fewest branches that the method is defined for.
     """
 
@@ -57,6 +59,7 @@ class Merger(NamedTuple):
     weighted: Callable[[Mapping[str, Any]], bool] = lambda options: True
     linear: Callable[[Sequence[float], Mapping[str, Any]], tuple[float, ...]] | None = None
     statistic: Statistic | None = None
+    elementwise: bool = False
     least: int = 1
 
     def __call__(
@@ -167,7 +170,7 @@ class Merger(NamedTuple):
         merge = Merge(
             self.leaf, base, tuple(branches), values, settings, tuple(statistics), trained, linear_maps, stacked_axes
         )
-        merge = dataclasses.replace(merge, statistic=self.statistic, sources=sources)
+        merge = dataclasses.replace(merge, statistic=self.statistic, sources=sources, elementwise=self.elementwise)
         vectors = merge.vectors if self.statistic is None else merge.informed_vectors
         found = self.survey(vectors, len(branches), settings) if self.survey else None
         return dataclasses.replace(merge, survey=found)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,7 @@ from merit_jax.models.io.disk import check_room
 from merit_jax.models.io.drafts import check_free
 from merit_jax.models.io.folder_writer import MAX_SHARD_BYTES, copy_other_files, files_to_copy, write_folder
 from merit_jax.models.io.hf_folder import INDEX, SINGLE, Folder
+from merit_jax.models.io.mapped_file import MappedFile
 from merit_jax.models.io.safetensors import DTYPES, STORED, TensorSpec
 from merit_jax.models.io.tensor_names import unwrapped
 
@@ -53,8 +54,22 @@ class StoredTensors(Folder):
         return {key: spec._replace(dtype=_read_as(spec)) for key, spec in sorted(self.specs.items())}
 
     def read(self, key: str) -> np.ndarray:
-        """Reads one tensor."""
-        return super().read(key).astype(_read_as(self.specs[key]), copy=False)
+        """Reads one tensor; read-only where it is stored in the type that it is read as, and not computed."""
+        return self._stored(key).astype(_read_as(self.specs[key]), copy=False)
+
+    def view(self, key: str) -> np.ndarray | None:
+        """Returns one tensor in its file, mapped and in its stored type, read-only; None where it is computed."""
+        return self._stored(key)
+
+    def _stored(self, key: str) -> np.ndarray:
+        file = self._files[key]
+        if file not in self._mapped:
+            self._mapped[file] = MappedFile(file)
+        return self._mapped[file].view(self.specs[key])
+
+    @cached_property
+    def _mapped(self) -> dict[Path, MappedFile]:
+        return {}
 
     def linear_map(self, path: str, spec: TensorSpec) -> Literal["out_in"] | None:
         """Returns the layout of the matrix of a linear map: two axes, called weight, no embedding or copy of one; else None."""

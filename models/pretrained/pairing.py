@@ -42,6 +42,10 @@ class PairedTensors:
         """Reads one tensor."""
         return self.folder.read(self.names[path])
 
+    def view(self, path: str) -> np.ndarray | None:
+        """Returns one tensor in its file, mapped and in its stored type, read-only; None where it is computed."""
+        return self.folder.view(self.names[path])
+
     def only(self, names: Collection[str]) -> "PairedTensors":
         """Returns the tensors of these names of the base alone."""
         return dataclasses.replace(self, names={name: key for name, key in self.names.items() if name in names})

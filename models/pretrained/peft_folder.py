@@ -81,6 +81,10 @@ class AdaptedTensors(StoredTensors):
         turned = fold(tensor.T if found.out_in else tensor, self.update(key), *lengths)
         return turned.T if found.out_in else turned
 
+    def view(self, key: str) -> np.ndarray | None:
+        """Returns one tensor of the base in its file; None for one that the adapter changes."""
+        return None if key in self.updates or key in self.whole else self.base.view(key)
+
     def update(self, key: str) -> LowRank:
         """Reads the update of a tensor, [in, rank] and [rank, out], with its scale in B."""
         found = self.updates[key]

@@ -81,8 +81,8 @@ def scaled_average(parameter: Parameter, weights: Sequence[float], scale: int | 
 
 
 MERGERS = {
-    "token_weighted": Merger(token_weighted, linear=given_weights),
-    "uniform": Merger(uniform, weighted=unweighted, linear=equal_weights),
-    "interpolate": Merger(interpolate, weighted=unweighted, linear=scale_weights),
+    "token_weighted": Merger(token_weighted, linear=given_weights, elementwise=True),
+    "uniform": Merger(uniform, weighted=unweighted, linear=equal_weights, elementwise=True),
+    "interpolate": Merger(interpolate, weighted=unweighted, linear=scale_weights, elementwise=True),
 }
 """Name -> the operator."""

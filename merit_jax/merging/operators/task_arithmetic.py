@@ -19,5 +19,5 @@ def task_arithmetic(parameter: Parameter, weights: Sequence[float], *, scale: in
     return moved(parameter.base, total(task_vectors(parameter)), scale)
 
 
-MERGERS = {"task_arithmetic": Merger(task_arithmetic, weighted=unweighted, linear=scale_weights)}
+MERGERS = {"task_arithmetic": Merger(task_arithmetic, weighted=unweighted, linear=scale_weights, elementwise=True)}
 """Name -> the operator."""
