@@ -49,8 +49,8 @@ class Merger(NamedTuple):
         linear: Of an operator that gives `θ_0 + Σ_k c_k (θ_k − θ_0)`: (weights, all its options) -> c_k. None for one that is
             not linear, or whose factors differ between parameters.
         statistic: The statistic of each branch that the operator needs besides its parameters, as Fisher information.
-        elementwise: Whether an entry of the result is a sum of multiples of that entry of every branch, and maybe of theta0: it can
-            be computed by itself, and is not finite where a branch's is not.
+        elementwise: Whether an entry of the result is a sum of multiples of that entry of every branch, and maybe of theta0: it
+            can be computed by itself, and is not finite where a branch's is not.
         least: Fewest branches that the method is defined for.
     """
 
