@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from merit_jax.core.leaves import Leaf, LeafReader, LeafSpec, MappedReader, is_inexact
 from merit_jax.merging.blocks import in_blocks
@@ -18,6 +17,8 @@ LinearMaps = Callable[[str, LeafSpec], KernelLayout | None]
 StackedAxes = Callable[[str, LeafSpec], int]
 """(path, shape and dtype) -> number of leading axes along which the tensors of layers are stacked."""
 
+LayerWeights = Callable[[str, tuple[int, ...], int], Sequence[Leaf]]
+"""(path, shape, number of stacked axes) -> the weight of each branch, to be broadcast over the parameter."""
 
 Sources = Callable[[str, int | None], str]
 """(path, number of a branch or None for theta0) -> the file that holds the parameter, for error messages."""
@@ -41,7 +42,7 @@ class Merge:
         survey: The result of the operator's first pass.
         sources: The files of the parameters; None where theta0 and the branches are a run's.
         elementwise: As in `Merger`.
-        rows: Weights of blocks of layers, as for `leaf_weights`, in place of `weights`; None where there are none.
+        layer_weights: Weights that differ between layers, in place of `weights`; None where they do not.
     """
 
     leaf: Callable[..., Leaf]
@@ -57,7 +58,7 @@ class Merge:
     survey: Any = None
     sources: Sources | None = None
     elementwise: bool = False
-    rows: Float[np.ndarray, "rows k"] | None = None
+    layer_weights: LayerWeights | None = None
 
     def value(self, path: str) -> Leaf:
         """Computes the merged parameter, in theta0's dtype; theta0's own where no branch holds it.
@@ -99,7 +100,7 @@ class Merge:
         """Computes a merged parameter block by block; None where that is not possible, or it or theta0 is not finite."""
         readers = (self.base, *self.branches)
         spec = self.trained.get(path)
-        if not self.elementwise or self.rows is not None or spec is None or not is_inexact(spec.dtype):
+        if not self.elementwise or self.layer_weights is not None or spec is None or not is_inexact(spec.dtype):
             return None
         views = [reader.view(path) if isinstance(reader, MappedReader) else None for reader in readers]
         held = [view for view in views if view is not None]
@@ -149,11 +150,7 @@ class Merge:
 
     def _weights(self, path: str, spec: LeafSpec, stacked: int) -> Sequence[float | Leaf]:
         """Returns the weights of a parameter: one per branch, or an array for each where they differ between layers."""
-        if self.rows is None:
-            return self.weights
-        from merit_jax.merging.block_weights import leaf_weights  # which loads JAX
-
-        return leaf_weights(self.rows, path, spec.shape, stacked)
+        return self.weights if self.layer_weights is None else self.layer_weights(path, spec.shape, stacked)
 
     def _name(self, path: str, k: int | None) -> str:
         """Returns the name of branch k, or of theta0, in error messages about a parameter."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from jaxtyping import Float
 
 from merit_jax.checkpoints.writer import write_streamed
 from merit_jax.core.leaves import LeafReader
+from merit_jax.merging.block_weights import leaf_weights
 from merit_jax.merging.merger import Merger, Weights
 from merit_jax.workdir.paths import absolute
 
@@ -65,6 +67,8 @@ def merge_streamed(
         raise ValueError(f"a streamed merge runs on process 0 alone; this is process {jax.process_index()}")
     if out.exists():
         raise ValueError(f"{out} exists; remove it to merge again")
-    merge = dataclasses.replace(merger.prepare(base, branches, weights, options, statistics=statistics), rows=rows)
+    merge = merger.prepare(base, branches, weights, options, statistics=statistics)
+    if rows is not None:
+        merge = dataclasses.replace(merge, layer_weights=partial(leaf_weights, rows))
     write_streamed(out, base.paths(), merge.value, progress)
     return Counts(len(merge.trained), len(base.paths()) - len(merge.trained))
