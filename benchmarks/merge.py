@@ -93,11 +93,13 @@ def compare(name: str, base: Path, models: list[Path], options: argparse.Namespa
 
 def line(name: str, found: dict[str, Any]) -> str:
     """A row of the table."""
-    (seconds, peak), (their_seconds, their_peak) = found["median"]["ours"], found["median"]["mergekit"]
-    return (
-        f"| {name} | {seconds:.1f} s | {their_seconds:.1f} s | {seconds / their_seconds:.2f} | {peak / 1e9:.2f} GB | "
-        f"{their_peak / 1e9:.2f} GB | {peak / their_peak:.2f} | {found['largest_difference']:.1e} |"
-    )
+    ours, theirs = (Run(*found["median"][tool]) for tool in ("ours", "mergekit"))
+    forms = (("seconds", 1, "{:.1f} s"), ("cpu_seconds", 1, "{:.1f} s"), ("peak_bytes", 1e9, "{:.2f} GB"))
+    cells = [name]
+    for figure, unit, form in forms:
+        one, other = getattr(ours, figure) / unit, getattr(theirs, figure) / unit
+        cells += [form.format(one), form.format(other), f"{one / other:.2f}"]
+    return f"| {' | '.join(cells)} | {found['largest_difference']:.1e} |"
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -119,8 +121,8 @@ def main(arguments: list[str]) -> None:
     options.root.mkdir(parents=True, exist_ok=True)
     base, models = checkpoints(options)
     print(f"{len(models)} checkpoints like {base.name}, medians of {options.repeats}, {os.cpu_count()} CPUs\n")
-    print("| method | time | mergekit | ratio | peak memory | mergekit | ratio | largest difference |")
-    print("|---|---|---|---|---|---|---|---|")
+    figures = " | ".join(f"{figure} | mergekit | ratio" for figure in ("time", "processor time", "peak memory"))
+    print(f"| method | {figures} | largest difference |\n|{'---|' * 11}")
     results = {}
     for name in options.methods:
         results[name] = compare(name, base, models, options)

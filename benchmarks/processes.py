@@ -15,10 +15,12 @@ class Run(NamedTuple):
 
     Attributes:
         seconds: Wall time.
+        cpu_seconds: Processor time of all threads, which other programs on the machine disturb less.
         peak_bytes: Largest resident memory.
     """
 
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
 
 
@@ -36,7 +38,7 @@ def measure(command: list[str]) -> Run:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{error.decode()[-3000:]}")
-    return Run(seconds, _bytes(usage))
+    return Run(seconds, usage.ru_utime + usage.ru_stime, _bytes(usage))
 
 
 def peak_bytes() -> int:

@@ -26,7 +26,8 @@ from benchmarks.processes import processor
 from benchmarks.study_pruning import halved_records, mean_of
 from merit_jax.checkpoints.readers import OverlayLeaves
 from merit_jax.core import tree
-from merit_jax.core.types import LeafReader, Params
+from merit_jax.core.leaves import LeafReader
+from merit_jax.core.types import Params
 from merit_jax.launch.console import app
 from merit_jax.launch.wiring import basin, open_run
 from merit_jax.pipeline.evaluators import make_evaluator
@@ -43,8 +44,6 @@ from merit_jax.workdir.artifacts import read_json, write_json
 from merit_jax.workdir.paths import Workdir, absolute
 
 FLAGS = flags.FLAGS
-ALPHA = 0.5
-"""Weight of importance in HIES."""
 
 
 class Start(OtherStart):
@@ -94,14 +93,14 @@ def scores_of(run: Run, name: str, leaves: LeafReader, seed: int, datasets: Sequ
     return head_scores(part, all_kept(part))
 
 
-def flat(scores: HeadScores) -> Float[np.ndarray, " heads"]:
+def flat(scores: HeadScores, alpha: float) -> Float[np.ndarray, " heads"]:
     """Returns HIES of all heads."""
-    return np.concatenate([np.ravel(part) for part in hies(scores, ALPHA).values()])
+    return np.concatenate([np.ravel(part) for part in hies(scores, alpha).values()])
 
 
-def correlations(found: Mapping[str, HeadScores]) -> list[list[str]]:
+def correlations(found: Mapping[str, HeadScores], alpha: float) -> list[list[str]]:
     """Returns a table of the rank correlations between models."""
-    values = {name: flat(scores) for name, scores in found.items()}
+    values = {name: flat(scores, alpha) for name, scores in found.items()}
     return [[one, *(f"{spearmanr(values[one], values[other]).statistic:.2f}" for other in values)] for one in values]
 
 
@@ -132,11 +131,11 @@ class Arms:
             scores_of(run, f"branch {k}", leaves, seed, [share.dataset for share in branches[k].shares])
             for k, leaves in enumerate(self._branches)
         ]
-        self._of_branches = [hies(scores, ALPHA) for scores in own]
+        self._of_branches = [hies(scores, FLAGS.alpha) for scores in own]
         self._masks = {
-            "after": hies(scores_of(run, "merged", models["merged"], seed), ALPHA),
-            "averaged": hies(averaged(own, self._weights), ALPHA),
-            "theta0": hies(scores_of(run, "theta0", models["theta0"], seed), ALPHA),
+            "after": hies(scores_of(run, "merged", models["merged"], seed), FLAGS.alpha),
+            "averaged": hies(averaged(own, self._weights), FLAGS.alpha),
+            "theta0": hies(scores_of(run, "theta0", models["theta0"], seed), FLAGS.alpha),
         }
 
     def models(self, ratio: float, merged: Params) -> dict[str, Params]:
@@ -165,6 +164,7 @@ def define_flags() -> None:
     app.define_config()
     flags.DEFINE_string("workdir", None, "Directory of the finished run.", required=True)
     flags.DEFINE_string("root", None, "Folder of the scores.", required=True)
+    flags.DEFINE_float("alpha", 0.75, "Weight of importance in HIES.", lower_bound=0, upper_bound=1)
     flags.DEFINE_list("ratios", ["0.3", "0.5"], "Shares of heads to remove.")
     flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of calibration samples.")
     flags.DEFINE_integer("records", 20, "Records of each half of a suite.")
@@ -177,12 +177,12 @@ def main(argv: Sequence[str]) -> None:
     found = {name: scores_of(run, name, leaves, seeds[0]) for name, leaves in models.items()}
     found |= {f"merged, sample {n}": scores_of(run, "merged", models["merged"], n) for n in seeds[1:]}
     print(f"{processor()}; rank correlation of HIES on the whole mixture")
-    print(tabulate(correlations(found), ["", *found], tablefmt="pipe", disable_numparse=True))
+    print(tabulate(correlations(found, FLAGS.alpha), ["", *found], tablefmt="pipe", disable_numparse=True))
     evaluator, merged = (
         make_evaluator(run, halved_records(run, FLAGS.records), losses=True),
         run.place(models["merged"]),
     )
-    record = absolute(FLAGS.root) / "arms.json"
+    record = absolute(FLAGS.root) / f"arms-{FLAGS.alpha:g}.json"
     known: dict[str, Any] = read_json(record) if record.exists() else {}
 
     def scored(name: str, params: Params) -> None:

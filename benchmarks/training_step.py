@@ -50,7 +50,7 @@ def token_rows(options: argparse.Namespace) -> np.ndarray:
     from merit_jax.launch.wiring.model_path import resolve
     from merit_jax.models import load_tokenizer
 
-    pages = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
+    pages = sorted((Path(__file__).parents[1] / "docs").rglob("*.md"))
     ids = load_tokenizer(resolve(MODEL).path)("\n".join(page.read_text() for page in pages))["input_ids"]
     return np.array(ids[: options.rows * (options.length + 1)], np.int32).reshape(options.rows, -1)
 

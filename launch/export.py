@@ -11,11 +11,12 @@ from absl import flags
 from etils import epath
 
 from merit_jax.checkpoints.readers import OverlayLeaves
-from merit_jax.core.types import LeafReader
+from merit_jax.core.leaves import LeafReader
 from merit_jax.evaluation.prompts import stop_tokens
 from merit_jax.launch.console import app
 from merit_jax.launch.wiring import basin, open_run
-from merit_jax.launch.wiring.adapter_export import check_rank, export_adapter
+from merit_jax.launch.wiring.adapter_export import export_adapter
+from merit_jax.launch.wiring.adapter_rank import check_rank
 from merit_jax.pipeline.merge_inputs import merged_leaves
 from merit_jax.pipeline.rounds import in_rounds, round_run
 from merit_jax.pipeline.run import Run

@@ -21,10 +21,8 @@ from typing import Any
 from absl import flags
 
 from merit_jax.launch.console import app
-from merit_jax.launch.wiring.adapter_export import check_rank
-from merit_jax.launch.wiring.merge_adapters import merge_adapters
+from merit_jax.launch.wiring.adapter_rank import check_rank
 from merit_jax.launch.wiring.merge_folders import merge_folders
-from merit_jax.launch.wiring.partition_tokens import tokens_of_models
 from merit_jax.merging import MERGERS, token_weights
 from merit_jax.models.io.folder_writer import MAX_SHARD_BYTES
 
@@ -79,11 +77,15 @@ def main(argv: Sequence[str]) -> None:
     """Merges."""
     weights, options, tokens = parse_weights(FLAGS.weights), parse_options(FLAGS.options), None
     if FLAGS.partition is not None:
+        from merit_jax.launch.wiring.partition_tokens import tokens_of_models  # loads JAX, as the next does
+
         tokens = tokens_of_models(FLAGS.partition, FLAGS.models, FLAGS.weights)
         weights = token_weights(tokens).tolist()
     given = (FLAGS.base, FLAGS.models, weights, FLAGS.method, options, FLAGS.out)
     check_rank(FLAGS.adapter, FLAGS.adapter_rank)
     if FLAGS.adapter:
+        from merit_jax.launch.wiring.merge_adapters import merge_adapters
+
         if FLAGS.exclude:
             raise ValueError("--exclude keeps tensors of a model; with --adapter, leave it out")
         merge_adapters(*given, FLAGS.adapter_rank, tokens)

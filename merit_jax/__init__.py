@@ -18,7 +18,7 @@ if not (Path(__file__).parent / "models").is_dir():
 _HOMES = {
     "Batch": "core.types",
     "Branch": "core.types",
-    "LeafReader": "core.types",
+    "LeafReader": "core.leaves",
     "LossFn": "core.types",
     "Model": "core.types",
     "Params": "core.types",

@@ -9,14 +9,13 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 from rich.logging import RichHandler
 
-from merit_jax.configs.schema.check import check
 from merit_jax.core.errors import UnfinishedError
+from merit_jax.core.processes import is_first_process
 from merit_jax.launch.console import config_files, ending
 from merit_jax.launch.console.exit_codes import CLOSED, INTERRUPTED, MISTAKE, UNFINISHED
 from merit_jax.launch.console.terminal import Terminal, terminal
@@ -42,6 +41,8 @@ RENAMED = {
 
 def define_config() -> None:
     """Defines the flag `--config=FILE.py:ARG`, with `--config.KEY=VALUE` for any key of configs/common.py."""
+    from ml_collections import config_flags
+
     config_flags.DEFINE_config_file(
         "config", None, "A config file, or the name of a shipped one, and after a colon a method: quickstart:merit2d."
     )
@@ -55,6 +56,8 @@ def config() -> ConfigDict:
     """
     if FLAGS.config is None:
         raise ValueError("--config is missing; for example --config=quickstart, which is shipped, or --config=FILE.py")
+    from merit_jax.configs.schema.check import check  # which loads JAX
+
     return check(FLAGS.config)
 
 
@@ -83,6 +86,8 @@ def start(
         print(f"{main.__globals__['__doc__']}\nflags:\n{FLAGS.main_module_help()}")
         sys.exit(0)
     if not computes:
+        import jax
+
         jax.config.update("jax_platforms", "cpu")
     app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse(argv, default_config))
 
@@ -91,11 +96,6 @@ def refuse_arguments(argv: Sequence[str]) -> None:
     """Refuses words that are not flags."""
     if argv[1:]:
         raise ValueError(f"unexpected arguments {list(argv[1:])}; every option is a --flag; put a glob in quotes")
-
-
-def is_first_process() -> bool:
-    """Returns whether this process prints and writes for all."""
-    return jax.process_index() == 0
 
 
 def _with_config(argv: Sequence[str], default: str | None) -> list[str]:
@@ -176,16 +176,22 @@ def _set_up() -> None:
     if FLAGS.distributed:
         _join(FLAGS.distributed)
     if FLAGS.compilation_cache:
-        from etils import epath
-
-        jax.config.update("jax_compilation_cache_dir", str(epath.Path(FLAGS.compilation_cache).expanduser()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+        _configure_jax("jax_compilation_cache_dir", os.path.expanduser(FLAGS.compilation_cache))
+        _configure_jax("jax_persistent_cache_min_compile_time_secs", 1.0)
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(absl_logging.WARNING)
     log = logging.getLogger("merit_jax")
     console = terminal(stderr=True)
     log.handlers, log.propagate = [RichHandler(console=console, show_path=False, show_level=False)], False
     log.setLevel(logging.INFO if is_first_process() else logging.WARNING)
+
+
+def _configure_jax(name: str, value: str | float) -> None:
+    """Sets a setting of JAX; where that is not loaded yet, in the environment, from which it takes them when it is."""
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update(name, value)
+    else:
+        os.environ[name.upper()] = str(value)
 
 
 def _hush_orbax() -> None:
@@ -210,6 +216,8 @@ def _join(where: str) -> None:
     Raises:
         ValueError: The environment does not name them.
     """
+    import jax
+
     if where != "auto":
         address, processes, index = _explicit(where)
         jax.distributed.initialize(address, processes, index)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from merit_jax.core.leaves import LeafReader
 from merit_jax.core.registry import lookup
-from merit_jax.core.types import LeafReader
 from merit_jax.launch.wiring.open_run import Theta0Checkpoint
 from merit_jax.merging import MERGERS
 from merit_jax.models.adapters.low_rank import LowRank, truncate, weighted_sum
@@ -36,12 +36,6 @@ class Truncated(NamedTuple):
 
     updates: dict[str, LowRank]
     lost: float
-
-
-def check_rank(adapter: bool, rank: int) -> None:
-    """Refuses `--adapter_rank` without `--adapter`, which it is the rank of."""
-    if rank and not adapter:
-        raise ValueError("--adapter_rank is the rank of an adapter; give --adapter too, or leave it out")
 
 
 def export_adapter(run: Run, branch: int | None, out: epath.PathLike, rank: int) -> None:

@@ -22,8 +22,8 @@ from merit_jax.models.io.peft_config import is_adapter
 from merit_jax.models.io.raw_tensors import StoredTensors
 from merit_jax.models.pretrained.pairing import Pairing, pair
 from merit_jax.models.pretrained.peft_folder import AdaptedTensors
-from merit_jax.models.processing.config_differences import completed, config_differences
-from merit_jax.models.processing.vocabulary import check_vocabularies, read_vocabulary, rule_notes
+from merit_jax.models.processing.config_differences import config_differences, setting_of
+from merit_jax.models.processing.vocabulary import check_vocabularies, read_vocabulary, rule_notes, same_tokenizer
 
 log = logging.getLogger("merit_jax")
 
@@ -153,10 +153,7 @@ def open_models(base: str, models: Sequence[str]) -> tuple[StoredTensors, Pairin
         _same_computation(theta0, theta)
     paired = pair(theta0, thetas)
     compatibility.same_tree(paired.base.paths(), [theta.paths() for theta in paired.models], models)
-    rows = _rows(theta0)
-    with_tokens = [model for model in models if not is_adapter(model) or read_vocabulary(model)]
-    notes = [note for model in with_tokens for note in check_vocabularies(base, model, rows)]
-    notes += [note for model in models for note in rule_notes(base, model)]
+    notes = _tokenizer_notes(base, models, theta0)
     notes += [n for f in (theta0, *thetas) if not isinstance(f, AdaptedTensors) for n in left_behind(f.path)]
     for note in dict.fromkeys(notes):
         log.warning(note)
@@ -185,9 +182,17 @@ def _same_computation(base: StoredTensors, model: StoredTensors) -> None:
     )
 
 
+def _tokenizer_notes(base: str, models: Sequence[str], theta0: StoredTensors) -> list[str]:
+    """Refuses a model of another vocabulary; returns a sentence for each thing that was not compared or differs."""
+    known = read_vocabulary(base)  # refuses a damaged file, also one that all have
+    others = [model for model in models if not known or not same_tokenizer(base, model)]
+    with_tokens = [model for model in others if not is_adapter(model) or read_vocabulary(model)]
+    rows = _rows(theta0) if with_tokens else None
+    notes = [note for model in with_tokens for note in check_vocabularies(base, model, rows)]
+    return notes + [note for model in others for note in rule_notes(base, model)]
+
+
 def _rows(folder: StoredTensors) -> int | None:
     """Returns the rows of a model's embedding; None where the config does not say."""
-    full = completed(folder.config)
-    text = full.get("text_config")
-    sizes = (full.get("vocab_size"), text.get("vocab_size") if isinstance(text, Mapping) else None)
-    return next((size for size in sizes if type(size) is int), None)
+    size = setting_of(folder.config, "vocab_size")
+    return size if type(size) is int else None

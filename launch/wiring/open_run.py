@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from merit_jax.configs.schema.check import check
 from merit_jax.core import sharding
-from merit_jax.core.types import LeafReader
+from merit_jax.core.leaves import LeafReader
 from merit_jax.launch.wiring.model_path import resolve
 from merit_jax.models import export_hf, open_pretrained, remove_heads
 from merit_jax.models.adapters.low_rank import LowRank

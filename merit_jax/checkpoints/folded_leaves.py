@@ -1,10 +1,9 @@
 """A branch's low-rank updates written into theta0's kernels, one at a time: what merging, evaluating and measuring read."""
 
-import jax
 import numpy as np
 
 from merit_jax.core.adapters import Adapter
-from merit_jax.core.types import LeafReader
+from merit_jax.core.leaves import LeafReader, LeafSpec
 
 
 class FoldedLeaves:
@@ -34,7 +33,7 @@ class FoldedLeaves:
                 f"{_shape(expected.get(odd[0]))}; train the branch again with these settings"
             )
 
-    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
+    def paths(self) -> dict[str, LeafSpec]:
         """Returns path name -> shape and dtype of the kernels that have updates, sorted by name."""
         known = self._theta0.paths()
         return {path: known[path] for path in sorted(self._adapter.kernels)}
@@ -44,5 +43,5 @@ class FoldedLeaves:
         return self._adapter.fold(path, self._theta0.read(path), self.updates.read)
 
 
-def _shape(spec: jax.ShapeDtypeStruct | None) -> str:
+def _shape(spec: LeafSpec | None) -> str:
     return "no such leaf" if spec is None else f"one of shape {list(spec.shape)}"

@@ -10,7 +10,8 @@ from etils import epath
 
 from merit_jax.checkpoints.compatibility import same_leaves
 from merit_jax.core import tree
-from merit_jax.core.types import LeafReader, Params
+from merit_jax.core.leaves import LeafReader, LeafSpec
+from merit_jax.core.types import Params
 from merit_jax.workdir.artifacts import whole_checkpoint
 from merit_jax.workdir.paths import absolute
 
@@ -110,7 +111,7 @@ class SomeLeaves:
     def __init__(self, reader: LeafReader, paths: Iterable[str]):
         self._reader, self._wanted = reader, set(paths)
 
-    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
+    def paths(self) -> dict[str, LeafSpec]:
         """Returns path name -> shape and dtype, sorted by name."""
         return {path: spec for path, spec in self._reader.paths().items() if path in self._wanted}
 
@@ -130,7 +131,7 @@ class JoinedLeaves:
     def __init__(self, one: LeafReader, other: LeafReader):
         self._one, self._other, self._owned = one, other, other.paths()
 
-    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
+    def paths(self) -> Mapping[str, LeafSpec]:
         """Returns path name -> shape and dtype, sorted by name."""
         return dict(sorted({**self._one.paths(), **self._owned}.items()))
 
@@ -155,7 +156,7 @@ class OverlayLeaves:
         self._specs, self._owned = base.paths(), over.paths()
         same_leaves(self._specs, self._owned, "the overlay")
 
-    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
+    def paths(self) -> dict[str, LeafSpec]:
         """Returns path name -> shape and dtype, sorted by name."""
         return dict(self._specs)
 

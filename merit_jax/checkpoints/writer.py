@@ -15,6 +15,7 @@ from etils import epath
 
 from merit_jax.checkpoints.readers import LOCAL
 from merit_jax.core import tree
+from merit_jax.core.leaves import LeafSpec
 from merit_jax.core.types import Array
 from merit_jax.workdir.artifacts import written_checkpoint
 
@@ -58,7 +59,7 @@ def _give_back_freed_memory() -> None:
 
 def write_streamed(
     out: epath.Path,
-    specs: Mapping[str, jax.ShapeDtypeStruct],
+    specs: Mapping[str, LeafSpec],
     value: Callable[[str], Array],
     progress: Callable[[str], None] | None = None,
 ) -> None:

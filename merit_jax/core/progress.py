@@ -2,8 +2,9 @@
 
 import sys
 
-import jax
 from tqdm.auto import tqdm
+
+from merit_jax.core.processes import is_first_process
 
 LOG_SECONDS = 60.0
 """Seconds between lines where there is no terminal, such as in a log file."""
@@ -17,7 +18,7 @@ def bar(total: int, description: str, unit: str, initial: int = 0) -> tqdm:
         desc=description,
         unit=unit,
         initial=initial,
-        disable=jax.process_index() > 0,
+        disable=not is_first_process(),
         mininterval=0.2 if live else LOG_SECONDS,
         leave=False,
     )

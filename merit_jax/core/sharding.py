@@ -9,7 +9,8 @@ import optax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from merit_jax.core import tree
-from merit_jax.core.types import Batch, LeafReader, Params
+from merit_jax.core.leaves import LeafReader
+from merit_jax.core.types import Batch, Params
 
 MESH_AXES = ("data", "fsdp", "tensor")
 

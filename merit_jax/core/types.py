@@ -19,17 +19,6 @@ Leaves = dict[str, Array]
 """Some leaves of a `Params`, flat: path name -> array, sorted by name."""
 
 
-@runtime_checkable
-class LeafReader(Protocol):
-    """Reads the leaves of a params tree by path name, from wherever they are."""
-
-    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Returns path name -> shape and dtype, sorted by name."""
-
-    def read(self, path: str) -> np.ndarray:
-        """Reads the leaf's values."""
-
-
 Image = Mapping[str, Any]
 """One image of a conversation: a content part {"type": "image", "path": ...} or {"type": "image", "bytes": ...}."""
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from merit_jax.core.types import LeafReader
+from merit_jax.core.leaves import LeafReader
 
 CHUNK = 2**22
 """Entries of every model that are multiplied at a time."""

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from merit_jax.core import tree
-from merit_jax.core.types import Array, Batch, LeafReader, Leaves, LossFn, Params
+from merit_jax.core.leaves import LeafReader
+from merit_jax.core.types import Array, Batch, Leaves, LossFn, Params
 from merit_jax.diagnostics.mean_loss import mean_loss
 
 

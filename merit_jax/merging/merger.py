@@ -1,26 +1,21 @@
-"""Merge operators as values: applied to trees in memory, or streamed from checkpoints to a checkpoint."""
+"""Merge operators as values, applied to trees in memory or prepared for parameters one at a time."""
 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from etils import epath
 from jaxtyping import Float
 
 from merit_jax.checkpoints.compatibility import same_tree
-from merit_jax.checkpoints.writer import write_streamed
-from merit_jax.core import tree
-from merit_jax.core.types import Array, LeafReader, Params
+from merit_jax.core.leaves import Leaf, LeafReader
 from merit_jax.merging.merge import LinearMaps, Merge, Sources, StackedAxes
 from merit_jax.merging.operators.task_vectors import named_kernel, named_stack
 from merit_jax.merging.options import resolve_options
 from merit_jax.merging.statistics import Statistic
-from merit_jax.workdir.paths import absolute
 
-Weights = Sequence[float] | Float[Array, " k"]
+Weights = Sequence[float] | Float[np.ndarray, " k"]
 """One weight per branch."""
 
 ROUNDING = 1e-6
@@ -54,25 +49,28 @@ class Merger(NamedTuple):
         linear: Of an operator that gives `θ_0 + Σ_k c_k (θ_k − θ_0)`: (weights, all its options) -> c_k. None for one that is
             not linear, or whose factors differ between parameters.
         statistic: The statistic of each branch that the operator needs besides its parameters, as Fisher information.
+        elementwise: Whether an entry of the result is a sum of multiples of that entry of every branch, and maybe of theta0: it
+            can be computed by itself, and is not finite where a branch's is not.
         least: Fewest branches that the method is defined for.
     """
 
-    leaf: Callable[..., Array]
+    leaf: Callable[..., Leaf]
     survey: Callable[..., Any] | None = None
     weighted: Callable[[Mapping[str, Any]], bool] = lambda options: True
     linear: Callable[[Sequence[float], Mapping[str, Any]], tuple[float, ...]] | None = None
     statistic: Statistic | None = None
+    elementwise: bool = False
     least: int = 1
 
     def __call__(
         self,
-        theta0: Params,
-        thetas: Sequence[Params],
+        theta0: Mapping[str, Any],
+        thetas: Sequence[Mapping[str, Any]],
         weights: Weights,
         *,
-        statistics: Sequence[Params] = (),
+        statistics: Sequence[Mapping[str, Any]] = (),
         **options: Any,
-    ) -> Params:
+    ) -> dict[str, Any]:
         """Merges trees in memory, parameter by parameter.
 
         Args:
@@ -99,11 +97,11 @@ class Merger(NamedTuple):
             >>> MERGERS["task_arithmetic"](theta0, thetas, [0.5, 0.5], scale=0.5)["dense"]["kernel"].tolist()
             [2.0, 4.0]
         """
-        base, branches, known = (
-            _Held(theta0),
-            [_Held(theta) for theta in thetas],
-            [_Held(known) for known in statistics],
-        )
+        from merit_jax.core import tree  # which loads JAX, and is for trees alone
+        from merit_jax.merging.held_leaves import HeldLeaves
+
+        base, branches = HeldLeaves(theta0), [HeldLeaves(theta) for theta in thetas]
+        known = [HeldLeaves(statistic) for statistic in statistics]
         same_tree(base.paths(), [branch.paths() for branch in branches])
         merge = self.prepare(base, branches, weights, options, statistics=known)
         return tree.unflatten({path: merge.value(path) for path in base.paths()})
@@ -172,65 +170,10 @@ class Merger(NamedTuple):
         merge = Merge(
             self.leaf, base, tuple(branches), values, settings, tuple(statistics), trained, linear_maps, stacked_axes
         )
-        merge = dataclasses.replace(merge, statistic=self.statistic, sources=sources)
+        merge = dataclasses.replace(merge, statistic=self.statistic, sources=sources, elementwise=self.elementwise)
         vectors = merge.vectors if self.statistic is None else merge.informed_vectors
         found = self.survey(vectors, len(branches), settings) if self.survey else None
         return dataclasses.replace(merge, survey=found)
-
-
-class Counts(NamedTuple):
-    """Numbers of parameters in a streamed merge.
-
-    Attributes:
-        merged: Those that the branches hold.
-        copied: Those that no branch holds (frozen in training), copied from theta0.
-    """
-
-    merged: int
-    copied: int
-
-
-def merge_streamed(
-    merger: Merger,
-    base: LeafReader,
-    branches: Sequence[LeafReader],
-    weights: Weights,
-    out_dir: epath.PathLike,
-    progress: Callable[[str], None] | None = None,
-    statistics: Sequence[LeafReader] = (),
-    rows: Float[np.ndarray, "rows k"] | None = None,
-    **options: Any,
-) -> Counts:
-    """Merges checkpoints into a new Orbax checkpoint, holding one parameter of every model at most.
-
-    Operators that need a statistic of whole task vectors read the checkpoints once or twice more, beforehand.
-
-    Parameters that no branch holds were frozen in training and are copied from theta0. Orbax writes to a temporary
-    directory and renames it at the end, so `out_dir` exists only when it is whole.
-
-    Args:
-        merger: An entry of `MERGERS`.
-        base: theta0.
-        branches: The branches, all holding the same parameters.
-        weights: Non-negative, summing to one, in the order of `branches`.
-        out_dir: Directory of the merged params; must not exist.
-        progress: Called with each path name once the parameter is computed.
-        statistics: The statistic of each branch, for operators that need one.
-        rows: Weights of blocks of layers, as for `block_weights.leaf_weights`, in place of `weights`; for weighted means alone.
-        **options: The operator's own.
-
-    Raises:
-        ValueError: Trees, shapes or dtypes differ, weights or options are wrong, a model is not finite, `out_dir`
-            exists, or this is not process 0 (other processes have nothing to do here).
-    """
-    out = absolute(out_dir)
-    if jax.process_index():
-        raise ValueError(f"a streamed merge runs on process 0 alone; this is process {jax.process_index()}")
-    if out.exists():
-        raise ValueError(f"{out} exists; remove it to merge again")
-    merge = dataclasses.replace(merger.prepare(base, branches, weights, options, statistics=statistics), rows=rows)
-    write_streamed(out, base.paths(), merge.value, progress)
-    return Counts(len(merge.trained), len(base.paths()) - len(merge.trained))
 
 
 def _checked_weights(given: Weights, branches: int) -> tuple[float, ...]:
@@ -247,14 +190,6 @@ def _checked_weights(given: Weights, branches: int) -> tuple[float, ...]:
     return values
 
 
-class _Held:
-    """Params in memory, on the devices where they are."""
-
-    def __init__(self, params: Params):
-        self._leaves = tree.flatten(params)
-
-    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
-        return {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in self._leaves.items()}
-
-    def read(self, path: str) -> Any:
-        return self._leaves[path]
+def unweighted(options: Mapping[str, Any]) -> bool:
+    """Returns False: `Merger.weighted` of an operator that takes no weights."""
+    return False

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+from merit_jax.core.dataset_slice import DatasetSlice
 from merit_jax.core.text import visible
-from merit_jax.core.types import DatasetSlice
 from merit_jax.merging.merger import UsedWeights
 from merit_jax.merging.search_summary import block_names, summary
 from merit_jax.workdir.paths import ORIGIN

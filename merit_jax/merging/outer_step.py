@@ -9,7 +9,7 @@ from etils import epath
 from jaxtyping import Float
 
 from merit_jax.checkpoints.writer import write_streamed
-from merit_jax.core.types import LeafReader
+from merit_jax.core.leaves import LeafReader
 
 
 class OuterStep(NamedTuple):

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from merit_jax.core.types import Array, LeafReader
+from merit_jax.core.leaves import Leaf, LeafReader, LeafSpec
 from merit_jax.merging.operators.task_vectors import KernelLayout
 
 Shape = tuple[int, ...] | None
@@ -30,7 +29,7 @@ class Statistic(NamedTuple):
     words: str
     needs: str
     mend: str
-    shape: Callable[[jax.ShapeDtypeStruct, KernelLayout | None], Shape]
+    shape: Callable[[LeafSpec, KernelLayout | None], Shape]
     estimated: bool = True
     entries: bool = True
 
@@ -38,7 +37,7 @@ class Statistic(NamedTuple):
         self,
         held: Sequence[LeafReader],
         branches: int,
-        trained: Mapping[str, jax.ShapeDtypeStruct],
+        trained: Mapping[str, LeafSpec],
         layouts: Mapping[str, KernelLayout | None],
     ) -> None:
         """Refuses statistics that lack a branch or a parameter, or are of another shape.
@@ -55,7 +54,7 @@ class Statistic(NamedTuple):
                     got = list(paths[path].shape) if path in paths else "nothing"
                     raise ValueError(f"{path}: the {self.words} of branch {k} has {got}, expected {list(expected)}")
 
-    def read(self, held: LeafReader, path: str, k: int) -> Array:
+    def read(self, held: LeafReader, path: str, k: int) -> Leaf:
         """Reads a parameter's statistic in branch k.
 
         Raises:
@@ -68,7 +67,7 @@ class Statistic(NamedTuple):
         return leaf
 
 
-def _same(spec: jax.ShapeDtypeStruct, layout: KernelLayout | None) -> Shape:
+def _same(spec: LeafSpec, layout: KernelLayout | None) -> Shape:
     return tuple(spec.shape)
 
 
@@ -82,7 +81,7 @@ FISHER = Statistic(
 """The diagonal of each branch's Fisher information."""
 
 
-def _of_inputs(spec: jax.ShapeDtypeStruct, layout: KernelLayout | None) -> Shape:
+def _of_inputs(spec: LeafSpec, layout: KernelLayout | None) -> Shape:
     """[*layers, in, in] of a kernel."""
     if layout is None:
         return None

@@ -8,8 +8,9 @@ from merit_jax.checkpoints.folded_leaves import FoldedLeaves
 from merit_jax.checkpoints.readers import OverlayLeaves, SomeLeaves
 from merit_jax.core import sharding, tree
 from merit_jax.core.adapters import Adapter
+from merit_jax.core.leaves import LeafReader
 from merit_jax.core.seeds import fold
-from merit_jax.core.types import LeafReader, Leaves, LossFn, Params
+from merit_jax.core.types import Leaves, LossFn, Params
 from merit_jax.pipeline.run import Run
 
 ADAPTER_SPACE = "adapter"

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from merit_jax.core.types import LeafReader, Params
+from merit_jax.core.leaves import LeafReader
+from merit_jax.core.types import Params
 from merit_jax.pipeline.merge_inputs import merged_leaves
 from merit_jax.pipeline.merge_record import read_merge
 from merit_jax.pipeline.run import Run

@@ -10,8 +10,8 @@ from etils import epath
 from merit_jax.checkpoints import compatibility
 from merit_jax.checkpoints.folded_leaves import FoldedLeaves
 from merit_jax.checkpoints.readers import OrbaxLeaves, distance
+from merit_jax.core.leaves import LeafReader
 from merit_jax.core.progress import bar
-from merit_jax.core.types import LeafReader
 from merit_jax.merging import MERGERS, merge_streamed, token_weights
 from merit_jax.merging.mergekit_config import recipe
 from merit_jax.merging.merger import Merger, UsedWeights, Weights

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from merit_jax.checkpoints.branch_checkpoint import read_sums
 from merit_jax.checkpoints.readers import OrbaxLeaves, SomeLeaves
+from merit_jax.core.leaves import LeafReader
 from merit_jax.core.registry import lookup
-from merit_jax.core.types import LeafReader
 from merit_jax.merging.exclude import merged_paths
 from merit_jax.pipeline.partition_mixture import load_partition
 from merit_jax.pipeline.run import Run

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from merit_jax.core.types import LeafReader
+from merit_jax.core.leaves import LeafReader
 from merit_jax.gradients.compressor import Compressor
 from merit_jax.gradients.store import GradientStore, StoredRow
 from merit_jax.pipeline.branch_parameters import ADAPTER_SPACE, trainable_leaves

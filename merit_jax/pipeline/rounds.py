@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+from merit_jax.core.leaves import LeafReader
 from merit_jax.core.seeds import fold
-from merit_jax.core.types import Dataset, LeafReader
+from merit_jax.core.types import Dataset
 from merit_jax.data.mixture_part import dataset_part
 from merit_jax.pipeline.merge_inputs import merged_leaves
 from merit_jax.pipeline.other_start import OtherStart

@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 
 from merit_jax.core import sharding, tree
 from merit_jax.core.adapters import Adaptable, Adapter
+from merit_jax.core.leaves import LeafReader
 from merit_jax.core.loss import next_token_loss
-from merit_jax.core.types import Batch, Dataset, ImageReader, LeafReader, LossFn, Model, Params
+from merit_jax.core.types import Batch, Dataset, ImageReader, LossFn, Model, Params
 from merit_jax.data.chat_template import tokenizer_digest
 from merit_jax.data.template_source import fixed_date
 from merit_jax.data.weights import visited_digest

@@ -5,7 +5,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from etils import epath
 
-from merit_jax.core.types import Dataset, ImageReader, LeafReader, Model, Params
+from merit_jax.core.leaves import LeafReader
+from merit_jax.core.types import Dataset, ImageReader, Model, Params
 
 T = TypeVar("T")
 

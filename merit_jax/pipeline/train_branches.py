@@ -12,7 +12,8 @@ import jax
 from merit_jax.checkpoints.branch_checkpoint import check_present, finished_leaves, finished_second_moment
 from merit_jax.checkpoints.readers import OrbaxLeaves
 from merit_jax.core import sharding
-from merit_jax.core.types import Branch, LeafReader
+from merit_jax.core.leaves import LeafReader
+from merit_jax.core.types import Branch
 from merit_jax.data.loader import TrainingBatches, training_batches
 from merit_jax.pipeline.branch_parameters import branch_start, changed_leaves
 from merit_jax.pipeline.held_out_loss import held_out

@@ -23,15 +23,6 @@ from merit_jax.models.processing.tiled_images import TileReader
 Config = VisionLanguageConfig[ViTConfig, MLPProjectorConfig]
 
 TOWER, _TEXT = "vision_tower.", "language_model."
-SPELLINGS = (
-    ("model.vision_tower.vision_model.", TOWER),
-    ("model.vision_tower.", TOWER),
-    ("vision_tower.vision_model.", TOWER),
-    ("model.multi_modal_projector.", "multi_modal_projector."),
-    ("model.language_model.", f"{_TEXT}model."),
-    ("lm_head.", f"{_TEXT}lm_head."),
-)
-"""Beginnings of tensor names in most published checkpoints and in transformers 5 in memory -> those that it writes."""
 _LAYERS = ("head.attention.out_proj", "head.layernorm", "head.mlp.fc1", "head.mlp.fc2")
 _NAMES = (
     *("head.probe", "head.attention.in_proj_weight", "head.attention.in_proj_bias", "embeddings.position_ids"),

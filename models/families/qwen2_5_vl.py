@@ -14,8 +14,6 @@ from merit_jax.models.modules.qwen2_5_vit import PatchMergerConfig, QwenVisionCo
 
 Config = VisionLanguageConfig[QwenVisionConfig, PatchMergerConfig]
 
-SPELLINGS = (("model.visual.", "visual."), ("model.language_model.", "model."))
-"""Beginnings of tensor names in the memory of later versions of transformers -> those of published checkpoints."""
 _BLOCK, _MERGER = "visual.blocks.{layer}", "visual.merger"
 VISION = (
     *both(f"{_BLOCK}.norm1", "vision/blocks/attention_norm", bias=False),

@@ -15,8 +15,6 @@ from merit_jax.models.modules.vit import GELUS
 
 Config = VisionLanguageConfig[Qwen3VisionConfig, DeepMergerConfig]
 
-SPELLINGS = (("visual.", "model.visual."), ("language_model.", "model.language_model."))
-"""Beginnings of tensor names without the first part -> those of published checkpoints."""
 _VISUAL, _BLOCK = "model.visual", "model.visual.blocks.{layer}"
 VISION = (
     WeightRow(f"{_VISUAL}.patch_embed.proj.bias", "vision/patch_embed/bias"),

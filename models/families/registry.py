@@ -22,21 +22,19 @@ class Family:
         parse: config.json -> config of the model.
         rows: Config -> key table.
         reader: (folder, config, tokenizer) -> reader of the model's images; None for a text model.
-        spellings: Other beginnings of tensor names that checkpoints have -> those of the key table, for `canonical_names`.
     """
 
     parse: Callable[[Section], Any]
     rows: Callable[[Any], Table]
     reader: Callable[..., Any] | None = None
-    spellings: tuple[tuple[str, str], ...] = ()
 
 
 FAMILIES: dict[str, Family] = {
     **{name: Family(decoder.parse, decoder.rows) for name, decoder in DECODERS.items()},
-    "qwen2_5_vl": Family(qwen2_5_vl.parse, qwen2_5_vl.rows, QwenReader, qwen2_5_vl.SPELLINGS),
-    "qwen3_vl": Family(qwen3_vl.parse, qwen3_vl.rows, QwenReader, qwen3_vl.SPELLINGS),
-    "gemma3": Family(gemma3_images.parse, gemma3_images.rows, gemma3_images.Reader, llava.SPELLINGS),
-    "llava": Family(llava.parse, llava.rows, llava.Reader, llava.SPELLINGS),
+    "qwen2_5_vl": Family(qwen2_5_vl.parse, qwen2_5_vl.rows, QwenReader),
+    "qwen3_vl": Family(qwen3_vl.parse, qwen3_vl.rows, QwenReader),
+    "gemma3": Family(gemma3_images.parse, gemma3_images.rows, gemma3_images.Reader),
+    "llava": Family(llava.parse, llava.rows, llava.Reader),
     "idefics3": Family(idefics3.parse, idefics3.rows, idefics3.Reader),
     "smolvlm": Family(idefics3.parse, idefics3.rows, idefics3.Reader),
 }

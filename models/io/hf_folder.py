@@ -1,38 +1,17 @@
-"""One view of every kind of base checkpoint: a config in Hugging Face terms, tensor specs, tensors one at a time."""
+"""A Hugging Face folder: config, tensor specs, tensors one at a time."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from merit_jax.models.io.errors import raise_if_of_machine
-from merit_jax.models.io.gguf import GGUFFile
 from merit_jax.models.io.regular_files import MAX_SETTINGS, check_regular
 from merit_jax.models.io.safetensors import DTYPES, TensorSpec, read_specs, read_tensor
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-
-
-@runtime_checkable
-class Checkpoint(Protocol):
-    """A checkpoint that has been opened; only headers are in memory.
-
-    Attributes:
-        path: Folder or file.
-        config_file: Source of the config, for error messages.
-        config: The config, with the keys of a Hugging Face config.json.
-        specs: Tensor name (as in Hugging Face) -> type and shape as stored.
-    """
-
-    path: Path
-    config_file: str
-    config: dict[str, Any]
-    specs: dict[str, TensorSpec]
-
-    def read(self, key: str) -> np.ndarray:
-        """Reads one tensor."""
 
 
 class Folder:
@@ -58,20 +37,6 @@ class Folder:
     def read(self, key: str) -> np.ndarray:
         """Reads one tensor."""
         return read_tensor(self._files[key], key)
-
-
-def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Opens a Hugging Face folder or a .gguf file.
-
-    Raises:
-        ValueError: There is no such checkpoint, or it is damaged or incomplete.
-    """
-    path = Path(path)
-    if path.suffix == ".gguf":
-        return GGUFFile(path)
-    if not path.is_dir():
-        raise ValueError(f"{path}: expected a Hugging Face folder (config.json and safetensors) or a .gguf file")
-    return Folder(path)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -2,22 +2,21 @@
 
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
-from merit_jax.models.interface import Array
 from merit_jax.models.io.casting import stored_as
 from merit_jax.models.io.disk import check_room
 from merit_jax.models.io.drafts import check_free
 from merit_jax.models.io.folder_writer import MAX_SHARD_BYTES, copy_other_files, files_to_copy, write_folder
 from merit_jax.models.io.hf_folder import INDEX, SINGLE, Folder
-from merit_jax.models.io.safetensors import STORED, TensorSpec
-from merit_jax.models.io.weight_map import unwrapped
+from merit_jax.models.io.mapped_file import MappedFile
+from merit_jax.models.io.safetensors import DTYPES, STORED, TensorSpec
+from merit_jax.models.io.tensor_names import unwrapped
 
 ADAPTER = "adapter_config.json"
 _TABLE = re.compile(r"emb|\bw[tp]e\b|\bshared\b")
@@ -50,15 +49,29 @@ class StoredTensors(Folder):
         """Names of the floating types that the tensors are stored in."""
         return {spec.dtype.name for spec in self.specs.values() if _floating(spec)}
 
-    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
+    def paths(self) -> dict[str, TensorSpec]:
         """Returns tensor name -> shape and the type it is read as, sorted by name."""
-        return {key: jax.ShapeDtypeStruct(spec.shape, _read_as(spec)) for key, spec in sorted(self.specs.items())}
+        return {key: spec._replace(dtype=_read_as(spec)) for key, spec in sorted(self.specs.items())}
 
     def read(self, key: str) -> np.ndarray:
-        """Reads one tensor."""
-        return super().read(key).astype(_read_as(self.specs[key]), copy=False)
+        """Reads one tensor; read-only where it is stored in the type that it is read as, and not computed."""
+        return self._in_file(key).astype(_read_as(self.specs[key]), copy=False)
 
-    def linear_map(self, path: str, spec: jax.ShapeDtypeStruct) -> Literal["out_in"] | None:
+    def view(self, key: str) -> np.ndarray | None:
+        """Returns one tensor in its file, mapped and in its stored type, read-only; None where it is computed."""
+        return self._in_file(key)
+
+    def _in_file(self, key: str) -> np.ndarray:
+        file = self._files[key]
+        if file not in self._mapped:
+            self._mapped[file] = MappedFile(file)
+        return self._mapped[file].view(self.specs[key])
+
+    @cached_property
+    def _mapped(self) -> dict[Path, MappedFile]:
+        return {}
+
+    def linear_map(self, path: str, spec: Any) -> Literal["out_in"] | None:
         """Returns the layout of the matrix of a linear map: two axes, called weight, no embedding or copy of one; else None."""
         text = self.config.get("text_config")
         text = text if isinstance(text, Mapping) else {}
@@ -84,7 +97,7 @@ class StoredTensors(Folder):
     def export(
         self,
         out_dir: str | Path,
-        read: Callable[[str], Array],
+        read: Callable[[str], ArrayLike],
         extra: Mapping[str, str],
         max_shard_bytes: int = MAX_SHARD_BYTES,
     ) -> None:
@@ -110,7 +123,7 @@ class StoredTensors(Folder):
 
 
 def _floating(spec: TensorSpec) -> bool:
-    return jnp.issubdtype(spec.dtype, jnp.floating)
+    return spec.dtype in DTYPES.values()
 
 
 def _read_as(spec: TensorSpec) -> np.dtype:

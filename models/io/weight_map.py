@@ -197,47 +197,6 @@ def match(
     return WeightMap(leaves, kept)
 
 
-def unwrapped(key: str) -> str:
-    """Returns a tensor's name without what `torch.compile` puts into it, "_orig_mod.", and data-parallel training before it.
-
-    Examples:
-        >>> unwrapped("module._orig_mod.model.norm.weight")
-        'model.norm.weight'
-    """
-    return re.sub(r"^(module\.)+", "", key.replace("_orig_mod.", ""))
-
-
-def canonical_names(spellings: Iterable[tuple[str, str]], stored: Iterable[str]) -> dict[str, str]:
-    """Returns the names of a key table for the tensors of a checkpoint.
-
-    Names are `unwrapped`; versions of transformers differ in the first parts of a name.
-
-    Args:
-        spellings: The family's other beginnings of names, each with the one that its key table has; the first that fits counts.
-        stored: Tensor names of the checkpoint.
-
-    Returns:
-        Name in the key table -> name in the checkpoint.
-
-    Raises:
-        ValueError: Two tensors of the checkpoint have one name in the table.
-
-    Examples:
-        >>> canonical_names([("model.visual.", "visual.")], ["module.model.visual.blocks.0.norm1.weight"])
-        {'visual.blocks.0.norm1.weight': 'module.model.visual.blocks.0.norm1.weight'}
-    """
-    spellings = tuple(spellings)
-    found: dict[str, str] = {}
-    for key in stored:
-        name = unwrapped(key)
-        other, own = next(((other, own) for other, own in spellings if name.startswith(other)), ("", ""))
-        name = own + name.removeprefix(other)
-        if name in found:
-            raise ValueError(f"tensors {found[name]!r} and {key!r} are one under two names; delete one")
-        found[name] = key
-    return found
-
-
 def _kept(rows: Iterable[WeightRow], tensors: Iterable[str]) -> tuple[str, ...]:
     """Returns the tensors that rows without a leaf name."""
     patterns = [re.escape(row.key).replace(re.escape("{layer}"), r"\d+") for row in rows if row.path is None]

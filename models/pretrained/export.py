@@ -10,9 +10,10 @@ import numpy as np
 
 from merit_jax.models.interface import Array
 from merit_jax.models.io.casting import stored_as
+from merit_jax.models.io.checkpoint import Checkpoint
 from merit_jax.models.io.drafts import check_free
 from merit_jax.models.io.folder_writer import MAX_SHARD_BYTES, copy_other_files, write_folder, write_json
-from merit_jax.models.io.hf_folder import Checkpoint, read_json
+from merit_jax.models.io.hf_folder import read_json
 from merit_jax.models.io.safetensors import DTYPES, TensorSpec
 from merit_jax.models.io.weight_map import Place, grouped, tensor_of
 from merit_jax.models.pretrained.load import Pretrained, open_pretrained

@@ -13,8 +13,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from merit_jax.models.build_model import Config, build, override
 from merit_jax.models.families.registry import FAMILIES, parse_config
 from merit_jax.models.interface import Model, Params, VisionLanguageConfig
-from merit_jax.models.io.hf_folder import Checkpoint, open_checkpoint
-from merit_jax.models.io.weight_map import Place, WeightMap, canonical_names, leaf_shapes, match, part_of
+from merit_jax.models.io.checkpoint import Checkpoint, open_checkpoint
+from merit_jax.models.io.tensor_names import canonical_names
+from merit_jax.models.io.weight_map import Place, WeightMap, leaf_shapes, match, part_of
 
 
 def read_config(path: str | Path, **overrides: Any) -> Config:
@@ -126,7 +127,7 @@ def plan_of(model: Model, checkpoint: Checkpoint) -> WeightMap:
             "them; expected a tensor for each expert: save the model without that option"
         )
     family = FAMILIES[model.config.family]
-    names = canonical_names(family.spellings, checkpoint.specs)
+    names = canonical_names(model.config.family, checkpoint.specs)
     tensors = {name: checkpoint.specs[key].shape for name, key in names.items()}
     found = match(family.rows(model.config), leaf_shapes(model.abstract), tensors, str(checkpoint.path))
     leaves = {

@@ -8,13 +8,12 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from merit_jax.models.families.registry import FAMILIES
 from merit_jax.models.io.raw_tensors import StoredTensors
-from merit_jax.models.io.weight_map import canonical_names
-from merit_jax.models.processing.config_differences import completed
+from merit_jax.models.io.safetensors import TensorSpec
+from merit_jax.models.io.tensor_names import canonical_names
+from merit_jax.models.processing.config_differences import is_tied
 
 RECOMPUTED = re.compile(r"(.*\.)?(rotary(_pos)?_emb\.(original_)?inv_freq|embeddings\.position_ids)")
 """Buffers that some versions store and others compute from the config."""
@@ -34,14 +33,18 @@ class PairedTensors:
     folder: StoredTensors
     names: Mapping[str, str]
 
-    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
+    def paths(self) -> dict[str, TensorSpec]:
         """Returns tensor name -> shape and the type it is read as, sorted by name."""
         specs = self.folder.paths()
-        return {name: specs[key] for name, key in sorted(self.names.items())}
+        return {name: specs[key]._replace(key=name) for name, key in sorted(self.names.items())}
 
     def read(self, path: str) -> np.ndarray:
         """Reads one tensor."""
         return self.folder.read(self.names[path])
+
+    def view(self, path: str) -> np.ndarray | None:
+        """Returns one tensor in its file, mapped and in its stored type, read-only; None where it is computed."""
+        return self.folder.view(self.names[path])
 
     def only(self, names: Collection[str]) -> "PairedTensors":
         """Returns the tensors of these names of the base alone."""
@@ -74,7 +77,7 @@ def pair(base: StoredTensors, models: Sequence[StoredTensors]) -> Pairing:
     Raises:
         ValueError: Two tensors of a folder have one name, or differ though the config ties them.
     """
-    tied = _is_tied(base.config)
+    tied = is_tied(base.config)
     ours, copies = _distinct(base, base.config, tied)
     paired = [PairedTensors(model, _named_as(ours, base, model, tied)) for model in models]
     return Pairing(PairedTensors(base, {key: key for key in ours.values()}), tuple(paired), copies)
@@ -91,9 +94,7 @@ def _named_as(ours: Mapping[str, str], base: StoredTensors, model: StoredTensors
 
 def _distinct(folder: StoredTensors, config: Mapping[str, object], tied: bool) -> tuple[dict[str, str], dict[str, str]]:
     """Returns name -> stored name of what is not recomputed and not a copy; and stored name of a copy -> that of its original."""
-    kind = config.get("model_type")
-    family = FAMILIES.get(kind) if isinstance(kind, str) else None
-    names = canonical_names(family.spellings if family else (), folder.specs)
+    names = canonical_names(config.get("model_type"), folder.specs)
     names = {name: key for name, key in names.items() if not RECOMPUTED.fullmatch(name)}
     copies: dict[str, str] = {}
     if tied:
@@ -123,11 +124,3 @@ def _same_shape(folder: StoredTensors, names: Mapping[str, str], one: str, other
 
 def _equal(folder: StoredTensors, one: str, other: str) -> bool:
     return np.array_equal(folder.read(one), folder.read(other), equal_nan=True)
-
-
-def _is_tied(config: Mapping[str, object]) -> bool:
-    """Returns whether embedding and unembedding are one: the top level decides, then a nested text_config."""
-    full = completed(config)
-    text = full.get("text_config")
-    levels = (full, text if isinstance(text, Mapping) else {})
-    return bool(next((v for v in (level.get("tie_word_embeddings") for level in levels) if v is not None), False))

@@ -8,12 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from merit_jax.models.adapters.low_rank import LowRank, fold
-from merit_jax.models.families.registry import FAMILIES
 from merit_jax.models.io.peft_config import CONFIG, WEIGHTS, PeftConfig, read_peft_config
 from merit_jax.models.io.raw_tensors import StoredTensors
 from merit_jax.models.io.safetensors import TensorSpec, read_specs, read_tensor
-from merit_jax.models.io.weight_map import canonical_names
-from merit_jax.models.processing.config_differences import completed
+from merit_jax.models.io.tensor_names import canonical_names
+from merit_jax.models.processing.config_differences import is_tied
 
 _PREFIX = "base_model.model."
 _PART = re.compile(
@@ -65,8 +64,7 @@ class AdaptedTensors(StoredTensors):
         self.updates, self.whole = _sorted_out(self._stored, base, self.settings, self._weights)
         changed = {**self.updates, **self.whole}
         self._files = {key: self._weights if key in changed else base.file_of(key) for key in base.specs}
-        tied = completed(base.config).get("tie_word_embeddings", False)
-        if tied and (odd := next((key for key in changed if _TIED.fullmatch(key)), None)):
+        if is_tied(base.config) and (odd := next((key for key in changed if _TIED.fullmatch(key)), None)):
             raise ValueError(
                 f"{self._weights}: it changes {odd}, which the base ties to another tensor; train embedding and head without the "
                 "adapter, or untie them in the base"
@@ -82,6 +80,10 @@ class AdaptedTensors(StoredTensors):
         lengths = [self._part(found, name).reshape(-1) for name in (_LENGTHS,) if name in found.parts]
         turned = fold(tensor.T if found.out_in else tensor, self.update(key), *lengths)
         return turned.T if found.out_in else turned
+
+    def view(self, key: str) -> np.ndarray | None:
+        """Returns one tensor of the base in its file; None for one that the adapter changes."""
+        return None if key in self.updates or key in self.whole else self.base.view(key)
 
     def update(self, key: str) -> LowRank:
         """Reads the update of a tensor, [in, rank] and [rank, out], with its scale in B."""
@@ -128,9 +130,7 @@ def _sorted_out(
 def _names_in_base(base: StoredTensors, wanted: set[str], file: Path) -> dict[str, str]:
     """Returns the names of tensors as the base stores them, whatever version of transformers named them."""
     kind = base.config.get("model_type")
-    family = FAMILIES.get(kind) if isinstance(kind, str) else None
-    spellings = family.spellings if family else ()
-    ours, theirs = canonical_names(spellings, base.specs), canonical_names(spellings, wanted)
+    ours, theirs = canonical_names(kind, base.specs), canonical_names(kind, wanted)
     if missing := sorted(theirs.keys() - ours.keys()):
         raise ValueError(
             f"{file}: {theirs[missing[0]]} is no tensor of {base.path}: the adapter was trained on another model; give "

@@ -11,9 +11,10 @@ from merit_jax.models.build_model import build, override, text_of
 from merit_jax.models.families.config_parsing import Section, completed
 from merit_jax.models.families.registry import FAMILIES, parse_config
 from merit_jax.models.interface import SWITCHES, DecoderConfig, VisionLanguageConfig
-from merit_jax.models.io.hf_folder import Checkpoint
+from merit_jax.models.io.checkpoint import Checkpoint
 from merit_jax.models.io.safetensors import TensorSpec
-from merit_jax.models.io.weight_map import canonical_names, expand, leaf_shapes, tensor_shape
+from merit_jax.models.io.tensor_names import canonical_names
+from merit_jax.models.io.weight_map import expand, leaf_shapes, tensor_shape
 from merit_jax.models.pretrained.load import Pretrained, plan_of
 
 _STATED = (
@@ -75,7 +76,7 @@ def reshaped(opened: Pretrained, heads: int, groups: int, alias: str = "") -> Pr
     assert found == whole, f"the new config.json describes {found}, not {whole}"
     model = build(whole)
     shapes, family = leaf_shapes(model.abstract), FAMILIES[whole.family]
-    names, specs = canonical_names(family.spellings, checkpoint.specs), dict(checkpoint.specs)
+    names, specs = canonical_names(checkpoint.config.get("model_type"), checkpoint.specs), dict(checkpoint.specs)
     for path, place in expand(family.rows(whole), shapes, names):
         key = names[place.key]
         specs[key] = specs[key]._replace(shape=tensor_shape(shapes[path], place))

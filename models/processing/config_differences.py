@@ -17,11 +17,53 @@ _NEUTRAL = re.compile(
 _DEPTH, _MOST_LAYERS = re.compile(r"layer|depth|block|label"), 10_000
 _BY_LENGTH = {"dynamic", "yarn", "longrope"}
 """Types of RoPE that depend on `max_position_embeddings`."""
+_LABELS = re.compile(r"_name_or_path|architectures|auto_map|(torch_)?dtype|transformers_version|unsloth_.*")
+"""A key at the top level -> it labels a config and is read by no other key's default."""
+_DECODERS = """
+arcee bitnet cohere cohere2 deepseek_v2 deepseek_v3 ernie4_5 exaone4 falcon gemma gemma2 gemma3_text glm glm4 gpt2
+gpt_neox gpt_oss granite granitemoe helium hunyuan_v1_dense internlm3 jamba lfm2 llama mamba2 minimax ministral
+ministral3 mistral mixtral nemotron olmo olmo2 olmo3 olmoe opt phi phi3 qwen2 qwen2_moe qwen3 qwen3_moe seed_oss
+smollm3 stablelm starcoder2
+"""
+AS_WRITTEN = frozenset(_DECODERS.split())
+"""Model types of text decoders, of whose configs transformers keeps what is written at the top level."""
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a config with every default of transformers, in its present spelling; as it is if transformers cannot read it."""
     return _completed(config) or dict(config)
+
+
+def setting_of(config: Mapping[str, Any], key: str) -> Any:
+    """Returns a setting of a model's text decoder, with the default of transformers where it is not written.
+
+    The top level decides, then a nested `text_config`. transformers, which takes long to import, is left alone where a decoder's
+    config says it.
+
+    Args:
+        config: Content of a config.json.
+        key: Name of the setting.
+
+    Returns:
+        Its value; None where neither level has it.
+
+    Examples:
+        >>> setting_of({"model_type": "llama", "tie_word_embeddings": True}, "tie_word_embeddings")
+        True
+        >>> setting_of({"model_type": "llava", "text_config": {"model_type": "llama", "vocab_size": 320}}, "vocab_size")
+        320
+    """
+    if config.get("model_type") in AS_WRITTEN and config.get(key) is not None:
+        return config[key]
+    full = completed(config)
+    text = full.get("text_config")
+    levels = (full, text if isinstance(text, Mapping) else {})
+    return next((level[key] for level in levels if level.get(key) is not None), None)
+
+
+def is_tied(config: Mapping[str, Any]) -> bool:
+    """Returns whether embedding and unembedding are one."""
+    return bool(setting_of(config, "tie_word_embeddings"))
 
 
 def config_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -42,6 +84,8 @@ def config_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> di
     """
     if ours.get("model_type") != theirs.get("model_type"):
         return {"model_type": (ours.get("model_type"), theirs.get("model_type"))}
+    if _unlabelled(ours) == _unlabelled(theirs):
+        return {}
     full_ours, full_theirs = _completed(ours), _completed(theirs)
     pair = (full_ours, full_theirs) if full_ours and full_theirs else (ours, theirs)  # both as they are, or neither
     one, other = (dict(_flat(config)) for config in pair)
@@ -59,6 +103,10 @@ def _completed(config: Mapping[str, Any]) -> dict[str, Any] | None:
         return with_defaults(config)
     except Exception:  # a kind that it does not know, or a value that it fails on in any way
         return None
+
+
+def _unlabelled(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if not _LABELS.fullmatch(key)}
 
 
 def _neutral(key: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from merit_jax.models.io.checkpoint import open_checkpoint
 from merit_jax.models.io.folder_writer import write_json
-from merit_jax.models.io.hf_folder import open_checkpoint, read_json
+from merit_jax.models.io.hf_folder import read_json
 
 FILE = "generation_config.json"
 

@@ -3,6 +3,7 @@
 The files are read as data: no tokenizer is built, which for files from elsewhere may fail in any way.
 """
 
+import filecmp
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,19 @@ def check_vocabularies(base: str | Path, other: str | Path, rows: int | None = N
         f"the tokenizer of {other} lacks id {lost[0]}, {ours[lost[0]]!r}, of {base}{_more(lost)}; its row in {other} enters "
         "the merge as it is"
     ]
+
+
+def same_tokenizer(base: str | Path, other: str | Path) -> bool:
+    """Returns whether two folders have the same tokenizer's files to the byte, at least one; nothing in them is parsed.
+
+    Raises:
+        OSError: One cannot be read.
+    """
+    pairs = [(Path(base) / name, Path(other) / name) for name in (*_TOKENIZERS, *_ADDED)]
+    there = [(ours, theirs) for ours, theirs in pairs if ours.is_file() or theirs.is_file()]
+    return bool(there) and all(
+        ours.is_file() and theirs.is_file() and filecmp.cmp(ours, theirs, shallow=False) for ours, theirs in there
+    )
 
 
 def rule_notes(base: str | Path, other: str | Path) -> list[str]:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from merit_jax.configs import common
-from merit_jax.merging import MERGERS, Merger
+from merit_jax.merging import MERGERS
 from merit_jax.models.families.decoders import DecoderFamily
 from merit_jax.models.families.registry import FAMILIES, Family
 from merit_jax.partition import PARTITIONERS, Partitioner
@@ -56,7 +56,7 @@ def test_a_partitioner(added, monkeypatch):
 
 def test_a_merge_operator(added, monkeypatch):
     modules = added("A merge operator")
-    monkeypatch.setitem(MERGERS, "median", Merger(modules["median"].median, weighted=lambda options: False))
+    monkeypatch.setitem(MERGERS, "median", modules["median"].MERGERS["median"])
     modules["test_median"].test_each_entry_is_that_of_the_middle_branch()
 
 

@@ -102,7 +102,7 @@ def _safetensors(folder: Path) -> None:
 
 
 def _folder(folder: Path) -> None:
-    from merit_jax.models.io.hf_folder import open_checkpoint
+    from merit_jax.models.io.checkpoint import open_checkpoint
 
     opened = open_checkpoint(folder)
     for key in opened.specs:

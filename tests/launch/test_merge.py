@@ -1,8 +1,11 @@
 """merit merge: folders in, a folder out that other tools load, and one line for each mistake."""
 
+import importlib.util
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -72,6 +75,32 @@ def test_a_merge_is_made_as_the_command_line_says(tmp_path):
     assert "base_model: base" in card
     assert "| b | 0.75 |" in card
     assert str(FOLDER) not in card + json.dumps(record)
+
+
+WITHOUT = """
+import runpy, sys
+sys.argv = ["merge", *sys.argv[1:]]
+try:
+    runpy.run_module("merit_jax.launch.merge", run_name="__main__")
+except SystemExit as end:
+    assert not end.code, end.code
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+"""Merges, and prints the packages that are loaded then."""
+
+
+def test_an_average_of_folders_waits_for_neither_jax_nor_transformers(tmp_path):
+    assert importlib.util.find_spec("transformers") is not None
+    given = [f"--base={BASE}", f"--models={','.join(FOLDERS[:2])}", "--weights=0.25,0.75", f"--out={tmp_path / 'out'}"]
+    done = subprocess.run([sys.executable, "-c", WITHOUT, *given], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert {"numpy", "safetensors", "merit_jax"} <= loaded
+    assert not loaded & {"jax", "jaxlib", "flax", "optax", "orbax", "transformers", "torch", "scipy", "tensorstore"}
+    one, other = (load_file(FOLDER / name / "model.safetensors") for name in MODELS[:2])
+    for key, tensor in load_file(tmp_path / "out" / "model.safetensors").items():
+        expected = 0.25 * one[key].astype(np.float64) + 0.75 * other[key]
+        np.testing.assert_allclose(tensor, expected, rtol=0, atol=1e-6)
 
 
 def test_types_of_the_models_may_differ_and_the_bases_are_written(tmp_path):

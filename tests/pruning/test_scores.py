@@ -8,9 +8,11 @@ import pytest
 from merit_jax.core.heads import HasHeads
 from merit_jax.core.loss import next_token_loss
 from merit_jax.core.types import Batch
+from merit_jax.models import load_pretrained
+from merit_jax.models.pretrained.processor import load_processor
 from merit_jax.pruning.criteria import CRITERIA, HeadFacts
 from merit_jax.pruning.scores import HeadScores, HeadSums, head_measure, head_sums, hies, mean_scores
-from tests.support import tiny
+from tests.support import tiny, tiny_qwen_vl, tiny_tiles
 
 PARTS = ("decoder",)
 
@@ -183,3 +185,29 @@ def test_heads_that_are_closed_already_are_no_part_of_what_others_are_measured_i
     for name in ("importance", "entropy"):
         mine, theirs = (getattr(sums, name)["decoder"][there] for sums in (found, expected))
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-7)
+
+
+def test_heads_of_a_tower_are_scored_with_those_of_the_decoder(tmp_path):
+    """Rows without an image have importance 0 there, and no entropy."""
+    folder = tiny_qwen_vl.folder(tmp_path / "hf")
+    model, params = load_pretrained(folder)
+    picture = tiny_tiles.picture(tmp_path / "a.png", 25, 43)
+    talks = [tiny_tiles.conversation(picture), tiny_tiles.conversation()]
+    rows = tiny_tiles.batch(load_processor(folder, model.config), talks, 64, 44)
+    weights = np.float32((rows.segments > 0) & (np.roll(rows.segments, -1, axis=1) > 0))
+    batch = Batch(rows.tokens, np.roll(rows.tokens, -1, axis=1), weights, rows.positions, rows.segments, rows.images)
+    sums = head_sums(head_measure(model, ("decoder", "vision"), 16), params, [batch], open_gates(model))
+    assert sums.examples == 2
+    assert (sums.measured["vision"] == 1).all()
+    assert (sums.measured["decoder"] == 2).all()
+    count = model.heads["vision"]
+    for layer, head in ((0, 0), (count.layers - 1, 1)):
+        direction = np.zeros((count.layers, count.heads), np.float32)
+        direction[layer, head] = 1
+
+        def losses(step, direction=direction):
+            return mean_losses(model, params, batch, {"vision": 1 + step * direction})
+
+        slopes = np.asarray(jax.jvp(losses, (0.0,), (1.0,))[1])
+        assert slopes[1] == 0
+        np.testing.assert_allclose(sums.importance["vision"][layer, head], np.abs(slopes).sum(), rtol=1e-3)

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from merit_jax.core.types import Array
+from merit_jax.core.leaves import Leaf
+from merit_jax.merging.merger import Merger, unweighted
 from merit_jax.merging.operators.task_vectors import Parameter, upcast
 
 
@@ -26,7 +27,7 @@ def token_weights(tokens: Sequence[int]) -> Float[np.ndarray, " k"]:
     return np.array([int(count) / total for count in tokens])
 
 
-def token_weighted(parameter: Parameter, weights: Sequence[float | Array]) -> Array:
+def token_weighted(parameter: Parameter, weights: Sequence[float | Leaf]) -> Leaf:
     """Averages `θ̄ = Σ_k w_k θ_k` (MERIT Alg. 1, step 5); with `w_k` in proportion to tokens, the paper's merge.
 
     Computed as `θ_1 − Σ_{k>1} w_k (θ_1 − θ_k)`, one branch at a time: where the branches agree, the result is theirs
@@ -45,7 +46,7 @@ def given_weights(weights: Sequence[float], options: Mapping[str, Any]) -> tuple
     return tuple(weights)
 
 
-def uniform(parameter: Parameter, weights: Sequence[float]) -> Array:
+def uniform(parameter: Parameter, weights: Sequence[float]) -> Leaf:
     """Averages `θ̄ = (1/K) Σ_k θ_k`, whatever the token counts: a uniform soup."""
     return token_weighted(parameter, equal_weights(weights, {}))
 
@@ -55,7 +56,7 @@ def equal_weights(weights: Sequence[float], options: Mapping[str, Any]) -> tuple
     return (1 / len(weights),) * len(weights)
 
 
-def interpolate(parameter: Parameter, weights: Sequence[float], *, scale: int | float) -> Array:
+def interpolate(parameter: Parameter, weights: Sequence[float], *, scale: int | float) -> Leaf:
     """Interpolates `θ_0 + λ (θ − θ_0)` for one branch: WiSE-FT, exact at λ = 0 and λ = 1.
 
     Args:
@@ -74,6 +75,14 @@ def scale_weights(weights: Sequence[float], options: Mapping[str, Any]) -> tuple
     return (float(options["scale"]),) * len(weights)
 
 
-def scaled_average(parameter: Parameter, weights: Sequence[float], scale: int | float) -> Array:
+def scaled_average(parameter: Parameter, weights: Sequence[float], scale: int | float) -> Leaf:
     """Computes `θ_0 + λ (θ̄ − θ_0)` with `θ̄` the weighted mean; exact at λ = 0 and λ = 1."""
     return (1 - scale) * upcast(parameter.base) + scale * token_weighted(parameter, weights)
+
+
+MERGERS = {
+    "token_weighted": Merger(token_weighted, linear=given_weights, elementwise=True),
+    "uniform": Merger(uniform, weighted=unweighted, linear=equal_weights, elementwise=True),
+    "interpolate": Merger(interpolate, weighted=unweighted, linear=scale_weights, elementwise=True),
+}
+"""Name -> the operator."""

@@ -8,8 +8,9 @@ import numpy as np
 
 from merit_jax.core.seeds import fold
 from merit_jax.core.types import Array
+from merit_jax.merging.merger import Merger
 from merit_jax.merging.operators.task_vectors import Parameter, moved, task_vectors, total
-from merit_jax.merging.operators.ties import consensus
+from merit_jax.merging.operators.ties import consensus, weighted
 
 
 def dare_linear(
@@ -67,3 +68,7 @@ def _dropped(parameter: Parameter, drop_rate: int | float, seed: int) -> Iterato
 def _drop(vector: Array, key: jax.Array, drop_rate: Array) -> Array:
     kept = jax.random.uniform(key, vector.shape) >= drop_rate
     return jnp.where(kept, vector / (1 - drop_rate), 0)
+
+
+MERGERS = {"dare_linear": Merger(dare_linear), "dare_ties": Merger(dare_ties, weighted=weighted)}
+"""Name -> the operator."""

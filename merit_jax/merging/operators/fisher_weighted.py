@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from merit_jax.core.types import Array
+from merit_jax.merging.merger import Merger
 from merit_jax.merging.operators.task_vectors import Parameter, moved, task_vectors
+from merit_jax.merging.statistics import FISHER
 
 LEAST = 1e-20
 """Smallest floor of F_k, so that nothing is divided by zero."""
@@ -30,3 +32,7 @@ def fisher(parameter: Parameter, weights: Sequence[float], *, floor: int | float
         strength = np.float32(weight) * (information.astype(np.float32) / mean).clip(least)
         vector, total = vector + strength * leaf, total + strength
     return moved(parameter.base, vector / total)
+
+
+MERGERS = {"fisher": Merger(fisher, statistic=FISHER)}
+"""Name -> the operator."""

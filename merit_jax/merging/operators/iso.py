@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from merit_jax.core.types import Array
+from merit_jax.merging.merger import Merger
 from merit_jax.merging.operators.average import scaled_average
 from merit_jax.merging.operators.svd import Svd, concatenated, orthogonalised, per_matrix, svd, truncated
 from merit_jax.merging.operators.task_vectors import KernelLayout, Parameter, moved, task_vectors, total
@@ -83,3 +84,7 @@ def _outputs_first(matrix: Array, layout: KernelLayout) -> Array:
 def _outside(common: Svd, task: Float[Array, "m n"]) -> Float[Array, "m n"]:
     """The task's matrix [out, in] without its part in the common space of outputs."""
     return task - common.left @ (common.left.T @ task)
+
+
+MERGERS = {"iso_c": Merger(iso_c), "iso_cts": Merger(iso_cts)}
+"""Name -> the operator."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from merit_jax.core.types import Array
+from merit_jax.merging.merger import Merger, unweighted
 from merit_jax.merging.operators.task_vectors import Parameter, moved, task_vectors
 
 
@@ -34,3 +35,7 @@ def _stock(vectors: list[Array], stacked: int) -> Array:
 
 def _cosine(dot: Float[Array, "*l"], norms: Float[Array, "*l"]) -> Float[Array, "*l"]:
     return jnp.where(norms > 0, dot / jnp.where(norms > 0, norms, 1), 0)
+
+
+MERGERS = {"model_stock": Merger(model_stock, weighted=unweighted, least=2)}
+"""Name -> the operator."""

@@ -11,9 +11,11 @@ import numpy as np
 from jaxtyping import Float
 
 from merit_jax.core.types import Array
+from merit_jax.merging.merger import Merger, unweighted
 from merit_jax.merging.operators.fisher_weighted import LEAST
 from merit_jax.merging.operators.selection import magnitude_threshold
 from merit_jax.merging.operators.task_vectors import Parameter, moved, task_vectors
+from merit_jax.merging.statistics import SECOND_MOMENT
 
 
 def ota_ffg(
@@ -75,3 +77,7 @@ def _kept(leaf: np.ndarray, root: np.ndarray, k: int, parameter: Parameter, dens
     layers, own = leaf.shape[: parameter.stacked], leaf.shape[parameter.stacked :]
     found = [magnitude_threshold(partial(list, [layer]), density) for layer in saliency.reshape(-1, *own)]
     return saliency >= np.reshape(found, (*layers, *(1 for _ in own))).astype(np.float32)
+
+
+MERGERS = {"ota_ffg": Merger(ota_ffg, survey=thresholds, weighted=unweighted, statistic=SECOND_MOMENT)}
+"""Name -> the operator."""

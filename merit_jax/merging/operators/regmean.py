@@ -6,9 +6,11 @@ import numpy as np
 from jaxtyping import Float
 
 from merit_jax.core.types import Array
+from merit_jax.merging.merger import Merger
 from merit_jax.merging.operators.average import token_weighted
 from merit_jax.merging.operators.normal_equations import Matrix, per_layer, solve
 from merit_jax.merging.operators.task_vectors import Parameter, moved, task_vectors
+from merit_jax.merging.statistics import INPUT_GRAMS
 
 
 def regmean(parameter: Parameter, weights: Sequence[float], *, alpha: int | float = 0.9) -> Array:
@@ -39,3 +41,7 @@ def _shrunk(gram: Array, alpha: int | float) -> Float[np.ndarray, "inputs inputs
     """A Gram matrix, float64, with its off-diagonal entries multiplied by α."""
     wide = np.asarray(gram, np.float64)
     return alpha * wide + (1 - alpha) * np.diag(np.diag(wide))
+
+
+MERGERS = {"regmean": Merger(regmean, statistic=INPUT_GRAMS)}
+"""Name -> the operator."""

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from merit_jax.core.types import Array
+from merit_jax.merging.merger import Merger
 from merit_jax.merging.operators.average import token_weighted
 from merit_jax.merging.operators.svd import Svd, per_matrix, product, svd
 from merit_jax.merging.operators.task_vectors import Parameter, moved, task_vectors, total
@@ -41,3 +42,7 @@ def _star(vector: Float[Array, "*l m n"], eta: Array) -> Float[Array, "*l m n"]:
         return product(Svd(found.left, kept * nuclear / jnp.where(nuclear > 0, kept.sum(), 1), found.right))
 
     return per_matrix(one, [vector])
+
+
+MERGERS = {"star": Merger(star)}
+"""Name -> the operator."""

@@ -3,11 +3,9 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from merit_jax.core.types import Array
+from merit_jax.core.leaves import Leaf, LeafSpec
 
 KernelLayout = Literal["in_out", "out_in"]
 """Storage of a linear map: `x W` with W [in, out], as in Flax, or `x Wᵀ` with W [out, in], as in PyTorch."""
@@ -29,15 +27,15 @@ class Parameter(NamedTuple):
     """
 
     path: str
-    base: Array
-    leaves: Iterable[Array]
+    base: Leaf
+    leaves: Iterable[Leaf]
     matrix: KernelLayout | None = None
     stacked: int = 0
     survey: Any = None
-    statistics: Iterable[Array] = ()
+    statistics: Iterable[Leaf] = ()
 
 
-def named_kernel(path: str, spec: jax.ShapeDtypeStruct) -> KernelLayout | None:
+def named_kernel(path: str, spec: LeafSpec) -> KernelLayout | None:
     """Returns the layout of our models' linear maps: leaves called "kernel", [in, out] or [layers, in, out]."""
     return "in_out" if path.rpartition("/")[2] == "kernel" and len(spec.shape) >= 2 else None
 
@@ -46,35 +44,36 @@ OWN_AXES = {"kernel": 2, "scale": 1, "bias": 1}
 """Name of a leaf of our models that may be stacked over layers -> axes of one layer's tensor."""
 
 
-def named_stack(path: str, spec: jax.ShapeDtypeStruct) -> int:
+def named_stack(path: str, spec: LeafSpec) -> int:
     """Returns the number of leading axes along which a leaf of our models stacks the tensors of layers.
 
     Examples:
-        >>> named_stack("layers/mlp_norm/scale", jax.ShapeDtypeStruct((30, 576), np.float32))
+        >>> from jax import ShapeDtypeStruct
+        >>> named_stack("layers/mlp_norm/scale", ShapeDtypeStruct((30, 576), np.float32))
         1
-        >>> named_stack("embed/embedding", jax.ShapeDtypeStruct((49152, 576), np.float32))
+        >>> named_stack("embed/embedding", ShapeDtypeStruct((49152, 576), np.float32))
         0
     """
     axes = len(spec.shape)
     return max(axes - OWN_AXES.get(path.rpartition("/")[2], axes), 0)
 
 
-def task_vector(base: Array, leaf: Array) -> Array:
+def task_vector(base: Leaf, leaf: Leaf) -> Leaf:
     """Computes `τ_k = θ_k − θ_0`, float32."""
     return leaf.astype(np.float32) - base.astype(np.float32)
 
 
-def task_vectors(parameter: Parameter) -> Iterator[Array]:
+def task_vectors(parameter: Parameter) -> Iterator[Leaf]:
     """Iterates over the task vectors of the branches, each computed when the iteration gets to it."""
     return (task_vector(parameter.base, leaf) for leaf in parameter.leaves)
 
 
-def moved(base: Array, vector: Array, scale: int | float = 1) -> Array:
+def moved(base: Leaf, vector: Leaf, scale: int | float = 1) -> Leaf:
     """Computes `θ_0 + λ τ`, float32."""
     return base.astype(np.float32) + np.float32(scale) * vector
 
 
-def total(vectors: Iterable[Array]) -> Array:
+def total(vectors: Iterable[Leaf]) -> Leaf:
     """Computes `Σ_k τ_k`, one at a time."""
     remaining = iter(vectors)
     result = next(remaining)
@@ -83,6 +82,6 @@ def total(vectors: Iterable[Array]) -> Array:
     return result
 
 
-def upcast(leaf: Array) -> Array:
+def upcast(leaf: Leaf) -> Leaf:
     """Casts a leaf to float32, unless its own dtype is wider."""
-    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32), copy=False)
+    return leaf.astype(np.promote_types(leaf.dtype, np.float32), copy=False)

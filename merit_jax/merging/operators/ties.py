@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from merit_jax.core.types import Array
+from merit_jax.merging.merger import Merger
 from merit_jax.merging.operators.selection import magnitude_threshold
 from merit_jax.merging.operators.task_vectors import Parameter, moved, task_vectors
 
@@ -120,3 +121,7 @@ def _tensor_thresholds(vector: Array, stacked: int, density: int | float) -> np.
     layers, own = vector.shape[:stacked], vector.shape[stacked:]
     found = [magnitude_threshold(partial(list, [layer]), density) for layer in vector.reshape(-1, *own)]
     return np.reshape(found, (*layers, *(1 for _ in own)))
+
+
+MERGERS = {"ties": Merger(ties, survey=thresholds, weighted=weighted)}
+"""Name -> the operator."""

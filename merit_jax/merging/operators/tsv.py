@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Float
 
 from merit_jax.core.types import Array
+from merit_jax.merging.merger import Merger
 from merit_jax.merging.operators.average import scaled_average
 from merit_jax.merging.operators.svd import Svd, concatenated, orthogonalised, per_matrix, product, svd, truncated
 from merit_jax.merging.operators.task_vectors import Parameter, moved, task_vectors
@@ -42,3 +43,7 @@ def _merged(tops: list[Svd]) -> Float[Array, "*l m n"]:
         return product(Svd(orthogonalised(joined.left), joined.values, orthogonalised(joined.right)))
 
     return per_matrix(one, tops)
+
+
+MERGERS = {"tsv_m": Merger(tsv_m)}
+"""Name -> the operator."""

@@ -10,6 +10,7 @@ import scipy
 from jaxtyping import Float
 
 from merit_jax.core.types import Array
+from merit_jax.merging.merger import Merger
 from merit_jax.merging.operators.average import scaled_average
 from merit_jax.merging.operators.normal_equations import Matrix, per_layer, solve
 from merit_jax.merging.operators.task_vectors import Parameter, moved, task_vectors
@@ -110,3 +111,7 @@ def _cut(matrix: Matrix, count: int) -> Matrix:
         matrix @ matrix.T, subset_by_index=(last + 1 - count, last), overwrite_a=True, check_finite=False
     )
     return leading @ (leading.T @ matrix)
+
+
+MERGERS = {"wudi": Merger(wudi), "optmerge": Merger(optmerge)}
+"""Name -> the operator."""

@@ -5,7 +5,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from merit_jax.core import sharding, tree
-from merit_jax.core.types import LeafReader, Leaves, Params
+from merit_jax.core.leaves import LeafReader
+from merit_jax.core.types import Leaves, Params
 from merit_jax.pipeline.branch_parameters import trainable_leaves, trained_paths
 from merit_jax.pipeline.diagnostics.task import NotPossible
 from merit_jax.pipeline.merge_inputs import finished_branches, merged_leaves

@@ -5,7 +5,7 @@ from typing import Any
 
 from merit_jax.checkpoints.readers import SomeLeaves, distance
 from merit_jax.core.heads import ByHead
-from merit_jax.core.types import LeafReader
+from merit_jax.core.leaves import LeafReader
 from merit_jax.pipeline.evaluated_models import EvaluatedModel
 from merit_jax.pipeline.merge_inputs import merged_leaves
 from merit_jax.pipeline.merge_record import read_merge

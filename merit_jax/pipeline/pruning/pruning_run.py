@@ -10,7 +10,8 @@ import numpy as np
 from merit_jax.checkpoints.readers import JoinedLeaves, TreeLeaves
 from merit_jax.core import tree
 from merit_jax.core.heads import ByHead, HasHeads
-from merit_jax.core.types import Dataset, LeafReader
+from merit_jax.core.leaves import LeafReader, LeafSpec
+from merit_jax.core.types import Dataset
 from merit_jax.pipeline.other_start import OtherStart
 from merit_jax.pipeline.rounds import MergedStart
 from merit_jax.pipeline.run import Run
@@ -42,7 +43,7 @@ class GatedLeaves:
     def __init__(self, leaves: LeafReader, model: HasHeads, kept: ByHead) -> None:
         self._leaves, self._model, self._kept = leaves, model, kept
 
-    def paths(self) -> dict[str, jax.ShapeDtypeStruct]:
+    def paths(self) -> Mapping[str, LeafSpec]:
         """Returns path name -> shape and dtype, sorted by name."""
         return self._leaves.paths()
 

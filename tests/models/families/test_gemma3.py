@@ -12,8 +12,8 @@ import pytest
 import tests.support.tiny_tiles as tiny_tiles
 from merit_jax import configs
 from merit_jax.models import build, read_config
-from merit_jax.models.families.registry import FAMILIES, parse_config
-from merit_jax.models.io.weight_map import canonical_names
+from merit_jax.models.families.registry import parse_config
+from merit_jax.models.io.tensor_names import canonical_names
 from merit_jax.models.modules.decoder import image_mask
 from merit_jax.models.pretrained.processor import load_processor
 from tests.support import image_checks
@@ -106,7 +106,7 @@ def test_checkpoints_of_older_transformers_have_the_same_tensors():
         "lm_head.weight": "language_model.lm_head.weight",
     }
     for spelling in (published, in_memory):
-        assert canonical_names(FAMILIES["gemma3"].spellings, spelling) == {new: old for old, new in spelling.items()}
+        assert canonical_names("gemma3", spelling) == {new: old for old, new in spelling.items()}
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 import tests.support.tiny as tiny
 from merit_jax.models import StoredTensors, open_pretrained
-from merit_jax.models.families.registry import FAMILIES
-from merit_jax.models.io.weight_map import canonical_names
+from merit_jax.models.io.tensor_names import canonical_names
 from merit_jax.models.pretrained.config_only import ConfigOnlyCheckpoint
 from merit_jax.models.pretrained.pairing import pair
 from tests.support import tiny_tiles, tiny_vision
@@ -84,7 +83,7 @@ def test_other_names_of_one_model_are_paired_and_loaded(folders, tmp_path, case)
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "llava"])
 def test_the_names_of_a_key_table_stay_as_they_are(kind, folders):
     specs = ConfigOnlyCheckpoint(folders[kind]).specs
-    assert canonical_names(FAMILIES[kind].spellings, specs) == {key: key for key in specs}
+    assert canonical_names(kind, specs) == {key: key for key in specs}
 
 
 def with_head(path, source, change=lambda head: head, table=True):

@@ -5,7 +5,9 @@ import json
 import pytest
 from transformers import CONFIG_MAPPING
 
-from merit_jax.models.processing.config_differences import config_differences
+from merit_jax.models.processing import config_differences as differences
+from merit_jax.models.processing.config_defaults import with_defaults
+from merit_jax.models.processing.config_differences import AS_WRITTEN, config_differences, setting_of
 from tests.support import tiny_vision
 
 LLAMA = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
@@ -83,3 +85,30 @@ def test_keys_inside_a_neutral_one_make_no_difference():
     further = {"auto_map": {"AutoModel": "x.Y"}, "task_specific_params": {"sum": {"length": 1}}, "id2label": {"0": "a"}}
     plain = {"model_type": "llama"}
     assert config_differences(plain, plain | further) == {}
+
+
+@pytest.mark.parametrize("kind", sorted(AS_WRITTEN))
+@pytest.mark.filterwarnings("ignore")
+def test_a_decoders_setting_is_as_written_with_all_defaults_too(kind):
+    for key, value in (("tie_word_embeddings", True), ("tie_word_embeddings", False), ("vocab_size", 200_777)):
+        config = {"model_type": kind, key: value}
+        assert setting_of(config, key) == with_defaults(config)[key] == value
+
+
+def test_a_setting_that_is_not_written_is_transformers(monkeypatch):
+    assert setting_of(LLAMA, "tie_word_embeddings") is False
+    assert setting_of({**LLAMA, "model_type": "gemma"}, "tie_word_embeddings") is True
+    assert setting_of({"model_type": "t5", "tie_word_embeddings": False}, "tie_word_embeddings") is True
+    nested = {"model_type": "llava", "text_config": {**LLAMA, "vocab_size": 320}}
+    assert setting_of(nested, "vocab_size") == 320
+    monkeypatch.setattr(differences, "with_defaults", None)
+    assert setting_of({**NOBODY, "text_config": {"vocab_size": 320}}, "vocab_size") == 320
+    assert setting_of(NOBODY, "vocab_size") is None
+
+
+def test_configs_that_differ_in_labels_alone_are_equal_without_transformers(monkeypatch):
+    monkeypatch.setattr(differences, "with_defaults", None)
+    monkeypatch.setattr(differences, "_generation_keys", None)
+    assert config_differences({**LLAMA, "torch_dtype": "float16"}, {**LLAMA, "_name_or_path": "x"}) == {}
+    with pytest.raises(TypeError):
+        config_differences(LLAMA, {**LLAMA, "attention_bias": True})

@@ -8,7 +8,7 @@ import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
 from merit_jax.models import load_tokenizer, smollm2_path
-from merit_jax.models.io.hf_folder import open_checkpoint
+from merit_jax.models.io.checkpoint import open_checkpoint
 from merit_jax.models.processing.gguf_tokenizer import from_gguf
 from tests.support.tiny_tokenizer import CHATML, tiny_tokenizer
 

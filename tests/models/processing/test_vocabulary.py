@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from merit_jax.models.processing.vocabulary import check_vocabularies, read_vocabulary, rule_notes
+from merit_jax.models.processing.vocabulary import check_vocabularies, read_vocabulary, rule_notes, same_tokenizer
 
 TOKENS = {0: "<unk>", 1: "\u2581the", 2: "b"}
 ADDED = {**TOKENS, 3: "<|im_end|>"}
@@ -104,3 +104,19 @@ def test_other_rules_for_the_same_tokens_are_told(tmp_path):
     assert rule_notes(tmp_path / "base", tmp_path / "same") == []
     (note,) = rule_notes(tmp_path / "base", tmp_path / "odd")
     assert "other normalizer, merges than in" in note
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokenizers_are_the_same_if_all_their_files_are_to_the_byte(tmp_path, kind):
+    base, same = (folder(tmp_path / name, KINDS[kind]) for name in ("base", "same"))
+    assert same_tokenizer(base, same)
+    more = folder(tmp_path / "more", {**KINDS[kind], "added_tokens.json": {"<|im_end|>": 3, "x": 4}})
+    assert not same_tokenizer(base, more)
+    assert not same_tokenizer(more, base)
+    (file,) = (file for file in same.iterdir() if file.name == next(iter(KINDS[kind])))
+    file.write_bytes(file.read_bytes()[:-1] + b" ")  # as long, and as old to the second
+    assert not same_tokenizer(base, same)
+
+
+def test_folders_without_a_tokenizer_do_not_have_the_same(tmp_path):
+    assert not same_tokenizer(folder(tmp_path / "a", {}), folder(tmp_path / "b", {"qwen.tiktoken": b""}))
