@@ -38,13 +38,13 @@ def write(root: Path, layers: int = 2, heads: int = 4, *, alpha: tuple[float, ..
     kept = np.argsort(np.argsort(scores["hies"], axis=1), axis=1) >= heads // 2
     prune = {**SETTINGS, "alpha": list(alpha), "criterion": "hies", "ratio": 0.5}
     inputs = {"theta0": "whole-fingerprint", "prune": prune, **({"suites": {"qa": "0"}} if len(alpha) > 1 else {})}
-    chosen = {"inputs": inputs, "criterion": "hies", "alpha": alpha[-1], "removed": 0.5}
+    chosen = {"inputs": inputs, "criterion": "hies", "alpha": alpha[-1], "removed": float(1 - kept.mean())}
     chosen["scores"] = {name: {"decoder": values.tolist()} for name, values in scores.items()}
     chosen["kept"] = {"decoder": kept.astype(int).tolist()}
     if len(alpha) > 1:
         chosen["accuracies"] = {str(value): 0.25 + 0.125 * place for place, value in enumerate(alpha)}
     write_json(files.choice, chosen)
-    write_json(workdir.theta0, {"inputs": {"path": "models/<b>tiny</b>"}, "fingerprint": "whole-fingerprint"})
+    write_json(workdir.theta0, {"inputs": {"path": "models/tiny<b>"}, "fingerprint": "whole-fingerprint"})
     mark = fingerprint(inputs)
     made = {"theta0": "whole-fingerprint", "pruning": mark}
     costs = {"before": COSTS, "after": SMALLER, "device": "1 x cpu", "folder": "smaller", "notes": [NOTE]}

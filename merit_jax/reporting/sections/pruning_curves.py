@@ -36,7 +36,8 @@ def _parts(artifacts: Artifacts) -> Iterator[Part]:
     for quality, lines in found:
         yield from _figures(quality, lines, whole, quality.of(scored.models[WHOLE]))
     for quality, lines in found:
-        yield curve_table(quality, lines, whole, quality.of(scored.models[WHOLE]))
+        table = curve_table(quality, lines, quality.of(scored.models[WHOLE]))
+        yield table._replace(folded=quality is not found[0][0])
 
 
 def _figures(quality: Quality, lines: Curves, whole: str, start: Number) -> Iterator[Figure]:
@@ -44,7 +45,7 @@ def _figures(quality: Quality, lines: Curves, whole: str, start: Number) -> Iter
     every = [start, *(value for points in lines.values() for point in points for value in point.values)]
     room = 0.06 * (max(every) - min(every)) or 1.0
     y = Axis(quality.label, low=min(every) - room, high=max(every) + room)
-    words = {False: "pruned", True: "pruned, then trained again"}
+    words = {False: "pruned", True: "after recovery"}
     for recovered, title in words.items():
         chosen = {criterion: points for (criterion, again), points in lines.items() if again == recovered}
         if not chosen:
@@ -54,7 +55,8 @@ def _figures(quality: Quality, lines: Curves, whole: str, start: Number) -> Iter
         name = f"pruning_{quality.name}{'_recovered' * recovered}"
         subject = "Accuracy" if quality.high else "Loss"
         chart = partial(plot, [*series, star], Axis("heads removed (%)", low=0), y)
-        yield Figure(name, f"{subject} against heads removed: {title}", chart, _note(chosen))
+        note = f"Mean over {quality.records}. {_note(chosen)}".strip()
+        yield Figure(name, f"{subject} against heads removed: {title}", chart, note)
 
 
 def _line(criterion: str, points: Sequence[CurvePoint], start: Number, quality: Quality) -> Series:
@@ -81,18 +83,17 @@ def _note(chosen: dict[str, Sequence[CurvePoint]]) -> str:
 
 
 def _written(quality: Quality, point: CurvePoint) -> str:
-    spread = "" if point.deviation is None else f" ± {quality.written(point.deviation)}"
+    spread = "" if point.deviation is None else f"\u00a0±\u00a0{quality.written(point.deviation)}"
     return quality.written(point.mean) + spread
 
 
-def curve_table(quality: Quality, lines: Curves, whole: str, start: Number) -> Table:
+def curve_table(quality: Quality, lines: Curves, start: Number) -> Table:
     """Returns every ratio, before and after recovery, with every criterion; the best of each line is marked.
 
     Args:
         quality: The number to compare by.
         lines: The points of every criterion.
-        whole: Name of the model with all heads.
-        start: Its quality.
+        start: Quality of the model with all heads.
     """
     criteria = list(dict.fromkeys(criterion for criterion, _ in lines))
     rows: list[list[str | Cell]] = []
@@ -102,9 +103,10 @@ def curve_table(quality: Quality, lines: Curves, whole: str, start: Number) -> T
             if at:
                 best = (max if quality.high else min)((quality.written(point.mean) for point in at.values()), key=float)
                 cells = [_cell(quality, at.get(criterion), best) for criterion in criteria]
-                rows.append([removed_at(lines, ratio) + ", trained again" * recovered, *cells])
+                rows.append([removed_at(lines, ratio) + ", after recovery" * recovered, *cells])
     caption = (
-        f"{quality.label[:1].upper()}{quality.label[1:]}, best of each line bold; {whole}: {quality.written(start)}."
+        f"{quality.label[:1].upper()}{quality.label[1:]}, mean over {quality.records}; best of each line bold. "
+        f"The whole model: {quality.written(start)}."
     )
     draws = {len(point.values) for (criterion, _), points in lines.items() if criterion == RANDOM for point in points}
     if draws and max(draws) > 1:
