@@ -65,6 +65,11 @@ class CurvePoint(NamedTuple):
         """The standard deviation over the draws, n − 1 in the denominator; None of a single one."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
+    def written(self, quality: Quality) -> str:
+        """Returns the mean as it is written in tables, with the deviation where there is one."""
+        spread = "" if self.deviation is None else f"\u00a0±\u00a0{quality.written(self.deviation)}"
+        return quality.written(self.mean) + spread
+
 
 Curves = Mapping[tuple[str, bool], Sequence[CurvePoint]]
 """(criterion, whether it is trained again) -> its points by rising ratio."""
@@ -73,6 +78,8 @@ Curves = Mapping[tuple[str, bool], Sequence[CurvePoint]]
 def qualities(scored: Scored) -> list[Quality]:
     """Returns the numbers that all models have: accuracy on suites or else on held-out records, and losses."""
     models = list(scored.models.values())
+    if not models:
+        return []
     accuracy, loss, found = "accuracy (%)", "loss (nats per token)", []
     held_out = f"the held-out records of {len(models[0].get('datasets', ()))} datasets"
     if all("suites_mean" in model for model in models):

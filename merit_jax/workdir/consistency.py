@@ -61,8 +61,8 @@ def check_records(workdir: Workdir) -> None:
         if of and merged and of != merged:
             raise _foreign(path, workdir.merge_record, f"merit run --stages={stage}")
     pruned, sums = PruningFiles(workdir.pruned).choice, workdir.merged_sums
-    of = _inputs(Workdir(workdir.pruned, workdir.pruned).theta0).get(MERGED)
-    if of and pruned.exists() and sums.exists() and of != fingerprint(read_json(sums)):
+    whole = _inputs(Workdir(workdir.pruned, workdir.pruned).theta0).get(MERGED)
+    if whole and pruned.exists() and sums.exists() and whole != fingerprint(read_json(sums)):
         raise _foreign(pruned, workdir.merge_record, "merit run --stages=prune")
 
 

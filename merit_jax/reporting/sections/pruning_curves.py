@@ -65,10 +65,7 @@ def _line(criterion: str, points: Sequence[CurvePoint], start: Number, quality: 
     y = [start, *(point.mean for point in points)]
     tips = [
         "",
-        *(
-            f"{LABELS[criterion]}, {a:.1f} % removed\n{_written(quality, p)}"
-            for a, p in zip(x[1:], points, strict=True)
-        ),
+        *(f"{LABELS[criterion]}, {a:.1f} % removed\n{p.written(quality)}" for a, p in zip(x[1:], points, strict=True)),
     ]
     colour: Colour
     colour, shape = ("muted", "circle") if criterion == RANDOM else look(list(CRITERIA).index(criterion))
@@ -80,11 +77,6 @@ def _line(criterion: str, points: Sequence[CurvePoint], start: Number, quality: 
 def _note(chosen: dict[str, Sequence[CurvePoint]]) -> str:
     draws = max((len(point.values) for point in chosen.get(RANDOM, ())), default=0)
     return f"The grey band is that of {draws} random orders; its line is their mean." if draws > 1 else ""
-
-
-def _written(quality: Quality, point: CurvePoint) -> str:
-    spread = "" if point.deviation is None else f"\u00a0±\u00a0{quality.written(point.deviation)}"
-    return quality.written(point.mean) + spread
 
 
 def curve_table(quality: Quality, lines: Curves, start: Number) -> Table:
@@ -117,4 +109,4 @@ def curve_table(quality: Quality, lines: Curves, start: Number) -> Table:
 def _cell(quality: Quality, point: CurvePoint | None, best: str) -> str | Cell:
     if point is None:
         return ""
-    return Cell(_written(quality, point), best=quality.written(point.mean) == best)
+    return Cell(point.written(quality), best=quality.written(point.mean) == best)
