@@ -1,10 +1,12 @@
 """Commands measured as processes of their own: what the measuring process holds would count as theirs."""
 
 import os
+import platform
 import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -51,3 +53,11 @@ def python(code: str, *arguments: Any) -> str:
     """Standard output of a piece of Python in a process of its own."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def processor() -> str:
+    """Returns the name of this machine's processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -37,7 +37,7 @@ def smaller_heads(
         ([[0, 1, 3, -1], [2, 3, -1, -1]], [[0, 1], [1, -1]])
     """
     grouped = kept.reshape(len(kept), groups, -1)
-    used, most = grouped.any(axis=2), grouped.shape[2]
+    used, most = np.asarray(grouped.any(axis=2)), grouped.shape[2]
     least = max(1, used.sum(axis=1).max()), max(1, grouped.sum(axis=2).max())
     shapes = [(g, n) for g in range(least[0], groups + 1) for n in range(least[1], most + 1) if possible(g * n)]
     size, shared = min(shapes, key=lambda shape: (shape[0] * (shape[1] + 1), shape), default=(groups, most))

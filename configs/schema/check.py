@@ -213,6 +213,19 @@ def _rounds(config: ConfigDict) -> Iterator[str]:
         )
 
 
+def _prune(config: ConfigDict) -> Iterator[str]:
+    cfg = config.prune
+    if cfg.criterion == "hies" and len(cfg.alpha) > 1 and not config.evaluate.suites:
+        yield (
+            f"prune.alpha = {tuple(cfg.alpha)}: one of several is chosen by scores on the suites, and there are none; set "
+            "evaluate.suites, or give one"
+        )
+    if len({*cfg.parts}) < len(cfg.parts):
+        yield f"prune.parts = {tuple(cfg.parts)} names a part twice; leave one out"
+    if cfg.curve and not cfg.ratio:
+        yield f"prune.curve = {tuple(cfg.curve)} is of a model that is pruned, and prune.ratio is 0; set prune.ratio"
+
+
 RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _micro_batches,
     _halvings,
@@ -230,5 +243,6 @@ RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _basin,
     _schedule_span,
     _rounds,
+    _prune,
 )
 """Each yields a sentence for what does not go together."""

@@ -16,7 +16,8 @@ from merit_jax.core.types import LeafReader
 from merit_jax.launch.wiring.model_path import resolve
 from merit_jax.models import export_hf, open_pretrained, remove_heads
 from merit_jax.models.adapters.low_rank import LowRank
-from merit_jax.models.interface import Model
+from merit_jax.models.build_model import text_of
+from merit_jax.models.interface import SWITCHES, Model
 from merit_jax.models.pretrained.peft_export import placed_updates, write_peft
 from merit_jax.models.pretrained.processor import load_processor
 from merit_jax.pipeline.run import Run, Shared
@@ -35,7 +36,7 @@ class Theta0Checkpoint:
     """theta0 on disk, as `merit_jax.pipeline.run.Theta0`."""
 
     def __init__(self, path: Path, *, dtype: Any = "float32", origin: str = "", **switches: Any) -> None:
-        self.path, self.dtype, self.origin, self._switches = path, jnp.dtype(dtype).name, origin, switches
+        self.path, self.dtype, self.origin = path, jnp.dtype(dtype).name, origin
         self._opened = open_pretrained(path, dtype=dtype, **switches)
         self.model: Model = self._opened.model
         self.logical_axes, self.abstract = self.model.logical_axes, self.model.abstract
@@ -88,9 +89,10 @@ class Theta0Checkpoint:
         with local_folder(directory, last="merit.json") as folder:
             export_hf(folder, removal.reader(read), removal.base, extra=card(removal.notes), stop=stop)
 
-    def reopened(self, directory: epath.PathLike) -> tuple[Model, "Theta0Checkpoint"]:
-        """Opens an exported folder, which computes as this checkpoint does."""
-        opened = Theta0Checkpoint(Path(directory), dtype=self.dtype, **self._switches)
+    def reopened(self, directory: epath.PathLike, like: Model) -> tuple[Model, "Theta0Checkpoint"]:
+        """Opens an exported folder; it computes as the model `like` does."""
+        switches = {name: getattr(text_of(like.config), name) for name in SWITCHES}
+        opened = Theta0Checkpoint(Path(directory), **switches)
         return opened.model, opened
 
     def export_adapter(

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Shaped
 
 from merit_jax.core.types import Array, Batch, Model, Params
 
-ByHead = Mapping[str, Float[np.ndarray, "layers heads"]]
-"""Part of a model ("decoder", "vision") -> a number for each of its heads."""
+ByHead = Mapping[str, Shaped[np.ndarray, "layers heads"]]
+"""Part of a model ("decoder", "vision") -> a number, True or False for each of its heads."""
 
 
 @runtime_checkable

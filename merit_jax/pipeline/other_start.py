@@ -31,6 +31,6 @@ class OtherStart(Theta0):
         """Writes other parameters without some attention heads, as theta0 does."""
         self._theta0.export_without_heads(*args)
 
-    def reopened(self, directory: epath.Path) -> tuple[Model, Theta0]:
+    def reopened(self, directory: epath.Path, like: Model) -> tuple[Model, Theta0]:
         """Opens an exported folder, as theta0 does."""
-        return self._theta0.reopened(directory)
+        return self._theta0.reopened(directory, like)

@@ -62,8 +62,8 @@ class Theta0(Protocol):
             stop: As for `export`.
         """
 
-    def reopened(self, directory: epath.Path) -> tuple[Model, "Theta0"]:
-        """Opens a folder that was exported, with the switches of this checkpoint."""
+    def reopened(self, directory: epath.Path, like: Model) -> tuple[Model, "Theta0"]:
+        """Opens a folder that was exported; it computes as the model `like` does."""
 
 
 class Shared:

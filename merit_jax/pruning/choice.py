@@ -73,7 +73,7 @@ def removed_ratio(kept: Mapping[str, Bool[np.ndarray, "layers heads"]]) -> float
         >>> removed_ratio({"decoder": np.array([[True, False], [True, True]])})
         0.25
     """
-    return 1 - sum(int(part.sum()) for part in kept.values()) / sum(part.size for part in kept.values())
+    return sum(int((~part).sum()) for part in kept.values()) / sum(part.size for part in kept.values())
 
 
 class _Units(NamedTuple):

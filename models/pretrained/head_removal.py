@@ -5,7 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Shaped
 
 from merit_jax.models.build_model import text_of
 from merit_jax.models.families.head_rules import HEAD_RULES, VISION, head_rule
@@ -43,7 +43,9 @@ class Removal(NamedTuple):
         return read
 
 
-def remove_heads(opened: Pretrained, kept: Mapping[str, Bool[np.ndarray, "layers heads"]]) -> Removal:
+def remove_heads(
+    opened: Pretrained, kept: Mapping[str, Shaped[np.ndarray, "layers heads"]], *, smaller: bool = True
+) -> Removal:
     """Removes attention heads: `export_hf(out, removal.reader(opened.read), removal.base)` writes the model without them.
 
     The result computes what `model.gated(kept)` does. A decoder gets the smallest number of heads that holds those of every
@@ -53,7 +55,8 @@ def remove_heads(opened: Pretrained, kept: Mapping[str, Bool[np.ndarray, "layers
 
     Args:
         opened: The checkpoint.
-        kept: Part of the model -> True for the heads that stay; a part that is left out keeps all.
+        kept: Part of the model -> bool, True for the heads that stay; a part that is left out keeps all.
+        smaller: Whether shapes get smaller where they can; if not, they stay in all parts.
 
     Raises:
         ValueError: A part has no heads, or its mask has another type or shape than its heads.
@@ -72,6 +75,7 @@ def remove_heads(opened: Pretrained, kept: Mapping[str, Bool[np.ndarray, "layers
         if not mask.all():
             path, removed = "/".join(paths[part]), f"{part}: {(~mask).sum()} of {mask.size} attention heads are removed"
             found = _smaller(opened, mask) if part == DECODER else VISION
+            found = found if smaller else "no smaller ones were asked for"
             if isinstance(found, str):
                 changes[f"{path}/output/kernel"] = partial(without_output, kept=mask)
                 notes.append(f"{removed}; zeros in the output projection stand for them, and the shapes stay: {found}.")

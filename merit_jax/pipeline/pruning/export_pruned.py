@@ -108,7 +108,7 @@ def _device() -> str:
 
 
 def _costs(run: Run, folder: epath.Path) -> dict[str, Any]:
-    model, smaller = run.theta0.reopened(folder)
+    model, smaller = run.theta0.reopened(folder, run.model)
     shardings = sharding.of_params(run.mesh, smaller.logical_axes, smaller.abstract)
     batch = run.place_batch(next(calibration_batches(run, run.datasets[0])))
     params = sharding.load(smaller.leaves(), shardings)

@@ -9,10 +9,20 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import tests.support.tiny as tiny
-from merit_jax.models import Llama3Scaling, export_hf, load_pretrained, read_config, smollm2_path
+from merit_jax.models import (
+    Llama3Scaling,
+    export_hf,
+    load_pretrained,
+    open_pretrained,
+    read_config,
+    remove_heads,
+    smollm2_path,
+)
 from merit_jax.models.io.gguf import hf_name, unpermute
 from merit_jax.models.io.gguf_reader import open_reader
+from merit_jax.models.pretrained import export
 from merit_jax.models.rope_settings import LinearScaling
+from tests.support.tiny_tokenizer import tiny_tokenizer
 
 gguf = pytest.importorskip("gguf")
 
@@ -228,6 +238,21 @@ def test_smollm2_weights_and_logits_equal_those_of_transformers(tmp_path):
     assert all(torch.equal(found[key], tensor) for key, tensor in own.items())
     assert exported.config.rms_norm_eps == 1e-5
     assert json.loads((tmp_path / "out" / "config.json").read_text())["bos_token_id"] == 1
+
+
+def test_heads_are_removed_from_a_file_as_from_the_folder_of_the_same_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "load_tokenizer", lambda path: tiny_tokenizer())
+    kept = {"decoder": np.array([[1, 1, 0, 0, 1, 1], [0, 1, 1, 1, 0, 1], [1, 0, 1, 1, 1, 0]], bool)}
+    loaded = []
+    for path in (write(tmp_path / "model.gguf"), tiny.folder(tmp_path / "hf")):
+        opened = open_pretrained(path)
+        removal = remove_heads(opened, kept)
+        export.export_hf(tmp_path / f"out_{path.stem}", removal.reader(opened.read), removal.base)
+        loaded.append(load_pretrained(tmp_path / f"out_{path.stem}"))
+    (model, params), (other, expected) = loaded
+    assert (model.config.heads, model.config.kv_heads) == (4, 2)
+    assert model.config == other.config
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
 
 
 def test_tensor_names_outside_the_tables_are_refused(tmp_path):

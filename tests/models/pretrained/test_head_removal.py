@@ -85,10 +85,8 @@ CASES = {
     **{family: (family, {}, MODEL) for family in tiny.OF_FAMILY},
     "llama_groups": ("llama", {}, GROUPS),
     "llama_as_mistral": ("llama", {**MANY, "rope_parameters": tiny.LLAMA3, "rope_theta": None}, ONE),
-    "llama_biases": ("llama", {"attention_bias": True, "mlp_bias": True}, EVENLY),
     "llama_biases_no_divisor": ("llama", {**MANY, "attention_bias": True}, ONE),
     "qwen2": ("qwen2", {}, EVENLY),
-    "qwen2_groups": ("qwen2", {}, GROUPS),
     "gemma3_text_no_divisor": ("gemma3_text", MANY, ONE),
     "phi3": ("phi3", PLAIN_PHI3, EVENLY),
     "phi3_long_rope": ("phi3", {}, [[1, 0, 1], [1, 1, 0], [0, 0, 1]]),
@@ -97,7 +95,6 @@ SHAPES = {
     "olmo2": (6, 2),
     "olmo3": (6, 2),
     "llama_groups": (3, 1),
-    "qwen2_groups": (3, 1),
     "llama_as_mistral": (5, 5),
     "llama_biases_no_divisor": (6, 6),
     "gemma3_text_no_divisor": (6, 6),
@@ -162,3 +159,81 @@ def test_heads_of_a_tower_give_nothing_after_an_export(tmp_path, case):
     found, expected = logits(model, params, batch), gated_logits(opened, kept, batch)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.abs(expected - gated_logits(opened, {"decoder": kept["decoder"]}, batch)).max() > 1e-3
+
+
+def test_a_llama_of_another_model_type_keeps_what_its_config_took_by_default(tmp_path):
+    text = {key: value for key, value in tiny_tiles.TEXT.items() if key not in ("rope_theta", "num_key_value_heads")}
+    path = tiny_tiles.folder(tmp_path / "hf", "clip", text_config={"model_type": "llama", **text})
+    opened, removal = removed(path, tmp_path / "out", {"decoder": ONE[:2]})
+    whole, found = opened.model.config, removal.base.model.config
+    assert found == dataclasses.replace(
+        whole, text=dataclasses.replace(whole.text, family="mistral", heads=5, kv_heads=5)
+    )
+    written = json.loads((tmp_path / "out" / "config.json").read_text())["text_config"]
+    assert written["hidden_act"] == "silu"
+    assert (written["rope_theta"], written["sliding_window"], written["head_dim"]) == (10000.0, None, 4)
+    assert removal.notes == (
+        "decoder: 2 of 12 attention heads are removed; a layer has 5 query and 5 key and value heads in place of 6 and 6; its "
+        "model_type is 'mistral', which computes the same, since transformers asks of 'llama' a number of heads that divides "
+        "hidden_size.",
+    )
+
+
+def test_transformers_trusts_the_tokenizer_of_a_llama_of_another_model_type(tmp_path, caplog):
+    from transformers import AutoTokenizer
+
+    path = folder(tmp_path / "hf", "llama", **MANY, transformers_version="4.40.0")
+    tiny_tiles.tokenizer().save_pretrained(path)
+    removed(path, tmp_path / "out", {"decoder": ONE})
+    AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert not caplog.records
+
+
+def test_notes_name_zeros_and_the_reason_for_shapes_that_stay(tmp_path):
+    uneven = remove_heads(open_pretrained(folder(tmp_path / "a", "qwen3")), {"decoder": np.array(MODEL, bool)})
+    assert uneven.notes == (
+        "decoder: 10 of 18 attention heads are removed; a layer has 4 query and 2 key and value heads in place of 6 and 2, 4 of "
+        "all 12 query heads being zeros, since the layers keep different heads.",
+    )
+    kept = {"decoder": np.array([[1, 1, 0], [1, 1, 1], [0, 0, 1]], bool)}
+    (full,) = remove_heads(open_pretrained(folder(tmp_path / "b", "phi3")), kept).notes
+    assert full.endswith(
+        "no smaller number of heads holds those of every layer and leaves hidden_size / num_attention_heads "
+        "as it was, for LongRoPE, as transformers asks."
+    )
+    path, parts = qwen_vl.folder(tmp_path / "c"), IMAGES["qwen2_5_vl"][1]
+    decoder, vision = remove_heads(open_pretrained(path), {part: np.array(m, bool) for part, m in parts.items()}).notes
+    assert decoder.startswith(
+        "decoder: 2 of 4 attention heads are removed; zeros in the output projection stand for them"
+    )
+    assert vision.startswith("vision: 3 of 8 attention heads are removed; zeros")
+    assert "the width of a tower" in vision
+
+
+def test_shapes_stay_where_no_smaller_ones_are_asked_for(tmp_path):
+    opened = open_pretrained(folder(tmp_path / "hf", "llama"))
+    removal = remove_heads(opened, {"decoder": np.array(EVENLY, bool)}, smaller=False)
+    assert removal.base is opened
+    assert removal.notes[0].endswith("the shapes stay: no smaller ones were asked for.")
+    before, path = opened.read("layers/attention/output/kernel"), "layers/attention/output/kernel"
+    expected = np.where(np.repeat(np.array(EVENLY, bool), 4, axis=1)[..., None], before, 0)
+    np.testing.assert_array_equal(removal.reader(opened.read)(path), expected)
+
+
+def test_nothing_removed_changes_nothing(tmp_path):
+    path = folder(tmp_path / "hf", "llama")
+    opened, removal = removed(path, tmp_path / "out", {"decoder": np.ones((3, 6))})
+    assert (removal.base, removal.changes, removal.notes) == (opened, {}, ())
+    assert (tmp_path / "out" / "config.json").read_bytes() == (path / "config.json").read_bytes()
+
+
+def test_masks_that_do_not_fit_and_leaves_of_old_shapes_are_refused(tmp_path):
+    opened = open_pretrained(folder(tmp_path / "hf", "llama"))
+    with pytest.raises(ValueError, match="heads of 'vision': this model has heads in decoder"):
+        remove_heads(opened, {"vision": np.ones((3, 6), bool)})
+    for mask in (np.ones((3, 5), bool), np.ones((3, 6))):
+        with pytest.raises(ValueError, match=r"heads of 'decoder' have type .*; expected bool \(3, 6\)"):
+            remove_heads(opened, {"decoder": mask})
+    removal = remove_heads(opened, {"decoder": np.array(EVENLY, bool)})
+    with pytest.raises(ValueError, match=r"read its leaf through Removal\.reader"):
+        removal.base.read("layers/attention/query/kernel")
