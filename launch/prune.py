@@ -43,7 +43,7 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Prunes, then prints what it cost."""
-    config = with_flags(app.config())
+    config = with_flags(app.given_config())
     run = _of_model(config) if FLAGS.model is not None else _of_run(config)
     prune(run, None if FLAGS.out is None else absolute(FLAGS.out))
     if app.is_first_process():
