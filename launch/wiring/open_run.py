@@ -89,7 +89,7 @@ class Theta0Checkpoint:
         with local_folder(directory, last="merit.json") as folder:
             export_hf(folder, removal.reader(read), removal.base, extra=card(removal.notes), stop=stop)
 
-    def reopened(self, directory: epath.PathLike, like: Model) -> tuple[Model, "Theta0Checkpoint"]:
+    def reopened(self, directory: epath.PathLike, like: Any) -> tuple[Model, "Theta0Checkpoint"]:
         """Opens an exported folder; it computes as the model `like` does."""
         switches = {name: getattr(text_of(like.config), name) for name in SWITCHES}
         opened = Theta0Checkpoint(Path(directory), **switches)

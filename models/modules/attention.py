@@ -4,6 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Float32
 
@@ -41,7 +42,7 @@ def attend(
     query: Float[Array, "b t heads dim"],
     key: Float[Array, "b s kv_heads dim"],
     value: Float[Array, "b s kv_heads dim"],
-    mask: Bool[Array, "#b 1 #t s"] | None,
+    mask: Bool[Array | np.ndarray, "#b 1 #t s"] | None,
     *,
     scale: float | None = None,
     implementation: Implementation = None,
@@ -93,7 +94,7 @@ def heads_of(module: nn.Module, seen: Seen) -> Float[Array, "b t width"]:
     if entropies is not None:
         _keep(module, entropies)
     if module.has_variable(GATES, "gates"):
-        gates = module.get_variable(GATES, "gates")
+        gates: Any = module.get_variable(GATES, "gates")
         gates = jnp.repeat(gates, vectors.shape[0] // len(gates), axis=0)
         wide = jnp.promote_types(vectors.dtype, jnp.float32)
         vectors = (vectors.astype(wide) * gates[:, None, :, None].astype(wide)).astype(vectors.dtype)

@@ -1,5 +1,7 @@
 """Pruning of a run's merged model and of theta0: what is scored, kept, trained again, exported, evaluated and refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -80,7 +82,7 @@ def test_recovery_trains_what_is_left_and_leaves_pruned_heads_closed(pruned):
 
 def test_the_export_is_a_smaller_model_of_the_same_function(pruned):
     run = pruning_run(pruned)
-    folder = PruningFiles(run.workdir.root).exported
+    folder = Path(PruningFiles(run.workdir.root).exported)
     model, params = load_pretrained(folder)
     assert (model.config.heads, model.config.kv_heads) == (2, 2)
     batch = world.row([5, 9, 11, 7])
