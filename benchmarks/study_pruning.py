@@ -113,13 +113,13 @@ class Study:
             params = self._run.params if kept is None else self._model.with_gates(self._run.params, kept)
             found = self._evaluator.evaluate(params)
             self._known["models"][name] = {
-                half: _mean([s for n, s in found.items() if n.startswith(half)]) for half in HALVES
+                half: mean_of([s for n, s in found.items() if n.startswith(half)]) for half in HALVES
             }
             write_json(self._record, self._known)
         return self._known["models"][name]
 
 
-def _mean(scores: Sequence[Any]) -> dict[str, float]:
+def mean_of(scores: Sequence[Any]) -> dict[str, float]:
     """Returns the loss per token of all records together, and the mean accuracy of the sets."""
     tokens = sum(score.tokens for score in scores)
     loss = sum(score.loss * score.tokens for score in scores) / tokens

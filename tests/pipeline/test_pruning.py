@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from merit_jax.checkpoints.readers import TreeLeaves
+from merit_jax.launch.wiring import open_run
 from merit_jax.models import load_pretrained
 from merit_jax.pipeline.evaluators import reported_half
 from merit_jax.pipeline.merge_inputs import merged_leaves
@@ -198,3 +199,13 @@ def test_a_folder_with_other_files_is_not_overwritten(small, tmp_path):
     with pytest.raises(ValueError, match="holds other files"):
         prune.prune(run, type(run.workdir.root)(out))
     assert (out / "thesis.txt").exists()
+
+
+def test_scores_on_eight_devices_are_those_on_one(finished, tmp_path):
+    root, changes = world.beside(finished, tmp_path), {**HALF, "mixture.include": ("copy", "vowel")}
+    alone = world.run(root, "alone", **changes)
+    sharded = open_run.open_run(world.config(root, **changes, **{"mesh.data": 2, "mesh.tensor": 2}), root / "sharded")
+    assert sharded.mesh.size == 8
+    expected, found = (head_scores(run, all_kept(run)) for run in (alone, sharded))
+    for field in ("importance", "entropy"):
+        np.testing.assert_allclose(getattr(found, field)["decoder"], getattr(expected, field)["decoder"], rtol=1e-4)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from merit_jax.models import load_pretrained
+from merit_jax.models import build, load_pretrained
 from merit_jax.models.heads import HeadCount
 from merit_jax.models.pretrained.processor import load_processor
 from tests.support import tiny, tiny_qwen_vl, tiny_tiles
@@ -139,3 +139,16 @@ def test_heads_of_towers_are_gated_and_measured_like_those_of_decoders(tmp_path,
     apart = model.gated({"vision": of_rows}).hidden(params, batch)
     np.testing.assert_allclose(apart[0], hidden[0], atol=1e-5)
     np.testing.assert_allclose(apart[1], model.hidden(params, batch)[1], atol=1e-5)
+
+
+def test_one_layers_probabilities_are_held_at_a_time():
+    """Twice the layers need no more memory for probabilities, which are the largest arrays."""
+    rows, width, heads = 2, 256, 6
+
+    def temporaries(layers):
+        model = build(tiny.config("qwen2", layers=layers))
+        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tiny.rows(width, width, width=width))
+        return jax.jit(model.head_entropies).lower(model.abstract, batch).compile().memory_analysis().temp_size_in_bytes
+
+    probabilities = rows * heads * width * width * 4
+    assert temporaries(8) - temporaries(4) < probabilities / 2
