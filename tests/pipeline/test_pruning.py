@@ -84,7 +84,7 @@ def test_recovery_trains_what_is_left_and_leaves_pruned_heads_closed(pruned):
 def test_the_export_is_a_smaller_model_of_the_same_function(pruned):
     run = pruning_run(pruned)
     folder = Path(PruningFiles(run.workdir.root).exported)
-    model, params = load_pretrained(folder)
+    model, params = load_pretrained(str(folder))
     assert (model.config.heads, model.config.kv_heads) == (2, 2)
     batch = world.row([5, 9, 11, 7])
     whole = TreeLeaves(run.params).paths()
