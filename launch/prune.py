@@ -17,7 +17,6 @@ from ml_collections import ConfigDict
 from merit_jax.configs.schema.check import check
 from merit_jax.launch.console import app
 from merit_jax.launch.console.pruning_tables import print_pruning
-from merit_jax.launch.console.tables import print_evaluation
 from merit_jax.launch.wiring import basin, open_run
 from merit_jax.pipeline.pruning.prune import prune
 from merit_jax.pipeline.pruning.pruning_run import pruning_run
@@ -44,11 +43,10 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Prunes, then prints what it cost."""
-    config = with_flags(app.config())
+    config = with_flags(app.given_config())
     run = _of_model(config) if FLAGS.model is not None else _of_run(config)
     prune(run, None if FLAGS.out is None else absolute(FLAGS.out))
     if app.is_first_process():
-        print_evaluation(run.workdir)
         print_pruning(run.workdir)
 
 

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from absl import flags
 
 from merit_jax.launch.console import app
+from merit_jax.launch.console.pruning_tables import print_pruning
 from merit_jax.launch.console.tables import print_evaluation, print_frontier, print_partition, print_times
 from merit_jax.launch.experiments.figures import draw_frontier
 from merit_jax.launch.experiments.run_config import run_config, run_round
 from merit_jax.pipeline.stages import STAGES
+from merit_jax.workdir.paths import Workdir
 
 FLAGS = flags.FLAGS
 
@@ -45,6 +47,7 @@ def main(argv: Sequence[str]) -> None:
         print_evaluation(run.workdir)
         print_frontier(run.workdir)
         draw_frontier(run.workdir)
+        print_pruning(Workdir(run.workdir.pruned, run.workdir.pruned))
         print_times(run.workdir)
 
 

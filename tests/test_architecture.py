@@ -87,7 +87,8 @@ def test_no_package_imports_what_lies_ahead_of_it(package):
     assert not wrong
 
 
-DECLARE = ("configs.common", "configs.schema.diagnostics_keys", "configs.schema.keys", "configs.schema.check")
+SCHEMA = ("diagnostics_keys", "pruning_keys", "keys", "check")
+DECLARE = ("configs.common", *(f"configs.schema.{name}" for name in SCHEMA))
 """Modules of configs that declare and check the keys, whose values are names in tables of merit_jax and models."""
 
 

@@ -14,6 +14,7 @@ from docs.generate.commands import cell
 from merit_jax.configs import common
 from merit_jax.configs.schema.diagnostics_keys import declare_diagnostics
 from merit_jax.configs.schema.keys import Key, value_of
+from merit_jax.configs.schema.pruning_keys import declare_pruning
 
 INTRODUCTION = """# Configuration keys
 
@@ -44,7 +45,7 @@ def rows() -> tuple[Row, ...]:
     """Reads all keys and sections, in the order of `configs/common.py`; the comment above each is its meaning."""
     declared = common.declared()
     found = []
-    for function in (common.declared, declare_diagnostics):
+    for function in (common.declared, declare_diagnostics, declare_pruning):
         found += _rows(inspect.getsource(function), declared)
     return tuple(found)
 

@@ -54,11 +54,20 @@ def config() -> ConfigDict:
     Raises:
         ValueError: The flag was not given, or a value is out of its key's range.
     """
-    if FLAGS.config is None:
-        raise ValueError("--config is missing; for example --config=quickstart, which is shipped, or --config=FILE.py")
     from merit_jax.configs.schema.check import check  # which loads JAX
 
-    return check(FLAGS.config)
+    return check(given_config())
+
+
+def given_config() -> ConfigDict:
+    """Returns the config of `--config` before it is checked, for a command that has flags for some of its keys.
+
+    Raises:
+        ValueError: The flag was not given.
+    """
+    if FLAGS.config is None:
+        raise ValueError("--config is missing; for example --config=quickstart, which is shipped, or --config=FILE.py")
+    return FLAGS.config
 
 
 def start(

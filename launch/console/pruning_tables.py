@@ -1,39 +1,60 @@
-"""Prints how many attention heads of a model were removed, and how its size and speed have changed."""
+"""Prints how many attention heads of a model were removed, what that costs and saves, and the curves of all criteria."""
 
 from rich.markup import escape
 from rich.table import Table
 
+from merit_jax.launch.console.tables import print_evaluation, print_text
 from merit_jax.launch.console.terminal import terminal
-from merit_jax.workdir.artifacts import read_json
+from merit_jax.reporting.pruning_costs import choice_in_words, cost_rows
+from merit_jax.reporting.pruning_curve import LABELS, Quality, curves, qualities, ratios, removed_at
 from merit_jax.workdir.paths import Workdir
-from merit_jax.workdir.pruning_files import PruningFiles
+from merit_jax.workdir.pruning_files import WHOLE
+from merit_jax.workdir.pruning_results import PruningResults, Scored, read_pruning
 
 console = terminal()
 
-ROWS = (
-    ("parameters", "parameters", ",.0f"),
-    ("cache_bytes", "key-value cache (bytes per token)", ",.0f"),
-    ("read_tokens_per_second", "reading (tokens/s)", ",.1f"),
-    ("written_tokens_per_second", "writing (tokens/s)", ",.1f"),
-)
-"""Key of a model's costs, its label and its form."""
-
 
 def print_pruning(workdir: Workdir) -> None:
-    """Prints the costs of the model before and after, and how the heads are removed."""
-    files = PruningFiles(workdir.root)
-    chosen = read_json(files.choice)
-    console.print(f"{100 * chosen['removed']:.1f} % of the attention heads were removed, by {chosen['criterion']}")
-    if not files.costs.exists():
+    """Prints the heads that are removed, scores, costs and curves, as far as they are there; nothing where no heads are chosen.
+
+    Args:
+        workdir: Of the pruning, as `pruned` in the workdir of a run.
+    """
+    found = read_pruning(workdir.root)
+    if found is None:
         return
-    costs = read_json(files.costs)
+    of_run = "" if found.model else f' "{WHOLE}": the merged model.'
+    console.print(choice_in_words(found.chosen) + of_run, markup=False, highlight=False)
+    if found.evaluation.models:
+        print_evaluation(workdir)
+    if found.costs:
+        _print_costs(found)
+    for quality in qualities(found.curve):
+        console.print(_curve_table(found.curve, quality))
+
+
+def _print_costs(found: PruningResults) -> None:
+    costs = found.costs or {}
     for note in costs["notes"]:
-        console.print(note, markup=False)
-    table = Table(
-        "", "before", "after", "ratio", title=f"Size and speed ({escape(costs['device'])})", title_justify="left"
-    )
-    for key, label, form in ROWS:
-        before, after = costs["before"][key], costs["after"][key]
-        table.add_row(label, format(before, form), format(after, form), f"{after / before:.2f}")
+        console.print(note, markup=False, highlight=False)
+    title = f"Size and speed ({escape(costs['device'])})"
+    table = Table("", "before", "after", "ratio", title=title, title_justify="left")
+    for row in cost_rows(costs):
+        table.add_row(*row)
     console.print(table)
-    console.print(f"written to {costs['folder']}", markup=False)
+    print_text(f"written to {costs['folder']}")
+
+
+def _curve_table(scored: Scored, quality: Quality) -> Table:
+    """Returns a line for each criterion, before and after recovery, and a column for each ratio."""
+    found = curves(scored, quality)
+    whole = quality.written(quality.of(scored.models[WHOLE]))
+    title = f"Heads removed: {quality.label}, mean over {quality.records}; whole {whole}"
+    table = Table("criterion", title=title, title_justify="left")
+    for ratio in ratios(found):
+        table.add_column(removed_at(found, ratio), justify="right")
+    for (criterion, recovered), points in found.items():
+        at = {point.ratio: point.written(quality) for point in points}
+        label = LABELS[criterion] + ", after recovery" * recovered
+        table.add_row(label, *(at.get(ratio, "") for ratio in ratios(found)))
+    return table

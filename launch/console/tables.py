@@ -12,7 +12,8 @@ from merit_jax.launch.console.diagnostics_summary import summarise_diagnostics
 from merit_jax.launch.console.terminal import terminal
 from merit_jax.reporting.frontier import kept_scores
 from merit_jax.workdir.artifacts import read_json
-from merit_jax.workdir.paths import Workdir
+from merit_jax.workdir.paths import THETA0, Workdir
+from merit_jax.workdir.pruning_files import WHOLE
 from merit_jax.workdir.scores import current_frontier, read_evaluation
 
 console = terminal()
@@ -58,8 +59,11 @@ def _scores(models: dict[str, Any], part: str, title: str, show: Callable[[dict[
     for key, label, scale in EXTRAS if part == "suites" or "suites" not in next(iter(models.values())) else ():
         values = [model.get(key) for model in models.values()]
         if any(value is not None for value in values):
+            label = label.format(start=WHOLE if WHOLE in models else THETA0)
             table.add_row(
-                label, "", *("" if value is None else f"{scale * value:.{1 if scale > 1 else 3}f}" for value in values)
+                label,
+                "",
+                *("" if value is None else f"{scale * value:.{1 if scale > 1 else 3}f}" for value in values),
             )
     return table
 
@@ -68,7 +72,7 @@ EXTRAS = (
     ("retained", "retained suites", 100),
     ("skill", "skill suites", 100),
     ("mixture_loss", "loss on the mixture (nats/token)", 1),
-    ("displacement", "distance from theta0", 1),
+    ("displacement", "distance from {start}", 1),
 )
 """Further lines under the scores: key of a model's entry, label, factor."""
 

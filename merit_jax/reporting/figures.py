@@ -125,7 +125,7 @@ def _visible(part: Any) -> Any:
         return {key: _visible(value) for key, value in part.items()}
     if isinstance(part, list):
         return [_visible(value) for value in part]
-    return visible(part) if isinstance(part, str) else part
+    return visible(part, keep="\n") if isinstance(part, str) else part
 
 
 def svg(chart: Any, title: str = "") -> str:

@@ -43,7 +43,9 @@ def heat_map(values: Float[Array, "t t"], names: Sequence[str], groups: Sequence
     cells = (
         _cells(values, names).mark_rect().encode(x, y, _colour(limit, side), *tip("tip"), x2="right:Q", y2="below:Q")
     )
-    return sized([cells, *_strips(groups, x, y, side)], side, side).properties(name=MATRIX)
+    return sized([cells, *_strips(groups, x, y, side)], side, side).properties(
+        name=MATRIX, usermeta={"columns": len(names)}
+    )
 
 
 def _cells(values: Float[np.ndarray, "t t"], names: Sequence[str]) -> alt.Chart:

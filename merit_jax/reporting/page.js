@@ -24,12 +24,12 @@
   };
 
   // A figure's marks are reached by the arrow keys too.
-  const walk = (svg, matrix) => {
+  const walk = (svg, columns) => {
     const marks = () => [...svg.querySelectorAll(".mark-symbol.role-mark > [aria-label], .mark-rect.role-mark > [aria-label]")];
     svg.setAttribute("tabindex", 0);
     svg.addEventListener("focusout", hush);
     svg.addEventListener("keydown", (event) => {
-      const all = marks(), at = all.indexOf(active), columns = matrix ? Math.round(Math.sqrt(all.length)) : 1;
+      const all = marks(), at = all.indexOf(active);
       const step = { ArrowRight: 1, ArrowDown: columns, ArrowLeft: -1, ArrowUp: -columns }[event.key];
       if (event.key === "Escape") hush();
       if (!step || !all.length) return;
@@ -45,7 +45,7 @@
   document.querySelectorAll("figure.plot").forEach(async (figure) => {
     const spec = JSON.parse(figure.querySelector("script").textContent);
     await vegaEmbed(figure.querySelector(".chart"), spec, options);
-    walk(figure.querySelector("svg"), spec.name === "matrix");
+    walk(figure.querySelector("svg"), spec.usermeta?.columns ?? 1);
   });
   addEventListener("scroll", hush, { passive: true });
   // Everything is on paper: what is folded is opened for printing, and closed again.

@@ -13,7 +13,7 @@ from merit_jax.core.text import visible
 from merit_jax.reporting.blocks import Missing, Section
 from merit_jax.reporting.figures import Figure, can_draw, png, specification, svg
 from merit_jax.reporting.run_data import read_artifacts
-from merit_jax.reporting.sections import SECTIONS
+from merit_jax.reporting.sections import SECTIONS, SECTIONS_OF_PRUNING
 from merit_jax.reporting.theme import css, with_variables
 from merit_jax.workdir.artifacts import write_bytes, write_text
 from merit_jax.workdir.paths import Workdir
@@ -25,7 +25,7 @@ def write_report(workdir: Workdir, folder: str) -> epath.Path:
     Without the `figures` extra installed, the page has the words and tables alone, and says so.
 
     Args:
-        workdir: Of a run, finished or not.
+        workdir: Of a run, finished or not, or of a pruning.
         folder: The same as the user wrote it; the page shows commands with it.
 
     Returns:
@@ -35,7 +35,7 @@ def write_report(workdir: Workdir, folder: str) -> epath.Path:
         ValueError: There is nothing of a run, or an artifact is damaged.
     """
     artifacts = read_artifacts(workdir, folder)
-    sections = [section(artifacts) for section in SECTIONS]
+    sections = [section(artifacts) for section in (SECTIONS_OF_PRUNING if artifacts.only_pruned else SECTIONS)]
     if not can_draw():
         sections = without_figures(sections)
     for figure in figures(sections):

@@ -13,8 +13,12 @@ from merit_jax.training.metrics_log import read_metrics
 from merit_jax.workdir.artifacts import read_arrays, read_json
 from merit_jax.workdir.consistency import check_records
 from merit_jax.workdir.paths import DIAGNOSTICS, ORIGIN, Workdir
+from merit_jax.workdir.pruning_results import PruningResults, read_pruning
 from merit_jax.workdir.scores import current_frontier, read_evaluation
 from merit_jax.workdir.version import refuse_older
+
+EXAMPLE_RATIO = 0.3
+"""Share of heads in the command that prunes a model which is not pruned yet."""
 
 
 class Conflict(NamedTuple):
@@ -82,6 +86,8 @@ class Artifacts(NamedTuple):
         fingerprint: Of theta0.
         origin: "OWNER/NAME@COMMIT" of theta0 of the hub; empty of another.
         unplaced: Number of skipped rows that say no dataset.
+        pruning: Results of removing attention heads; None where none are chosen.
+        only_pruned: It is the workdir of a pruning, without a run.
     """
 
     folder: str
@@ -107,6 +113,8 @@ class Artifacts(NamedTuple):
     fingerprint: str
     origin: str = ""
     unplaced: int = 0
+    pruning: PruningResults | None = None
+    only_pruned: bool = False
 
     @property
     def groups(self) -> dict[str, int]:
@@ -142,6 +150,8 @@ class Artifacts(NamedTuple):
     @property
     def title(self) -> str:
         """The method and its starting point, in a few words."""
+        if self.only_pruned and self.pruning:
+            return f"{self.pruning.model or 'Merged model'}, pruned"
         if self.config is None:
             return self.folder.rstrip("/").rsplit("/", 1)[-1]
         model = str(self.config["model"]["path"]).rstrip("/").rsplit("/", 1)[-1]
@@ -149,10 +159,23 @@ class Artifacts(NamedTuple):
 
     def run_command(self, *stages: str) -> str:
         """Returns the command that runs some stages, or that reports on the last round, which has them."""
-        if self.rounds and stages and not {*stages} & {"merge", "export", "evaluate"}:
+        if self.rounds and stages and not {*stages} & {"merge", "prune", "export", "evaluate"}:
             return self._round_command
         chosen = f" --stages={','.join(stages)}" if stages else ""
         return f"merit run --config=CONFIG --workdir={self.folder}{chosen}"
+
+    def prune_command(self, keys: str = "") -> str:
+        """Returns the command that prunes the model, with `--config.prune.` before each of the keys."""
+        pruning, settings = self.pruning, "".join(f" --config.prune.{key}" for key in keys.split())
+        if (self.config or {}).get("prune", {}).get("ratio"):
+            return self.run_command("prune") + settings
+        of = f"--config=CONFIG --workdir={self.folder}"
+        if self.only_pruned:
+            of = f"--config=CONFIG --workdir={self.folder}/.."
+            if pruning and pruning.model:
+                of = f"--model=MODEL --mixture=MIXTURE --out=OUT --workdir={self.folder}"
+        ratio = pruning.settings["ratio"] if pruning else EXAMPLE_RATIO
+        return f"merit prune {of} --ratio={ratio:g}{settings}"
 
     @property
     def _round_command(self) -> str:
@@ -175,13 +198,15 @@ def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:
     Raises:
         ValueError: There is nothing of a run, an earlier version wrote it, a file is damaged, or one is of another run.
     """
-    if not any(path.exists() for path in (workdir.mixture, workdir.partition, workdir.conflict, workdir.config)):
+    of_run = any(path.exists() for path in (workdir.mixture, workdir.partition, workdir.conflict, workdir.config))
+    pruning = read_pruning(workdir.pruned if of_run else workdir.root)
+    if not of_run and pruning is None:
         raise ValueError(f"{workdir.root} holds no run: expected mixture.json, conflict.npz or partition.json in it")
     refuse_older(workdir)
     check_records(workdir)
     mixture, theta0 = _json(workdir.mixture) or {}, _json(workdir.theta0) or {}
     diagnostics = _diagnostics(workdir)
-    evaluation = read_evaluation(workdir) if workdir.evaluation.exists() else {}
+    evaluation = read_evaluation(workdir) if of_run and workdir.evaluation.exists() else {}
     partition = _json(workdir.partition) or {}
     card = _json(workdir.merged_hf / "merit.json") or {}
     return Artifacts(
@@ -210,6 +235,8 @@ def read_artifacts(workdir: Workdir, folder: str) -> Artifacts:
         fingerprint=theta0.get("fingerprint", ""),
         origin=theta0.get("inputs", {}).get(ORIGIN, ""),
         unplaced=len(mixture.get("skipped", ())),
+        pruning=pruning,
+        only_pruned=not of_run,
     )
 
 

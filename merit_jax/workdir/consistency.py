@@ -12,6 +12,7 @@ from etils import epath
 from merit_jax.workdir.artifacts import differences, plain, read_json
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import MERGED, Workdir
+from merit_jax.workdir.pruning_files import PruningFiles
 
 CHOICES = ("method", "groups", "seed")
 """Keys of `config.partition` that decide a partition."""
@@ -59,6 +60,10 @@ def check_records(workdir: Workdir) -> None:
     for path, of, stage in _of_the_merge(workdir):
         if of and merged and of != merged:
             raise _foreign(path, workdir.merge_record, f"merit run --stages={stage}")
+    pruned, sums = PruningFiles(workdir.pruned).choice, workdir.merged_sums
+    whole = _inputs(Workdir(workdir.pruned, workdir.pruned).theta0).get(MERGED)
+    if whole and pruned.exists() and sums.exists() and whole != fingerprint(read_json(sums)):
+        raise _foreign(pruned, workdir.merge_record, "merit run --stages=prune")
 
 
 def _of_the_merge(workdir: Workdir) -> Iterator[tuple[epath.Path, Mapping[str, Any], str]]:

@@ -4,6 +4,12 @@ import dataclasses
 
 from etils import epath
 
+WHOLE, PRUNED, RECOVERED = "whole", "pruned", "recovered"
+"""Names of the model with all its heads, and without those that go, before and after it is trained again."""
+
+SETTINGS = ("unit", "spread", "keep", "parts", "rounds")
+"""Keys of `config.prune` that, with criterion, alpha and ratio, decide which heads go."""
+
 
 @dataclasses.dataclass(frozen=True)
 class PruningFiles:

@@ -12,6 +12,9 @@ from tests.support import pages
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections
 
+DEFAULTS = {"diagnose": "configs/quickstart.py", "prune": "configs/common.py"}
+"""Command -> the config where none is given; of diagnose, one in place of that which the run has saved."""
+
 QUOTED = [
     pytest.param(command, words, id=f"{pages.name(page)}-{command}-{index}")
     for page in pages.PAGES
@@ -26,8 +29,8 @@ def in_the_repository(monkeypatch):
 
 @pytest.mark.parametrize(("command", "words"), QUOTED)
 def test_a_quoted_command_line_is_understood(command, words):
-    if command == "diagnose" and not words[0].startswith("--config="):
-        words = ["--config=configs/quickstart.py", *words]  # where none is given it is the one that the run saved
+    if command in DEFAULTS and not any(word.startswith("--config=") for word in words):
+        words = [f"--config={DEFAULTS[command]}", *words]
     if not any("$" in word for word in words):
         found = parse(command, words)
         if command == "cluster":

@@ -8,8 +8,9 @@ import pytest
 from merit_jax.checkpoints.readers import TreeLeaves
 from merit_jax.launch.wiring import open_run
 from merit_jax.models import load_pretrained
+from merit_jax.pipeline.evaluators import reported_half
 from merit_jax.pipeline.merge_inputs import merged_leaves
-from merit_jax.pipeline.pruning import order, prune, score_heads
+from merit_jax.pipeline.pruning import order, prune, score_heads, trace_pruning
 from merit_jax.pipeline.pruning.choose_heads import choose_heads, chosen_gates
 from merit_jax.pipeline.pruning.order import Pruning, all_kept, kept_heads
 from merit_jax.pipeline.pruning.pruned_models import final_leaves
@@ -18,6 +19,7 @@ from merit_jax.pipeline.pruning.score_heads import head_scores
 from merit_jax.pipeline.stages import run_stages
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.pruning_files import PruningFiles
+from merit_jax.workdir.pruning_results import read_pruning
 from tests.support import world
 
 HALF = {"prune.ratio": 0.5, "prune.spread": "layer"}
@@ -82,7 +84,7 @@ def test_recovery_trains_what_is_left_and_leaves_pruned_heads_closed(pruned):
 def test_the_export_is_a_smaller_model_of_the_same_function(pruned):
     run = pruning_run(pruned)
     folder = Path(PruningFiles(run.workdir.root).exported)
-    model, params = load_pretrained(folder)
+    model, params = load_pretrained(str(folder))
     assert (model.config.heads, model.config.kv_heads) == (2, 2)
     batch = world.row([5, 9, 11, 7])
     whole = TreeLeaves(run.params).paths()
@@ -110,6 +112,10 @@ def test_the_whole_the_pruned_and_the_recovered_model_are_evaluated(pruned):
     names[-1] += "-0"
     assert list(curve) == ["whole", *(name + end for name in names for end in ("", " recovered"))]
     assert curve["hies-0.5"]["mean"] == models["pruned"]["mean"]
+    found = read_pruning(run.workdir.root)
+    assert [*found.evaluation.models] == [*models]
+    assert [*found.curve.models] == [*curve]
+    assert found.costs["notes"]
 
 
 def test_a_second_time_there_is_nothing_to_do(pruned, monkeypatch):
@@ -153,7 +159,8 @@ def small(finished, tmp_path):
 
 
 def test_of_several_alphas_the_one_that_scores_best_on_the_choosing_half_is_taken(small, monkeypatch):
-    run = small(**HALF, **{"prune.alpha": (0.0, 0.5, 1.0), "evaluate.suites": "suites.json"})
+    keys = {"prune.alpha": (0.0, 0.5, 1.0), "evaluate.suites": "suites.json", "prune.curve": (0.5,), "prune.draws": 1}
+    run = small(**HALF, **keys)
     wanted = [kept_heads(run, Pruning("hies", 0.5, alpha)) for alpha in (0.0, 0.5, 1.0)]
     found = iter([0.2, 0.6, 0.4])
     monkeypatch.setattr("merit_jax.pipeline.pruning.choose_heads.suites_that_choose", lambda run: {"suites": {}})
@@ -163,6 +170,9 @@ def test_of_several_alphas_the_one_that_scores_best_on_the_choosing_half_is_take
     assert content["alpha"] == 0.5
     assert content["accuracies"] == {"0.0": 0.2, "0.5": 0.6, "1.0": 0.4}
     np.testing.assert_array_equal(content["kept"]["decoder"], wanted[1]["decoder"])
+    inputs = {name: model.inputs for name, model in trace_pruning._models(run).items()}
+    assert inputs["hies-0.5"]["pruning"]["alpha"] == 0.5
+    assert reported_half(run, inputs.values()) == "reporting"
 
 
 @pytest.mark.parametrize(

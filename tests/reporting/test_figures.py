@@ -255,3 +255,9 @@ def test_control_characters_of_names_are_written_out_in_the_drawing():
     assert ElementTree.fromstring(drawing) is not None
     assert not re.search("[\x00-\x08\x0b-\x1f]", drawing)
     assert all(shown in drawing for shown in (r"a\x00b", r"a\x1b[31m"))
+
+
+def test_the_lines_of_a_tip_stay_lines():
+    spec = specification(plot([Series("x", [1.0, 2.0], [1.0, 2.0], ["a\nb", "c"], 1)], X, Y))
+    data = spec.get("data") or spec["layer"][0]["data"]
+    assert data["values"][0]["tip"] == ["a\nb", "c"]

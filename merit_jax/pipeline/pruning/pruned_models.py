@@ -18,9 +18,7 @@ from merit_jax.pipeline.run import Run
 from merit_jax.workdir.artifacts import plain
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import THETA0, Workdir
-
-WHOLE, PRUNED, RECOVERED = "whole", "pruned", "recovered"
-"""Names of theta0 with all its heads, and without those that go, before and after it is trained again."""
+from merit_jax.workdir.pruning_files import PRUNED, RECOVERED, WHOLE
 
 
 def pruned_leaves(run: Run, kept: ByHead) -> GatedLeaves:
@@ -71,14 +69,17 @@ def _same(reader: LeafReader) -> LeafReader:
 
 
 def inputs_of(run: Run, name: str) -> dict[str, Any]:
-    """Returns what the pruned or the recovered model was made from; `search`, where alpha was chosen on suites, says so."""
-    chosen = choose_heads.recorded(run)
-    found: dict[str, Any] = {THETA0: run.theta0_fingerprint, "pruning": fingerprint(plain(chosen))}
-    if chooses_alpha(run):
-        found["search"] = {"suites": chosen["suites"]}
+    """Returns what the pruned or the recovered model was made from."""
+    chosen = fingerprint(plain(choose_heads.recorded(run)))
+    found: dict[str, Any] = {THETA0: run.theta0_fingerprint, "pruning": chosen, **search_of_alpha(run)}
     if name == RECOVERED:
         found["recovery"] = fingerprint(read_merge(own_recovery(run))["inputs"])
     return found
+
+
+def search_of_alpha(run: Run) -> dict[str, Any]:
+    """Returns, where alpha was chosen on suites, the input of a model that says so: it is scored on their other half."""
+    return {"search": {"suites": choose_heads.recorded(run)["suites"]}} if chooses_alpha(run) else {}
 
 
 def last_model(run: Run) -> str:

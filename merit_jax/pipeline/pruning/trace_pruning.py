@@ -13,14 +13,16 @@ from merit_jax.pipeline.evaluated_models import EvaluatedModel
 from merit_jax.pipeline.merge_record import read_merge
 from merit_jax.pipeline.pruning.choose_heads import choose_heads
 from merit_jax.pipeline.pruning.order import Pruning, kept_heads
-from merit_jax.pipeline.pruning.pruned_models import RECOVERED, WHOLE, pruned_leaves, recovered_leaves
+from merit_jax.pipeline.pruning.pruned_models import pruned_leaves, recovered_leaves, search_of_alpha
 from merit_jax.pipeline.pruning.pruning_files import files
 from merit_jax.pipeline.pruning.pruning_run import as_gates, as_lists
 from merit_jax.pipeline.pruning.recover import recover, recovery_run
 from merit_jax.pipeline.run import Run
 from merit_jax.pruning import CRITERIA, removed_ratio
+from merit_jax.workdir.artifacts import plain
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import THETA0, Workdir
+from merit_jax.workdir.pruning_files import RECOVERED, SETTINGS, WHOLE
 
 log = logging.getLogger("merit_jax")
 
@@ -73,8 +75,9 @@ def _models(run: Run) -> dict[str, EvaluatedModel]:
 
 def _of_pruning(run: Run, pruning: Pruning, kept: ByHead, removed: float) -> Iterator[tuple[str, EvaluatedModel]]:
     """Yields one pruned model, and with `prune.recovery` the one trained again, with their names."""
-    name, heads = name_of(pruning), {**pruning._asdict(), "removed": removed, "kept": fingerprint(as_lists(kept))}
-    inputs: dict[str, Any] = {THETA0: run.theta0_fingerprint, "pruning": heads}
+    name, settings = name_of(pruning), plain({key: run.config.prune[key] for key in SETTINGS})
+    heads = {**pruning._asdict(), **settings, "removed": removed, "kept": fingerprint(as_lists(kept))}
+    inputs: dict[str, Any] = {THETA0: run.theta0_fingerprint, "pruning": heads, **search_of_alpha(run)}
     yield name, _evaluated(run, pruned_leaves(run, kept), inputs)
     if run.config.prune.recovery:
         part = recovery_run(run, kept, Workdir.at(files(run).recovery_of(name)))
