@@ -54,8 +54,8 @@ def declared() -> ConfigDict:
     c.model.remat = Key("dots", one_of(REMAT))
     # layers compiled as one body
     c.model.scan_unroll = Key(1, whole(1))
-    # implementation given to jax.nn.dot_product_attention: "xla" or "cudnn"
-    c.model.attention = Key("xla", one_of(filter(None, ATTENTION)))
+    # "auto": the device's own; all pairs at once ("xla"), blocks in linear memory ("chunked"), cuDNN's kernel ("cudnn")
+    c.model.attention = Key("auto", one_of(ATTENTION))
     # how theta0 is prepared, where there is none yet
     c.basin = ConfigDict()
     # prepare theta0 before the run, in the stages below, and use it for model.path

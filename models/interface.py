@@ -21,7 +21,8 @@ Params = Mapping[str, Any]
 CACHE_ROW_AXIS = 1
 """Axis of every leaf of a cache that counts the rows: `jnp.repeat(leaf, n, axis=1)` copies each row n times."""
 
-ATTENTION = (None, "xla", "cudnn")
+ATTENTION = ("auto", "xla", "chunked", "cudnn")
+"""Implementations of attention, as `merit_jax.models.modules.attention.implementation_of` chooses among them."""
 
 REMAT: Mapping[str, Callable[..., Any] | None] = {
     "none": None,
@@ -44,7 +45,7 @@ class StackConfig:
         param_dtype: Type of the parameters.
         remat: A name of `REMAT`; what is not kept is recomputed in the backward pass.
         scan_unroll: Layers per iteration of the layer loop; True for all. More is faster to run and slower to compile.
-        attention: Implementation for `jax.nn.dot_product_attention`, one of `ATTENTION`.
+        attention: Implementation of attention, one of `ATTENTION`.
         constrain: Token vectors [b, t, d] -> the same, placed on the devices of their rows; None leaves that to the compiler.
     """
 
@@ -53,7 +54,7 @@ class StackConfig:
     param_dtype: Any = "float32"
     remat: str = "none"
     scan_unroll: int = 1
-    attention: Any = None
+    attention: str = "auto"
     constrain: Callable[[jax.Array], jax.Array] | None = None
 
     def __post_init__(self):
@@ -61,7 +62,7 @@ class StackConfig:
         object.__setattr__(self, "param_dtype", jnp.dtype(self.param_dtype).name)
         self.check_positive("scan_unroll")
         if self.attention not in ATTENTION:
-            raise ValueError(f"attention = {self.attention!r}: expected one of {ATTENTION}")
+            raise ValueError(f"attention = {self.attention!r}: expected one of {', '.join(ATTENTION)}")
         if self.remat not in REMAT:
             raise ValueError(f"remat = {self.remat!r}: expected one of {', '.join(REMAT)}")
 
