@@ -72,6 +72,8 @@ def declared() -> ConfigDict:
     c.mesh.fsdp = Key(-1, either(-1, whole(1)))
     # devices that share the width of each layer
     c.mesh.tensor = Key(1, whole(1))
+    # devices that share the tokens of each row, and the parameters; for rows too long for one
+    c.mesh.sequence = Key(1, whole(1))
 
     # the datasets
     c.mixture = ConfigDict()

@@ -184,8 +184,8 @@ def _run(
 ) -> tuple[Float[jax.Array, "b t d"], KVCache | None]:
     """Returns the hidden states of tokens and images, and the cache with their keys and values in it, by a bound module."""
     x, deep = module.vectors(tokens, images)
-    constrain = _text(config).constrain
-    return _decoder(module).run(x if constrain is None else constrain(x), positions, visible, slots, cache, deep)
+    placement = _text(config).placement
+    return _decoder(module).run(x if placement is None else placement.keep(x), positions, visible, slots, cache, deep)
 
 
 def _hidden(config: Config, module: Any, batch: Any) -> Float[jax.Array, "b t d"]:

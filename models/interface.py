@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float, Int32
 
 from merit_jax.models.heads import HeadCount
@@ -21,7 +22,7 @@ Params = Mapping[str, Any]
 CACHE_ROW_AXIS = 1
 """Axis of every leaf of a cache that counts the rows: `jnp.repeat(leaf, n, axis=1)` copies each row n times."""
 
-ATTENTION = ("auto", "xla", "chunked", "cudnn")
+ATTENTION = ("auto", "xla", "chunked", "splash", "cudnn")
 """Implementations of attention, as `merit_jax.models.modules.attention.implementation_of` chooses among them."""
 
 REMAT: Mapping[str, Callable[..., Any] | None] = {
@@ -31,7 +32,29 @@ REMAT: Mapping[str, Callable[..., Any] | None] = {
 }
 """Name -> the policy for what is kept of a layer for the backward pass: all, its products with parameters, or its input alone."""
 
-SWITCHES = ("dtype", "param_dtype", "remat", "scan_unroll", "attention", "constrain")
+
+@runtime_checkable
+class Placement(Protocol):
+    """The placement of activations on a mesh.
+
+    Attributes:
+        rows: Mesh axes of rows.
+        heads: Mesh axis of attention heads.
+        tokens: Mesh axis of the tokens of a row.
+    """
+
+    rows: tuple[str, ...]
+    heads: str
+    tokens: str
+
+    def mesh(self) -> Mesh:
+        """Returns the mesh."""
+
+    def keep(self, x: jax.Array) -> jax.Array:
+        """Constrains token vectors [b, t, d] to be sharded as their batch is."""
+
+
+SWITCHES = ("dtype", "param_dtype", "remat", "scan_unroll", "attention", "placement")
 """Fields of `StackConfig` that change how a model is computed but not its function."""
 
 
@@ -46,7 +69,7 @@ class StackConfig:
         remat: A name of `REMAT`; what is not kept is recomputed in the backward pass.
         scan_unroll: Layers per iteration of the layer loop; True for all. More is faster to run and slower to compile.
         attention: Implementation of attention, one of `ATTENTION`.
-        constrain: Token vectors [b, t, d] -> the same, placed on the devices of their rows; None leaves that to the compiler.
+        placement: Placement of activations on a mesh; None leaves that to the compiler.
     """
 
     norm_eps: float = 1e-6
@@ -55,7 +78,7 @@ class StackConfig:
     remat: str = "none"
     scan_unroll: int = 1
     attention: str = "auto"
-    constrain: Callable[[jax.Array], jax.Array] | None = None
+    placement: Placement | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)

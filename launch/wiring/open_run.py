@@ -133,7 +133,7 @@ def open_run(
     check(config)
     root = absolute(workdir)
     refuse_older(Workdir(root, root))
-    theta0 = open_model(**config.model, constrain=lambda x: sharding.keep_rows(x, sharding.make_mesh(**config.mesh)))
+    theta0 = open_model(**config.model, placement=sharding.Placement(lambda: sharding.make_mesh(**config.mesh)))
     tokenizer, reader = load_processor(theta0.path, theta0.model.config)
     fix_run_date(tokenizer, Workdir.at(root))
     shared = Shared(theta0.model, theta0, tokenizer, reader)

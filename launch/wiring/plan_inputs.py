@@ -14,7 +14,7 @@ from merit_jax import configs
 from merit_jax.core import tree
 from merit_jax.core.hub import CARD, cached_snapshot, parse_hub_name
 from merit_jax.core.loss import next_token_loss
-from merit_jax.core.sharding import keep_rows
+from merit_jax.core.sharding import Placement
 from merit_jax.core.types import LossFn
 from merit_jax.data.hub_entries import is_hub_path
 from merit_jax.data.loader import training_batches
@@ -104,10 +104,11 @@ class PlanInputs:
         )
 
     def _loss(self, remat: str, mesh: Mesh | None, *, in_adapters: bool) -> LossFn:
-        constrain = None if mesh is None else partial(keep_rows, mesh=mesh)
-        model = build(self._raw, remat=remat, constrain=constrain, **self._switches)
+        placement = None if mesh is None else Placement(lambda: mesh)
+        model = build(self._raw, remat=remat, placement=placement, **self._switches)
         adapter = attached(model, self.config.train) if in_adapters else None
-        return next_token_loss(model if adapter is None else adapter.model, self.config.loss.chunk)
+        shards = self.config.mesh.sequence
+        return next_token_loss(model if adapter is None else adapter.model, self.config.loss.chunk, shards)
 
     def workload(self) -> Workload:
         """Returns the work of a run on its data."""

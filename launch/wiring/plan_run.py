@@ -74,7 +74,7 @@ def configured_execution(inputs: PlanInputs, topology: Topology) -> ExecutionCon
         sizes = sharding.mesh_sizes(topology.chips, **inputs.config.mesh)
     except ValueError as error:
         raise ValueError(f"{topology}: {error}") from None
-    return ExecutionConfig(*sizes, train.batch_size, train.micro_batches, inputs.config.model.remat)
+    return ExecutionConfig(*sizes[:3], train.batch_size, train.micro_batches, inputs.config.model.remat, sizes[3])
 
 
 def _gradient_stage(inputs: PlanInputs, chosen: ExecutionConfig, room: int) -> FitReport:

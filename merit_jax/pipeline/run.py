@@ -115,8 +115,8 @@ class Run:
     @property
     def loss_fn(self) -> LossFn:
         """Next-token cross-entropy."""
-        chunk = self.config.loss.chunk
-        return self.shared.once("loss_fn", chunk, lambda: next_token_loss(self.model, chunk))
+        options = (self.config.loss.chunk, self.config.mesh.sequence)
+        return self.shared.once("loss_fn", options, lambda: next_token_loss(self.model, *options))
 
     @property
     def adapter(self) -> Adapter | None:
@@ -137,10 +137,10 @@ class Run:
     @property
     def branch_loss_fn(self) -> LossFn:
         """Next-token cross-entropy of theta0 with the leaves that branches train."""
-        adapter, chunk = self.adapter, self.config.loss.chunk
+        adapter, options = self.adapter, (self.config.loss.chunk, self.config.mesh.sequence)
         if adapter is None:
             return self.loss_fn
-        return self.shared.once("branch_loss_fn", (adapter, chunk), lambda: next_token_loss(adapter.model, chunk))
+        return self.shared.once("branch_loss_fn", (adapter, options), lambda: next_token_loss(adapter.model, *options))
 
     @property
     def optimizer(self) -> optax.GradientTransformation:

@@ -1,6 +1,7 @@
 """Attention in every part of every model; with gates on its heads, and the entropies of its queries, where they are asked for."""
 
 import dataclasses
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +9,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Float32
 
+from merit_jax.models.interface import Placement
 from merit_jax.models.modules.chunked_attention import chunked, in_blocks, in_rows, tokens_in_blocks
 from merit_jax.models.modules.scan import ENTROPIES, GATES
+from merit_jax.models.modules.sharded_attention import over_devices, shares_tokens
+from merit_jax.models.modules.splash_attention import splash
 from merit_jax.models.modules.visible import Tokens, Visible, seen
 
 LONGEST = {"auto": 512, "cudnn": 16384}
@@ -53,6 +57,7 @@ def attend(
     scale: float | None = None,
     implementation: str = "auto",
     entropies: bool = False,
+    placement: Placement | None = None,
 ) -> Seen:
     """Computes grouped-query attention, `softmax(scale q·k) v`.
 
@@ -64,15 +69,28 @@ def attend(
         scale: Factor of products; None: `1 / sqrt(dim)`.
         implementation: One of `merit_jax.models.interface.ATTENTION`; see `implementation_of`.
         entropies: Compute the probabilities themselves, float32, and the entropies of queries.
+        placement: Placement on a mesh; None: that of the compiler.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     if entropies:
         return _explicit_in_blocks(query, key, value, visible, scale)
+    if implementation == "splash" and (found := splash(query, key, value, visible, scale, placement)) is not None:
+        return Seen(found, None)
+    compute = partial(_compute, implementation=implementation, scale=scale)
+    if placement is None or not shares_tokens(placement, visible, query.shape[1]):
+        return Seen(compute(query, key, value, visible), None)
+    return Seen(over_devices(compute, placement, (query, key, value), visible), None)
+
+
+def _compute(
+    query: Array, key: Array, value: Array, visible: Visible, *, implementation: str, scale: float
+) -> Float[Array, "b t heads dim"]:
+    """Computes attention on one device, or as the compiler places it."""
     chosen = implementation_of(implementation, query.shape[1], key.shape[1])
     if chosen == "chunked":
-        return Seen(chunked(query, key, value, visible, scale), None)
+        return chunked(query, key, value, visible, scale)
     options: Any = {"mask": visible.dense(), "scale": scale, "implementation": chosen}
-    return Seen(jax.nn.dot_product_attention(query, key, value, **options), None)
+    return jax.nn.dot_product_attention(query, key, value, **options)
 
 
 def implementation_of(name: str, queries: int, keys: int) -> str:
@@ -82,6 +100,7 @@ def implementation_of(name: str, queries: int, keys: int) -> str:
         >>> implementation_of("auto", 128, 128), implementation_of("auto", 1, 4096), implementation_of("auto", 4096, 4096)
         ('xla', 'xla', 'chunked')
     """
+    name = "auto" if name == "splash" else name
     if name not in LONGEST:
         return name
     if queries * keys > LONGEST[name] ** 2:
@@ -91,6 +110,8 @@ def implementation_of(name: str, queries: int, keys: int) -> str:
 
 def prepared(visible: Visible, implementation: str) -> Visible:
     """Returns the description for all layers of a model, with the mask of all pairs if the implementation needs it."""
+    if implementation == "splash":
+        return visible
     queries, keys = (jnp.shape(jax.tree.leaves(tokens)[0])[1] for tokens in (visible.query, visible.key))
     if implementation_of(implementation, queries, keys) == "chunked":
         return visible

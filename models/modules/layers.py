@@ -166,7 +166,12 @@ class Attention(nn.Module):
             new = LayerCache(key, value)
             key, value = write(cache, new, jnp.asarray(context.slots))
         wanted = wants_entropies(self)
-        options = {"scale": c.attention_scale, "implementation": c.attention, "entropies": wanted}
+        options: Any = {
+            "scale": c.attention_scale,
+            "implementation": c.attention,
+            "entropies": wanted,
+            "placement": c.placement,
+        }
         heads = heads_of(self, attend(query, key, value, context.visible, **options))
         return Projection(c, c.hidden_size, ("heads", "embed"), c.output_bias, name="output")(heads), new
 
