@@ -54,7 +54,7 @@ def declared() -> ConfigDict:
     c.model.remat = Key("dots", one_of(REMAT))
     # layers compiled as one body
     c.model.scan_unroll = Key(1, whole(1))
-    # "auto": the device's own; all pairs at once ("xla"), blocks in linear memory ("chunked"), cuDNN's kernel ("cudnn")
+    # "auto": the device's best; all pairs ("xla"), linear memory ("chunked"), kernels of TPUs ("splash") and GPUs ("cudnn")
     c.model.attention = Key("auto", one_of(ATTENTION))
     # how theta0 is prepared, where there is none yet
     c.basin = ConfigDict()

@@ -33,6 +33,9 @@ from merit_jax.models.rope_settings import LongRopeScaling
 
 Config = DecoderConfig | VisionLanguageConfig
 
+KERNELS = ("splash", "cudnn")
+"""Implementations of attention that have no second and no forward derivative."""
+
 
 def override(config: Config, overrides: dict[str, Any]) -> Config:
     """Returns the config with some fields replaced.
@@ -87,9 +90,12 @@ def build(config: Config, **overrides: Any) -> Model:
         heads=head_counts(config),
         gated=lambda *_: None,
         head_entropies=partial(_head_entropies, plain),
+        twice=lambda: model,
         adapted=lambda *_: None,
         **_functions(config, partial(_apply, module)),
     )
+    if _text(config).attention in KERNELS:
+        model = dataclasses.replace(model, twice=partial(build, config, attention="chunked"))
     return dataclasses.replace(model, adapted=partial(_adapted, model, module), gated=partial(_gated, model, module))
 
 

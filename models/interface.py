@@ -3,15 +3,15 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Float, Int32
 
 from merit_jax.models.heads import HeadCount
+from merit_jax.models.placement import Placement
 from merit_jax.models.rope_settings import Rope
 
 Array = jax.Array | np.ndarray
@@ -31,28 +31,6 @@ REMAT: Mapping[str, Callable[..., Any] | None] = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 """Name -> the policy for what is kept of a layer for the backward pass: all, its products with parameters, or its input alone."""
-
-
-@runtime_checkable
-class Placement(Protocol):
-    """The placement of activations on a mesh.
-
-    Attributes:
-        rows: Mesh axes of rows.
-        heads: Mesh axis of attention heads.
-        tokens: Mesh axis of the tokens of a row.
-    """
-
-    rows: tuple[str, ...]
-    heads: str
-    tokens: str
-
-    def mesh(self) -> Mesh:
-        """Returns the mesh."""
-
-    def keep(self, x: jax.Array) -> jax.Array:
-        """Constrains token vectors [b, t, d] to be sharded as their batch is."""
-
 
 SWITCHES = ("dtype", "param_dtype", "remat", "scan_unroll", "attention", "placement")
 """Fields of `StackConfig` that change how a model is computed but not its function."""
@@ -297,8 +275,8 @@ class Model:
         heads: "decoder", and "vision" if there is a tower -> its attention heads.
         gated: (gates of some parts) -> a `Model` of the same params, in which each head's output is multiplied by its gate before
             the output projection. The gates may be traced: the model is differentiable in them.
-        head_entropies: (params, batch) -> (hidden as above, part -> `HeadEntropy`); one layer's attention probabilities are held
-            at a time. A part that the batch has nothing for is left out.
+        head_entropies: (params, batch) -> (hidden as above, part -> `HeadEntropy`); without parts that the batch has nothing for.
+        twice: () -> the same model for second derivatives: attention by a kernel that has only first ones goes in chunks instead.
         adapted: (form, rank, alpha, targets, among) -> an `adapters.attach.Adapter`: low-rank updates of the kernels whose paths
             match one of `targets` and one of `among`, regular expressions.
         logical_axes: Tree like the params; per leaf, a tuple of one logical name per dimension.
@@ -316,6 +294,7 @@ class Model:
     heads: Mapping[str, HeadCount]
     gated: Callable[..., Any]
     head_entropies: Callable[..., Any]
+    twice: Callable[[], "Model"]
     adapted: Callable[..., Any]
     logical_axes: Any
     abstract: Any

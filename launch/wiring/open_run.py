@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from merit_jax.configs.schema.check import check
 from merit_jax.core import sharding
 from merit_jax.core.types import LeafReader
+from merit_jax.launch.wiring.attention_choice import attention_for
 from merit_jax.launch.wiring.model_path import resolve
 from merit_jax.models import export_hf, open_pretrained
 from merit_jax.models.adapters.low_rank import LowRank
@@ -87,7 +88,7 @@ class Theta0Checkpoint:
 
 
 def open_model(
-    path: str, *, dtype: str = "auto", attention: str = "xla", where: str = "model.path", **switches: Any
+    path: str, *, dtype: str = "auto", attention: str = "auto", where: str = "model.path", **switches: Any
 ) -> Theta0Checkpoint:
     """Opens the checkpoint of `config.model.path`; it computes in `config.model.dtype`, with the decoder's other switches.
 
@@ -103,22 +104,9 @@ def open_model(
     """
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    if attention == "cudnn":
-        _check_cudnn(jax.default_backend(), dtype)
+    switches["attention"] = attention_for(attention, jax.default_backend(), dtype)
     found = resolve(path, where)
-    return Theta0Checkpoint(found.path, dtype=jnp.dtype(dtype), origin=found.origin, attention=attention, **switches)
-
-
-def _check_cudnn(backend: str, dtype: str) -> None:
-    """Refuses cuDNN's attention where it would fail in the first stage that computes."""
-    if backend != "gpu":
-        raise ValueError(
-            f"model.attention = 'cudnn' needs an NVIDIA GPU, and this machine's devices are: {backend}; use 'xla'"
-        )
-    if dtype == "float32":
-        raise ValueError(
-            "model.attention = 'cudnn' has no float32; set model.dtype to 'bfloat16', or model.attention to 'xla'"
-        )
+    return Theta0Checkpoint(found.path, dtype=jnp.dtype(dtype), origin=found.origin, **switches)
 
 
 def open_run(

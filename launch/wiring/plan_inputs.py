@@ -20,6 +20,7 @@ from merit_jax.data.hub_entries import is_hub_path
 from merit_jax.data.loader import training_batches
 from merit_jax.data.mixture import load_mixture
 from merit_jax.gradients.compression import make_compressor
+from merit_jax.launch.wiring.attention_choice import attention_for
 from merit_jax.launch.wiring.model_path import is_here, resolve, resolve_settings
 from merit_jax.launch.wiring.planned_parameters import PlannedParameters, attached, planned_parameters
 from merit_jax.models import build, read_config
@@ -49,13 +50,15 @@ class PlanInputs:
         model: The model's config, in the computation's type.
     """
 
-    def __init__(self, config: ConfigDict, dtype: str) -> None:
+    def __init__(self, config: ConfigDict, dtype: str, platform: str = "cpu") -> None:
         self.config = config
         self.where, self._raw = open_config(config.model.path)
         switches = config.model.to_dict()
         del switches["path"], switches["remat"]
         if switches["dtype"] == "auto":
             switches["dtype"] = dtype
+        attention = attention_for(switches["attention"], platform, switches["dtype"])
+        switches["attention"] = "chunked" if attention == "cudnn" else attention  # which stores what cuDNN does
         self._switches = switches
         self._model = build(self._raw, **switches)
         self.model = self._model.config

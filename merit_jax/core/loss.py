@@ -28,8 +28,8 @@ def next_token_loss(model: Model, chunk: int = 64, shards: int = 1) -> LossFn:
         def divide(x: Array) -> Array:
             return x.reshape(rows * parts, length // parts, *x.shape[2:])
 
-        operands = map(divide, (model.hidden(params, batch), batch.targets, batch.weights))
-        nll = chunked_nll(lambda h: model.unembed(params, h), *operands, chunk)
+        hidden, targets, weights = (divide(x) for x in (model.hidden(params, batch), batch.targets, batch.weights))
+        nll = chunked_nll(lambda h: model.unembed(params, h), hidden, targets, weights, chunk)
         return nll.reshape(rows, parts).sum(axis=-1), batch.weights.sum(axis=-1)
 
     return loss

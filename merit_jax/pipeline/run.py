@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from merit_jax.core import sharding, tree
 from merit_jax.core.adapters import Adaptable, Adapter
 from merit_jax.core.loss import next_token_loss
-from merit_jax.core.types import Batch, Dataset, ImageReader, LeafReader, LossFn, Model, Params
+from merit_jax.core.types import Batch, Dataset, DifferentiableTwice, ImageReader, LeafReader, LossFn, Model, Params
 from merit_jax.data.chat_template import tokenizer_digest
 from merit_jax.data.template_source import fixed_date
 from merit_jax.data.weights import visited_digest
@@ -64,6 +64,12 @@ class Run:
     def model(self) -> Model:
         """Pure functions of the parameters."""
         return self.shared.model
+
+    @property
+    def twice_model(self) -> Model:
+        """The model for second and forward derivatives."""
+        model = self.model
+        return self.shared.once("twice_model", (), model.twice) if isinstance(model, DifferentiableTwice) else model
 
     @property
     def theta0(self) -> Theta0:
@@ -117,6 +123,14 @@ class Run:
         """Next-token cross-entropy."""
         options = (self.config.loss.chunk, self.config.mesh.sequence)
         return self.shared.once("loss_fn", options, lambda: next_token_loss(self.model, *options))
+
+    @property
+    def twice_loss_fn(self) -> LossFn:
+        """The same loss for second derivatives."""
+        if self.twice_model is self.model:
+            return self.loss_fn
+        options = (self.config.loss.chunk, self.config.mesh.sequence)
+        return self.shared.once("twice_loss_fn", options, lambda: next_token_loss(self.twice_model, *options))
 
     @property
     def adapter(self) -> Adapter | None:

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Float32
 
-from merit_jax.models.interface import Placement
 from merit_jax.models.modules.chunked_attention import chunked, in_blocks, in_rows, tokens_in_blocks
 from merit_jax.models.modules.scan import ENTROPIES, GATES
 from merit_jax.models.modules.sharded_attention import over_devices, shares_tokens
 from merit_jax.models.modules.splash_attention import splash
 from merit_jax.models.modules.visible import Tokens, Visible, seen
+from merit_jax.models.placement import Placement
 
 LONGEST = {"auto": 512, "cudnn": 16384}
 """Most tokens of rows whose mask is made for all pairs; longer rows go in chunks.

@@ -13,8 +13,8 @@ import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-from merit_jax.models.interface import Placement
 from merit_jax.models.modules.visible import Visible
+from merit_jax.models.placement import Placement
 
 
 def token_shards(placement: Placement) -> int:

@@ -10,9 +10,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from merit_jax.models.interface import Placement
 from merit_jax.models.modules.sharded_attention import over_devices, shares_tokens, token_shards
 from merit_jax.models.modules.visible import Tokens, Visible
+from merit_jax.models.placement import Placement
 
 BLOCKS = (512, 256, 128)
 """Sizes of blocks, of queries and of keys, from the best to the least."""

@@ -59,7 +59,14 @@ def bytes_on_first(state):
     return sum(s.data.nbytes for x in cut for s in x.addressable_shards if s.device == jax.devices()[0])
 
 
-SIZES_OF_MESHES = [((1, 2, 1), "token"), ((1, 4, 1), "token"), ((1, 8, 1), "token"), ((2, 2, 2), "token"), ((1, 2, 1, 4), "token"), ((1, 1, 2, 4), "token")]
+SIZES_OF_MESHES = [
+    ((1, 2, 1), "token"),
+    ((1, 4, 1), "token"),
+    ((1, 8, 1), "token"),
+    ((2, 2, 2), "token"),
+    ((1, 2, 1, 4), "token"),
+    ((1, 1, 2, 4), "token"),
+]
 
 
 @pytest.mark.parametrize(("sizes", "average"), [*SIZES_OF_MESHES, ((1, 4, 1), "example"), ((2, 2, 2), "example")])

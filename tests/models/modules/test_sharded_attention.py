@@ -33,7 +33,9 @@ def cut(visible, tokens):
 def derivatives(visible, tokens=TOKENS, **options):
     """Loss and gradients of attention on real tokens."""
     rng = np.random.default_rng(0)
-    arrays = tuple(jnp.asarray(rng.normal(size=(ROWS, tokens, n, DIM)), jnp.float32) for n in (HEADS, KV_HEADS, KV_HEADS))
+    arrays = tuple(
+        jnp.asarray(rng.normal(size=(ROWS, tokens, n, DIM)), jnp.float32) for n in (HEADS, KV_HEADS, KV_HEADS)
+    )
     real = jnp.asarray(SEGMENTS[:, :tokens] > 0)[..., None, None]
 
     def loss(arrays, visible):
@@ -51,12 +53,14 @@ def test_the_kernel_for_tpus_computes_attention(monkeypatch, kind):
     monkeypatch.setattr(splash_attention, "INTERPRET", True)
     visible = cut(KINDS[kind], 300)
     assert "pallas_call" in str(jax.make_jaxpr(lambda: derivatives(visible, 300, implementation="splash"))())
-    assert_equal(
-        derivatives(visible, 300, implementation="splash"), derivatives(visible, 300, implementation="xla")
-    )
+    assert_equal(derivatives(visible, 300, implementation="splash"), derivatives(visible, 300, implementation="xla"))
 
 
-MESHES = {"rows and heads": (2, 1, 2, 2), "tokens": (1, 1, 1, 4), "tokens, and heads that it does not divide": (1, 1, 4, 2)}
+MESHES = {
+    "rows and heads": (2, 1, 2, 2),
+    "tokens": (1, 1, 1, 4),
+    "tokens, and heads that it does not divide": (1, 1, 4, 2),
+}
 
 
 @pytest.mark.parametrize("implementation", ["chunked", "splash"])
