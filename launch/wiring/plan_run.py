@@ -97,7 +97,7 @@ def _traffic_within_slice(work: Workload, execution: ExecutionConfig) -> Traffic
         trainable=trained_bytes(work),
         whole=4 * numbers,
         data=execution.data,
-        fsdp=execution.fsdp,
+        fsdp=execution.fsdp * execution.sequence,
         tensor=execution.tensor,
         micro_batches=execution.micro_batches,
         recomputed=execution.remat == "full",

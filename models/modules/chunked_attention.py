@@ -11,12 +11,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from merit_jax.models.modules.visible import Tokens, Visible
 
 BLOCK = 512
 """Most queries, and most keys, of a block."""
+
+OUTPUT = "attention"
+"""Name of attention's output and logarithms among the arrays that `jax.checkpoint` may keep."""
 
 _LEAST = float(jnp.finfo(jnp.float32).min)
 
@@ -191,7 +195,7 @@ def _attend_jvp(scale: float, primals: Any, tangents: Any) -> tuple[Any, Any]:
     """
     queries, keys, window = primals
     change_of_queries, change_of_keys, _ = tangents
-    found, logs = _attend(scale, queries, keys, window)
+    found, logs = checkpoint_name(_attend(scale, queries, keys, window), OUTPUT)
     inputs = (change_of_queries.vectors, change_of_keys.keys, change_of_keys.values)
     change = _tangent(scale, queries, keys, window, found, logs, inputs)
     return (found, logs), change

@@ -13,6 +13,7 @@ import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
+from merit_jax.models.modules.chunked_attention import OUTPUT
 from merit_jax.models.modules.visible import Visible
 from merit_jax.models.placement import Placement
 
@@ -66,6 +67,8 @@ def over_devices(
             key, value = (jax.lax.all_gather(x, tokens, axis=1, tiled=True) for x in (key, value))
         return attend(query, key, value, jax.tree.unflatten(structure, properties), *extra)
 
+    if tokens is not None:  # whole keys are gathered again in the backward pass, not kept for every layer
+        of_device = jax.checkpoint(of_device, policy=jax.checkpoint_policies.save_only_these_names(OUTPUT))
     inputs = (vectors, vectors, vectors, [spec(path, x) for path, x in described], *extra_specs)
     shared = jax.shard_map(of_device, mesh=mesh, in_specs=inputs, out_specs=vectors, check_vma=False)
     return shared(*operands, [x for _, x in described], *extra)

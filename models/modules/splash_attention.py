@@ -10,6 +10,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
+from merit_jax.models.modules.chunked_attention import OUTPUT
 from merit_jax.models.modules.sharded_attention import over_devices, shares_tokens, token_shards
 from merit_jax.models.modules.visible import Tokens, Visible
 from merit_jax.models.placement import Placement
@@ -18,6 +19,23 @@ BLOCKS = (512, 256, 128)
 """Sizes of blocks, of queries and of keys, from the best to the least."""
 INTERPRET = False
 """Whether the kernel is interpreted, for tests on other devices."""
+
+
+class OrderMask(splash_attention_mask.LocalMask):
+    """The order of tokens, and a window if there is one, for the kernel, which computes it where a block is partly seen.
+
+    Before that, JAX asks for every block of the mask on the host, minutes for 131,072 tokens, to see whether it has any or all
+    keys. Here two numbers stand for a block; and ones for a column, since every token sees itself.
+    """
+
+    def __getitem__(self, index: tuple[slice, slice]) -> np.ndarray:
+        """Returns whether any, and whether all, pairs of a block are seen."""
+        rows, columns = (range(*part.indices(size)) for part, size in zip(index, self.shape, strict=True))
+        if len(columns) == 1:
+            return np.ones((len(rows), 1), np.bool_)
+        least, most = rows[0] - columns[-1], rows[-1] - columns[0]
+        left = self.shape[0] if self.window_size[0] is None else self.window_size[0]
+        return np.array([most >= 0 and least <= left, least >= 0 and most <= left])
 
 
 def splash(
@@ -47,7 +65,7 @@ def splash(
         token_shards(placement) if placement is not None and shares_tokens(placement, visible, query.shape[1]) else 1
     )
     size = _block(query.shape[1], shards)
-    if size is None:
+    if size is None or query.shape[1] % shards**2:  # as JAX requires of masks that are sharded
         return None
     padded = -(-query.shape[1] // size) * size
     heads = query.shape[2] // _head_shards(placement, key.shape[2])
@@ -85,9 +103,8 @@ def _kernel(tokens: int, heads: int, size: int, shards: int, window: int | None,
     shape = (tokens, tokens)
     mask: Any = splash_attention_mask.FullMask(shape)
     if visible.query.place is not None:
-        mask = splash_attention_mask.CausalMask(shape, shard_count=shards)
-    if window is not None and window < tokens:
-        mask = splash_attention_mask.LocalMask(shape, (window - 1, 0), offset=0, shard_count=shards)
+        left = None if window is None or window > tokens else window - 1
+        mask = OrderMask(shape, (left, 0), offset=0, shard_count=shards)
     forward = {"block_q": size, "block_kv": size, "block_kv_compute": size}
     backward = {f"{name}_dkv": size for name in forward} | {"block_kv_dkv_compute": size}
     del backward["block_kv_compute_dkv"]
@@ -97,6 +114,7 @@ def _kernel(tokens: int, heads: int, size: int, shards: int, window: int | None,
         block_sizes=sizes,
         head_shards=1,
         q_seq_shards=shards,
+        residual_checkpoint_name=OUTPUT,
         interpret=INTERPRET,
     )
 

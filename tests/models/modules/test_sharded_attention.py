@@ -78,3 +78,15 @@ def test_caches_and_images_that_see_themselves_whole_are_not_for_the_kernel():
     blocks = jnp.zeros((ROWS, TOKENS), jnp.int32)
     for visible in (in_segments(SEGMENTS, blocks), dataclasses.replace(KINDS["packed"], whole=False)):
         assert_equal(derivatives(visible, implementation="splash"), derivatives(visible, implementation="xla"))
+
+
+@pytest.mark.parametrize("window", [None, 1, 5, 8, 13])
+def test_two_numbers_stand_for_a_block_of_the_order(window):
+    places = np.arange(64)
+    distance = places[:, None] - places
+    seen = (distance >= 0) & (distance < (window or 64))
+    mask = splash_attention.OrderMask((64, 64), (window and window - 1, 0), offset=0)
+    for row in range(0, 64, 8):
+        for column in range(0, 64, 8):
+            block = (slice(row, row + 8), slice(column, column + 8))
+            assert (mask[block].any(), mask[block].all()) == (seen[block].any(), seen[block].all())
