@@ -33,9 +33,6 @@ from merit_jax.models.rope_settings import LongRopeScaling
 
 Config = DecoderConfig | VisionLanguageConfig
 
-KERNELS = ("splash", "cudnn")
-"""Implementations of attention that have no second and no forward derivative."""
-
 
 def override(config: Config, overrides: dict[str, Any]) -> Config:
     """Returns the config with some fields replaced.
@@ -94,8 +91,8 @@ def build(config: Config, **overrides: Any) -> Model:
         adapted=lambda *_: None,
         **_functions(config, partial(_apply, module)),
     )
-    if _text(config).attention in KERNELS:
-        model = dataclasses.replace(model, twice=partial(build, config, attention="chunked"))
+    if _text(config).attention != "xla":
+        model = dataclasses.replace(model, twice=partial(build, config, attention="xla"))
     return dataclasses.replace(model, adapted=partial(_adapted, model, module), gated=partial(_gated, model, module))
 
 

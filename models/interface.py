@@ -276,7 +276,7 @@ class Model:
         gated: (gates of some parts) -> a `Model` of the same params, in which each head's output is multiplied by its gate before
             the output projection. The gates may be traced: the model is differentiable in them.
         head_entropies: (params, batch) -> (hidden as above, part -> `HeadEntropy`); without parts that the batch has nothing for.
-        twice: () -> the same model for second derivatives: attention by a kernel that has only first ones goes in chunks instead.
+        twice: () -> the same model with forward derivatives: attention of all pairs, where other implementations have none.
         adapted: (form, rank, alpha, targets, among) -> an `adapters.attach.Adapter`: low-rank updates of the kernels whose paths
             match one of `targets` and one of `among`, regular expressions.
         logical_axes: Tree like the params; per leaf, a tuple of one logical name per dimension.

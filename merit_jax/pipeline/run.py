@@ -126,7 +126,7 @@ class Run:
 
     @property
     def twice_loss_fn(self) -> LossFn:
-        """The same loss for second derivatives."""
+        """The same loss for second and forward derivatives."""
         if self.twice_model is self.model:
             return self.loss_fn
         options = (self.config.loss.chunk, self.config.mesh.sequence)

@@ -1,9 +1,10 @@
 """Attention with memory linear in the row's length: blocks of queries, each with an online softmax over blocks of keys.
 
 The softmax is that of Milakov & Gimelshein (2018), the order of blocks that of Rabe & Staats (2021, "Self-attention does not need
-O(n^2) memory"). The derivative is one rule, linear in the tangents, which JAX pushes forward and transposes: probabilities are
-computed again from the stored logarithms of their sums, as in FlashAttention (Dao et al., 2022), and both directions keep to
-linear memory.
+O(n^2) memory"). In the backward pass,
+probabilities are computed again from the stored logarithms of their sums, as in FlashAttention (Dao et al., 2022). The rule is
+written out: `jax.checkpoint` around a block of queries is not kept to inside a scan over layers, which then stores all pairs.
+There is no forward derivative, `merit_jax.models.interface.Model.twice` has one.
 """
 
 from functools import partial
@@ -148,7 +149,7 @@ def _range(x: Int[Array, "n b size"]) -> tuple[Int[Array, "n b"], Int[Array, "n 
     return x.min(axis=-1), x.max(axis=-1)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(
     scale: float, queries: Queries, keys: Keys, window: Int[Array, ""] | None
 ) -> tuple[Float[Array, "n b kv_heads rows dim"], Float32[Array, "n b kv_heads rows"]]:
@@ -187,50 +188,43 @@ def _dot(equation: str, a: Array, b: Array) -> Float32[Array, "..."]:
     return jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)
 
 
-@_attend.defjvp
-def _attend_jvp(scale: float, primals: Any, tangents: Any) -> tuple[Any, Any]:
-    """Computes attention and the logarithms, with their tangents.
-
-    With p the probabilities and s the products, these are `Σ_j p_j (ds_j - Σ_i p_i ds_i) v_j + p_j dv_j` and `Σ_i p_i ds_i`.
-    """
-    queries, keys, window = primals
-    change_of_queries, change_of_keys, _ = tangents
+def _forward(scale: float, queries: Queries, keys: Keys, window: Int[Array, ""] | None) -> tuple[Any, Any]:
+    """Computes attention, and keeps it with its operands."""
     found, logs = checkpoint_name(_attend(scale, queries, keys, window), OUTPUT)
-    inputs = (change_of_queries.vectors, change_of_keys.keys, change_of_keys.values)
-    change = _tangent(scale, queries, keys, window, found, logs, inputs)
-    return (found, logs), change
+    return (found, logs), (queries, keys, window, found, logs)
 
 
-def _tangent(
-    scale: float, queries: Queries, keys: Keys, window: Any, found: Array, logs: Array, inputs: tuple[Array, ...]
-) -> tuple[Float[Array, "n b kv_heads rows dim"], Float32[Array, "n b kv_heads rows"]]:
-    """Computes the tangents, linear in those of queries, keys and values."""
-    change_of_queries, change_of_keys, change_of_values = (x.astype(jnp.float32) for x in inputs)
-    dtype = queries.vectors.dtype
+def _backward(scale: float, kept: Any, slopes: tuple[Array, Array]) -> tuple[Queries, Keys, None]:
+    """Computes the gradients of queries, keys and values, from that of the output; that of the logarithms is not used.
 
-    def of_block(one: tuple[Queries, Array, Array, Array]) -> tuple[Array, Array]:
-        block, change, out, log = one
+    With p the probabilities, o the output and s the products, `ds_j = p_j (do·v_j - do·o)`.
+    """
+    queries, keys, window, found, logs = kept
 
-        def pushed(keys: Keys, change_of_keys: Array, change_of_values: Array) -> tuple[Array, Array]:
+    def of_block(sums: tuple[Array, Array], one: Any) -> tuple[tuple[Array, Array], Array]:
+        block, out, log, slope = one
+        shared = jnp.sum(out.astype(jnp.float32) * slope.astype(jnp.float32), axis=-1, keepdims=True)
+
+        def pulled(change: Array, sums: tuple[Array, Array], keys: Keys) -> tuple[Array, tuple[Array, Array]]:
             shares = jnp.exp(_products(scale, window, block, keys) - log[..., None])
-            slopes = _dot("bkrd,bksd->bkrs", change.astype(dtype), keys.keys)
-            slopes = slopes + _dot("bkrd,bksd->bkrs", block.vectors, change_of_keys.astype(dtype))
-            slopes = scale * shares * slopes
-            vectors = _dot(
-                "bkrs,bksd->bkrd", slopes, keys.values
-            )  # not rounded: its cotangent meets that of the sum below
-            vectors = vectors + _dot("bkrs,bksd->bkrd", shares.astype(dtype), change_of_values.astype(dtype))
-            return vectors, slopes.sum(axis=-1)
+            products = scale * shares * (_dot("bkrd,bksd->bkrs", slope, keys.values) - shared)
+            products, shares = products.astype(slope.dtype), shares.astype(slope.dtype)
+            of_keys = sums[0] + _dot("bkrs,bkrd->bksd", products, block.vectors)
+            of_values = sums[1] + _dot("bkrs,bkrd->bksd", shares, slope)
+            return change + _dot("bkrs,bksd->bkrd", products, keys.keys), (of_keys, of_values)
 
-        def add(sums: tuple[Array, Array], part: Any) -> tuple[tuple[Array, Array], None]:
-            reached, *of_keys = part
-            nothing: Any = lambda *_: (jnp.zeros_like(sums[0]), jnp.zeros_like(sums[1]))  # noqa: E731
-            more = jax.lax.cond(reached, pushed, nothing, *of_keys)
-            return jax.tree.map(jnp.add, sums, more), None
+        def add(change: Array, part: Any) -> tuple[Array, tuple[Array, Array]]:
+            reached, keys, sums = part
+            return jax.lax.cond(reached, pulled, lambda change, sums, _: (change, sums), change, sums, keys)
 
-        empty = jnp.zeros(change.shape), jnp.zeros(change.shape[:-1])
-        parts = (block.reached, keys, change_of_keys, change_of_values)
-        vectors, total = jax.lax.scan(jax.checkpoint(add, prevent_cse=False), empty, parts)[0]
-        return (vectors - total[..., None] * out.astype(jnp.float32)).astype(out.dtype), total
+        change, sums = jax.lax.scan(add, jnp.zeros(slope.shape, jnp.float32), (block.reached, keys, sums))
+        return sums, change.astype(slope.dtype)
 
-    return jax.lax.map(jax.checkpoint(of_block, prevent_cse=False), (queries, change_of_queries, found, logs))
+    empty = jnp.zeros(keys.keys.shape, jnp.float32), jnp.zeros(keys.values.shape, jnp.float32)
+    sums, changes = jax.lax.scan(of_block, empty, (queries, found, logs, slopes[0]))
+    of_keys, of_values = (x.astype(keys.keys.dtype) for x in sums)
+    nothing: Any = None
+    return Queries(changes, nothing, nothing), Keys(of_keys, of_values, nothing), None
+
+
+_attend.defvjp(_forward, _backward)

@@ -70,20 +70,15 @@ def test_every_implementation_computes_the_definition(kind, implementation):
     np.testing.assert_allclose(found, by_definition(*arrays, shown(kind)), atol=1e-5)
 
 
-def derivatives(function, arrays, directions):
-    """Value and gradient of a loss, the derivative in a direction, and the Hessian times it."""
-    loss = lambda x: (function(*x) ** 3).sum()  # noqa: E731
-    gradient, product = jax.jvp(jax.value_and_grad(loss), (arrays,), (directions,))
-    return gradient, product, jax.jvp(function, arrays, directions)[1]
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_chunks_have_the_derivatives_of_all_pairs(kind):
-    arrays, directions = operands(), operands()
-    found, expected = (
-        jax.jit(lambda one=one: derivatives(by(one, KINDS[kind]), arrays, directions))() for one in ("chunked", "xla")
-    )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), found, expected)
+def test_chunks_have_the_gradients_of_all_pairs(kind):
+    arrays = operands()
+
+    def derivatives(implementation):
+        return jax.jit(jax.value_and_grad(lambda x: (by(implementation, KINDS[kind])(*x) ** 3).sum()))(arrays)
+
+    found, expected = derivatives("chunked"), derivatives("xla")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), found, expected)
 
 
 def test_chunks_of_bfloat16_are_as_exact_as_all_pairs_of_it():
@@ -118,12 +113,17 @@ def test_a_query_that_sees_nothing_gets_zero_and_finite_gradients():
 def test_memory_grows_with_the_length_of_a_row(monkeypatch):
     monkeypatch.setattr(chunked_attention, "BLOCK", 256)
 
+    def loss(arrays, segments):
+        def layer(carry, _):
+            query, key, value = carry
+            return (query + by("auto", in_segments(segments))(*carry), key, value), None
+
+        return (jax.lax.scan(layer, arrays, length=2)[0][0] ** 2).sum()
+
     def temporaries(tokens):
         shapes = tuple(jax.ShapeDtypeStruct((1, tokens, n, DIM), jnp.float32) for n in (HEADS, KV_HEADS, KV_HEADS))
         segments = jax.ShapeDtypeStruct((1, tokens), jnp.int32)
-        gradient = jax.grad(lambda x, s: (by("auto", in_segments(s))(*x) ** 2).sum())
-        return jax.jit(gradient).lower(shapes, segments).compile().memory_analysis().temp_size_in_bytes
+        return jax.jit(jax.grad(loss)).lower(shapes, segments).compile().memory_analysis().temp_size_in_bytes
 
     short, middle, long = (temporaries(tokens) for tokens in (2048, 8192, 32768))
     assert 0.8 < (long - middle) / (middle - short) / 4 < 1.2
-    assert long < 8 * HEADS * 32768 * DIM * 4
