@@ -140,7 +140,7 @@ def main(argv: Sequence[str]) -> None:
     topology = parse_topology(FLAGS.topology)
     if topology.kind == "cpu":
         use_cpu(topology)
-    plan = PlanInputs(app.config(), "float32" if topology.kind == "cpu" else "bfloat16")
+    plan = PlanInputs(app.config(), "float32" if topology.kind == "cpu" else "bfloat16", topology.platform)
     execution = configured_execution(plan, topology)
     report(plan, topology, execution, measure(plan.task(), execution, FLAGS.repeats))
 

@@ -55,8 +55,8 @@ def declared() -> ConfigDict:
     c.model.remat = Key("dots", one_of(REMAT))
     # layers compiled as one body
     c.model.scan_unroll = Key(1, whole(1))
-    # implementation given to jax.nn.dot_product_attention: "xla" or "cudnn"
-    c.model.attention = Key("xla", one_of(filter(None, ATTENTION)))
+    # "auto": the device's best; all pairs ("xla"), linear memory ("chunked"), kernels of TPUs ("splash") and GPUs ("cudnn")
+    c.model.attention = Key("auto", one_of(ATTENTION))
     # how theta0 is prepared, where there is none yet
     c.basin = ConfigDict()
     # prepare theta0 before the run, in the stages below, and use it for model.path
@@ -73,6 +73,8 @@ def declared() -> ConfigDict:
     c.mesh.fsdp = Key(-1, either(-1, whole(1)))
     # devices that share the width of each layer
     c.mesh.tensor = Key(1, whole(1))
+    # devices that share the tokens of each row, and the parameters; for rows too long for one
+    c.mesh.sequence = Key(1, whole(1))
 
     # the datasets
     c.mixture = ConfigDict()

@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
     """Plans, then prints."""
     topology = parse_topology(FLAGS.topology)
     use_cpu(topology)
-    inputs = PlanInputs(app.config(), "float32" if topology.kind == "cpu" else "bfloat16")
+    inputs = PlanInputs(app.config(), "float32" if topology.kind == "cpu" else "bfloat16", topology.platform)
     peak = topology.chip.peak if FLAGS.peak_tflops is None else 1e12 * FLAGS.peak_tflops
     plan = plan_run(
         inputs,

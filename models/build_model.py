@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
-from jaxtyping import Bool, Float, Int, Int32
+from jaxtyping import Float, Int, Int32
 
 from merit_jax.models.adapters.attach import Adapter, attach
 from merit_jax.models.adapters.forms import Options
@@ -23,10 +23,11 @@ from merit_jax.models.interface import (
     Params,
     VisionLanguageConfig,
 )
-from merit_jax.models.modules.decoder import Decoder, image_mask, segment_mask, slot_mask
+from merit_jax.models.modules.decoder import Decoder
 from merit_jax.models.modules.head_gates import gate_variables, head_counts, head_norms, measured_entropies, with_gates
 from merit_jax.models.modules.input_grams import with_input_grams
 from merit_jax.models.modules.scan import ENTROPIES, GRAMS
+from merit_jax.models.modules.visible import Visible, image_blocks, in_cache, in_segments
 from merit_jax.models.modules.vision_language import VisionLanguage
 from merit_jax.models.rope_settings import LongRopeScaling
 
@@ -88,9 +89,12 @@ def build(config: Config, **overrides: Any) -> Model:
         head_entropies=partial(_head_entropies, plain, {}),
         head_norms=partial(head_norms, config),
         with_gates=partial(with_gates, config),
+        twice=lambda: model,
         adapted=lambda *_: None,
         **_functions(config, partial(_apply, module)),
     )
+    if text_of(config).attention != "xla":
+        model = dataclasses.replace(model, twice=partial(build, config, attention="xla"))
     return dataclasses.replace(model, adapted=partial(_adapted, model, module), gated=partial(_gated, model, module))
 
 
@@ -156,15 +160,15 @@ def _functions(config: Config, apply: Callable[[Params, Callable[[Any], Any]], A
     def prefill(params: Params, batch: Any, cache: KVCache) -> tuple[Float[jax.Array, "b t d"], KVCache]:
         places, positions = jnp.arange(batch.tokens.shape[1]), _positions(batch)
         slots = jnp.where(jnp.asarray(batch.segments) > 0, places, cache.k.shape[2])
-        mask = _mask(config, batch, slot_mask(slots, cache.k.shape[2]))
+        visible = in_cache(slots, cache.k.shape[2], _blocks(config, batch))
         cache = cache._replace(offset=_offset(positions, batch.segments))
-        return run(params, batch.tokens, batch.images, positions, mask, slots, cache)
+        return run(params, batch.tokens, batch.images, positions, visible, slots, cache)
 
     def decode(
         params: Params, tokens: Int[Array, "b t"], slots: Int[Array, "b t"], cache: KVCache
     ) -> tuple[Float[jax.Array, "b t d"], KVCache]:
-        mask = slot_mask(slots, cache.k.shape[2])
-        return run(params, tokens, None, slots + cache.offset[0][:, None], mask, slots, cache)
+        visible = in_cache(slots, cache.k.shape[2])
+        return run(params, tokens, None, slots + cache.offset[0][:, None], visible, slots, cache)
 
     return {
         "hidden": hidden,
@@ -185,20 +189,20 @@ def _run(
     tokens: Any,
     images: Any,
     positions: Any,
-    mask: Any,
+    visible: Visible,
     slots: Any = None,
     cache: Any = None,
 ) -> tuple[Float[jax.Array, "b t d"], KVCache | None]:
     """Returns the hidden states of tokens and images, and the cache with their keys and values in it, by a bound module."""
     x, deep = module.vectors(tokens, images)
-    constrain = text_of(config).constrain
-    return _decoder(module).run(x if constrain is None else constrain(x), positions, mask, slots, cache, deep)
+    placement = text_of(config).placement
+    return _decoder(module).run(x if placement is None else placement.keep(x), positions, visible, slots, cache, deep)
 
 
 def _hidden(config: Config, module: Any, batch: Any) -> Float[jax.Array, "b t d"]:
     """Returns the hidden states of a batch, by a bound module."""
-    mask = _mask(config, batch, segment_mask(batch.segments))
-    return _run(config, module, batch.tokens, batch.images, _positions(batch), mask)[0]
+    visible = in_segments(batch.segments, _blocks(config, batch))
+    return _run(config, module, batch.tokens, batch.images, _positions(batch), visible)[0]
 
 
 def text_of(config: Config) -> DecoderConfig:
@@ -261,12 +265,11 @@ def _of_all_layers(kernel: Array, leaf: Float[jax.Array, "*ran"]) -> Float[jax.A
     return jnp.pad(leaf, [(0, kernel.shape[0] - leaf.shape[0])] + [(0, 0)] * (leaf.ndim - 1))
 
 
-def _mask(config: Config, batch: Any, mask: Bool[Array, "b 1 t s"]) -> Bool[Array, "b 1 t s"]:
-    """Returns a mask with which the tokens of an image see each other too, if those of the model do."""
+def _blocks(config: Config, batch: Any) -> Int[jax.Array, "b t"] | None:
+    """Returns the number of each token's image, if the tokens of an image see each other in both directions."""
     if not isinstance(config, VisionLanguageConfig) or not config.image_blocks:
-        return mask
-    blocks = image_mask(batch.tokens, batch.segments, config.image_token)[..., : mask.shape[-1]]
-    return mask | jnp.pad(blocks, [(0, 0)] * 3 + [(0, mask.shape[-1] - blocks.shape[-1])])
+        return None
+    return image_blocks(batch.tokens, batch.segments, config.image_token)
 
 
 def _positions(batch: Any) -> Int[Array, "b t *axes"]:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int32
 
 from merit_jax.models.heads import HeadCount
+from merit_jax.models.placement import Placement
 from merit_jax.models.rope_settings import Rope
 
 Array = jax.Array | np.ndarray
@@ -21,7 +22,8 @@ Params = Mapping[str, Any]
 CACHE_ROW_AXIS = 1
 """Axis of every leaf of a cache that counts the rows: `jnp.repeat(leaf, n, axis=1)` copies each row n times."""
 
-ATTENTION = (None, "xla", "cudnn")
+ATTENTION = ("auto", "xla", "chunked", "splash", "cudnn")
+"""Implementations of attention, as `merit_jax.models.modules.attention.implementation_of` chooses among them."""
 
 REMAT: Mapping[str, Callable[..., Any] | None] = {
     "none": None,
@@ -30,7 +32,7 @@ REMAT: Mapping[str, Callable[..., Any] | None] = {
 }
 """Name -> the policy for what is kept of a layer for the backward pass: all, its products with parameters, or its input alone."""
 
-SWITCHES = ("dtype", "param_dtype", "remat", "scan_unroll", "attention", "constrain")
+SWITCHES = ("dtype", "param_dtype", "remat", "scan_unroll", "attention", "placement")
 """Fields of `StackConfig` that change how a model is computed but not its function."""
 
 
@@ -44,8 +46,8 @@ class StackConfig:
         param_dtype: Type of the parameters.
         remat: A name of `REMAT`; what is not kept is recomputed in the backward pass.
         scan_unroll: Layers per iteration of the layer loop; True for all. More is faster to run and slower to compile.
-        attention: Implementation for `jax.nn.dot_product_attention`, one of `ATTENTION`.
-        constrain: Token vectors [b, t, d] -> the same, placed on the devices of their rows; None leaves that to the compiler.
+        attention: Implementation of attention, one of `ATTENTION`.
+        placement: Placement of activations on a mesh; None leaves that to the compiler.
     """
 
     norm_eps: float = 1e-6
@@ -53,15 +55,15 @@ class StackConfig:
     param_dtype: Any = "float32"
     remat: str = "none"
     scan_unroll: int = 1
-    attention: Any = None
-    constrain: Callable[[jax.Array], jax.Array] | None = None
+    attention: str = "auto"
+    placement: Placement | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
         object.__setattr__(self, "param_dtype", jnp.dtype(self.param_dtype).name)
         self.check_positive("scan_unroll")
         if self.attention not in ATTENTION:
-            raise ValueError(f"attention = {self.attention!r}: expected one of {ATTENTION}")
+            raise ValueError(f"attention = {self.attention!r}: expected one of {', '.join(ATTENTION)}")
         if self.remat not in REMAT:
             raise ValueError(f"remat = {self.remat!r}: expected one of {', '.join(REMAT)}")
 
@@ -255,9 +257,7 @@ class KVCache(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A language model as pure functions of its params. `batch` is anything with the fields of a row batch.
-
-    A batch has `tokens`, `positions` and `segments`, each i32[b, t], and `images` (None for text).
+    """A language model as pure functions of its params; a batch has `tokens`, `positions`, `segments`, i32[b, t], and `images`.
 
     Attributes:
         config: The architecture and its switches.
@@ -271,13 +271,12 @@ class Model:
         input_grams: (params, batch) -> (grams, counts) of the inputs of every kernel by its path, "/"-joined: `Xᵀ X`, float32
             [*layers, in, in], over the tokens and patches that are no padding, and their numbers, float32 [*layers].
         heads: "decoder", and "vision" if there is a tower -> its attention heads.
-        gated: (gates of some parts) -> a `Model` of the same params, in which each head's output is multiplied by its gate before
-            the output projection. The model is differentiable in its gates.
-        head_entropies: (params, batch) -> (hidden as above, part -> `HeadEntropy`); one layer's probabilities are held at a time.
+        gated: (gates of some parts) -> a `Model` of the same params whose heads' outputs are multiplied by them, differentiably.
+        head_entropies: (params, batch) -> (hidden as above, part -> `HeadEntropy`); without parts that the batch has nothing for.
         head_norms: (params) -> part -> Frobenius norms [layers, heads] of all weights that a head has or reads.
         with_gates: (params, gates) -> params with which the model computes what the gated one does with the given ones.
-        adapted: (form, rank, alpha, targets, among) -> an `adapters.attach.Adapter`: low-rank updates of the kernels whose paths
-            match one of `targets` and one of `among`, regular expressions.
+        twice: () -> the same model with forward derivatives: attention of all pairs, where other implementations have none.
+        adapted: (form, rank, alpha, targets, among) -> an `adapters.attach.Adapter` of the kernels that `Options` says.
         logical_axes: Tree like the params; per leaf, a tuple of one logical name per dimension.
         abstract: Tree like the params; per leaf, its shape and dtype.
     """
@@ -295,6 +294,7 @@ class Model:
     head_entropies: Callable[..., Any]
     head_norms: Callable[..., Any]
     with_gates: Callable[..., Any]
+    twice: Callable[[], "Model"]
     adapted: Callable[..., Any]
     logical_axes: Any
     abstract: Any

@@ -58,6 +58,15 @@ def _micro_batches(config: ConfigDict) -> Iterator[str]:
         )
 
 
+def _sequence(config: ConfigDict) -> Iterator[str]:
+    length, devices = config.train.row_length, config.mesh.sequence
+    if length % devices:
+        yield (
+            f"train.row_length = {length} cannot be shared by mesh.sequence = {devices} devices; use a multiple of {devices}, or "
+            "fewer of them"
+        )
+
+
 def _halvings(config: ConfigDict) -> Iterator[str]:
     cfg = config.partition
     if cfg.method in ("median_split", "random") and cfg.groups & (cfg.groups - 1):
@@ -228,6 +237,7 @@ def _prune(config: ConfigDict) -> Iterator[str]:
 
 RULES: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _micro_batches,
+    _sequence,
     _halvings,
     _softness,
     _sites,

@@ -123,7 +123,7 @@ def _costs(run: Run, config: ConfigDict, question: Question, candidates: Candida
     topology = question.topology
     if topology is None:
         return {}
-    inputs = PlanInputs(config, "float32" if topology.kind == "cpu" else "bfloat16")
+    inputs = PlanInputs(config, "float32" if topology.kind == "cpu" else "bfloat16", topology.platform)
     rate = Rate(topology.chips, topology.chip.peak, question.utilisation, question.price)
     calibration = sum(min(len(dataset.train), config.gradients.examples) for dataset in run.datasets)
     found = candidate_costs(inputs, topology, rate, len(run.names), calibration, candidates.measured)

@@ -31,8 +31,9 @@ def print_plan(plan: RunPlan) -> None:
 def describe(report: FitReport) -> str:
     """Returns an execution as keys of the command line."""
     s = report.execution
+    sequence = f"--config.mesh.sequence={s.sequence} " if s.sequence > 1 else ""
     return (
-        f"--config.mesh.data={s.data} --config.mesh.fsdp={s.fsdp} --config.mesh.tensor={s.tensor} "
+        f"--config.mesh.data={s.data} --config.mesh.fsdp={s.fsdp} --config.mesh.tensor={s.tensor} {sequence}"
         f"--config.train.batch_size={s.batch_size} --config.train.micro_batches={s.micro_batches} "
         f"--config.model.remat={s.remat}"
     )

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from merit_jax.configs.schema.check import check
 from merit_jax.core import sharding
 from merit_jax.core.leaves import LeafReader
+from merit_jax.launch.wiring.attention_choice import attention_for
 from merit_jax.launch.wiring.model_path import resolve
 from merit_jax.models import export_hf, open_pretrained, remove_heads
 from merit_jax.models.adapters.low_rank import LowRank
@@ -107,7 +108,7 @@ class Theta0Checkpoint:
 
 
 def open_model(
-    path: str, *, dtype: str = "auto", attention: str = "xla", where: str = "model.path", **switches: Any
+    path: str, *, dtype: str = "auto", attention: str = "auto", where: str = "model.path", **switches: Any
 ) -> Theta0Checkpoint:
     """Opens the checkpoint of `config.model.path`; it computes in `config.model.dtype`, with the decoder's other switches.
 
@@ -123,22 +124,9 @@ def open_model(
     """
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    if attention == "cudnn":
-        _check_cudnn(jax.default_backend(), dtype)
+    switches["attention"] = attention_for(attention, jax.default_backend(), dtype)
     found = resolve(path, where)
-    return Theta0Checkpoint(found.path, dtype=jnp.dtype(dtype), origin=found.origin, attention=attention, **switches)
-
-
-def _check_cudnn(backend: str, dtype: str) -> None:
-    """Refuses cuDNN's attention where it would fail in the first stage that computes."""
-    if backend != "gpu":
-        raise ValueError(
-            f"model.attention = 'cudnn' needs an NVIDIA GPU, and this machine's devices are: {backend}; use 'xla'"
-        )
-    if dtype == "float32":
-        raise ValueError(
-            "model.attention = 'cudnn' has no float32; set model.dtype to 'bfloat16', or model.attention to 'xla'"
-        )
+    return Theta0Checkpoint(found.path, dtype=jnp.dtype(dtype), origin=found.origin, **switches)
 
 
 def open_run(
@@ -153,7 +141,7 @@ def open_run(
     check(config)
     root = absolute(workdir)
     refuse_older(Workdir(root, root))
-    theta0 = open_model(**config.model, constrain=lambda x: sharding.keep_rows(x, sharding.make_mesh(**config.mesh)))
+    theta0 = open_model(**config.model, placement=sharding.Placement(lambda: sharding.make_mesh(**config.mesh)))
     tokenizer, reader = load_processor(theta0.path, theta0.model.config)
     fix_run_date(tokenizer, Workdir.at(root))
     shared = Shared(theta0.model, theta0, tokenizer, reader)

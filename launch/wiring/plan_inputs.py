@@ -14,12 +14,13 @@ from merit_jax import configs
 from merit_jax.core import tree
 from merit_jax.core.hub import CARD, cached_snapshot, parse_hub_name
 from merit_jax.core.loss import next_token_loss
-from merit_jax.core.sharding import keep_rows
+from merit_jax.core.sharding import Placement
 from merit_jax.core.types import LossFn
 from merit_jax.data.hub_entries import is_hub_path
 from merit_jax.data.loader import training_batches
 from merit_jax.data.mixture import load_mixture
 from merit_jax.gradients.compression import make_compressor
+from merit_jax.launch.wiring.attention_choice import attention_for
 from merit_jax.launch.wiring.model_path import is_here, resolve, resolve_settings
 from merit_jax.launch.wiring.planned_parameters import PlannedParameters, attached, planned_parameters
 from merit_jax.models import build, read_config
@@ -49,13 +50,15 @@ class PlanInputs:
         model: The model's config, in the computation's type.
     """
 
-    def __init__(self, config: ConfigDict, dtype: str) -> None:
+    def __init__(self, config: ConfigDict, dtype: str, platform: str = "cpu") -> None:
         self.config = config
         self.where, self._raw = open_config(config.model.path)
         switches = config.model.to_dict()
         del switches["path"], switches["remat"]
         if switches["dtype"] == "auto":
             switches["dtype"] = dtype
+        attention = attention_for(switches["attention"], platform, switches["dtype"])
+        switches["attention"] = "chunked" if attention == "cudnn" else attention  # which stores what cuDNN does
         self._switches = switches
         self._model = build(self._raw, **switches)
         self.model = self._model.config
@@ -104,10 +107,11 @@ class PlanInputs:
         )
 
     def _loss(self, remat: str, mesh: Mesh | None, *, in_adapters: bool) -> LossFn:
-        constrain = None if mesh is None else partial(keep_rows, mesh=mesh)
-        model = build(self._raw, remat=remat, constrain=constrain, **self._switches)
+        placement = None if mesh is None else Placement(lambda: mesh)
+        model = build(self._raw, remat=remat, placement=placement, **self._switches)
         adapter = attached(model, self.config.train) if in_adapters else None
-        return next_token_loss(model if adapter is None else adapter.model, self.config.loss.chunk)
+        shards = self.config.mesh.sequence
+        return next_token_loss(model if adapter is None else adapter.model, self.config.loss.chunk, shards)
 
     def workload(self) -> Workload:
         """Returns the work of a run on its data."""

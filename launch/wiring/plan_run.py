@@ -74,7 +74,7 @@ def configured_execution(inputs: PlanInputs, topology: Topology) -> ExecutionCon
         sizes = sharding.mesh_sizes(topology.chips, **inputs.config.mesh)
     except ValueError as error:
         raise ValueError(f"{topology}: {error}") from None
-    return ExecutionConfig(*sizes, train.batch_size, train.micro_batches, inputs.config.model.remat)
+    return ExecutionConfig(*sizes[:3], train.batch_size, train.micro_batches, inputs.config.model.remat, sizes[3])
 
 
 def _gradient_stage(inputs: PlanInputs, chosen: ExecutionConfig, room: int) -> FitReport:
@@ -97,7 +97,7 @@ def _traffic_within_slice(work: Workload, execution: ExecutionConfig) -> Traffic
         trainable=trained_bytes(work),
         whole=4 * numbers,
         data=execution.data,
-        fsdp=execution.fsdp,
+        fsdp=execution.fsdp * execution.sequence,
         tensor=execution.tensor,
         micro_batches=execution.micro_batches,
         recomputed=execution.remat == "full",

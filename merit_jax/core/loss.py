@@ -9,21 +9,28 @@ from jaxtyping import Float, Int32
 from merit_jax.core.types import Array, Batch, LossFn, Model, Params
 
 
-def next_token_loss(model: Model, chunk: int = 64) -> LossFn:
+def next_token_loss(model: Model, chunk: int = 64, shards: int = 1) -> LossFn:
     """Makes the loss of MERIT's gradients and branches: `-Σ_t log p(y_t | y_<t)` over supervised tokens.
 
     Args:
         model: Gives hidden states and logits.
         chunk: Tokens of each row whose logits exist at one time.
+        shards: Devices that share the tokens of a row; each reads its own part, in chunks. What they do not divide stays whole.
 
     Returns:
         A `LossFn`: (params, batch) -> (nll f32[B] in nats, supervised tokens f32[B]), sums per row.
     """
 
     def loss(params: Params, batch: Batch) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
-        hidden = model.hidden(params, batch)
-        nll = chunked_nll(lambda h: model.unembed(params, h), hidden, batch.targets, batch.weights, chunk)
-        return nll, batch.weights.sum(axis=-1)
+        rows, length = batch.tokens.shape
+        parts = 1 if length % shards else shards
+
+        def divide(x: Array) -> Array:
+            return x.reshape(rows * parts, length // parts, *x.shape[2:])
+
+        hidden, targets, weights = (divide(x) for x in (model.hidden(params, batch), batch.targets, batch.weights))
+        nll = chunked_nll(lambda h: model.unembed(params, h), hidden, targets, weights, chunk)
+        return nll.reshape(rows, parts).sum(axis=-1), batch.weights.sum(axis=-1)
 
     return loss
 

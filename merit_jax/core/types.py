@@ -79,6 +79,14 @@ class Model(Protocol):
         """Appends `tokens` at cache slots `slots` (0-based place in the sequence; past the cache's end: ignored)."""
 
 
+@runtime_checkable
+class DifferentiableTwice(Protocol):
+    """A model that may have to be computed in another way for second derivatives."""
+
+    def twice(self) -> Model:
+        """Returns the model for second and forward derivatives."""
+
+
 InputGrams = Callable[[Params, Batch], tuple[Mapping[str, Float[Array, "*l d d"]], Mapping[str, Float[Array, "*l"]]]]
 """(params, batch) -> (`Xᵀ X` of the inputs X of each kernel, their number), by the kernel's path; inputs of padding left out."""
 

@@ -54,22 +54,17 @@ def _estimate(run: Run, index: Mapping[str, Any] | None) -> Iterator[NewRow]:
     The gradients are taken again, since the store has them compressed.
 
     Raises:
-        ValueError: The run has no gradients, its attention cannot be pushed forward, or a product is zero or not finite.
+        ValueError: The run has no gradients, or a product is zero or not finite.
     """
     known = {} if index is None else index["datasets"]
     missing = [dataset for dataset in run.datasets if dataset.name not in known]
     if not missing:
         return
     _gradients(run)
-    if run.config.model.attention == "cudnn":
-        raise ValueError(
-            "model.attention=cudnn has no forward derivative, which a split by curvature needs; make this stage with "
-            "--stages=curvature --config.model.attention=xla, and the others as before"
-        )
     cfg, reduce = run.config.gradients, compressor(run)
     leaves, frozen = tree.split(run.params, run.config.train.trainable)
     examples = MatrixBatches(run)
-    matrix = GaussNewton(run.model, frozen, examples, cfg.average, run.config.loss.chunk, run.place_batch)
+    matrix = GaussNewton(run.twice_model, frozen, examples, cfg.average, run.config.loss.chunk, run.place_batch)
     log.info("%d products with the Gauss-Newton matrix of %d examples", len(missing), len(examples))
     with bar(len(missing), "curvature", "dataset") as progress:
         for left, dataset in zip(range(len(missing) - 1, -1, -1), missing, strict=True):

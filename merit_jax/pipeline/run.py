@@ -14,7 +14,7 @@ from merit_jax.core import sharding, tree
 from merit_jax.core.adapters import Adaptable, Adapter
 from merit_jax.core.leaves import LeafReader
 from merit_jax.core.loss import next_token_loss
-from merit_jax.core.types import Batch, Dataset, ImageReader, LossFn, Model, Params
+from merit_jax.core.types import Batch, Dataset, DifferentiableTwice, ImageReader, LossFn, Model, Params
 from merit_jax.data.chat_template import tokenizer_digest
 from merit_jax.data.template_source import fixed_date
 from merit_jax.data.weights import visited_digest
@@ -67,6 +67,12 @@ class Run:
         return self.shared.model
 
     @property
+    def twice_model(self) -> Model:
+        """The model for second and forward derivatives."""
+        model = self.model
+        return self.shared.once("twice_model", (), model.twice) if isinstance(model, DifferentiableTwice) else model
+
+    @property
     def theta0(self) -> Theta0:
         """The starting checkpoint."""
         return self.shared.theta0
@@ -116,8 +122,16 @@ class Run:
     @property
     def loss_fn(self) -> LossFn:
         """Next-token cross-entropy."""
-        chunk = self.config.loss.chunk
-        return self.shared.once("loss_fn", chunk, lambda: next_token_loss(self.model, chunk))
+        options = (self.config.loss.chunk, self.config.mesh.sequence)
+        return self.shared.once("loss_fn", options, lambda: next_token_loss(self.model, *options))
+
+    @property
+    def twice_loss_fn(self) -> LossFn:
+        """The same loss for second and forward derivatives."""
+        if self.twice_model is self.model:
+            return self.loss_fn
+        options = (self.config.loss.chunk, self.config.mesh.sequence)
+        return self.shared.once("twice_loss_fn", options, lambda: next_token_loss(self.twice_model, *options))
 
     @property
     def adapter(self) -> Adapter | None:
@@ -138,10 +152,10 @@ class Run:
     @property
     def branch_loss_fn(self) -> LossFn:
         """Next-token cross-entropy of theta0 with the leaves that branches train."""
-        adapter, chunk = self.adapter, self.config.loss.chunk
+        adapter, options = self.adapter, (self.config.loss.chunk, self.config.mesh.sequence)
         if adapter is None:
             return self.loss_fn
-        return self.shared.once("branch_loss_fn", (adapter, chunk), lambda: next_token_loss(adapter.model, chunk))
+        return self.shared.once("branch_loss_fn", (adapter, options), lambda: next_token_loss(adapter.model, *options))
 
     @property
     def optimizer(self) -> optax.GradientTransformation:

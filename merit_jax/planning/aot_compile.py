@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from merit_jax.core import sharding
 from merit_jax.planning.execution import ExecutionConfig, TrainingTask, abstract_batch, abstract_leaves, abstract_state
@@ -82,7 +82,7 @@ def compile_step(task: TrainingTask, execution: ExecutionConfig, devices: list[A
         execution: Sharding of the step; `execution.obstacle()` is None.
         devices: As many as its mesh has.
     """
-    mesh = jax.make_mesh(execution.mesh, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    mesh = sharding.make_mesh(*execution.mesh, devices=devices)
     lowered = lower_step(task, execution, mesh)
     began = time.monotonic()
     try:

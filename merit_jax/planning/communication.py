@@ -27,7 +27,7 @@ def within_slice(
         trainable: Bytes of the gradients, in float32.
         whole: Bytes of all parameters, in the type in which they are gathered.
         data: Devices with replicas of the parameters.
-        fsdp: Devices over which they are sharded.
+        fsdp: Devices over which they are sharded, on whatever axes.
         tensor: Devices over which the width of layers is sharded.
         micro_batches: Parts of a batch.
         recomputed: Whether whole layers are computed again in the backward pass.

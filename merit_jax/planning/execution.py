@@ -24,6 +24,7 @@ class ExecutionConfig(NamedTuple):
         batch_size: Rows of a step, `train.batch_size`.
         micro_batches: Parts of a batch, `train.micro_batches`.
         remat: The policy by which layers are recomputed, `model.remat`.
+        sequence: Devices over which the tokens of a row, and the parameters, are sharded, `mesh.sequence`.
     """
 
     data: int
@@ -32,11 +33,12 @@ class ExecutionConfig(NamedTuple):
     batch_size: int
     micro_batches: int
     remat: str
+    sequence: int = 1
 
     @property
-    def mesh(self) -> tuple[int, int, int]:
+    def mesh(self) -> tuple[int, int, int, int]:
         """Sizes of the mesh's axes."""
-        return self.data, self.fsdp, self.tensor
+        return self.data, self.fsdp, self.tensor, self.sequence
 
     @property
     def shards(self) -> int:
@@ -92,7 +94,7 @@ def text_row(length: int, images: Any = None, *, owned: bool = False) -> Batch:
 
 def abstract_mesh(execution: ExecutionConfig) -> AbstractMesh:
     """Returns the mesh of an execution, without devices."""
-    return AbstractMesh(execution.mesh, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    return AbstractMesh(execution.mesh, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 4)
 
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
@@ -127,9 +129,9 @@ def abstract_state(task: TrainingTask, leaves: Any, mesh: Mesh | AbstractMesh) -
 
 def abstract_batch(task: TrainingTask, execution: ExecutionConfig, mesh: Mesh | AbstractMesh) -> Batch:
     """Returns a batch [micro-batches, rows, ...] as shapes with shardings."""
-    placement = NamedSharding(mesh, PartitionSpec(None, sharding.ROWS))
     leading = (execution.micro_batches, execution.batch_size // execution.micro_batches)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype, sharding=placement), task.row)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype), task.row)
+    return jax.tree.map(_placed, shapes, sharding.of_batch(shapes, mesh, leading=1))
 
 
 def device_bytes(shapes: Any) -> int:

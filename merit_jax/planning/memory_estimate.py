@@ -17,10 +17,10 @@ from merit_jax.core.types import Batch
 from merit_jax.planning.execution import (
     ExecutionConfig,
     TrainingTask,
+    abstract_batch,
     abstract_leaves,
     abstract_mesh,
     abstract_state,
-    all_bytes,
     device_bytes,
 )
 from merit_jax.planning.shapes import Architecture
@@ -98,7 +98,7 @@ class Estimator:
         mesh = abstract_mesh(execution)
         leaves, frozen = abstract_leaves(self.task, mesh)
         trainable, state = device_bytes(leaves), abstract_state(self.task, leaves, mesh)
-        batch = all_bytes(self.task.row) * execution.batch_size // execution.shards
+        batch = device_bytes(abstract_batch(self.task, execution, mesh))
         best = trainable * self.task.keeps_best
         return ResidentBytes(trainable, device_bytes(frozen), device_bytes(state.optimizer), trainable, batch, best)
 
@@ -110,6 +110,7 @@ class Estimator:
         stored, whole = self.saved(execution), self.saved(execution._replace(remat=self.task.policies[0]))
         logits = 3 * 4 * execution.rows * self.chunk * self.architecture.vocab // execution.tensor
         working = _gathered(self.task, self.architecture, execution) + max(whole.layers // layers, logits)
+        working += _gathered_keys(self.task, self.architecture, execution)
         return StepBytes(
             trainable * (1 + sums),
             stored.layers + stored.others,
@@ -128,7 +129,7 @@ class Estimator:
                 continue
             shards = execution.tensor if wide & set(found.shape[1:]) else 1
             shards = execution.fsdp * execution.tensor if found.shape in weights else shards
-            size = math.prod(found.shape) * np.dtype(found.dtype).itemsize // shards
+            size = math.prod(found.shape) * np.dtype(found.dtype).itemsize // (shards * execution.sequence)
             if found.ndim > 1 and found.shape[0] == decoder.layers:
                 layers += size
             else:
@@ -158,9 +159,17 @@ def _tower(architecture: Architecture, row: Batch, execution: ExecutionConfig) -
     return execution.rows * (stream + 2 * 4 * stack.heads * work.largest)
 
 
+def _gathered_keys(task: TrainingTask, architecture: Architecture, execution: ExecutionConfig) -> int:
+    """Returns the memory of the keys and values of whole rows in one layer, and their gradients, where devices share rows."""
+    if execution.sequence == 1:
+        return 0
+    tokens = execution.rows * task.row.tokens.shape[0]
+    return 4 * tokens * architecture.decoder.key * architecture.itemsize // execution.tensor
+
+
 def _gathered(task: TrainingTask, architecture: Architecture, execution: ExecutionConfig) -> int:
     """Returns the memory of one gathered layer and its gradients before they are summed; likewise of the largest table."""
-    if execution.fsdp == 1:
+    if execution.fsdp * execution.sequence == 1:
         return 0
     flat = tree.flatten(task.abstract)
     learning = tree.matching(flat, task.trainable)

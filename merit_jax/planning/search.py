@@ -15,7 +15,7 @@ ORDER = (
 
 
 def execution_configs(configured: ExecutionConfig, heads: int, policies: Sequence[str]) -> Iterator[ExecutionConfig]:
-    """Yields every valid execution on the same devices, the nearest first.
+    """Yields every valid execution on the same devices with the same `mesh.sequence`, the nearest first.
 
     Args:
         configured: The execution of the config, valid or not.
@@ -31,7 +31,16 @@ def execution_configs(configured: ExecutionConfig, heads: int, policies: Sequenc
         for batch in _batches(configured.batch_size, devices // tensor)
         for parts in _divisors(batch)
         for remat in policies[policies.index(configured.remat) :]
-        if (execution := ExecutionConfig(data, devices // tensor // data, tensor, batch, parts, remat)).obstacle()
+        if (
+            execution := configured._replace(
+                data=data,
+                fsdp=devices // tensor // data,
+                tensor=tensor,
+                batch_size=batch,
+                micro_batches=parts,
+                remat=remat,
+            )
+        ).obstacle()
         is None
     ]
     return iter(sorted(found, key=lambda execution: _distance(execution, configured, policies)))

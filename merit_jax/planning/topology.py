@@ -64,6 +64,11 @@ class Topology(NamedTuple):
         """Number of chips."""
         return math.prod(self.shape)
 
+    @property
+    def platform(self) -> str:
+        """The platform by JAX's name."""
+        return "cpu" if self.kind == "cpu" else "tpu" if self.chip.compiler else "gpu"
+
     def __str__(self) -> str:
         return f"{self.kind}:{'x'.join(map(str, self.shape))}"
 

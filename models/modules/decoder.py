@@ -1,15 +1,17 @@
 """One decoder for every family: embedding, a scan over layers, final norm, unembedding."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Float, Float32, Int
 
 from merit_jax.models.interface import NORMS, Array, DecoderConfig, KVCache
 from merit_jax.models.modules import rope
+from merit_jax.models.modules.attention import prepared
 from merit_jax.models.modules.experts import MoE
 from merit_jax.models.modules.layers import (
     MLP,
@@ -24,6 +26,7 @@ from merit_jax.models.modules.layers import (
     write,
 )
 from merit_jax.models.modules.scan import stacked
+from merit_jax.models.modules.visible import Visible, in_segments
 
 
 class Embedding(nn.Module):
@@ -100,7 +103,7 @@ class Decoder(nn.Module):
     def read(self, x: Float[jax.Array, "b t d"], deep: Deep | None = None) -> Float32[Array, "b t v"]:
         """Computes logits of the input vectors of unpadded rows."""
         positions = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
-        return self.logits(self.run(x, positions, segment_mask(jnp.ones_like(positions)), deep=deep)[0])
+        return self.logits(self.run(x, positions, in_segments(jnp.ones_like(positions)), deep=deep)[0])
 
     def vectors(self, tokens: Int[Array, "b t"], images: Any = None) -> tuple[Float[jax.Array, "b t d"], None]:
         """Looks up the input vectors of tokens; there are no features for later layers.
@@ -117,7 +120,7 @@ class Decoder(nn.Module):
         self,
         x: Float[jax.Array, "b t d"],
         positions: Int[Array, "b t *axes"],
-        mask: Bool[Array, "b 1 t s"],
+        visible: Visible,
         slots: Int[Array, "b t"] | None = None,
         cache: KVCache | None = None,
         deep: Deep | None = None,
@@ -127,7 +130,7 @@ class Decoder(nn.Module):
         Args:
             x: Input vectors: of tokens, or of images in their place.
             positions: RoPE positions; with M-RoPE, three per token or one that stands for all three.
-            mask: True where a token may see a key.
+            visible: The keys that a token sees.
             slots: Places of the tokens in the cache; None without a cache.
             cache: Earlier keys and values of all layers, or None.
             deep: Image features that are added behind the first layers, or None.
@@ -136,7 +139,7 @@ class Decoder(nn.Module):
             Hidden states, and the cache with x written into it (None without a cache).
         """
         c = self.config
-        context, kinds = self._context(positions, mask, slots)._replace(deep=deep), _kinds(c)
+        context, kinds = self._context(positions, visible, slots)._replace(deep=deep), _kinds(c)
         numbers = None if deep is None else jnp.arange(c.layers)
         if cache is None:
             return self.final_norm(self.layers(x, context, kinds, numbers, None)[0]), None
@@ -152,19 +155,18 @@ class Decoder(nn.Module):
         return scores if c.logit_cap is None else c.logit_cap * jnp.tanh(scores / c.logit_cap)
 
     def _context(
-        self, positions: Int[Array, "b t *axes"], mask: Bool[Array, "b 1 t s"], slots: Int[Array, "b t"] | None
+        self, positions: Int[Array, "b t *axes"], visible: Visible, slots: Int[Array, "b t"] | None
     ) -> Context:
-        """Computes what the layers share: angles of every rope, distances for windows, growth of queries."""
-        c, growth, distance = self.config, None, None
+        """Computes what the layers share: angles of every rope, the mask of all pairs if there is one, growth of queries."""
+        c, growth = self.config, None
         found = [_turns(c, one, positions) for one in c.ropes]
         turns = rope.Turns(*(jnp.stack(part) for part in zip(*found, strict=True))) if c.kinds else found[0]
         if any(kind.window for kind in c.kinds):
-            queries = jnp.arange(positions.shape[1])[None] if slots is None else jnp.asarray(slots)
-            distance = queries[:, None, :, None] - jnp.arange(mask.shape[-1])
+            visible = dataclasses.replace(visible, windows=tuple(dict.fromkeys(_windows(c))))
         if c.query_growth is not None:
             beta, length = c.query_growth
             growth = 1 + beta * jnp.log1p(jnp.floor(jnp.asarray(positions, jnp.float32) / length))
-        return Context(turns, mask, distance, growth, slots)
+        return Context(turns, prepared(visible, c.attention), growth, slots)
 
 
 def _turns(config: DecoderConfig, one: rope.Rope | None, positions: Int[Array, "b t *axes"]) -> rope.Turns:
@@ -180,42 +182,10 @@ def _kinds(config: DecoderConfig) -> Kind | None:
     """Returns the kinds of all layers; None if they are alike."""
     if not config.kinds:
         return None
-    windows = [kind.window or np.iinfo(np.int32).max for kind in config.kinds]
-    return Kind(*(jnp.array(n, jnp.int32) for n in ([config.ropes.index(kind.rope) for kind in config.kinds], windows)))
+    ropes = [config.ropes.index(kind.rope) for kind in config.kinds]
+    return Kind(*(jnp.array(numbers, jnp.int32) for numbers in (ropes, _windows(config))))
 
 
-def segment_mask(segments: Int[Array, "b t"]) -> Bool[Array, "b 1 t t"]:
-    """Makes the mask with which a token sees itself and earlier tokens of its own segment.
-
-    Examples:
-        >>> segment_mask(jnp.array([[1, 1, 2]])).astype(int).tolist()
-        [[[[1, 0, 0], [1, 1, 0], [0, 0, 1]]]]
-    """
-    same = segments[:, :, None] == segments[:, None, :]
-    causal = jnp.tri(segments.shape[1], dtype=bool)
-    return (same & causal)[:, None]
-
-
-def image_mask(tokens: Int[Array, "b t"], segments: Int[Array, "b t"], image_token: int) -> Bool[jax.Array, "b 1 t t"]:
-    """Makes the mask with which the neighbouring tokens of an image see each other, in both directions.
-
-    Examples:
-        >>> image_mask(jnp.array([[9, 9, 1, 9]]), jnp.ones((1, 4), int), 9).astype(int).tolist()
-        [[[[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]]]
-    """
-    segments = jnp.asarray(segments)
-    image = (jnp.asarray(tokens) == image_token) & (segments > 0)
-    before = image & (segments == jnp.roll(segments, 1, axis=1))
-    first = image & ~(before & jnp.roll(image, 1, axis=1)).at[:, 0].set(False)
-    number = jnp.where(image, jnp.cumsum(first, axis=1), 0)
-    return ((number[:, :, None] == number[:, None, :]) & image[:, :, None])[:, None]
-
-
-def slot_mask(slots: Int[Array, "b t"], length: int) -> Bool[Array, "b 1 t s"]:
-    """Makes the mask with which a token at slot p sees slots 0 to p of a cache of `length` slots.
-
-    Examples:
-        >>> slot_mask(jnp.array([[1, 2]]), 4).astype(int).tolist()
-        [[[[1, 1, 0, 0], [1, 1, 1, 0]]]]
-    """
-    return (jnp.arange(length) <= jnp.asarray(slots)[:, :, None])[:, None]
+def _windows(config: DecoderConfig) -> list[int]:
+    """Returns the window of every layer."""
+    return [kind.window or np.iinfo(np.int32).max for kind in config.kinds]

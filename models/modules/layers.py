@@ -1,5 +1,6 @@
 """The parts of a layer: normalisation, projection, attention with an optional cache, gated MLP."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int32
 from merit_jax.models.interface import ACTIVATIONS, Array, DecoderConfig, StackConfig
 from merit_jax.models.modules import rope
 from merit_jax.models.modules.attention import attend, heads_of, wants_entropies
+from merit_jax.models.modules.visible import Visible
 
 _init_kernel = nn.initializers.lecun_normal()
 
@@ -50,16 +52,14 @@ class Context(NamedTuple):
 
     Attributes:
         turns: RoPE angles of the tokens; where layers differ, those of every rope.
-        mask: True where a query (third axis) may see a key (fourth axis).
-        distance: Place of the query minus place of the key, where layers have windows.
+        visible: The keys that a token sees.
         growth: Factors of the queries; None: 1.
         slots: Cache slots of the tokens; None without a cache.
         deep: Image features for the first layers, if there are any.
     """
 
     turns: rope.Turns
-    mask: Bool[Array, "b 1 t s"]
-    distance: Int[Array, "#b 1 t s"] | None
+    visible: Visible
     growth: Float32[jax.Array, "b t"] | None
     slots: Int[Array, "b t"] | None
     deep: Deep | None = None
@@ -78,8 +78,10 @@ class Kind(NamedTuple):
 
     def of(self, context: Context) -> Context:
         """Returns the context as the layer sees it."""
-        mask = context.mask if context.distance is None else context.mask & (context.distance < self.window)
-        return context._replace(turns=rope.Turns(*(part[self.rope] for part in context.turns)), mask=mask)
+        visible = context.visible
+        if visible.windows:
+            visible = dataclasses.replace(visible, window=jnp.asarray(self.window))
+        return context._replace(turns=rope.Turns(*(part[self.rope] for part in context.turns)), visible=visible)
 
 
 class LayerCache(NamedTuple):
@@ -164,8 +166,13 @@ class Attention(nn.Module):
             new = LayerCache(key, value)
             key, value = write(cache, new, jnp.asarray(context.slots))
         wanted = wants_entropies(self)
-        options = {"scale": c.attention_scale, "implementation": c.attention, "entropies": wanted}
-        heads = heads_of(self, attend(query, key, value, context.mask, **options))
+        options: Any = {
+            "scale": c.attention_scale,
+            "implementation": c.attention,
+            "entropies": wanted,
+            "placement": c.placement,
+        }
+        heads = heads_of(self, attend(query, key, value, context.visible, **options))
         return Projection(c, c.hidden_size, ("heads", "embed"), c.output_bias, name="output")(heads), new
 
     def _heads(

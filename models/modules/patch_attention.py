@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,25 +10,8 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from merit_jax.models.modules import attention
-from merit_jax.models.modules.attention import Implementation, Seen
-
-DENSE = 1024
-"""Most patches of a row for which all pairs are scored at once; above, memory grows with their number alone."""
-QUERIES = 256
-"""Queries at a time, above `DENSE`, in attention to images."""
-
-Among = Callable[[Array, Array, Array, Bool[Array, "b 1 t s"]], Seen]
-"""(queries, keys, values, mask) -> attention, as `merit_jax.models.modules.attention.attend` computes it."""
-
-
-class Rows(NamedTuple):
-    """The operands of attention, by patch; fields as the arguments of `attend`."""
-
-    query: Float[Array, "b p heads dim"]
-    key: Float[Array, "b p heads dim"]
-    value: Float[Array, "b p heads dim"]
-    segments: Int[Array, "b p"]
-    windows: Int[Array, "b p"]
+from merit_jax.models.modules.attention import LONGEST, Seen
+from merit_jax.models.modules.visible import in_groups
 
 
 def attend(
@@ -40,7 +22,7 @@ def attend(
     windows: Int[Array | np.ndarray, "b p"],
     full: Bool[Array, ""],
     most: int,
-    implementation: Implementation = None,
+    implementation: str = "auto",
     entropies: bool = False,
 ) -> Seen:
     """Attends from every patch to the patches of its image if `full`, else to those of its window.
@@ -51,18 +33,17 @@ def attend(
         windows: Number of the window; 0 on padding. A window's patches are neighbours.
         full: True for images, False for windows.
         most: Largest number of patches in a window.
-        implementation: For `jax.nn.dot_product_attention`.
+        implementation: As for `merit_jax.models.modules.attention.attend`.
         entropies: As for `merit_jax.models.modules.attention.attend`.
     """
-    patches = segments.shape[1]
     among = partial(attention.attend, implementation=implementation, entropies=entropies)
-    if patches <= DENSE:
-        return _to_all(query, key, value, jnp.where(full, segments, windows), among)
-    block = most * -(-QUERIES // most)
-    padded = _padded(block, query, key, value, segments, windows)
-    to_images = jax.checkpoint(partial(_to_images, block=block, among=among))
-    to_windows = jax.checkpoint(partial(_to_windows, block=most, among=among))
-    return _first(patches, jax.lax.cond(full, to_images, to_windows, padded))
+    if segments.shape[1] <= LONGEST["auto"]:
+        return among(query, key, value, in_groups(jnp.where(full, segments, windows)))
+    to_images = partial(
+        attend_to_images, segments=jnp.asarray(segments), implementation=implementation, entropies=entropies
+    )
+    to_windows = partial(_to_windows, windows=jnp.asarray(windows), block=most, among=among)
+    return jax.lax.cond(full, to_images, jax.checkpoint(to_windows), query, key, value)
 
 
 def attend_to_images(
@@ -70,73 +51,36 @@ def attend_to_images(
     key: Float[Array, "b p heads dim"],
     value: Float[Array, "b p heads dim"],
     segments: Int[Array, "b p"],
-    implementation: Implementation = None,
+    implementation: str = "auto",
     entropies: bool = False,
 ) -> Seen:
     """Attends from every patch to the patches of its image; arguments as for `attend`."""
-    patches = segments.shape[1]
-    among = partial(attention.attend, implementation=implementation, entropies=entropies)
-    if patches <= DENSE:
-        return _to_all(query, key, value, segments, among)
-    padded = _padded(QUERIES, query, key, value, segments, segments)
-    return _first(patches, jax.checkpoint(partial(_to_images, block=QUERIES, among=among))(padded))
+    if segments.shape[1] > LONGEST["auto"] and implementation == "xla":
+        implementation = "chunked"
+    return attention.attend(query, key, value, in_groups(segments), implementation=implementation, entropies=entropies)
 
 
-def _first(patches: int, seen: Seen) -> Seen:
-    """Returns what the first patches see."""
-    return jax.tree.map(lambda x: x[:, :patches], seen)
-
-
-def _padded(block: int, *operands: Array | np.ndarray) -> Rows:
-    """Appends patches of padding up to a multiple of `block`."""
-    room = -operands[0].shape[1] % block
-    return Rows(*(jnp.pad(x, [(0, 0), (0, room)] + [(0, 0)] * (x.ndim - 2)) for x in operands))
-
-
-def _to_all(
+def _to_windows(
     query: Float[Array, "b p heads dim"],
     key: Float[Array, "b p heads dim"],
     value: Float[Array, "b p heads dim"],
-    groups: Int[Array, "b p"],
-    among: Among,
+    windows: Int[Array, "b p"],
+    block: int,
+    among: Callable[..., Seen],
 ) -> Seen:
-    """Attends to the patches of the same group, with all pairs scored at once."""
-    mask = (groups[:, :, None] == groups[:, None, :])[:, None]
-    return among(query, key, value, mask)
-
-
-def _to_images(rows: Rows, block: int, among: Among) -> Seen:
-    """Attends to images, `block` queries at a time to all keys."""
-
-    @jax.checkpoint
-    def of_block(part: tuple[Array, Array]) -> Seen:
-        queries, groups = part
-        mask = (groups[:, :, None] == rows.segments[:, None, :])[:, None]
-        return among(queries, rows.key, rows.value, mask)
-
-    seen = jax.lax.map(of_block, (_blocks_first(rows.query, block), _blocks_first(rows.segments, block)))
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(*rows.segments.shape, *x.shape[3:]), seen)
-
-
-def _to_windows(rows: Rows, block: int, among: Among) -> Seen:
     """Attends to windows: no window is larger than a block, so each block sees itself and its two neighbours."""
 
     def blocks(x: Array) -> Array:
-        return x.reshape(-1, block, *x.shape[2:])
+        filled = jnp.pad(x, [(0, 0), (0, -x.shape[1] % block)] + [(0, 0)] * (x.ndim - 2))
+        return filled.reshape(-1, block, *x.shape[2:])
 
     def around(x: Array, outside: int) -> Array:
-        parts = x.reshape(x.shape[0], -1, block, *x.shape[2:])
+        parts = blocks(x).reshape(x.shape[0], -1, block, *x.shape[2:])
         ends = [(0, 0), (1, 1)] + [(0, 0)] * (parts.ndim - 2)
         wide = jnp.pad(parts, ends, constant_values=outside)
         near = jnp.concatenate([wide[:, :-2], wide[:, 1:-1], wide[:, 2:]], axis=2)
         return near.reshape(-1, *near.shape[2:])
 
-    mask = blocks(rows.windows)[:, :, None] == around(rows.windows, -1)[:, None, :]
-    query, key, value = blocks(rows.query), around(rows.key, 0), around(rows.value, 0)
-    seen = among(query, key, value, mask[:, None])
-    return jax.tree.map(lambda x: x.reshape(*rows.segments.shape, *x.shape[2:]), seen)
-
-
-def _blocks_first(x: Array, block: int) -> Array:
-    """Reshapes [b, p, ...] to [blocks, b, block, ...]."""
-    return jnp.moveaxis(x.reshape(x.shape[0], -1, block, *x.shape[2:]), 1, 0)
+    visible = in_groups(blocks(windows), around(windows, -1))
+    seen = among(blocks(query), around(key, 0), around(value, 0), visible)
+    return jax.tree.map(lambda x: x.reshape(len(windows), -1, *x.shape[2:])[:, : windows.shape[1]], seen)

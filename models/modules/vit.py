@@ -14,6 +14,7 @@ from merit_jax.models.interface import ACTIVATIONS, Array, StackConfig
 from merit_jax.models.modules.attention import attend, heads_of, wants_entropies
 from merit_jax.models.modules.layers import Norm, Projection, parameter
 from merit_jax.models.modules.scan import stacked
+from merit_jax.models.modules.visible import EVERYWHERE, Visible, in_groups
 
 GELUS = ("quick_gelu", "gelu", "gelu_pytorch_tanh")
 """Nonlinearities of towers and projectors, names of `merit_jax.models.interface.ACTIVATIONS`."""
@@ -117,25 +118,23 @@ class Block(nn.Module):
     config: ViTConfig
 
     @nn.compact
-    def __call__(
-        self, x: Float[jax.Array, "n s d"], mask: Bool[Array, "n 1 1 s"] | None
-    ) -> tuple[Float[jax.Array, "n s d"], None]:
+    def __call__(self, x: Float[jax.Array, "n s d"], visible: Visible) -> tuple[Float[jax.Array, "n s d"], None]:
         """Runs one step of the scan over blocks."""
         c = self.config
-        x = x + self._attend(Norm(c, centred=True, name="attention_norm")(x), mask)
+        x = x + self._attend(Norm(c, centred=True, name="attention_norm")(x), visible)
         wide = Projection(c, c.mlp_size, ("embed", "mlp"), True, name="up")(Norm(c, centred=True, name="mlp_norm")(x))
         return x + Projection(c, c.hidden_size, ("mlp", "embed"), True, name="down")(
             ACTIVATIONS[c.activation](wide)
         ), None
 
-    def _attend(self, x: Float[jax.Array, "n s d"], mask: Bool[Array, "n 1 1 s"] | None) -> Float[jax.Array, "n s d"]:
+    def _attend(self, x: Float[jax.Array, "n s d"], visible: Visible) -> Float[jax.Array, "n s d"]:
         c = self.config
         heads = (*x.shape[:2], c.heads, c.hidden_size // c.heads)
         parts = (
             Projection(c, c.hidden_size, ("embed", "heads"), True, name=name)(x) for name in ("query", "key", "value")
         )
         query, key, value = (part.reshape(heads) for part in parts)
-        seen = attend(query, key, value, mask, implementation=c.attention, entropies=wants_entropies(self))
+        seen = attend(query, key, value, visible, implementation=c.attention, entropies=wants_entropies(self))
         return Projection(c, c.hidden_size, ("heads", "embed"), True, name="output")(heads_of(self, seen))
 
 
@@ -166,7 +165,12 @@ class ViT(nn.Module):
         if c.masked:
             mask = jnp.asarray(images.mask, bool).reshape(b * tiles, c.grid, c.grid)
         x = self._embed(jnp.reshape(images.pixels, (b * tiles, c.grid**2, c.patch_values)), mask)
-        x, _ = self._blocks()(x, None if mask is None else mask.reshape(b * tiles, 1, 1, c.grid**2))
+        visible = (
+            EVERYWHERE
+            if mask is None
+            else in_groups(jnp.ones((len(mask), 1), int), mask.reshape(b * tiles, c.grid**2).astype(int))
+        )
+        x, _ = self._blocks()(x, visible)
         after = Norm(c, centred=True, name="final_norm")(x)
         x = (after if c.normed else x)[:, c.skipped :]
         return x.reshape(b, tiles, *x.shape[1:])

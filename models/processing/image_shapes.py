@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax
 
 from merit_jax.models.interface import VisionLanguageConfig
-from merit_jax.models.modules.patch_attention import DENSE, QUERIES
+from merit_jax.models.modules.attention import LONGEST
+from merit_jax.models.modules.chunked_attention import BLOCK
 from merit_jax.models.modules.patch_rows import PatchRows, PatchTowerConfig, patch_rows
 from merit_jax.models.modules.projector import features_per_tile
 from merit_jax.models.modules.qwen2_5_vit import QwenVisionConfig
@@ -50,15 +51,12 @@ def image_work(config: VisionLanguageConfig, image_tokens: int) -> ImageWork:
         features = features_per_tile(config)
         tiles = -(-image_tokens // features)
         each = vision.grid**2 + vision.clip
-        return ImageWork(tiles * each, tiles * features, vision.depth * tiles * each**2, tiles * each**2)
+        scored = each if each <= LONGEST["auto"] else min(BLOCK, each)
+        return ImageWork(tiles * each, tiles * features, vision.depth * tiles * each**2, tiles * scored**2)
     patches = image_tokens * vision.patches_per_token
-    if patches <= DENSE:
+    if patches <= LONGEST["auto"]:
         return ImageWork(patches, image_tokens, vision.layers * patches**2, patches**2)
-    most = vision.window**2 * vision.patches_per_token or 1
-    block = most * -(-QUERIES // most)
-    padded = -(-patches // block) * block
     full = len(vision.full_layers) if isinstance(vision, QwenVisionConfig) else vision.layers
-    windows = 3 * most * padded
-    return ImageWork(
-        patches, image_tokens, full * padded**2 + (vision.layers - full) * windows, max(block * padded, windows)
-    )
+    windows = 3 * vision.window**2 * vision.patches_per_token * patches
+    pairs = full * patches**2 + (vision.layers - full) * windows
+    return ImageWork(patches, image_tokens, pairs, max(BLOCK**2, windows))

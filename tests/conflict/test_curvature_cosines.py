@@ -3,11 +3,10 @@
 import jax
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 
 from merit_jax import conflict
 from merit_jax.conflict import blocked_products
-from merit_jax.core.sharding import MESH_AXES
+from merit_jax.core import sharding
 from merit_jax.gradients.count_sketch import CountSketch
 from merit_jax.gradients.stride import Stride
 from tests.support import toy
@@ -59,7 +58,7 @@ def test_the_share_of_a_stride_cancels():
 def test_devices_agree_with_the_host(monkeypatch, sizes):
     monkeypatch.setattr(blocked_products, "BLOCK", 150)
     devices = jax.devices()[: int(np.prod(sizes))]
-    mesh = jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    mesh = sharding.make_mesh(*sizes, devices=devices)
     found = conflict.curvature_cosines(G, HG, mesh=mesh)
     np.testing.assert_allclose(found.values, dense(), atol=1e-5)
 

@@ -3,17 +3,16 @@
 import jax
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 
 from merit_jax import conflict
 from merit_jax.conflict import blocked_products
-from merit_jax.core.sharding import MESH_AXES
+from merit_jax.core import sharding
 from tests.support.scaled_gradients import Recorded, exact, uneven
 
 
 def mesh_of(*sizes):
     devices = jax.devices()[: int(np.prod(sizes))]
-    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return sharding.make_mesh(*sizes, devices=devices)
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 2, 1), (2, 2, 1), (2, 2, 2)])

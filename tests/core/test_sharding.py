@@ -24,7 +24,7 @@ def test_a_dimension_that_does_not_divide_is_kept_whole():
 
 
 def test_two_dimensions_on_one_mesh_axis_are_refused_with_both():
-    with pytest.raises(ValueError, match=r"parameter w: .*\('mlp', 'heads'\).*\('tensor', 'tensor'\)"):
+    with pytest.raises(ValueError, match=r"parameter w: .*\('mlp', 'heads'\).*\(\('tensor',\), \('tensor',\)\)"):
         sharding.spec(("mlp", "heads"), (4, 4), sharding.make_mesh(), "w")
 
 
@@ -34,9 +34,14 @@ def test_an_unknown_logical_name_is_refused():
 
 
 def test_a_mesh_that_does_not_cover_the_devices_is_refused():
-    with pytest.raises(ValueError, match="data=3 x fsdp=1 x tensor=2 does not cover 8 devices"):
+    with pytest.raises(ValueError, match="data=3 x fsdp=1 x tensor=2 x sequence=1 does not cover 8 devices"):
         sharding.make_mesh(data=3, fsdp=1, tensor=2)
-    assert dict(sharding.make_mesh(data=2, fsdp=-1, tensor=2).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert dict(sharding.make_mesh(data=2, fsdp=-1, tensor=2).shape) == {
+        "data": 2,
+        "fsdp": 2,
+        "tensor": 2,
+        "sequence": 1,
+    }
 
 
 def test_rows_are_dealt_over_data_and_fsdp_and_come_back_whole():

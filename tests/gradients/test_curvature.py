@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from merit_jax.core import sharding, tree
 from merit_jax.core.loss import next_token_loss
@@ -131,7 +131,7 @@ def test_the_layers_of_a_decoder_that_are_scanned_and_computed_again_have_the_sa
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 1), (2, 1, 2), (2, 2, 2), (1, 8, 1)])
 def test_devices_change_nothing_and_products_lie_as_the_leaves_do(shape):
     devices = jax.devices()[: int(np.prod(shape))]
-    mesh = jax.make_mesh(shape, sharding.MESH_AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
+    mesh = sharding.make_mesh(*shape, devices=devices)
     batches = [NETWORK.batch(seed, rows=8) for seed in (0, 1)]
     leaves, _ = tree.split(NETWORK.params(dtype=np.float32), (".*",))
     rows = "fsdp" if shape[1] <= NETWORK.width else None

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 
 from merit_jax.core import sharding, tree
 from merit_jax.gradients.compression import make_compressor
@@ -124,7 +123,7 @@ def test_a_sketch_of_a_leaf_depends_on_its_path_alone():
 def on_a_mesh(shape, axes):
     """The toy parameters on the first devices, and what puts batches beside them."""
     devices = jax.devices()[: int(np.prod(shape))]
-    mesh = jax.make_mesh(shape, sharding.MESH_AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
+    mesh = sharding.make_mesh(*shape, devices=devices)
     params = jax.tree.map(sharding.place, toy.params(), sharding.of_params(mesh, axes, toy.params()))
     return params, lambda batch: sharding.place_batch(batch, mesh, leading=1)
 

@@ -174,18 +174,6 @@ def test_a_zero_product_names_its_dataset(curved, tmp_path, monkeypatch):
         run_stages(run, ("curvature",))
 
 
-def test_attention_without_a_forward_derivative_is_refused(curved, tmp_path):
-    run = again(curved, tmp_path)
-    run.workdir.curvature.rmtree()
-    with run.config.unlocked():
-        run.config.model.attention = "cudnn"
-    with pytest.raises(
-        ValueError, match=r"model\.attention=cudnn has no .*--stages=curvature --config\.model\.attention=xla"
-    ):
-        run_stages(run, ("curvature",))
-    assert not run.workdir.curvature_index.exists()
-
-
 def test_other_methods_make_no_products(finished, curved, tmp_path):
     assert not finished.workdir.curvature.exists()
     other = again(curved, tmp_path, "random4")

@@ -4,9 +4,9 @@ import re
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
-from merit_jax.core.sharding import MESH_AXES
+from merit_jax.core import sharding
 from merit_jax.gradients.compressor import _compiled, leaf_shardings
 
 MESHES = [(1, 1, 1), (1, 2, 1), (2, 2, 1), (1, 8, 1), (1, 4, 2), (1, 1, 8)]
@@ -32,7 +32,7 @@ HOST = {
 def cut(shape):
     """Returns the leaves on a mesh of the first devices."""
     devices = jax.devices()[: int(np.prod(shape))]
-    mesh = jax.make_mesh(shape, MESH_AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
+    mesh = sharding.make_mesh(*shape, devices=devices)
     return {path: jax.device_put(leaf, NamedSharding(mesh, SPECS[path])) for path, leaf in HOST.items()}
 
 

@@ -1,13 +1,12 @@
 """A small model, its task and its sizes, for plans."""
 
-from functools import partial
 from typing import Any
 
 import optax
 from jax.sharding import Mesh
 
 from merit_jax.core.loss import next_token_loss
-from merit_jax.core.sharding import keep_rows
+from merit_jax.core.sharding import Placement
 from merit_jax.models import DecoderConfig, Model, build
 from merit_jax.models.interface import REMAT
 from merit_jax.planning.execution import TrainingTask, text_row
@@ -22,21 +21,21 @@ def model(**changes: Any) -> Model:
     return build(DecoderConfig(**{"family": "llama", "tied": True, **SIZES, **changes}))
 
 
-def task(length: int = 64, trainable: tuple[str, ...] = (".*",), **changes: Any) -> TrainingTask:
+def task(length: int = 64, trainable: tuple[str, ...] = (".*",), shards: int = 1, **changes: Any) -> TrainingTask:
     built = model(**changes)
     return TrainingTask(
         built.abstract,
         built.logical_axes,
         trainable,
         optimizer(),
-        lambda remat, mesh: next_token_loss(model(remat=remat, constrain=constrained(mesh), **changes), CHUNK),
+        lambda remat, mesh: next_token_loss(model(remat=remat, placement=placement(mesh), **changes), CHUNK, shards),
         text_row(length),
         tuple(REMAT),
     )
 
 
-def constrained(mesh: Mesh | None) -> Any:
-    return None if mesh is None else partial(keep_rows, mesh=mesh)
+def placement(mesh: Mesh | None) -> Placement | None:
+    return None if mesh is None else Placement(lambda: mesh)
 
 
 def optimizer() -> optax.GradientTransformation:

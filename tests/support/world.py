@@ -9,12 +9,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from merit_jax.configs import common
 from merit_jax.core import tree
-from merit_jax.core.sharding import MESH_AXES
+from merit_jax.core.sharding import make_mesh
 from merit_jax.core.types import Batch
 from merit_jax.launch.wiring import open_run
 from merit_jax.models import build, open_pretrained
@@ -114,14 +114,14 @@ def run(root: Path, workdir: str, method: str = "merit2d", *, overwrite: bool = 
 
 def on_one_device(run: Run) -> Run:
     """The same run, not yet begun, on one device."""
-    model = build(run.model.config, constrain=None)
+    model = build(run.model.config, placement=None)
     alone = Shared(model, run.theta0, run.tokenizer, run.reader).with_value("mesh", one_device_mesh())
     return dataclasses.replace(run, shared=alone)
 
 
 def one_device_mesh(**_: Any) -> Mesh:
     """A mesh of one device, whatever `sharding.make_mesh` is asked for: programs for it compile in less time than for eight."""
-    return jax.make_mesh((1, 1, 1), MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:1])
+    return make_mesh(devices=jax.devices()[:1])
 
 
 def copied(finished: Run, root: Path, method: str = "merit2d", *, overwrite: bool = False, **changes: Any) -> Run:

@@ -1,13 +1,12 @@
 """The training step on several devices: the same numbers, a share of the memory each."""
 
 import functools
-from functools import partial
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 
 import tests.support.tiny as tiny
 from merit_jax.core import sharding, tree
@@ -23,15 +22,13 @@ OPTIMIZER = make_optimizer("adamw", clip_norm=1.0, eps=1e-3)  # which does not m
 RATE = np.float32(1e-3)
 
 
-def mesh_of(data, fsdp, tensor):
-    sizes = (data, fsdp, tensor)
-    devices = jax.devices()[: data * fsdp * tensor]
-    return jax.make_mesh(sizes, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+def mesh_of(*sizes):
+    return sharding.make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
 
 
 def ready(mesh, average="token"):
     """(step, state, placed batch of three examples a row) on a mesh."""
-    model = build(CONFIG, constrain=partial(sharding.keep_rows, mesh=mesh))
+    model = build(CONFIG, placement=sharding.Placement(lambda: mesh))
     shardings = tree.flatten(sharding.of_params(mesh, model.logical_axes, model.abstract))
     params = tree.flatten(tiny.params(model, scale=0.05))
     leaves = {path: sharding.place(leaf, shardings[path]) for path, leaf in params.items()}
@@ -42,7 +39,7 @@ def ready(mesh, average="token"):
     weights = (rng.random(tokens.shape) < 0.5).astype(np.float32)
     positions = np.broadcast_to(np.arange(32, dtype=np.int32), tokens.shape)
     batch = Batch(tokens, targets, weights, positions, 1 + (positions > 9) + (positions > 15))
-    step = make_step(next_token_loss(model, 32), OPTIMIZER, average)
+    step = make_step(next_token_loss(model, 4, mesh.shape["sequence"]), OPTIMIZER, average)
     return step, state, sharding.place_batch(batch, mesh, leading=1)
 
 
@@ -62,7 +59,14 @@ def bytes_on_first(state):
     return sum(s.data.nbytes for x in cut for s in x.addressable_shards if s.device == jax.devices()[0])
 
 
-SIZES_OF_MESHES = [((1, 2, 1), "token"), ((1, 4, 1), "token"), ((1, 8, 1), "token"), ((2, 2, 2), "token")]
+SIZES_OF_MESHES = [
+    ((1, 2, 1), "token"),
+    ((1, 4, 1), "token"),
+    ((1, 8, 1), "token"),
+    ((2, 2, 2), "token"),
+    ((1, 2, 1, 4), "token"),
+    ((1, 1, 2, 4), "token"),
+]
 
 
 @pytest.mark.parametrize(("sizes", "average"), [*SIZES_OF_MESHES, ((1, 4, 1), "example"), ((2, 2, 2), "example")])
@@ -72,7 +76,7 @@ def test_devices_change_nothing_and_share_the_parameters_and_moments(sizes, aver
     assert other_loss == pytest.approx(loss, rel=1e-5)
     for path, leaf in leaves.items():
         np.testing.assert_allclose(others[path], leaf, rtol=0, atol=1e-5 * np.abs(leaf).max(), err_msg=path)
-    assert part * sizes[1] * sizes[2] == whole
+    assert part * math.prod(sizes[1:]) == whole
 
 
 def test_sharing_the_parameters_takes_no_more_temporary_memory_than_copying_them():
@@ -86,5 +90,5 @@ def test_sharing_the_parameters_takes_no_more_temporary_memory_than_copying_them
 
 
 def test_rows_that_the_devices_do_not_divide_are_left_to_the_compiler():
-    kept = jax.jit(partial(sharding.keep_rows, mesh=mesh_of(1, 8, 1)))(jnp.ones((3, 2)))
+    kept = jax.jit(sharding.Placement(lambda: mesh_of(1, 8, 1)).keep)(jnp.ones((3, 2)))
     np.testing.assert_array_equal(kept, np.ones((3, 2)))

@@ -58,7 +58,7 @@ def gain_task(run: Run) -> DiagnosticTask:
     count = len(found.branches)
 
     def measure(tick: Tick) -> MergingGain:
-        objective = Objective(run.loss_fn, models.frozen, sample.batches(tick))
+        objective = Objective(run.twice_loss_fn, models.frozen, sample.batches(tick))
         branches = (models.leaves(name) for name in found.branches)
         return merging_gain(objective, models.leaves(MERGED), branches, weights)
 
@@ -88,7 +88,7 @@ def split_gain_task(run: Run) -> DiagnosticTask:
     def measure(tick: Tick) -> PartitionGain:
         models = theta0(run)
         leaves = models.leaves(THETA0)
-        objective = Objective(run.loss_fn, models.frozen, sample.batches(tick))
+        objective = Objective(run.twice_loss_fn, models.frozen, sample.batches(tick))
         M = gradient_curvature(
             lambda vector: hessian.product(objective, leaves, vector),
             _gradients(run, models, leaves, tick),
@@ -143,7 +143,7 @@ def curvature_task(run: Run) -> DiagnosticTask:
     def measure(tick: Tick) -> HessianAlignment:
         models = theta0(run)
         leaves = models.leaves(THETA0)
-        objective = Objective(run.loss_fn, models.frozen, sample.batches(tick), run.config.gradients.average)
+        objective = Objective(run.twice_loss_fn, models.frozen, sample.batches(tick), run.config.gradients.average)
         each = [objective._replace(batches=Sample(run, cfg.curvature_examples, [n]).batches(tick)) for n in names]
         with _basis(leaves, cfg.iterations) as basis:
             return hessian_alignment(
@@ -205,7 +205,7 @@ def _groups(run: Run) -> np.ndarray:
 
 def _gradients(run: Run, models: Models, leaves: Leaves, tick: Tick) -> Iterator[Leaves]:
     """Yields the whole gradients whose kept entries the run has stored."""
-    objective = Objective(run.loss_fn, models.frozen, (), run.config.gradients.average)
+    objective = Objective(run.twice_loss_fn, models.frozen, (), run.config.gradients.average)
     for dataset in run.datasets:
         batches = Placed(run, Counted(calibration_batches(run, dataset), tick))
         yield hessian.gradient(objective._replace(batches=batches), leaves)

@@ -7,7 +7,9 @@ from tests.support import world
 
 
 def test_cudnn_without_a_gpu_is_refused_before_anything_is_read(tmp_path):
-    with pytest.raises(ValueError, match=r"model\.attention = 'cudnn' needs an NVIDIA GPU, .*: cpu; use 'xla'"):
+    with pytest.raises(
+        ValueError, match=r"model\.attention = 'cudnn' needs an NVIDIA GPU, and the devices are: cpu; use 'auto'"
+    ):
         world.run(tmp_path, "run", **{"model.attention": "cudnn"})
     assert not list((tmp_path / "run").glob("*")) if (tmp_path / "run").exists() else True
 

@@ -14,7 +14,7 @@ from merit_jax import configs
 from merit_jax.models import build, read_config
 from merit_jax.models.families.registry import parse_config
 from merit_jax.models.io.tensor_names import canonical_names
-from merit_jax.models.modules.decoder import image_mask
+from merit_jax.models.modules.visible import image_blocks
 from merit_jax.models.pretrained.processor import load_processor
 from tests.support import image_checks
 from tests.support.tiny_tiles import batch, conversation
@@ -59,10 +59,7 @@ def test_the_first_token_of_an_image_sees_its_last(world):
 
 def test_images_of_neighbouring_examples_and_padding_are_blocks_of_their_own():
     tokens, segments = np.array([[9, 9, 9, 1, 9, 9]]), np.array([[1, 1, 2, 2, 2, 0]])
-    found = np.asarray(image_mask(tokens, segments, 9))[0, 0].astype(int)
-    expected = np.zeros((6, 6), int)
-    expected[:2, :2] = expected[2, 2] = expected[4, 4] = 1
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(image_blocks(tokens, segments, 9), [[1, 1, 2, 0, 3, 0]])
 
 
 def test_image_features_are_not_scaled_as_text_is(world):

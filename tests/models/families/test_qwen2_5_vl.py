@@ -14,7 +14,7 @@ import tests.support.tiny_qwen_vl as qwen
 from merit_jax.core.types import Example, ImageReader, PackedExample
 from merit_jax.models import build, export_hf, load_pretrained, read_config
 from merit_jax.models.families.registry import parse_config
-from merit_jax.models.modules import patch_attention
+from merit_jax.models.modules import attention, chunked_attention, patch_attention
 from merit_jax.models.modules.attention import Seen
 from merit_jax.models.pretrained.processor import load_processor
 from merit_jax.models.processing.qwen2_5_vl_images import mrope_positions, window_order
@@ -99,8 +99,8 @@ def test_a_large_row_equals_a_small_one(world, monkeypatch):
     _, model, params, processor, pictures = world
     rows = batch(processor, [conversation(*pictures[:2])], WIDTH, ROOM)
     expected = tiny.logits(model, params, rows)
-    monkeypatch.setattr(patch_attention, "DENSE", 16)
-    monkeypatch.setattr(patch_attention, "QUERIES", 32)
+    monkeypatch.setitem(attention.LONGEST, "auto", 16)
+    monkeypatch.setattr(chunked_attention, "BLOCK", 32)
     np.testing.assert_allclose(tiny.logits(build(model.config), params, rows), expected, atol=1e-5)
 
 

@@ -15,7 +15,7 @@ from merit_jax import configs
 from merit_jax.core.types import Example, PackedExample
 from merit_jax.models import build
 from merit_jax.models.families.registry import parse_config
-from merit_jax.models.modules import patch_attention
+from merit_jax.models.modules import attention, chunked_attention
 from merit_jax.models.modules.qwen3_vit import interpolated
 from tests.support import image_checks
 from tests.support.tiny_tiles import batch, conversation, encode, example
@@ -71,8 +71,8 @@ def test_a_large_row_equals_a_small_one(world, monkeypatch):
     _, model, params, processor, pictures = world
     rows = batch(processor, [conversation(*pictures[:2])], WIDTH, ROOM)
     expected = tiny.logits(model, params, rows)
-    monkeypatch.setattr(patch_attention, "DENSE", 16)
-    monkeypatch.setattr(patch_attention, "QUERIES", 32)
+    monkeypatch.setitem(attention.LONGEST, "auto", 16)
+    monkeypatch.setattr(chunked_attention, "BLOCK", 32)
     np.testing.assert_allclose(tiny.logits(build(model.config), params, rows), expected, atol=1e-4)
 
 

@@ -1,7 +1,5 @@
 """Mixtures of experts: the sum over a token's experts, its gradients, its Gram matrices, and the same on several devices."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,10 +99,15 @@ def test_gram_matrices_are_of_each_experts_own_inputs():
 def trained(*sizes):
     """Leaves after a step on a mesh."""
     count = int(np.prod(sizes))
-    axis = (jax.sharding.AxisType.Auto,) * 3
-    mesh = jax.make_mesh(sizes, sharding.MESH_AXES, axis_types=axis, devices=jax.devices()[:count])
-    constrain = functools.partial(sharding.keep_rows, mesh=mesh)
-    model = tiny.model("mixtral", experts=Experts(4, 2), hidden_size=32, mlp_size=64, heads=4, constrain=constrain)
+    mesh = sharding.make_mesh(*sizes, devices=jax.devices()[:count])
+    model = tiny.model(
+        "mixtral",
+        experts=Experts(4, 2),
+        hidden_size=32,
+        mlp_size=64,
+        heads=4,
+        placement=sharding.Placement(lambda: mesh),
+    )
     shardings = tree.flatten(sharding.of_params(mesh, model.logical_axes, model.abstract))
     optimizer = make_optimizer("sgd")
     leaves = {path: sharding.place(leaf, shardings[path]) for path, leaf in tree.flatten(tiny.params(model)).items()}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from merit_jax.models.modules import patch_attention
+from merit_jax.models.modules import attention, chunked_attention, patch_attention
 from tests.support.head_entropies import entropies_of
 
 MOST, PATCHES = 8, 150
@@ -38,8 +38,8 @@ def by_definition(query, key, value, groups):
 @pytest.mark.parametrize("full", [True, False])
 @pytest.mark.parametrize("dense", [True, False])
 def test_patches_see_their_image_or_their_window(monkeypatch, full, dense):
-    monkeypatch.setattr(patch_attention, "DENSE", PATCHES if dense else 16)
-    monkeypatch.setattr(patch_attention, "QUERIES", 20)
+    monkeypatch.setitem(attention.LONGEST, "auto", PATCHES if dense else 16)
+    monkeypatch.setattr(chunked_attention, "BLOCK", 20)
     segments, windows = ids()
     query, key, value = np.random.default_rng(1).normal(size=(3, 2, PATCHES, 2, 4)).astype(np.float32)
 
@@ -72,7 +72,7 @@ def test_entropies_of_blocks_are_those_of_all_probabilities(monkeypatch, full):
 
 
 def test_gradients_of_blocks_equal_those_of_one_mask(monkeypatch):
-    monkeypatch.setattr(patch_attention, "QUERIES", 20)
+    monkeypatch.setattr(chunked_attention, "BLOCK", 20)
     segments, windows = ids()
     arrays = np.random.default_rng(1).normal(size=(3, 2, PATCHES, 2, 4)).astype(np.float32)
 
@@ -87,7 +87,7 @@ def test_gradients_of_blocks_equal_those_of_one_mask(monkeypatch):
     for full in (True, False):
         expected = gradient(arrays, full)
         with monkeypatch.context() as patch:
-            patch.setattr(patch_attention, "DENSE", 16)
+            patch.setitem(attention.LONGEST, "auto", 16)
             jax.clear_caches()
             np.testing.assert_allclose(gradient(arrays, full), expected, atol=1e-4)
         jax.clear_caches()

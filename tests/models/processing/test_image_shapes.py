@@ -4,11 +4,15 @@ import jax
 import numpy as np
 import pytest
 
-from merit_jax.models.modules.patch_attention import DENSE
+from merit_jax.models.modules.attention import LONGEST
+from merit_jax.models.modules.chunked_attention import BLOCK
 from merit_jax.models.pretrained.load import read_config
 from merit_jax.models.pretrained.processor import load_processor
 from merit_jax.models.processing.image_shapes import image_rows, image_work
 from tests.support import tiny_qwen3_vl, tiny_qwen_vl, tiny_tiles
+
+PATCHES = 2 * LONGEST["auto"]
+"""More than are scored all at once."""
 
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl", "clip", "smolvlm", "gemma3"])
@@ -25,14 +29,13 @@ def test_shapes_are_those_of_a_row_that_a_reader_fills(tmp_path, kind):
 
 def test_small_rows_of_patches_score_all_pairs_and_large_ones_blocks(tmp_path):
     config = read_config(tiny_qwen_vl.folder(tmp_path / "m"))
-    small, large = image_work(config, 10), image_work(config, 2 * DENSE // 4)
+    small, large = image_work(config, 10), image_work(config, PATCHES // 4)
     assert small == (40, 10, 4 * 40**2, 40**2)
-    patches = 2 * DENSE
-    assert large == (patches, patches // 4, 2 * patches**2 + 2 * patches * 3 * 16, 256 * patches)
+    pairs = 2 * PATCHES**2 + 2 * PATCHES * 3 * 16
+    assert large == (PATCHES, PATCHES // 4, pairs, BLOCK**2)
 
 
 def test_a_tower_without_windows_scores_pairs_of_images_in_every_block(tmp_path):
     config = read_config(tiny_qwen3_vl.folder(tmp_path / "m"))
-    patches = 2 * DENSE
     assert image_work(config, 10) == (40, 10, 4 * 40**2, 40**2)
-    assert image_work(config, patches // 4) == (patches, patches // 4, 4 * patches**2, 256 * patches)
+    assert image_work(config, PATCHES // 4) == (PATCHES, PATCHES // 4, 4 * PATCHES**2, BLOCK**2)
