@@ -1,11 +1,13 @@
 """Pruning of a run's merged model and of theta0: what is scored, kept, trained again, exported, evaluated and refused."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from merit_jax.checkpoints.readers import TreeLeaves
+from merit_jax.data.elsewhere import RowsElsewhere
 from merit_jax.launch.wiring import open_run
 from merit_jax.models import load_pretrained
 from merit_jax.pipeline.evaluators import reported_half
@@ -17,7 +19,7 @@ from merit_jax.pipeline.pruning.pruned_models import final_leaves
 from merit_jax.pipeline.pruning.pruning_run import GatedLeaves, pruning_run
 from merit_jax.pipeline.pruning.score_heads import head_scores
 from merit_jax.pipeline.stages import run_stages
-from merit_jax.workdir.artifacts import read_json
+from merit_jax.workdir.artifacts import read_json, write_json
 from merit_jax.workdir.pruning_files import PruningFiles
 from merit_jax.workdir.pruning_results import read_pruning
 from tests.support import world
@@ -180,13 +182,15 @@ def test_of_several_alphas_the_one_that_scores_best_on_the_choosing_half_is_take
     [
         ({"prune.ratio": 0.9}, "largest possible ratio is 0.5"),
         ({"prune.ratio": 0.01}, "removes no head"),
+        ({"prune.curve": (0.5, 0.9)}, "ratio = 0.9 removes too many heads"),
         ({"prune.parts": ("vision",)}, "no heads in 'vision'"),
         ({"prune.alpha": (0.2, 0.8)}, "evaluate.suites"),
         ({"prune.alpha": (2.0,)}, "prune.alpha"),
         ({"prune.ratio": 1.0}, "prune.ratio"),
     ],
 )
-def test_what_cannot_be_pruned_is_refused_by_name(small, changes, message):
+def test_what_cannot_be_pruned_is_refused_by_name_before_a_head_is_scored(small, changes, message, monkeypatch):
+    monkeypatch.setattr(score_heads, "head_measure", None)
     with pytest.raises(ValueError, match=message):
         prune.prune(small(**{**HALF, **changes}))
 
@@ -199,6 +203,43 @@ def test_a_folder_with_other_files_is_not_overwritten(small, tmp_path):
     with pytest.raises(ValueError, match="holds other files"):
         prune.prune(run, type(run.workdir.root)(out))
     assert (out / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("theta0", "holds the model that is pruned"),
+        ("run", "holds the workdir"),
+        (".", "holds the"),
+        ("hf", "other files"),
+    ],
+)
+def test_an_export_deletes_neither_the_model_nor_the_workdir_nor_a_model_that_is_not_pruned(
+    finished, tmp_path, place, message
+):
+    shutil.copytree(finished.workdir.root.parent / "theta0", tmp_path / "theta0")
+    shutil.copytree(finished.workdir.merged_hf, tmp_path / "hf")
+    world.beside(finished, tmp_path)
+    write_json(type(finished.workdir.root)(tmp_path) / "theta0" / "checksums.json", {"inputs": {"pruning": "earlier"}})
+    run = world.run(tmp_path, "run", overwrite=True, **HALF)
+    with pytest.raises(ValueError, match=message):
+        prune.prune(run, run.workdir.root.parent / place)
+    assert (tmp_path / "theta0" / "config.json").exists()
+    assert (tmp_path / "hf" / "config.json").exists()
+
+
+def test_datasets_elsewhere_are_passed_over_and_one_must_be_here(small, monkeypatch):
+    run = small(**HALF, **{"mixture.include": ("copy", "first")})
+    away = RowsElsewhere("copy", 12)
+    first = run.datasets[0]._replace(train=away, held_out=())
+    assert first.name == "copy"
+    some = run.starting_from(run.theta0, (first, run.datasets[1]), run.config, run.workdir)
+    monkeypatch.setattr(prune, "has_records", lambda run: False)
+    assert prune.prune(some)
+    assert score_heads._stage(all_kept(some)).read(some)["datasets"].tolist() == ["first"]
+    none = run.starting_from(run.theta0, (first,), run.config, run.workdir)
+    with pytest.raises(ValueError, match="all datasets are elsewhere"):
+        head_scores(none, all_kept(none))
 
 
 def test_scores_on_eight_devices_are_those_on_one(finished, tmp_path):

@@ -1,6 +1,6 @@
 """`hf/` and `costs.json`: the pruned model as a folder that other tools load, and its size and speed beside theta0's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,13 @@ from merit_jax.pipeline.pruning.choose_heads import choose_heads, chosen_gates
 from merit_jax.pipeline.pruning.pruned_card import pruned_card
 from merit_jax.pipeline.pruning.pruned_models import final_leaves, inputs_of, last_model
 from merit_jax.pipeline.pruning.pruning_files import files
+from merit_jax.pipeline.pruning.score_heads import scored_datasets
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.stage import Stage
 from merit_jax.pruning.costs import sizes
 from merit_jax.workdir.artifact_types import Exported, JsonArtifact, verify_export
-from merit_jax.workdir.artifacts import read_json
-from merit_jax.workdir.paths import is_remote, is_there
+from merit_jax.workdir.artifacts import INPUTS, read_json
+from merit_jax.workdir.paths import absolute, is_remote, is_there
 
 COMMAND = "merit run --stages=prune"
 """The command that makes the artifacts, in messages."""
@@ -59,11 +60,26 @@ def _folder(run: Run, out: epath.Path | None) -> epath.Path:
 
 
 def check_out(run: Run, out: epath.Path | None) -> None:
-    """Raises ValueError unless the folder to make is absent, empty, or an earlier export of this kind."""
+    """Raises ValueError unless the folder to make is absent, empty, or an earlier export of a pruned model.
+
+    A folder with the model that is pruned, or with the workdir, is refused: an export there would delete them.
+    """
     folder = _folder(run, out)
-    artifact = Exported(folder)
-    if is_there(folder) and not is_there(artifact.path) and any(folder.iterdir()):
+    owned = {run.config.model.path: "the model that is pruned", run.workdir.root: "the workdir of the pruning"}
+    for path, content in owned.items():
+        if path and is_there(absolute(path)) and absolute(path).is_relative_to(folder):
+            raise ValueError(f"{folder} holds {content}, which an export there would replace; give another folder")
+    if is_there(folder) and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give a folder that is not there yet")
+    if is_there(folder) and not _is_of_pruning(folder) and any(folder.iterdir()):
         raise ValueError(f"{folder} holds other files; give a folder that is not there yet")
+
+
+def _is_of_pruning(folder: epath.Path) -> bool:
+    """Returns whether a folder has the record of an exported pruned model."""
+    path = Exported(folder).path
+    record = read_json(path) if is_there(path) else {}
+    return isinstance(record, Mapping) and "pruning" in record.get(INPUTS, {})
 
 
 def export_pruned(run: Run, out: epath.Path | None = None) -> bool:
@@ -74,8 +90,9 @@ def export_pruned(run: Run, out: epath.Path | None = None) -> bool:
         out: Folder to make; None: `hf` in the workdir.
 
     Raises:
-        ValueError: The folder holds another export, and the run does not overwrite.
+        ValueError: The folder holds other files, or another export and the run does not overwrite.
     """
+    check_out(run, out)
     folder = _folder(run, out)
     return Stage(
         lambda run: inputs_of(run, last_model(run)),
@@ -110,7 +127,7 @@ def _device() -> str:
 def _costs(run: Run, folder: epath.Path) -> dict[str, Any]:
     model, smaller = run.theta0.reopened(folder, run.model)
     shardings = sharding.of_params(run.mesh, smaller.logical_axes, smaller.abstract)
-    batch = run.place_batch(next(calibration_batches(run, run.datasets[0])))
+    batch = run.place_batch(next(calibration_batches(run, scored_datasets(run)[0])))
     params = sharding.load(smaller.leaves(), shardings)
     return {
         "before": _of_model(run.model, run.params, batch),

@@ -42,6 +42,20 @@ def all_kept(run: Run) -> dict[str, np.ndarray]:
     return {part: np.ones((counts[part].layers, counts[part].heads), bool) for part in run.config.prune.parts}
 
 
+def check_ratios(run: Run) -> None:
+    """Compares `prune.ratio` and the ratios of `prune.curve` with the model's numbers of heads, before any head is scored.
+
+    Raises:
+        ValueError: One cannot be reached.
+    """
+    cfg, counts = run.config.prune, model_with_heads(run).heads
+    alike = {part: np.zeros(gates.shape) for part, gates in all_kept(run).items()}
+    groups = {part: counts[part].groups for part in alike}
+    several = len(alike) > 1  # units of several sizes: the scores decide whether a small ratio removes one
+    for ratio in (cfg.ratio, *cfg.curve):
+        choose(alike, groups, ratio, unit=cfg.unit, spread=cfg.spread, keep=cfg.keep, coarse=several)
+
+
 def kept_heads(run: Run, pruning: Pruning) -> dict[str, np.ndarray]:
     """Returns, part by part, True for the heads that stay; what is to be measured for that is measured.
 

@@ -7,6 +7,7 @@ from etils import epath
 from merit_jax.pipeline.evaluate_models import evaluate, has_records
 from merit_jax.pipeline.pruning.choose_heads import choose_heads
 from merit_jax.pipeline.pruning.export_pruned import check_out, export_pruned, measure_costs
+from merit_jax.pipeline.pruning.order import check_ratios
 from merit_jax.pipeline.pruning.pruned_models import models_of_pruning, own_recovery
 from merit_jax.pipeline.pruning.pruning_run import pruning_run
 from merit_jax.pipeline.pruning.recover import recover
@@ -40,6 +41,7 @@ def prune(run: Run, out: epath.Path | None = None) -> bool:
         ValueError: The ratio cannot be reached, the heads cannot be scored, or an artifact was made from other inputs.
     """
     check_out(run, out)
+    check_ratios(run)
     worked = [choose_heads(run)]
     if run.config.prune.recovery:
         log.info("the pruned model is trained on %g of every dataset", run.config.prune.recovery)

@@ -2,12 +2,11 @@
 
 from merit_jax.core.heads import ByHead
 from merit_jax.core.types import Dataset
-from merit_jax.data.elsewhere import is_elsewhere
 from merit_jax.data.mixture_part import dataset_part
 from merit_jax.pipeline.merge_branches import merge_branches
 from merit_jax.pipeline.partition_mixture import partition_mixture
 from merit_jax.pipeline.pruning.pruning_run import gated_run
-from merit_jax.pipeline.pruning.score_heads import model_with_heads
+from merit_jax.pipeline.pruning.score_heads import model_with_heads, scored_datasets
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.train_branches import train_branches
 from merit_jax.workdir.paths import Workdir
@@ -21,7 +20,7 @@ def recovery_run(run: Run, kept: ByHead, workdir: Workdir) -> Run:
         kept: Part -> 1 for the heads that stay.
         workdir: Directory of its artifacts.
     """
-    datasets = [_share(run, dataset) for dataset in run.datasets if not is_elsewhere(dataset)]
+    datasets = [_share(run, dataset) for dataset in scored_datasets(run)]
     return gated_run(run, model_with_heads(run), kept, datasets, workdir)
 
 

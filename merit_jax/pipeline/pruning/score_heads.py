@@ -42,7 +42,7 @@ def head_scores(run: Run, kept: ByHead) -> HeadScores:
     """
     stage = _stage(kept)
     stage(run)
-    found = _sums(stage.read(run), [dataset.name for dataset in _datasets(run)], tuple(kept))
+    found = _sums(stage.read(run), [dataset.name for dataset in scored_datasets(run)], tuple(kept))
     return mean_scores(sum(found[1:], start=found[0]))
 
 
@@ -73,8 +73,19 @@ def _mark(kept: ByHead) -> str:
     return fingerprint(closed)[:12] if any(closed.values()) else ""
 
 
-def _datasets(run: Run) -> list[Dataset]:
-    return [dataset for dataset in run.datasets if not is_elsewhere(dataset)]
+def scored_datasets(run: Run) -> list[Dataset]:
+    """Returns the datasets that are here.
+
+    Raises:
+        ValueError: None is.
+    """
+    here = [dataset for dataset in run.datasets if not is_elsewhere(dataset)]
+    if not here:
+        raise ValueError(
+            "prune: the rows of all datasets are elsewhere, and heads are scored on examples; run this where there are "
+            "some, or put the files of a dataset under mixture.path"
+        )
+    return here
 
 
 def model_with_heads(run: Run) -> HasHeads:
@@ -90,7 +101,7 @@ def model_with_heads(run: Run) -> HasHeads:
 
 def _measure(run: Run, kept: ByHead, known: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
     """Yields the sums of all datasets that are measured, after each one."""
-    parts, datasets, digests = tuple(kept), _datasets(run), example_digests(run)
+    parts, datasets, digests = tuple(kept), scored_datasets(run), example_digests(run)
     found = _current(known, digests, parts)
     missing = [dataset for dataset in datasets if dataset.name not in found]
     if not missing:
