@@ -17,11 +17,13 @@ from ml_collections import ConfigDict
 from merit_jax.configs.schema.check import check
 from merit_jax.launch.console import app
 from merit_jax.launch.console.pruning_tables import print_pruning
+from merit_jax.launch.console.tables import print_text
 from merit_jax.launch.wiring import basin, open_run
 from merit_jax.pipeline.pruning.prune import prune
 from merit_jax.pipeline.pruning.pruning_run import pruning_run
 from merit_jax.pipeline.run import Run
 from merit_jax.workdir.paths import absolute
+from merit_jax.workdir.pruning_files import PruningFiles
 
 FLAGS = flags.FLAGS
 
@@ -48,6 +50,7 @@ def main(argv: Sequence[str]) -> None:
     prune(run, None if FLAGS.out is None else absolute(FLAGS.out))
     if app.is_first_process():
         print_pruning(run.workdir)
+        print_text(f"written to {PruningFiles(run.workdir.root).exported if FLAGS.out is None else FLAGS.out}")
 
 
 def with_flags(config: ConfigDict) -> ConfigDict:

@@ -3,7 +3,7 @@
 from rich.markup import escape
 from rich.table import Table
 
-from merit_jax.launch.console.tables import print_evaluation, print_text
+from merit_jax.launch.console.tables import print_evaluation
 from merit_jax.launch.console.terminal import terminal
 from merit_jax.reporting.pruning_costs import choice_in_words, cost_rows
 from merit_jax.reporting.pruning_curve import LABELS, Quality, curves, qualities, ratios, removed_at
@@ -42,7 +42,6 @@ def _print_costs(found: PruningResults) -> None:
     for row in cost_rows(costs):
         table.add_row(*row)
     console.print(table)
-    print_text(f"written to {costs['folder']}")
 
 
 def _curve_table(scored: Scored, quality: Quality) -> Table:

@@ -1,14 +1,31 @@
 """Paths of what the removal of attention heads leaves in a workdir."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from etils import epath
+
+from merit_jax.workdir.checksums import fingerprint
 
 WHOLE, PRUNED, RECOVERED = "whole", "pruned", "recovered"
 """Names of the model with all its heads, and without those that go, before and after it is trained again."""
 
-SETTINGS = ("unit", "spread", "keep", "parts", "rounds")
-"""Keys of `config.prune` that, with criterion, alpha and ratio, decide which heads go."""
+OF_A_CURVE = ("criterion", "alpha", "ratio")
+"""Keys of `config.prune` that each model of the curves has a value of its own for."""
+
+SCORED_ON = ("theta0", "text", "examples", "datasets", "dtype")
+"""Inputs of a choice of heads that decide their scores."""
+
+
+def basis_of_curves(inputs: Mapping[str, Any]) -> str:
+    """Returns a fingerprint of what a choice of heads has in common with the curves that belong to it.
+
+    Args:
+        inputs: Those that the choice records, as JSON values.
+    """
+    settings = {key: value for key, value in inputs["prune"].items() if key not in OF_A_CURVE}
+    return fingerprint({**{key: inputs.get(key) for key in SCORED_ON}, "prune": settings})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from etils import epath
 from merit_jax.workdir.artifacts import read_json
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import ORIGIN, THETA0, Workdir
-from merit_jax.workdir.pruning_files import SETTINGS, WHOLE, PruningFiles
+from merit_jax.workdir.pruning_files import WHOLE, PruningFiles, basis_of_curves
 from merit_jax.workdir.scores import read_evaluation
 
 
@@ -82,9 +82,8 @@ def _of_file(path: epath.Path) -> Any:
 
 
 def _is_of_curve(pruning: Mapping[str, Any], chosen: Mapping[str, Any]) -> bool:
-    """Returns whether a model of the curves was pruned by the settings of the choice."""
-    settings = chosen["inputs"]["prune"]
-    same = all(pruning.get(key) == settings[key] for key in SETTINGS)
+    """Returns whether a model of the curves was pruned by scores and settings of the choice."""
+    same = pruning.get("basis") == basis_of_curves(chosen["inputs"])
     return same and (pruning["criterion"] != "hies" or pruning["alpha"] == chosen["alpha"])
 
 

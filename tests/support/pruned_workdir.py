@@ -8,7 +8,7 @@ import numpy as np
 from merit_jax.workdir.artifacts import write_json
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import Workdir
-from merit_jax.workdir.pruning_files import PruningFiles
+from merit_jax.workdir.pruning_files import PruningFiles, basis_of_curves
 
 SETTINGS = {"unit": "head", "spread": "layer", "keep": 1, "parts": ["decoder"], "rounds": 1}
 COSTS = {"parameters": 2000, "parameter_bytes": 8000, "cache_bytes": 384}
@@ -47,7 +47,7 @@ def write(root: Path, layers: int = 2, heads: int = 4, *, alpha: tuple[float, ..
     write_json(workdir.theta0, {"inputs": {"path": "models/tiny<b>"}, "fingerprint": "whole-fingerprint"})
     mark = fingerprint(inputs)
     made = {"theta0": "whole-fingerprint", "pruning": mark}
-    costs = {"before": COSTS, "after": SMALLER, "device": "1 x cpu", "folder": "smaller", "notes": [NOTE]}
+    costs = {"before": COSTS, "after": SMALLER, "device": "1 x cpu", "notes": [NOTE]}
     write_json(files.costs, {"inputs": made, **costs})
     models = {
         "whole": entry(0.75),
@@ -56,7 +56,10 @@ def write(root: Path, layers: int = 2, heads: int = 4, *, alpha: tuple[float, ..
     }
     half = {"inputs": {"half": "reporting" if len(alpha) > 1 else "all", "evaluate": {"retained": []}}, "questions": {}}
     write_json(workdir.evaluation, {**half, "models": models})
-    write_json(files.curve, {**half, "models": {"whole": entry(0.75), **curve_models(alpha[-1], curve)}})
+    write_json(
+        files.curve,
+        {**half, "models": {"whole": entry(0.75), **curve_models(alpha[-1], basis_of_curves(inputs), curve)}},
+    )
     write_json(workdir.times, {"prune": 3.0, "curve": 12.0})
     return root
 
@@ -75,16 +78,16 @@ def entry(accuracy: float, loss: float | None = None, **made: Any) -> dict[str, 
     }
 
 
-def curve_models(alpha: float, curve=CURVE) -> dict[str, Any]:
+def curve_models(alpha: float, basis: str, curve=CURVE) -> dict[str, Any]:
     """The models of the curves; recovery gives each of them 0.05 back."""
     found = {}
     for criterion, (step, *accuracies) in curve.items():
         for place, accuracy in enumerate(accuracies, 1):
             for draw in range(3 if criterion == "random" else 1):
                 ratio = step * place
-                pruning = {"criterion": criterion, "ratio": ratio, "alpha": alpha, "draw": draw, **SETTINGS}
+                pruning = {"criterion": criterion, "ratio": ratio, "alpha": alpha, "draw": draw, "basis": basis}
                 pruning |= {"removed": ratio, "kept": f"{criterion}{ratio}{draw}"}
-                name = f"{criterion}-{ratio:g}" + (f"-{draw}" if criterion == "random" else "")
+                name = f"{criterion}-{ratio}" + (f"-{draw}" if criterion == "random" else "")
                 found[name] = entry(accuracy + 0.1 * draw, pruning=pruning)
                 found[f"{name} recovered"] = entry(accuracy + 0.1 * draw + 0.05, pruning=pruning, recovery=name)
     return found

@@ -87,7 +87,7 @@ choose_heads = Stage(
     _choose,
     lambda run: JsonArtifact(files(run).choice),
     name="prune",
-    command="merit run --stages=prune",
+    command="merit prune",
 )
 """Scores the heads of theta0, and chooses those that go."""
 

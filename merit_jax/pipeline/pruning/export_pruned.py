@@ -26,7 +26,7 @@ from merit_jax.workdir.artifact_types import Exported, JsonArtifact, verify_expo
 from merit_jax.workdir.artifacts import INPUTS, read_json
 from merit_jax.workdir.paths import absolute, is_remote, is_there
 
-COMMAND = "merit run --stages=prune"
+COMMAND = "merit prune"
 """The command that makes the artifacts, in messages."""
 
 
@@ -111,7 +111,7 @@ def measure_costs(run: Run, out: epath.Path | None = None) -> bool:
     """
     folder = _folder(run, out)
     return Stage(
-        lambda run: {**inputs_of(run, last_model(run)), "folder": str(folder), "device": _device()},
+        lambda run: {**inputs_of(run, last_model(run)), "device": _device()},
         lambda run: _costs(run, folder),
         lambda run: JsonArtifact(files(run).costs),
         name="costs",
@@ -133,7 +133,6 @@ def _costs(run: Run, folder: epath.Path) -> dict[str, Any]:
         "before": _of_model(run.model, run.params, batch),
         "after": _of_model(model, params, batch),
         "device": _device(),
-        "folder": str(folder),
         "notes": read_json(folder / "merit.json")["notes"],
     }
 

@@ -52,7 +52,7 @@ def _stage(kept: ByHead) -> GrowingStage:
         lambda run: _inputs(run, kept),
         lambda run, known: _measure(run, kept, known),
         lambda run: ArrayArtifact(files(run).scores(mark)),
-        command="merit run --stages=prune",
+        command="merit prune",
     )
 
 

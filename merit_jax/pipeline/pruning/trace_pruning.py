@@ -22,7 +22,7 @@ from merit_jax.pruning import CRITERIA, removed_ratio
 from merit_jax.workdir.artifacts import plain
 from merit_jax.workdir.checksums import fingerprint
 from merit_jax.workdir.paths import THETA0, Workdir
-from merit_jax.workdir.pruning_files import RECOVERED, SETTINGS, WHOLE
+from merit_jax.workdir.pruning_files import RECOVERED, WHOLE, basis_of_curves
 
 log = logging.getLogger("merit_jax")
 
@@ -61,7 +61,7 @@ def name_of(pruning: Pruning) -> str:
         >>> name_of(Pruning("hies", 0.3, 0.5)), name_of(Pruning("random", 0.3, 0.5, draw=1))
         ('hies-0.3', 'random-0.3-1')
     """
-    return f"{pruning.criterion}-{pruning.ratio:g}" + (f"-{pruning.draw}" if pruning.criterion == "random" else "")
+    return f"{pruning.criterion}-{pruning.ratio}" + (f"-{pruning.draw}" if pruning.criterion == "random" else "")
 
 
 def _models(run: Run) -> dict[str, EvaluatedModel]:
@@ -75,8 +75,8 @@ def _models(run: Run) -> dict[str, EvaluatedModel]:
 
 def _of_pruning(run: Run, pruning: Pruning, kept: ByHead, removed: float) -> Iterator[tuple[str, EvaluatedModel]]:
     """Yields one pruned model, and with `prune.recovery` the one trained again, with their names."""
-    name, settings = name_of(pruning), plain({key: run.config.prune[key] for key in SETTINGS})
-    heads = {**pruning._asdict(), **settings, "removed": removed, "kept": fingerprint(as_lists(kept))}
+    name, basis = name_of(pruning), basis_of_curves(plain(choose_heads.recorded(run)))
+    heads = {**pruning._asdict(), "basis": basis, "removed": removed, "kept": fingerprint(as_lists(kept))}
     inputs: dict[str, Any] = {THETA0: run.theta0_fingerprint, "pruning": heads, **search_of_alpha(run)}
     yield name, _evaluated(run, pruned_leaves(run, kept), inputs)
     if run.config.prune.recovery:

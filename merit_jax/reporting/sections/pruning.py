@@ -80,7 +80,7 @@ def _cost_tiles(found: PruningResults) -> Iterator[Tile]:
 def cost_table(found: PruningResults) -> Table:
     """Returns size and speed before and after."""
     costs = found.costs or {}
-    caption = f"Size and speed, measured on {costs['device']}. The smaller model is in {costs['folder']}."
+    caption = f"Size and speed, measured on {costs['device']}."
     return Table(caption, ["", "before", "after", "after / before"], list(cost_rows(costs)))
 
 

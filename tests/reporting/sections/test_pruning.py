@@ -195,6 +195,9 @@ def test_what_an_earlier_choice_has_left_is_not_shown(root):
     assert other.curve == found.curve
     assert changed(root, lambda content: content["inputs"]["prune"].update(unit="group")).curve.models == {}
     changed(root, lambda content: content["inputs"]["prune"].update(unit="head"))
+    assert changed(root, lambda content: content["inputs"].update(examples=3)).curve.models == {}
+    changed(root, lambda content: content["inputs"].pop("examples"))
+    changed(root, lambda content: content["inputs"]["prune"].update(unit="head"))
     other = changed(root, lambda content: content.update(alpha=0.75))
     assert not [name for name in other.curve.models if name.startswith("hies")]
     assert "importance-0.25" in other.curve.models
