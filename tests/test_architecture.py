@@ -23,7 +23,7 @@ LAYERS = [
 """merit_jax from the bottom up: a module imports lower layers and its own package only."""
 
 MODELS_LAYERS = [
-    ["rope_settings", "heads"],
+    ["rope_settings", "heads", "placement"],
     ["interface"],
     ["modules"],
     ["adapters"],
