@@ -21,6 +21,7 @@ from merit_jax.planning.execution import (
     abstract_leaves,
     abstract_mesh,
     abstract_state,
+    all_bytes,
     device_bytes,
 )
 from merit_jax.planning.shapes import Architecture
@@ -98,7 +99,10 @@ class Estimator:
         mesh = abstract_mesh(execution)
         leaves, frozen = abstract_leaves(self.task, mesh)
         trainable, state = device_bytes(leaves), abstract_state(self.task, leaves, mesh)
-        batch = device_bytes(abstract_batch(self.task, execution, mesh))
+        if execution.obstacle() is None:
+            batch = device_bytes(abstract_batch(self.task, execution, mesh))
+        else:  # rows that the devices do not divide are counted as if they did
+            batch = all_bytes(self.task.row) * execution.batch_size // execution.shards
         best = trainable * self.task.keeps_best
         return ResidentBytes(trainable, device_bytes(frozen), device_bytes(state.optimizer), trainable, batch, best)
 
