@@ -54,8 +54,7 @@ def test_patches_see_their_image_or_their_window(monkeypatch, full, dense):
 
 @pytest.mark.parametrize("full", [True, False])
 def test_entropies_of_blocks_are_those_of_all_probabilities(monkeypatch, full):
-    monkeypatch.setattr(patch_attention, "DENSE", 16)
-    monkeypatch.setattr(patch_attention, "QUERIES", 20)
+    monkeypatch.setitem(attention.LONGEST, "auto", 16)
     segments, windows = ids()
     query, key, value = np.random.default_rng(1).normal(size=(3, 2, PATCHES, 2, 4)).astype(np.float32)
     groups = segments if full else windows
