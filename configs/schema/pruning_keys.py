@@ -17,8 +17,8 @@ def declare_pruning(c: ConfigDict) -> None:
     c.prune.ratio = Key(0.0, number(least=0, below=1))
     # order: "hies" (HIES), "importance" (HIS), "entropy" (AE), "magnitude" of the weights, "random"; the lowest go
     c.prune.criterion = Key("hies", one_of(CRITERIA))
-    # weight of importance in "hies", against entropy; of several, the one that scores best on the suites' choosing half
-    c.prune.alpha = Key((0.5,), each(number(least=0, most=1), least=1, rising=True))
+    # weight of importance in "hies", against entropy; of several, that of the best score on the suites' choosing half
+    c.prune.alpha = Key((0.75,), each(number(least=0, most=1), least=1, rising=True))
     # what is removed at once: a query "head", or a "group" of them with the key and value head that they share
     c.prune.unit = Key("head", one_of(UNITS))
     # "layer": as many from every layer, which a smaller model can have; "model": the lowest of all layers (paper)
