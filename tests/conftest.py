@@ -23,11 +23,14 @@ TESTS = Path(__file__).parent
 EXHAUSTIVE = (
     "benchmarks",
     "faults",
+    "launch/advising/test_advise.py",
     "launch/test_cluster.py",
     "launch/test_experiment.py",
     "launch/test_multihost.py",
     "launch/test_notebook.py",
     "launch/test_processes.py",
+    "launch/test_sites.py",
+    "launch/test_wheel.py",
     "models/families/test_config_sweep.py",
     "pipeline/test_vision_families.py",
 )
