@@ -55,7 +55,7 @@ def test_scores_of_branches_are_averaged_by_their_weights():
 
 def test_rank_correlations_compare_the_order_of_all_heads():
     table = correlations(
-        {"one": scores(1.0, 2.0, 3.0), "same": scores(2.0, 5.0, 9.0), "reverse": scores(3.0, 2.0, 1.0)}
+        {"one": scores(1.0, 2.0, 3.0), "same": scores(2.0, 5.0, 9.0), "reverse": scores(3.0, 2.0, 1.0)}, 0.5
     )
     assert table[0] == ["one", "1.00", "1.00", "-1.00"]
 
