@@ -156,15 +156,16 @@ def rows(ratio: float, points: Sequence[Point]) -> list[list[str]]:
                 f"{ratio:.0%}",
                 criterion,
                 alphas,
-                _spread(values[0], 1, ".3f"),
-                _spread(values[1], 100, ".1f"),
+                spread(values[0], 1, ".3f"),
+                spread(values[1], 100, ".1f"),
                 f"{overlap(group):.2f}" if of_seeds else "",
             ]
         )
     return lines
 
 
-def _spread(values: Sequence[float], factor: float, form: str) -> str:
+def spread(values: Sequence[float], factor: float, form: str) -> str:
+    """Returns the mean of values times a factor, with their standard deviation if there are several."""
     mean = format(factor * np.mean(values), form)
     return mean if len(values) == 1 else f"{mean} ± {format(factor * np.std(values, ddof=1), form)}"
 

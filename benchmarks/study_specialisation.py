@@ -23,7 +23,7 @@ from scipy.stats import spearmanr
 from tabulate import tabulate
 
 from benchmarks.processes import processor
-from benchmarks.study_pruning import halved_records, mean_of
+from benchmarks.study_pruning import halved_records, mean_of, spread
 from merit_jax.checkpoints.readers import OverlayLeaves
 from merit_jax.core import tree
 from merit_jax.core.leaves import LeafReader
@@ -213,15 +213,7 @@ def arms(known: Mapping[str, Any], ratios: Sequence[str], seeds: Sequence[int]) 
         for name in ("after", "averaged", "theta0", "before"):
             values = [known[f"{name} {ratio} {seed}"] for seed in seeds]
             loss, accuracy = ([value[key] for value in values] for key in ("loss", "accuracy"))
-            spread = np.std(loss, ddof=1), 100 * np.std(accuracy, ddof=1)
-            lines.append(
-                [
-                    ratio,
-                    name,
-                    f"{np.mean(loss):.3f} ± {spread[0]:.3f}",
-                    f"{100 * np.mean(accuracy):.1f} ± {spread[1]:.1f}",
-                ]
-            )
+            lines.append([ratio, name, spread(loss, 1, ".3f"), spread(accuracy, 100, ".1f")])
     return lines
 
 

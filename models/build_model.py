@@ -108,6 +108,7 @@ def _gated(model: Model, module: nn.Module, gates: Gates) -> Model:
     variables = gate_variables(model.config, gates)
     return dataclasses.replace(
         model,
+        twice=lambda: model.twice().gated(gates),
         head_entropies=partial(_head_entropies, override(model.config, {"remat": "none"}), variables),
         **_functions(model.config, partial(_apply, module, **variables)),
     )

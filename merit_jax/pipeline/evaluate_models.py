@@ -150,7 +150,7 @@ class _Scorers:
             NotFiniteError: A loss or score is NaN or infinite; the set and the record are named.
         """
         params = model.params(self._run)
-        entry: dict[str, Any] = {"inputs": dict(model.inputs), "displacement": model.displacement}
+        entry: dict[str, Any] = {"inputs": dict(model.inputs), "displacement": model.distance(self._run)}
         if self._held_out:
             scores = self._held_out.evaluate(params)
             entry |= {"mean": _mean(list(scores.values())), "datasets": _plain(scores)}

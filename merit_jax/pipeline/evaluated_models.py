@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+from merit_jax.checkpoints.readers import distance
 from merit_jax.core.leaves import LeafReader
 from merit_jax.core.types import Params
 from merit_jax.pipeline.merge_inputs import merged_leaves
@@ -19,16 +20,25 @@ class EvaluatedModel(NamedTuple):
     Attributes:
         leaves: Reads its parameters.
         inputs: What it was made from, as JSON values.
-        displacement: Its distance from theta0, ‖θ − θ0‖₂.
+        displacement: Its distance from theta0, ‖θ − θ0‖₂; None: computed from the parameters, once the model is scored.
     """
 
     leaves: Callable[[], LeafReader]
     inputs: Mapping[str, Any]
-    displacement: float
+    displacement: float | None
 
     def params(self, run: Run) -> Params:
         """Puts its parameters on the devices."""
-        return run.place(self.leaves()) if self.displacement else run.params
+        return run.params if self.displacement == 0 else run.place(self.leaves())
+
+    def distance(self, run: Run) -> float:
+        """Returns its distance from theta0."""
+        return distance(self.leaves(), run.theta0.leaves()) if self.displacement is None else self.displacement
+
+
+def start(run: Run) -> EvaluatedModel:
+    """Returns theta0 of a run as a model to evaluate."""
+    return EvaluatedModel(run.theta0.leaves, {THETA0: run.theta0_fingerprint}, 0.0)
 
 
 def evaluated_models(run: Run, merged: Mapping[str, Workdir] | None = None) -> dict[str, EvaluatedModel]:
@@ -41,7 +51,7 @@ def evaluated_models(run: Run, merged: Mapping[str, Workdir] | None = None) -> d
     Raises:
         ValueError: A model is not merged yet, or was made from other inputs than the run's.
     """
-    found = {THETA0: EvaluatedModel(run.theta0.leaves, {"theta0": run.theta0_fingerprint}, 0.0)}
+    found = {THETA0: start(run)}
     for name, workdir in ({MERGED: run.workdir} if merged is None else merged).items():
         record = read_merge(run) if workdir == run.workdir else read_json(workdir.merge_record)
         if record["inputs"]["theta0"] != run.theta0_fingerprint:

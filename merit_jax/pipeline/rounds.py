@@ -114,10 +114,7 @@ def round_config(config: Any, workdir: Workdir, number: int) -> Any:
             {"search_evaluations": 0, "search_blocks": 0}
         )  # weights are searched for the last merge alone
         if number == WARM:
-            config.partition.update({"method": "joint", "groups": 1, "like": ""})
-            config.partition.update({"core": 0.0, "core_datasets": (), "softness": 0.0})
-            config.merge.update({"method": "token_weighted", "options": "{}"})
-            config.rounds.update({"outer_rate": 1.0, "momentum": 0.0})
+            ask_for_joint(config)
         elif rounds.split == "once" and number > 1:
             config.partition.like = str(workdir.round(1))
         if number != WARM and rounds.part == "epochs":
@@ -125,6 +122,14 @@ def round_config(config: Any, workdir: Workdir, number: int) -> Any:
         if number != WARM and rounds.schedule == "whole":
             config.train.schedule_span = ((number - 1) / rounds.count, number / rounds.count)
     return config
+
+
+def ask_for_joint(config: Any) -> None:
+    """Changes an unlocked config so that one branch is trained on all datasets, once."""
+    config.partition.update({"method": "joint", "groups": 1, "like": ""})
+    config.partition.update({"core": 0.0, "core_datasets": (), "softness": 0.0})
+    config.merge.update({"method": "token_weighted", "options": "{}", "search_evaluations": 0, "search_blocks": 0})
+    config.rounds.update({"count": 1, "warm": 0.0, "outer_rate": 1.0, "momentum": 0.0})
 
 
 def round_datasets(run: Run, number: int) -> tuple[Dataset, ...]:

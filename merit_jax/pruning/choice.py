@@ -7,16 +7,15 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 from jaxtyping import Bool, Float
 
+from merit_jax.core.heads import ByHead
 from merit_jax.core.registry import lookup
 
-Scores = Mapping[str, Float[np.ndarray, "layers heads"]]
-"""Part of a model -> scores of its heads; high: important."""
 Kept = dict[str, Bool[np.ndarray, "layers heads"]]
 """Part of a model -> True for the heads that stay."""
 
 
 def choose(
-    scores: Scores,
+    scores: ByHead,
     groups: Mapping[str, int],
     ratio: float,
     *,
@@ -66,7 +65,7 @@ def choose(
     return {part: np.repeat(kept[part], units[part].heads, axis=1) for part in scores}
 
 
-def removed_ratio(kept: Mapping[str, Bool[np.ndarray, "layers heads"]]) -> float:
+def removed_ratio(kept: ByHead) -> float:
     """Returns the share of all heads of the parts that do not stay.
 
     Examples:
@@ -90,7 +89,7 @@ class _Units(NamedTuple):
     shared: int
 
 
-def _check(scores: Scores, groups: Mapping[str, int], ratio: float, keep: int) -> None:
+def _check(scores: ByHead, groups: Mapping[str, int], ratio: float, keep: int) -> None:
     """Raises ValueError for arguments that no choice can be made of."""
     if not 0 <= ratio < 1:
         raise ValueError(f"ratio = {ratio}: expected a share of heads in [0, 1)")

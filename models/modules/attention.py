@@ -12,7 +12,6 @@ from jaxtyping import Array, Bool, Float, Float32
 from merit_jax.models.modules.chunked_attention import chunked, in_blocks, in_rows, tokens_in_blocks
 from merit_jax.models.modules.scan import ENTROPIES, GATES
 from merit_jax.models.modules.sharded_attention import over_devices, shares_tokens
-from merit_jax.models.modules.splash_attention import splash
 from merit_jax.models.modules.visible import Tokens, Visible, seen
 from merit_jax.models.placement import Placement
 
@@ -74,8 +73,11 @@ def attend(
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     if entropies:
         return _explicit_in_blocks(query, key, value, visible, scale)
-    if implementation == "splash" and (found := splash(query, key, value, visible, scale, placement)) is not None:
-        return Seen(found, None)
+    if implementation == "splash":
+        from merit_jax.models.modules.splash_attention import splash  # which loads Pallas, for TPUs alone
+
+        if (found := splash(query, key, value, visible, scale, placement)) is not None:
+            return Seen(found, None)
     compute = partial(_compute, implementation=implementation, scale=scale)
     if placement is None or not shares_tokens(placement, visible, query.shape[1]):
         return Seen(compute(query, key, value, visible), None)

@@ -1,9 +1,9 @@
 """Attention with memory linear in the row's length: blocks of queries, each with an online softmax over blocks of keys.
 
 The softmax is that of Milakov & Gimelshein (2018), the order of blocks that of Rabe & Staats (2021, "Self-attention does not need
-O(n^2) memory"). In the backward pass,
-probabilities are computed again from the stored logarithms of their sums, as in FlashAttention (Dao et al., 2022). The rule is
-written out: `jax.checkpoint` around a block of queries is not kept to inside a scan over layers, which then stores all pairs.
+O(n^2) memory"). In the backward pass, probabilities are computed again from the stored logarithms of their sums, as in
+FlashAttention (Dao et al., 2022). The rule is written out: `jax.checkpoint` around a block of queries is not kept to inside a
+scan over layers, which then stores all pairs.
 There is no forward derivative, `merit_jax.models.interface.Model.twice` has one.
 """
 

@@ -77,7 +77,7 @@ def _choose(run: Run) -> dict[str, Any]:
 
 def _choosing_accuracy(run: Run, kept: dict[str, np.ndarray]) -> float:
     """Returns the mean accuracy over the choosing half of the suites of the model without some heads."""
-    params = model_with_heads(run).with_gates(run.params, as_gates(as_lists(kept)))
+    params = model_with_heads(run).with_gates(run.params, kept)
     scores = suite_scorer(run, "reporting").score(params, "choosing")["choosing"]
     return float(np.mean([score.accuracy for score in scores.values()]))
 

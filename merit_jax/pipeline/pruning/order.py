@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from merit_jax.core.heads import ByHead
@@ -66,7 +67,8 @@ def kept_heads(run: Run, pruning: Pruning) -> dict[str, np.ndarray]:
     """
     cfg, model, kept = run.config.prune, model_with_heads(run), all_kept(run)
     groups = {part: model.heads[part].groups for part in kept}
-    norms = {part: np.asarray(values) for part, values in model.head_norms(run.params).items() if part in kept}
+    every = run.shared.once("head_norms", run.theta0, lambda: jax.device_get(model.head_norms(run.params)))
+    norms = {part: every[part] for part in kept}
     for number in range(1, cfg.rounds + 1):
         scores = _of_open(head_scores(run, kept), kept)
         facts = HeadFacts(scores, norms, pruning.alpha, fold(run.config.seed, "heads", str(pruning.draw)))

@@ -3,10 +3,10 @@
 from functools import partial
 from typing import Any
 
-from merit_jax.checkpoints.readers import SomeLeaves, distance
+from merit_jax.checkpoints.readers import SomeLeaves
 from merit_jax.core.heads import ByHead
 from merit_jax.core.leaves import LeafReader
-from merit_jax.pipeline.evaluated_models import EvaluatedModel
+from merit_jax.pipeline.evaluated_models import EvaluatedModel, start
 from merit_jax.pipeline.merge_inputs import merged_leaves
 from merit_jax.pipeline.merge_record import read_merge
 from merit_jax.pipeline.pruning.choose_heads import choose_heads, chooses_alpha, chosen_gates
@@ -54,18 +54,11 @@ def models_of_pruning(run: Run) -> dict[str, EvaluatedModel]:
         ValueError: One of them is not there yet, or was made from other inputs.
     """
     kept = chosen_gates(run)
-    leaves = {PRUNED: pruned_leaves(run, kept)}
+    found = {WHOLE: start(run), PRUNED: EvaluatedModel(partial(pruned_leaves, run, kept), inputs_of(run, PRUNED), None)}
     if run.config.prune.recovery:
-        leaves[RECOVERED] = recovered_leaves(run, own_recovery(run), kept)
-    found = {WHOLE: EvaluatedModel(run.theta0.leaves, {THETA0: run.theta0_fingerprint}, 0.0)}
-    for name, reader in leaves.items():
-        moved = distance(reader, run.theta0.leaves())
-        found[name] = EvaluatedModel(partial(_same, reader), inputs_of(run, name), moved)
+        leaves = partial(recovered_leaves, run, own_recovery(run), kept)
+        found[RECOVERED] = EvaluatedModel(leaves, inputs_of(run, RECOVERED), None)
     return found
-
-
-def _same(reader: LeafReader) -> LeafReader:
-    return reader
 
 
 def inputs_of(run: Run, name: str) -> dict[str, Any]:

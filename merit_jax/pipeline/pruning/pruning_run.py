@@ -13,7 +13,7 @@ from merit_jax.core.heads import ByHead, HasHeads
 from merit_jax.core.leaves import LeafReader, LeafSpec
 from merit_jax.core.types import Dataset
 from merit_jax.pipeline.other_start import OtherStart
-from merit_jax.pipeline.rounds import MergedStart
+from merit_jax.pipeline.rounds import MergedStart, ask_for_joint
 from merit_jax.pipeline.run import Run
 from merit_jax.pipeline.shared import Shared, Theta0
 from merit_jax.pruning.gates_in_params import GatesInParams, gate_leaves, without_gates
@@ -96,11 +96,9 @@ def gated_run(run: Run, model: HasHeads, kept: ByHead, datasets: Sequence[Datase
         "gated", run.theta0, lambda: Shared(GatesInParams(model), start, run.tokenizer, run.reader)
     )
     with config.unlocked():
-        config.partition.update({"method": "joint", "groups": 1, "like": "", "core": 0.0, "core_datasets": ()})
-        config.partition.update({"softness": 0.0, "sites": ()})
-        config.merge.update({"method": "token_weighted", "options": "{}", "branches": "", "match": "", "exclude": ()})
-        config.merge.update({"search_evaluations": 0, "search_blocks": 0})
-        config.rounds.update({"count": 1, "warm": 0.0, "outer_rate": 1.0, "momentum": 0.0})
+        ask_for_joint(config)
+        config.partition.sites = ()
+        config.merge.update({"branches": "", "match": "", "exclude": ()})
         config.train.adapter = ""
         config.train.trainable = tuple(map(without_gates, config.train.trainable))
         config.baselines = ()

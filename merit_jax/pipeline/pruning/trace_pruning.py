@@ -5,17 +5,15 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from merit_jax.checkpoints.readers import distance
 from merit_jax.core.heads import ByHead
-from merit_jax.core.leaves import LeafReader
 from merit_jax.pipeline.evaluate_models import evaluate
-from merit_jax.pipeline.evaluated_models import EvaluatedModel
+from merit_jax.pipeline.evaluated_models import EvaluatedModel, start
 from merit_jax.pipeline.merge_record import read_merge
 from merit_jax.pipeline.pruning.choose_heads import choose_heads
 from merit_jax.pipeline.pruning.order import Pruning, kept_heads
 from merit_jax.pipeline.pruning.pruned_models import pruned_leaves, recovered_leaves, search_of_alpha
 from merit_jax.pipeline.pruning.pruning_files import files
-from merit_jax.pipeline.pruning.pruning_run import as_gates, as_lists
+from merit_jax.pipeline.pruning.pruning_run import as_lists
 from merit_jax.pipeline.pruning.recover import recover, recovery_run
 from merit_jax.pipeline.run import Run
 from merit_jax.pruning import CRITERIA, removed_ratio
@@ -66,30 +64,22 @@ def name_of(pruning: Pruning) -> str:
 
 def _models(run: Run) -> dict[str, EvaluatedModel]:
     """Returns theta0 and the models of the curves, those with recovery trained."""
-    found = {WHOLE: EvaluatedModel(run.theta0.leaves, {THETA0: run.theta0_fingerprint}, 0.0)}
+    found = {WHOLE: start(run)}
     for pruning in planned(run):
         kept = kept_heads(run, pruning)
-        found |= dict(_of_pruning(run, pruning, as_gates(as_lists(kept)), removed_ratio(kept)))
+        found |= dict(_of_pruning(run, pruning, kept))
     return found
 
 
-def _of_pruning(run: Run, pruning: Pruning, kept: ByHead, removed: float) -> Iterator[tuple[str, EvaluatedModel]]:
+def _of_pruning(run: Run, pruning: Pruning, kept: ByHead) -> Iterator[tuple[str, EvaluatedModel]]:
     """Yields one pruned model, and with `prune.recovery` the one trained again, with their names."""
     name, basis = name_of(pruning), basis_of_curves(plain(choose_heads.recorded(run)))
-    heads = {**pruning._asdict(), "basis": basis, "removed": removed, "kept": fingerprint(as_lists(kept))}
+    heads = {**pruning._asdict(), "basis": basis, "removed": removed_ratio(kept), "kept": fingerprint(as_lists(kept))}
     inputs: dict[str, Any] = {THETA0: run.theta0_fingerprint, "pruning": heads, **search_of_alpha(run)}
-    yield name, _evaluated(run, pruned_leaves(run, kept), inputs)
+    yield name, EvaluatedModel(partial(pruned_leaves, run, kept), inputs, None)
     if run.config.prune.recovery:
         part = recovery_run(run, kept, Workdir.at(files(run).recovery_of(name)))
         log.info("recovery of %s", name)
         recover(part)
         made_from = inputs | {"recovery": fingerprint(read_merge(part)["inputs"])}
-        yield f"{name} {RECOVERED}", _evaluated(run, recovered_leaves(run, part, kept), made_from)
-
-
-def _evaluated(run: Run, leaves: LeafReader, inputs: dict[str, Any]) -> EvaluatedModel:
-    return EvaluatedModel(partial(_same, leaves), inputs, distance(leaves, run.theta0.leaves()))
-
-
-def _same(leaves: LeafReader) -> LeafReader:
-    return leaves
+        yield f"{name} {RECOVERED}", EvaluatedModel(partial(recovered_leaves, run, part, kept), made_from, None)

@@ -61,6 +61,13 @@ def test_gates_of_rows_have_the_gradient_of_each_row_alone(world):
     np.testing.assert_allclose(together, jnp.moveaxis(jax.vmap(alone)(batch), 0, 1), rtol=1e-4, atol=1e-4)
 
 
+def test_second_derivatives_are_those_of_the_gated_model():
+    model = tiny.model("qwen2", attention="chunked")
+    params, batch = tiny.params(model), tiny.rows(6, width=6)
+    gated = model.gated({"decoder": ones(model)["decoder"].at[0, 1].set(0)})
+    np.testing.assert_allclose(gated.twice().hidden(params, batch), gated.hidden(params, batch), atol=1e-5)
+
+
 def test_generation_goes_through_the_gates_too(world):
     model, params, _ = world
     batch = tiny.rows(6, width=6)
